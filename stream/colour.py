@@ -1,0 +1,117 @@
+"""Colour arithmetic on float arrays: Y'CbCr <-> R'G'B' and HDR signal <-> network range.
+
+Nothing here knows frames or planes. Formulas: ITU-R BT.601/709/2020 (matrices), H.273 (code
+points), BT.2100 (PQ and HLG curves).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# H.273 matrix coefficients -> (Kr, Kb).
+_LUMA_WEIGHTS = {
+    1: (0.2126, 0.0722),  # BT.709
+    4: (0.30, 0.11),  # FCC
+    5: (0.299, 0.114),  # BT.470BG
+    6: (0.299, 0.114),  # SMPTE 170M
+    7: (0.212, 0.087),  # SMPTE 240M
+    9: (0.2627, 0.0593),  # BT.2020 non-constant luminance
+    10: (0.2627, 0.0593),  # BT.2020 constant luminance, treated as non-constant
+}
+UNSPECIFIED = 2
+PQ, HLG = 16, 18
+
+
+@dataclass(frozen=True, slots=True)
+class Colour:
+    """How samples encode colour, by H.273 code points as FFmpeg numbers them.
+
+    matrix: 2 is unspecified; range_full: True for 0..max; transfer: 16 PQ, 18 HLG; primaries.
+    """
+
+    matrix: int
+    transfer: int
+    primaries: int
+    range_full: bool
+
+    @property
+    def is_hdr(self) -> bool:
+        """True for PQ and HLG signals."""
+        return self.transfer in (PQ, HLG)
+
+    def weights(self, width: int, height: int) -> tuple[float, float, float]:
+        """(Kr, Kg, Kb). An unspecified matrix is taken by size, as players do: BT.709 for HD."""
+        matrix = self.matrix
+        if matrix not in _LUMA_WEIGHTS:
+            matrix = 1 if width >= 1280 or height > 576 else 6
+        kr, kb = _LUMA_WEIGHTS[matrix]
+        return kr, 1.0 - kr - kb, kb
+
+
+def yuv_to_rgb(y, cb, cr, weights) -> np.ndarray:
+    """R'G'B' f32[H,W,3] from Y' in 0..1 and Cb, Cr in -0.5..0.5, each f32[H,W]; not clipped."""
+    kr, kg, kb = weights
+    rgb = np.empty((*y.shape, 3), np.float32)
+    r, b = y + (2 - 2 * kr) * cr, y + (2 - 2 * kb) * cb
+    rgb[..., 0], rgb[..., 2] = r, b
+    rgb[..., 1] = (y - kr * r - kb * b) / kg
+    return rgb
+
+
+def rgb_to_yuv(rgb: np.ndarray, weights) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Y', Cb, Cr f32[H,W] from R'G'B' f32[H,W,3]. Linear, so it maps differences as well."""
+    kr, kg, kb = weights
+    r, g, b = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    y = kr * r + kg * g + kb * b
+    return y, (b - y) / (2 - 2 * kb), (r - y) / (2 - 2 * kr)
+
+
+# The network has only seen SDR pictures. An HDR signal goes to it through an invertible curve:
+# signal -> linear light relative to diffuse white (203 cd/m2, BT.2408) -> BT.709 primaries ->
+# t = k L / (1 + L) -> t ** (1 / 2.4). With k = 1.6 diffuse white lands at 0.91 and skin, at about
+# a third of it, near 0.67, where SDR video has it.
+_KNEE = 1.6
+_WHITE_NITS = 203.0
+_M1, _M2 = 2610 / 16384, 2523 / 4096 * 128
+_C1, _C2, _C3 = 3424 / 4096, 2413 / 4096 * 32, 2392 / 4096 * 32
+_HLG_A, _HLG_B, _HLG_C = 0.17883277, 0.28466892, 0.55991073
+_HLG_WHITE = (np.exp((0.75 - _HLG_C) / _HLG_A) + _HLG_B) / 12  # scene light of signal 0.75
+_2020_TO_709 = np.array(
+    [[1.660491, -0.587641, -0.072850], [-0.124550, 1.132900, -0.008349], [-0.018151, -0.100579, 1.118730]]
+)
+_709_TO_2020 = np.linalg.inv(_2020_TO_709)
+
+
+def hdr_to_network(signal: np.ndarray, colour: Colour) -> np.ndarray:
+    """PQ or HLG R'G'B' f32[...,3] in 0..1 -> SDR-like R'G'B' f32[...,3] for the network."""
+    x = np.clip(signal.astype(np.float64), 0, 1)
+    if colour.transfer == PQ:
+        p = x ** (1 / _M2)
+        light = (np.maximum(p - _C1, 0) / (_C2 - _C3 * p)) ** (1 / _M1) * 10000 / _WHITE_NITS
+    else:
+        light = np.where(x <= 0.5, x * x / 3, (np.exp((x - _HLG_C) / _HLG_A) + _HLG_B) / 12)
+        light = light / _HLG_WHITE
+    if colour.primaries == 9:
+        light = light @ _2020_TO_709.T
+    size = np.abs(light)
+    return (np.sign(light) * (_KNEE * size / (1 + size)) ** (1 / 2.4)).astype(np.float32)
+
+
+def network_to_hdr(value: np.ndarray, colour: Colour) -> np.ndarray:
+    """Exact inverse of `hdr_to_network`; light above the curve's end is held at its last value."""
+    v = value.astype(np.float64)
+    t = np.minimum(np.abs(v) ** 2.4 / _KNEE, 0.995)
+    light = np.sign(v) * t / (1 - t)
+    if colour.primaries == 9:
+        light = light @ _709_TO_2020.T
+    light = np.maximum(light, 0)
+    if colour.transfer == PQ:
+        p = np.minimum(light * _WHITE_NITS / 10000, 1) ** _M1
+        signal = ((_C1 + _C2 * p) / (1 + _C3 * p)) ** _M2
+    else:
+        e = light * _HLG_WHITE
+        high = _HLG_A * np.log(np.maximum(12 * e - _HLG_B, 1e-9)) + _HLG_C
+        signal = np.where(e <= 1 / 12, np.sqrt(3 * e), high)
+    return np.clip(signal, 0, 1).astype(np.float32)

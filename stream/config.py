@@ -1,0 +1,205 @@
+"""Settings: frozen models over YAML; an unknown key, a wrong type or value is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from stream.errors import ConfigError
+
+PRESETS = ("default", "fast", "quality", "surveillance")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Detect(_Section):
+    """Which detector finds faces, at which size and how often."""
+
+    detector: Literal["centerface", "retinaface", "haar"] = Field(
+        "centerface", description="retinaface needs its weights in `detect.weights`"
+    )
+    weights: str | None = Field(None, description="path of detection_Resnet50_Final.pth")
+    interval: int = Field(10, ge=1, le=250, description="frames from keyframe to keyframe")
+    max_side: int = Field(
+        960, ge=128, le=8192, description="longer side of the picture that the detector sees, px"
+    )
+    tile: int = Field(
+        0, ge=0, le=4096, description="side of square tiles in which detection works, px; 0: one picture"
+    )
+    min_score: float = Field(0.5, ge=0.05, le=1.0, description="lower scores are no face")
+    refine: bool = Field(True, description="second pass on a crop round each face")
+    scene_cut: float = Field(
+        0.5, ge=0.0, le=1.0, description="how easily a change counts as a scene cut; 0: never"
+    )
+
+
+class Track(_Section):
+    """How faces are followed between keyframes."""
+
+    lookahead: bool = Field(True, description="run tracks from both keyframes; files only")
+    min_confidence: float = Field(
+        0.4, ge=0.0, le=1.0, description="below it a track is doubtful: the detector runs again"
+    )
+    max_lost: int = Field(
+        25, ge=0, le=1000, description="frames after which a lost track is forgotten"
+    )
+
+
+class Select(_Section):
+    """Which of the faces found are restored."""
+
+    min_size: float = Field(
+        0.0, ge=0.0, le=10000.0, description="smaller faces (box height, px) are left alone"
+    )
+    max_size: float = Field(10000.0, gt=0.0, le=10000.0, description="larger ones likewise, px")
+    min_score: float = Field(0.0, ge=0.0, le=1.0, description="detector's score")
+    max_faces: int = Field(0, ge=0, le=1000, description="at most so many, largest first; 0: all")
+    include: tuple[tuple[float, float, float, float], ...] = Field(
+        (), description="x, y, width, height of upright regions, as fractions: faces inside only"
+    )
+    exclude: tuple[tuple[float, float, float, float], ...] = Field(
+        (), description="regions, likewise: faces inside are left alone"
+    )
+
+
+class Restore(_Section):
+    """Which network restores the crops, on what and how strongly."""
+
+    model: str = Field("gpen-lite-256", description="a bundled model's name or a weights file")
+    engine: Literal["auto", "openvino", "torch"] = Field("auto", description="what runs it")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where")
+    batch_size: int = Field(4, ge=1, le=64, description="crops in one call")
+    strength: float = Field(1.0, ge=0.0, le=1.0, description="0 leaves the face as it is")
+    threads: int = Field(0, ge=0, le=256, description="for inference; 0: by the cores at hand")
+
+
+class Compose(_Section):
+    """How restored faces are put back."""
+
+    feather: float = Field(
+        0.12, gt=0.0, le=0.5, description="width of the mask's soft edge, as a part of the crop"
+    )
+    label: str = Field("", max_length=80, description="text drawn into the picture; empty: none")
+
+
+class Encode(_Section):
+    """How the result is encoded; unset values follow the input."""
+
+    codec: str | None = Field(None, description="FFmpeg's encoder, such as libx264")
+    crf: float | None = Field(None, ge=0, le=63, description="constant quality, encoder's scale")
+    preset: str | None = Field(None, description="encoder's own speed preset")
+    threads: int = Field(0, ge=0, le=256, description="0: by the cores at hand")
+
+
+class Config(_Section):
+    """Everything that can be set."""
+
+    detect: Detect = Detect()
+    track: Track = Track()
+    select: Select = Select()
+    restore: Restore = Restore()
+    compose: Compose = Compose()
+    encode: Encode = Encode()
+
+
+def preset_path(name: str) -> Path:
+    """Path of a preset's YAML inside the package; ConfigError for an unknown name."""
+    if name not in PRESETS:
+        raise ConfigError(f"--preset {name}: unknown; choose one of {', '.join(PRESETS)}")
+    return Path(str(resources.files("stream") / "presets" / f"{name}.yaml"))
+
+
+def load_config(
+    preset: str = "default", file: str | Path | None = None, overrides: Sequence[str] = ()
+) -> Config:
+    """Merge, later ones winning: preset, YAML file, `key.path=value` overrides.
+
+    Raises ConfigError with one line that names the key's path and what is allowed.
+    """
+    data = _read_yaml(preset_path(preset))
+    if file is not None:
+        data = _merge(data, _read_yaml(Path(file)))
+    for text in overrides:
+        data = _merge(data, _parse_override(text))
+    return parse_config(data)
+
+
+def parse_config(data: Mapping[str, Any]) -> Config:
+    """Validate nested settings; ConfigError names the first key that is wrong."""
+    try:
+        return Config.model_validate(_tuples(data))
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check --config") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file; --config takes YAML") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}: broken YAML{where}; mend it or leave out --config") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: holds no settings; write sections such as 'detect:'")
+    return data
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text}: write key.path=value, such as detect.interval=5")
+    try:
+        result: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {text}: the value is not valid YAML") from None
+    for part in reversed(key.strip().split(".")):
+        result = {part: result}
+    return result
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merge(old, value) if both else value
+    return merged
+
+
+def _tuples(value: Any) -> Any:
+    """YAML's lists as the tuples, and whole numbers as the floats, that strict models take."""
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(float(v) if type(v) is int else _tuples(v) for v in value)
+    return value
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in first["loc"]) or "configuration"
+    if first["type"] == "extra_forbidden":
+        return f"{path}: unknown setting; known there: {', '.join(_known(first['loc'][:-1]))}"
+    message = first["msg"][0].lower() + first["msg"][1:]
+    given = repr(first["input"])
+    return f"{path}: {message}, got {given if len(given) < 60 else given[:57] + '...'}"
+
+
+def _known(path: Sequence[Any]) -> list[str]:
+    model: Any = Config
+    for part in path:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

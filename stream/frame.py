@@ -1,0 +1,305 @@
+"""One picture on its way: the decoder's own planes, read and written only where a face is.
+
+Two coordinate frames, both continuous: pixel i covers [i, i + 1), its centre lies at i + 0.5.
+*Stored* is the decoder's picture. *Upright* is what a viewer sees: rotation and mirroring undone
+and pixels square. Boxes are (x0, y0, x1, y1), affines f64[2,3] mapping (x, y, 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+
+from stream import colour, pixels
+from stream.colour import Colour
+
+_IDENTITY = ((1, 0), (0, 1))
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Timestamp:
+    """A presentation time: `pts` in units of `time_base` seconds."""
+
+    pts: int
+    time_base: Fraction
+
+    @property
+    def seconds(self) -> float:
+        """For display and comparison only; arithmetic stays with integers."""
+        return float(self.pts * self.time_base)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How the stored picture is turned and stretched into the upright one.
+
+    turn: 2x2 of -1, 0, 1, the linear part of the display matrix, acting on (x, y).
+    """
+
+    width: int
+    height: int
+    sar: Fraction = Fraction(1)
+    turn: tuple[tuple[int, int], tuple[int, int]] = _IDENTITY
+
+    @property
+    def stretch(self) -> tuple[float, float]:
+        """Factors of x and y that make pixels square; never below 1, so nothing is lost."""
+        sar = float(self.sar) if self.sar else 1.0
+        return (sar, 1.0) if sar >= 1 else (1.0, 1.0 / sar)
+
+    @property
+    def upright_size(self) -> tuple[float, float]:
+        """Width and height of the upright picture, px."""
+        w, h = self.width * self.stretch[0], self.height * self.stretch[1]
+        return (w, h) if self.turn[0][0] else (h, w)
+
+    @property
+    def to_stored(self) -> np.ndarray:
+        """Affine f64[2,3] from upright to stored coordinates."""
+        linear = np.array(self.turn, np.float64) @ np.diag(self.stretch)
+        corners = linear @ np.array([[0, self.width, 0, self.width], [0, 0, self.height, self.height]])
+        inverse = np.linalg.inv(linear)
+        return np.hstack([inverse, (inverse @ corners.min(axis=1))[:, None]])
+
+    def orient(self, image: np.ndarray) -> np.ndarray:
+        """A stored-orientation array [h, w, ...] turned upright; a view where possible."""
+        (a, b), (c, d) = self.turn
+        if not a:
+            image = image.swapaxes(0, 1)
+        if a + b < 0:
+            image = image[:, ::-1]
+        if c + d < 0:
+            image = image[::-1]
+        return image
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """What is known of a video stream before its first frame; read once by the source."""
+
+    path: str
+    codec: str
+    """FFmpeg's decoder name, such as "h264"."""
+    pix_fmt: str
+    """As stored; frames may arrive converted, see `pixels.substitute`."""
+    view: View
+    colour: Colour
+    time_base: Fraction
+    rate: Fraction
+    """Average frames per second; 0 where unknown. For display and rate control only."""
+    frames: int
+    """Frames that the container promises; 0 where unknown."""
+    start_pts: int
+    duration_s: float
+    """0 where unknown."""
+    bit_rate: int
+    """Bits per second of the video stream, or of the file where the stream's is unknown; 0."""
+    chroma_location: str = "unspecified"
+    """FFmpeg's name: left, center, topleft, top, bottomleft, bottom, unspecified."""
+    field_order: str = "progressive"
+    """progressive, tt, bb, tb, bt"""
+    mastering_display: bytes = b""
+    """Raw side data of the first frame (FFmpeg's AVMasteringDisplayMetadata); empty: none."""
+    content_light: bytes = b""
+    """Raw AVContentLightMetadata; empty: none."""
+    display_matrix: bytes = b""
+    """Raw 3x3 display matrix (9 native int32); empty: none."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """A decoded picture with its place in the video. Owned by one stage at a time."""
+
+    index: int
+    """Number in decoding order of display, from 0."""
+    time: Timestamp
+    picture: av.VideoFrame
+    view: View
+    colour: Colour
+    chroma_site: tuple[float, float] = (0.0, 0.5)
+    """Where a chroma sample lies between luma samples, in luma px from the first: 0 co-sited."""
+    captured_at_s: float = 0.0
+    """`time.monotonic()` at arrival, for live sources; 0 for files."""
+
+    @property
+    def layout(self) -> pixels.Layout:
+        """The picture's pixel layout (the decoder hands on handled formats only)."""
+        return pixels.layout_of(self.picture.format.name)
+
+    def thumbnail(self, max_side: int) -> tuple[np.ndarray, np.ndarray]:
+        """A small upright picture for detection, and the way back.
+
+        Returns RGB f32[h,w,3] in 0..1 whose longer side is at most `max_side` (never enlarged),
+        and the affine f64[2,3] from its coordinates to upright ones.
+        """
+        width, height = self.view.upright_size
+        scale = min(1.0, max_side / max(width, height))
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        stored = size if self.view.turn[0][0] else size[::-1]
+        parts = [
+            cv2.resize(np.ascontiguousarray(self._component(i)), stored, interpolation=cv2.INTER_AREA)
+            for i in range(len(self.layout.components))
+        ]
+        rgb = self.view.orient(self._to_rgb(self._normalise(parts)))
+        back = np.array([[width / size[0], 0, 0], [0, height / size[1], 0]])
+        return np.ascontiguousarray(np.clip(rgb, 0, 1)), back
+
+    def luma(self, box: Box, scale: float) -> np.ndarray:
+        """Luma u8[h,w] of an upright box, scaled; the box must lie inside the upright picture.
+
+        Green stands in for luma in RGB formats. Cheap: only the box is read.
+        """
+        x0, y0, x1, y1 = self._stored_box(box)
+        layout = self.layout
+        part = self._component(1 if layout.kind == "rgb" else 0)[y0:y1, x0:x1]
+        size = max(1, round((box[2] - box[0]) * scale)), max(1, round((box[3] - box[1]) * scale))
+        small = cv2.resize(
+            np.ascontiguousarray(part),
+            size if self.view.turn[0][0] else size[::-1],
+            interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR,
+        )
+        if layout.dtype.itemsize > 1:
+            small = (small >> (layout.shift + layout.depth - 8)).astype(np.uint8)
+        return np.ascontiguousarray(self.view.orient(small))
+
+    def region(self, box: Box, shrink: int = 1) -> np.ndarray:
+        """R'G'B' f32[h,w,3], nominally 0..1 in the picture's own signal, of a stored box.
+
+        `shrink` averages blocks of that many pixels first. The box starts on the chroma grid.
+        """
+        x0, y0, x1, y1 = box
+        size = -(-(x1 - x0) // shrink), -(-(y1 - y0) // shrink)
+        parts = []
+        for i, part in enumerate(self.layout.components):
+            dx, dy = 1 << part.log2_w, 1 << part.log2_h
+            block = self._component(i)[y0 // dy : -(-y1 // dy), x0 // dx : -(-x1 // dx)]
+            fx, fy = max(1, shrink // dx), max(1, shrink // dy)
+            small = -(-block.shape[1] // fx), -(-block.shape[0] // fy)
+            block = np.ascontiguousarray(block)
+            if (fx, fy) != (1, 1):
+                pad = small[1] * fy - block.shape[0], small[0] * fx - block.shape[1]
+                block = np.pad(block, ((0, pad[0]), (0, pad[1])), mode="edge")
+                block = cv2.resize(block, small, interpolation=cv2.INTER_AREA)
+            if (dx, dy) != (1, 1):
+                block = self._upsample(block, size, shrink, (dx, dy), (fx, fy))
+            parts.append(block)
+        return self._to_rgb(self._normalise(parts))
+
+    def writable(self) -> Frame:
+        """This frame with planes that no codec refers to: call before `add`."""
+        self.picture.make_writable()
+        return self
+
+    def add(self, box: Box, residual: np.ndarray) -> None:
+        """Add a signed R'G'B' residual f32[h,w,3] (network range) to a stored box, in place.
+
+        The sum is rounded to the picture's own depth; zero changes no bit. For PQ and HLG the
+        residual is added where the network saw the picture and taken back through the curve.
+        The box starts on the chroma grid and lies inside the picture.
+        """
+        layout = self.layout
+        if self.colour.is_hdr:
+            signal = self.region(box)
+            seen = colour.hdr_to_network(signal, self.colour)
+            moved = colour.network_to_hdr(seen + residual, self.colour)
+            still = colour.network_to_hdr(seen, self.colour)
+            residual = np.where(residual == 0, np.float32(0), moved - still)
+        if layout.kind == "rgb":
+            deltas = [residual[..., i] for i in range(3)]
+        else:
+            deltas = colour.rgb_to_yuv(residual, self._weights())[: len(layout.components)]
+        x0, y0, x1, y1 = box
+        for i, (part, delta) in enumerate(zip(layout.components, deltas, strict=True)):
+            dx, dy = 1 << part.log2_w, 1 << part.log2_h
+            if dx > 1:
+                delta = _decimate(delta, 1, self.chroma_site[0])
+            if dy > 1:
+                delta = _decimate(delta, 0, self.chroma_site[1])
+            target = self._component(i)[y0 // dy : -(-y1 // dy), x0 // dx : -(-x1 // dx)]
+            low, high = self._limits(i)
+            span = self._span(i)[1]
+            old = (target >> layout.shift).astype(np.float32)
+            new = np.rint(old + delta * span)
+            new = np.clip(new, np.minimum(old, low), np.maximum(old, high))
+            target[...] = (new.astype(layout.dtype) << layout.shift).astype(layout.dtype)
+
+    def to_network(self, signal: np.ndarray) -> np.ndarray:
+        """A region's R'G'B' as the network sees it, f32 clipped to 0..1."""
+        if self.colour.is_hdr:
+            signal = colour.hdr_to_network(signal, self.colour)
+        return np.clip(signal, 0, 1)
+
+    def _component(self, index: int) -> np.ndarray:
+        return pixels.view(self.picture, self.layout, index)
+
+    def _stored_box(self, box: Box) -> Box:
+        corners = np.array([[box[0], box[1], 1], [box[2], box[3], 1]]) @ self.view.to_stored.T
+        low, high = np.rint(corners.min(axis=0)), np.rint(corners.max(axis=0))
+        return int(low[0]), int(low[1]), max(int(high[0]), int(low[0]) + 1), max(int(high[1]), int(low[1]) + 1)
+
+    def _weights(self) -> tuple[float, float, float]:
+        return self.colour.weights(self.view.width, self.view.height)
+
+    def _span(self, index: int) -> tuple[float, float]:
+        """Code value of zero and distance from zero to one, by component."""
+        layout = self.layout
+        top, unit = (1 << layout.depth) - 1, 1 << (layout.depth - 8)
+        chroma = layout.kind == "yuv" and index > 0
+        if layout.kind == "rgb" or self.colour.range_full:
+            return (128.0 * unit if chroma else 0.0), float(top)
+        return (128.0 * unit, 224.0 * unit) if chroma else (16.0 * unit, 219.0 * unit)
+
+    def _limits(self, index: int) -> tuple[float, float]:
+        layout = self.layout
+        unit = 1 << (layout.depth - 8)
+        if layout.kind == "rgb" or self.colour.range_full:
+            return 0.0, float((1 << layout.depth) - 1)
+        return 16.0 * unit, (240.0 if layout.kind == "yuv" and index else 235.0) * unit
+
+    def _normalise(self, parts: list[np.ndarray]) -> list[np.ndarray]:
+        shift = self.layout.shift
+        spans = [self._span(i) for i in range(len(parts))]
+        return [
+            ((part >> shift if shift and part.dtype.kind == "u" else part).astype(np.float32) - zero) / one
+            for part, (zero, one) in zip(parts, spans, strict=True)
+        ]
+
+    def _to_rgb(self, parts: list[np.ndarray]) -> np.ndarray:
+        if self.layout.kind == "yuv":
+            return colour.yuv_to_rgb(*parts, self._weights())
+        return np.stack(parts if len(parts) == 3 else parts * 3, axis=-1)
+
+    def _upsample(self, block, size, shrink, sub, factor) -> np.ndarray:
+        """Bring chroma to a luma grid of `size`, by the position of its samples."""
+        inverse = np.zeros((2, 3))
+        for axis in (0, 1):
+            site = 0.5 + self.chroma_site[axis] if sub[axis] > 1 else 0.5
+            scale = shrink / (sub[axis] * factor[axis])
+            at_zero = (0.5 * shrink - site) / sub[axis] - (factor[axis] - 1) / 2
+            inverse[axis, axis], inverse[axis, 2] = scale, at_zero / factor[axis]
+        block = (block >> self.layout.shift).astype(np.float32)
+        return cv2.warpAffine(
+            block, inverse, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+        )
+
+
+def _decimate(image: np.ndarray, axis: int, site: float) -> np.ndarray:
+    """Halve a float image along an axis with samples at `site` (0 co-sited, 0.5 between, 1)."""
+    if image.shape[axis] % 2:
+        image = np.pad(image, [(0, int(axis == 0)), (0, int(axis == 1))], mode="edge")
+    even, odd = (image[0::2], image[1::2]) if axis == 0 else (image[:, 0::2], image[:, 1::2])
+    if site == 0.5:
+        return (even + odd) / 2
+    here, beside = (even, odd) if site == 0 else (odd, even)
+    shifted = np.roll(beside, 1 if site == 0 else -1, axis)
+    edge = 0 if site == 0 else -1
+    if axis == 0:
+        shifted[edge] = beside[edge]
+    else:
+        shifted[:, edge] = beside[:, edge]
+    return here / 2 + (beside + shifted) / 4

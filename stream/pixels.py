@@ -1,0 +1,116 @@
+"""Pixel formats: where each component of a picture lies, and numpy views onto it.
+
+PyAV names a format's components but not their step, offset and shift; this table adds those for
+the formats that are handled in place. Everything else is converted by `decode.py`, with a note.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+
+import av
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One component: plane, first sample, distance between samples (in samples), subsampling."""
+
+    plane: int
+    offset: int = 0
+    step: int = 1
+    log2_w: int = 0
+    log2_h: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One pixel format. `kind` is "yuv", "rgb" or "gray"; components are (Y, Cb, Cr), (R, G, B)
+    or (Y,). A sample is stored as `value << shift` in `dtype`, value in 0..2**depth - 1."""
+
+    kind: str
+    components: tuple[Component, ...]
+    depth: int
+    dtype: np.dtype
+    shift: int = 0
+
+    @property
+    def subsampling(self) -> tuple[int, int]:
+        """log2 of the chroma subsampling, horizontal and vertical."""
+        return self.components[-1].log2_w, self.components[-1].log2_h
+
+
+_SUBSAMPLING = {"420": (1, 1), "422": (1, 0), "444": (0, 0), "440": (0, 1)}
+_PACKED_RGB = {
+    "rgb24": (0, 1, 2, 3), "bgr24": (2, 1, 0, 3), "rgba": (0, 1, 2, 4), "bgra": (2, 1, 0, 4),
+    "argb": (1, 2, 3, 4), "abgr": (3, 2, 1, 4), "rgb0": (0, 1, 2, 4), "bgr0": (2, 1, 0, 4),
+    "0rgb": (1, 2, 3, 4), "0bgr": (3, 2, 1, 4),
+    "rgb48le": (0, 1, 2, 3), "bgr48le": (2, 1, 0, 3), "rgba64le": (0, 1, 2, 4), "bgra64le": (2, 1, 0, 4),
+}  # fmt: skip
+_PACKED_YUV = {"yuyv422": (0, 1, 3), "uyvy422": (1, 0, 2), "yvyu422": (0, 3, 1)}
+_U8, _U16 = np.dtype(np.uint8), np.dtype("<u2")
+
+
+@cache
+def layout_of(pix_fmt: str) -> Layout | None:
+    """The layout of a format by FFmpeg's name, or None where it is not handled in place."""
+    if match := re.fullmatch(r"yuv[aj]?(420|422|444|440)p(9|10|12|14|16)?(?:le)?", pix_fmt):
+        depth, sub = int(match[2] or 8), _SUBSAMPLING[match[1]]
+        parts = Component(0), Component(1, 0, 1, *sub), Component(2, 0, 1, *sub)
+        return Layout("yuv", parts, depth, _U8 if depth == 8 else _U16)
+    if match := re.fullmatch(r"gray(?:(9|10|12|14|16)le)?", pix_fmt):
+        depth = int(match[1] or 8)
+        return Layout("gray", (Component(0),), depth, _U8 if depth == 8 else _U16)
+    if match := re.fullmatch(r"gbra?p(?:(9|10|12|14|16)le)?", pix_fmt):
+        depth = int(match[1] or 8)
+        parts = Component(2), Component(0), Component(1)
+        return Layout("rgb", parts, depth, _U8 if depth == 8 else _U16)
+    if match := re.fullmatch(r"(?:nv(12|21|16|24|42)|p([024])(10|12|16)le)", pix_fmt):
+        family = {"12": "420", "21": "420", "16": "422", "24": "444", "42": "444"}
+        sub = _SUBSAMPLING[family[match[1]] if match[1] else f"42{match[2]}".replace("424", "444")]
+        first = 1 if match[1] in ("21", "42") else 0
+        parts = Component(0), Component(1, first, 2, *sub), Component(1, 1 - first, 2, *sub)
+        if match[1]:
+            return Layout("yuv", parts, 8, _U8)
+        depth = int(match[3])
+        return Layout("yuv", parts, depth, _U16, shift=16 - depth)
+    if pix_fmt in _PACKED_YUV:
+        y, cb, cr = _PACKED_YUV[pix_fmt]
+        parts = Component(0, y, 2), Component(0, cb, 4, 1, 0), Component(0, cr, 4, 1, 0)
+        return Layout("yuv", parts, 8, _U8)
+    if pix_fmt in _PACKED_RGB:
+        *order, step = _PACKED_RGB[pix_fmt]
+        wide = "48" in pix_fmt or "64" in pix_fmt
+        parts = tuple(Component(0, first, step) for first in order)
+        return Layout("rgb", parts, 16 if wide else 8, _U16 if wide else _U8)
+    return None
+
+
+def substitute(pix_fmt: str) -> str:
+    """The handled format that loses least of an unhandled one."""
+    if pix_fmt.endswith("be") and layout_of(pix_fmt[:-2] + "le"):
+        return pix_fmt[:-2] + "le"
+    source = av.VideoFormat(pix_fmt, 16, 16)
+    deep = max(part.bits for part in source.components) > 8
+    alpha = source.has_palette or any(part.is_alpha for part in source.components)
+    if alpha:
+        return "rgba64le" if deep else "rgba"
+    if source.is_rgb or source.is_bayer:
+        return "rgb48le" if deep else "rgb24"
+    if len(source.components) == 1:
+        return "gray16le" if deep else "gray"
+    return "yuv444p16le" if deep else "yuv444p"
+
+
+def view(picture: av.VideoFrame, layout: Layout, index: int) -> np.ndarray:
+    """A writable view [h, w] of one component's stored samples. Valid until `make_writable`."""
+    part = layout.components[index]
+    plane = picture.planes[part.plane]
+    samples = np.frombuffer(plane, layout.dtype)
+    stride = plane.line_size // layout.dtype.itemsize
+    height = -(-picture.height >> part.log2_h)
+    width = -(-picture.width >> part.log2_w)
+    rows = samples[: samples.size // stride * stride].reshape(-1, stride)[:height]
+    return rows[:, part.offset : part.offset + part.step * (width - 1) + 1 : part.step]
