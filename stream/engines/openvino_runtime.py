@@ -1,0 +1,74 @@
+"""What the package needs of OpenVINO beside GPEN: the core and small ONNX networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+
+from stream.errors import ModelError
+
+OnnxNet = Callable[[np.ndarray], list[np.ndarray]]
+
+
+def cpu_config(threads: int | None = None) -> dict[str, object]:
+    """Compile options: lowest latency, arithmetic in FP32, at most `threads` threads.
+
+    OpenVINO would otherwise compute in bfloat16 where the CPU has it.
+    """
+    config: dict[str, object] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    if threads is not None:
+        config["INFERENCE_NUM_THREADS"] = threads
+    return config
+
+
+def compile_onnx(
+    model: str | Path | bytes,
+    shape: Sequence[int] | None = None,
+    threads: int | None = None,
+) -> OnnxNet:
+    """A callable from one input array to the list of the network's outputs, in their order.
+
+    `model` is a path or the file's bytes. The network is compiled for one static shape at a time
+    (`shape`, or that of the first input) and again when the input's shape changes, which is cheap
+    for small networks and lets static ones run faster. The outputs are the caller's own.
+    Raises ModelError when the model cannot be read.
+    """
+    return _OnnxNet(model, shape, threads)
+
+
+class _OnnxNet:
+    def __init__(
+        self, model: str | Path | bytes, shape: Sequence[int] | None, threads: int | None
+    ) -> None:
+        self._core = ov.Core()
+        self._config = cpu_config(threads)
+        source = "ONNX bytes" if isinstance(model, bytes) else str(model)
+        try:
+            self._model = self._core.read_model(model if isinstance(model, bytes) else Path(model))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[-200:]
+            raise ModelError(f"{source}: not a readable ONNX network ({reason})") from error
+        if len(self._model.inputs) != 1:
+            raise ModelError(f"{source}: expected one input, got {len(self._model.inputs)}")
+        self._shape: tuple[int, ...] | None = None
+        if shape is not None:
+            self._compile(tuple(shape))
+
+    def __call__(self, x: np.ndarray) -> list[np.ndarray]:
+        if x.shape != self._shape:
+            self._compile(x.shape)
+        results = self._request.infer([x], share_inputs=True)
+        return [results[output] for output in self._request.model_outputs]
+
+    def _compile(self, shape: tuple[int, ...]) -> None:
+        # A model that was read can be reshaped again and again; compiling copies it.
+        self._model.reshape(list(shape))
+        compiled = self._core.compile_model(self._model, "CPU", self._config)
+        self._request = compiled.create_infer_request()
+        self._shape = shape

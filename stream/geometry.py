@@ -1,0 +1,118 @@
+"""Affine geometry in continuous coordinates: pixel i covers [i, i + 1), its centre is i + 0.5.
+
+An affine is f64[2,3] and maps column vectors (x, y, 1). Pure functions.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import cv2
+import numpy as np
+
+# Landmarks: eye on the picture's left, eye on the right, nose tip, mouth corners left and right.
+_ARCFACE_112 = (
+    (30.2946, 51.6963), (65.5318, 51.5014), (48.0252, 71.7366), (33.5493, 92.3655), (62.7299, 92.2041),
+)  # fmt: skip
+_FFHQ_512 = (
+    (192.98138, 239.94708), (318.90277, 240.1936), (256.63416, 314.01935),
+    (201.26117, 371.41043), (313.08905, 371.15118),
+)  # fmt: skip
+_PAD = 112 * 0.25  # official GPEN: inner padding of a quarter of the box, on every side
+TEMPLATES = {
+    "ffhq_512": np.array(_FFHQ_512) / 512,
+    "arcface_gpen": (np.array(_ARCFACE_112) + (8 + _PAD, _PAD)) / (112 + 2 * _PAD),
+    "arcface_128": (np.array(_ARCFACE_112) + (8, 8)) / 128,
+}
+"""Alignment templates, f64[5,2] as parts of the crop's side; which one is a field of the model."""
+
+
+def template(name: str, size: int) -> np.ndarray:
+    """Landmarks f64[5,2] px of a template in a crop of `size` px; KeyError for an unknown name."""
+    return TEMPLATES[name] * size
+
+
+def similarity(src: np.ndarray, dst: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Least-squares rotation, uniform scale and shift from src[N,2] to dst[N,2]; no mirroring.
+
+    Closed form of Umeyama (1991) in the plane, with optional non-negative weights [N].
+    """
+    w = np.ones(len(src)) if weights is None else np.asarray(weights, np.float64)
+    w = w / w.sum()
+    src, dst = np.asarray(src, np.float64), np.asarray(dst, np.float64)
+    centre, target = w @ src, w @ dst
+    p, q = src - centre, dst - target
+    spread = max(float(w @ (p * p).sum(axis=1)), 1e-12)
+    a = float(w @ (p * q).sum(axis=1)) / spread
+    b = float(w @ (p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0])) / spread
+    linear = np.array([[a, -b], [b, a]])
+    return np.hstack([linear, (target - linear @ centre)[:, None]])
+
+
+def chain(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """The affine that applies `inner`, then `outer`."""
+    return np.hstack([outer[:, :2] @ inner[:, :2], (outer[:, :2] @ inner[:, 2] + outer[:, 2])[:, None]])
+
+
+def invert(affine: np.ndarray) -> np.ndarray:
+    """The inverse affine; numpy.linalg.LinAlgError where there is none."""
+    linear = np.linalg.inv(affine[:, :2])
+    return np.hstack([linear, -(linear @ affine[:, 2])[:, None]])
+
+
+def apply(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points [..., 2] through an affine, f64."""
+    return np.asarray(points, np.float64) @ affine[:, :2].T + affine[:, 2]
+
+
+def scale_of(affine: np.ndarray) -> float:
+    """Geometric mean of the affine's two scales."""
+    return float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
+
+
+def warp(image: np.ndarray, to_source: np.ndarray, size: tuple[int, int], border: int) -> np.ndarray:
+    """Resample f32[H,W,C] to (width, height) `size`; `to_source` maps result px to image px.
+
+    Bicubic; where the result is smaller, the image is first blurred to the result's bandwidth
+    (Gaussian of variance (s^2 - 1) / 4 for a shrink by s). `border` is a cv2 border mode; the
+    constant one is 0.
+    """
+    shrink = scale_of(to_source)
+    if shrink > 1.05:
+        sigma = 0.5 * np.sqrt(shrink * shrink - 1)
+        image = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+    shifted = to_source.copy()
+    shifted[:, 2] += shifted[:, :2] @ (0.5, 0.5) - 0.5
+    return cv2.warpAffine(
+        image, shifted, size, flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=border
+    )
+
+
+def cover(affine: np.ndarray, size: int, bounds: tuple[int, int], margin: int = 0, grid: int = 2):
+    """Integer box (x0, y0, x1, y1) round a crop of `size` px mapped by `affine`.
+
+    Grown by `margin`, aligned outwards to `grid`, cut to (width, height) `bounds`; may be empty
+    (x1 <= x0 or y1 <= y0).
+    """
+    corners = apply(affine, np.array([[0, 0], [size, 0], [0, size], [size, size]]))
+    low = np.floor((corners.min(axis=0) - margin) / grid) * grid
+    high = np.ceil((corners.max(axis=0) + margin) / grid) * grid
+    x0, y0 = np.maximum(low, 0).astype(int)
+    x1, y1 = np.minimum(high, bounds).astype(int)
+    return int(x0), int(y0), int(x1), int(y1)
+
+
+@cache
+def feather_mask(size: int, feather: float) -> np.ndarray:
+    """Soft mask f32[size,size] in 0..1: a rounded square, exactly 0 at the crop's border.
+
+    `feather` is the width of the edge as a part of the side; its profile is a smoothstep.
+    """
+    axis = np.abs((np.arange(size) + 0.5) / size - 0.5)
+    inner = 0.5 - feather - 1.5 / size
+    beyond = np.maximum(axis - inner, 0) / feather
+    distance = np.hypot(beyond[:, None], beyond[None, :])
+    t = np.clip(1 - distance, 0, 1)
+    mask = (t * t * (3 - 2 * t)).astype(np.float32)
+    mask.setflags(write=False)
+    return mask

@@ -1,0 +1,62 @@
+"""What each stage cost, in bounded memory."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+_KEPT = 4096
+
+
+class Meter:
+    """Times of one stage's calls: a uniform sample of at most 4096, and totals."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.calls = 0
+        self.busy_s = 0.0
+        self.cpu_s = 0.0
+        self._sample_ms: list[float] = []
+        self._random = random.Random(0)
+
+    @contextmanager
+    def measure(self) -> Iterator[None]:
+        """Time the body, wall and this thread's CPU."""
+        wall, cpu = time.perf_counter(), time.thread_time()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - wall
+            self.busy_s += elapsed
+            self.cpu_s += time.thread_time() - cpu
+            self.calls += 1
+            if len(self._sample_ms) < _KEPT:
+                self._sample_ms.append(elapsed * 1e3)
+            elif (place := self._random.randrange(self.calls)) < _KEPT:
+                self._sample_ms[place] = elapsed * 1e3
+
+    def summary(self) -> dict[str, float]:
+        """Median and 95th percentile of a call in ms, and the totals in s."""
+        sample = self._sample_ms or [0.0]
+        return {
+            "median": round(float(np.median(sample)), 3),
+            "p95": round(float(np.percentile(sample, 95)), 3),
+            "calls": self.calls,
+            "busy_s": round(self.busy_s, 3),
+            "cpu_s": round(self.cpu_s, 3),
+        }
+
+
+def peak_rss_mb() -> float:
+    """Largest resident set of this process so far, MiB; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1)
