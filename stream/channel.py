@@ -22,14 +22,14 @@ class Overflow(Enum):
 
 
 class Closed(Exception):
-    """The channel takes no more items."""
+    """The channel takes no more items, or failed: then its `error` says why."""
 
 
 class Channel(Generic[T]):
     """Bounded, in order, for any number of threads.
 
-    `close` lets the reader drain what is there; `fail` wakes both sides at once, and every later
-    call raises the first error. `dropped` counts what DROP_OLDEST threw away.
+    `close` lets the reader drain what is there. `fail` wakes both sides at once: they get Closed,
+    and the first error stays in `error`, with its traceback, for whoever owns the threads. `dropped` counts what DROP_OLDEST threw away.
     """
 
     def __init__(self, capacity: int, overflow: Overflow = Overflow.BLOCK) -> None:
@@ -40,15 +40,14 @@ class Channel(Generic[T]):
         self._items: deque[T] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._error: BaseException | None = None
+        self.error: BaseException | None = None
 
     def put(self, item: T) -> None:
-        """Append; blocks or drops when full. Raises Closed after `close`, the error after `fail`."""
+        """Append; blocks or drops when full. Raises Closed after `close` or `fail`."""
         with self._changed:
             if self._overflow is Overflow.BLOCK:
                 self._changed.wait_for(lambda: len(self._items) < self._capacity or self._over())
-            self._raise_if_failed()
-            if self._closed:
+            if self._over():
                 raise Closed
             if len(self._items) >= self._capacity:
                 self._items.popleft()
@@ -57,11 +56,12 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
     def __iter__(self) -> Iterator[T]:
-        """Items until the channel is closed and empty; raises the error after `fail`."""
+        """Items until the channel is closed and empty; raises Closed after `fail`."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._items or self._over())
-                self._raise_if_failed()
+                if self.error is not None:
+                    raise Closed
                 if not self._items:
                     return
                 item = self._items.popleft()
@@ -80,13 +80,9 @@ class Channel(Generic[T]):
     def fail(self, error: BaseException) -> None:
         """Wake both sides with an error; the first one stays."""
         with self._changed:
-            self._error = self._error or error
+            self.error = self.error or error
             self._items.clear()
             self._changed.notify_all()
 
     def _over(self) -> bool:
-        return self._closed or self._error is not None
-
-    def _raise_if_failed(self) -> None:
-        if self._error is not None:
-            raise self._error
+        return self._closed or self.error is not None

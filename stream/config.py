@@ -33,7 +33,13 @@ class Detect(_Section):
     tile: int = Field(
         0, ge=0, le=4096, description="side of square tiles in which detection works, px; 0: one picture"
     )
-    min_score: float = Field(0.5, ge=0.05, le=1.0, description="lower scores are no face")
+    min_score: float = Field(0.5, ge=0.05, le=1.0, description="lower scores start no track")
+    keep_score: float = Field(
+        0.3, ge=0.05, le=1.0, description="a face already followed may score as low as this"
+    )
+    sure_score: float = Field(
+        0.65, ge=0.05, le=1.0, description="a new face below it waits for a second detection"
+    )
     refine: bool = Field(True, description="second pass on a crop round each face")
     scene_cut: float = Field(
         0.5, ge=0.0, le=1.0, description="how easily a change counts as a scene cut; 0: never"
@@ -110,10 +116,12 @@ class Config(_Section):
 
 
 def preset_path(name: str) -> Path:
-    """Path of a preset's YAML inside the package; ConfigError for an unknown name."""
+    """Path of a preset's YAML, in the package or the clone; ConfigError for an unknown name."""
     if name not in PRESETS:
         raise ConfigError(f"--preset {name}: unknown; choose one of {', '.join(PRESETS)}")
-    return Path(str(resources.files("stream") / "presets" / f"{name}.yaml"))
+    installed = Path(str(resources.files("stream"))) / "presets"
+    folder = installed if installed.is_dir() else installed.parent.parent / "config"  # a clone
+    return folder / f"{name}.yaml"
 
 
 def load_config(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
-from stream.channel import Channel
+from stream.channel import Channel, Closed
 from stream.errors import StageError, StreamError
 from stream.metrics import Meter
 
@@ -53,7 +53,7 @@ def run_stage(stage: Stage, inbox: Iterable, outbox: Channel | None, meter: Mete
             timed(_lazily(stage.flush))
         finally:
             stage.close()
-    except (StreamError, MemoryError):
+    except (StreamError, MemoryError, Closed):
         raise
     except Exception as error:
         raise StageError(f"{meter.name}: {type(error).__name__}: {error}") from error

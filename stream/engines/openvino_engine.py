@@ -45,7 +45,9 @@ class OpenVinoEngine:
     def __init__(self, model_path: str | Path, *, threads: int | None = None) -> None:
         core = ov.Core()
         self.model = read_model_info(model_path)
-        network = _cached(core, self.model) or _converted(Path(model_path), self.model)
+        network = cached_network(core, self.model) or converted_network(
+            Path(model_path), self.model
+        )
         compiled = core.compile_model(network, "CPU", cpu_config(threads))
         self._request: ov.InferRequest | None = compiled.create_infer_request()
 
@@ -76,7 +78,7 @@ def _entry(model: ModelInfo) -> Path:
     return cache_folder() / "openvino" / hashlib.sha256(key.encode()).hexdigest()[:32]
 
 
-def _cached(core: ov.Core, model: ModelInfo) -> ov.Model | None:
+def cached_network(core: ov.Core, model: ModelInfo) -> ov.Model | None:
     """The converted network, or None when there is none that is whole."""
     entry = _entry(model)
     try:
@@ -90,7 +92,7 @@ def _cached(core: ov.Core, model: ModelInfo) -> ov.Model | None:
         return None
 
 
-def _converted(model_path: Path, model: ModelInfo) -> ov.Model:
+def converted_network(model_path: Path, model: ModelInfo) -> ov.Model:
     """Convert the network for one crop, and keep it in the cache where that can be written."""
     import torch
 

@@ -35,7 +35,9 @@ class TorchEngine:
         self._dtype = torch.float16 if half else torch.float32
         net, self.model = load_generator(model_path)
         net = CropNet(net, self.model.input_range).requires_grad_(False).eval()
-        self._net: CropNet | None = _channels_last(net.to(self._device, self._dtype))
+        net = _channels_last(net.to(self._device, self._dtype))
+        net.net.freeze()
+        self._net: CropNet | None = net
         self.name = f"torch-{self._device.type}"
         precision = "FP16 storage and arithmetic" if half else "FP32 storage and arithmetic"
         self.description = f"torch on {self._device}, {precision}"

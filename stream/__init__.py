@@ -1,0 +1,25 @@
+"""gpen-stream: restores faces in video with GPEN.
+
+`restore_file` and `restored_frames` are the Python API; they load on first use, so that
+`import stream` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+_API = ("Options", "Outcome", "Progress", "Status", "restore_file", "restore_images", "restored_frames")
+__all__ = ["__version__", "load_config", *_API]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _API:
+        from stream import api
+
+        return getattr(api, name)
+    if name == "load_config":
+        from stream.config import load_config
+
+        return load_config
+    raise AttributeError(f"module 'stream' has no attribute {name!r}")

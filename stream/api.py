@@ -1,0 +1,284 @@
+"""A file, a picture or a folder in; the same with restored faces out. What `restore` calls."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from stream import __version__, metrics
+from stream.compose import ComposeStage
+from stream.config import Config
+from stream.crop import CropStage, WholeFrameStage
+from stream.decode import FileSource, probe
+from stream.detect import FaceFinder, choose
+from stream.encode import FileSink, check_destination
+from stream.engines import create_engine
+from stream.errors import ModelError, StreamError
+from stream.face import FrameWork
+from stream.frame import StreamInfo
+from stream.geometry import TEMPLATES
+from stream.images import DetectStage, ImageSink, ImageSource, is_image
+from stream.model import BUNDLED_MODEL, ModelInfo, bundled_model_path, read_model_info
+from stream.pipeline import Pipeline, available_cores
+from stream.restore import RestoreStage
+from stream.track import Tracker
+
+VIDEO_SUFFIXES = tuple(
+    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .m2ts .mts .mxf .wmv .asf .flv .f4v .3gp .vob .ogv .dv .y4m .nut".split()
+)
+
+
+class Status(Enum):
+    """How a run ended."""
+
+    COMPLETE = "complete"
+    INTERRUPTED = "interrupted"
+    """Stopped before the end: what there is lies under NAME.partial.EXT."""
+    TRUNCATED = "truncated"
+    """The input itself ends early: restored as far as it goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What concerns one run rather than the way of working."""
+
+    aligned: bool = False
+    """Every frame already is an aligned crop: no detection, no mask."""
+    start_s: float | None = None
+    duration_s: float | None = None
+    overwrite: bool = False
+    allow_loss: bool = False
+    """Streams that the output's container cannot hold may be left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is; `frames_total` 0 where the container does not say."""
+
+    frames_in: int
+    frames_done: int
+    frames_total: int
+    faces: int
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run left behind."""
+
+    path: Path
+    status: Status
+    report: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    failures: tuple[StreamError, ...] = field(default=())
+    """Pictures of a folder that could not be restored."""
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+def restore_file(
+    src: str | Path,
+    dst: str | Path,
+    config: Config | None = None,
+    *,
+    options: Options | None = None,
+    progress: ProgressCallback | None = None,
+    stop: threading.Event | None = None,
+) -> Outcome:
+    """Restore the faces of a video or a picture; everything else goes out as it came in.
+
+    Blocks until done. Setting `stop` from elsewhere ends the run early and keeps what there is.
+    Raises a StreamError, in one line, and leaves nothing under `dst` then.
+    """
+    src, dst = Path(src), Path(dst)
+    config, options = config or Config(), options or Options()
+    check_destination(src, dst, overwrite=options.overwrite)
+    if is_image(src):
+        outcome = restore_images([(src, dst)], config, options=options, progress=progress, stop=stop)
+        if outcome.failures:
+            raise outcome.failures[0]
+        return outcome
+    info = probe(src)
+    run = _Run(config, options)
+    source = FileSource(info, options.start_s, options.duration_s, threads=run.cores)
+    sink = FileSink(
+        info,
+        dst,
+        config.encode,
+        overwrite=options.overwrite,
+        allow_loss=options.allow_loss,
+        start_s=options.start_s,
+        duration_s=options.duration_s,
+        restored_note=run.note,
+        threads=run.cores,
+    )
+    total = _expected_frames(info, options)
+    try:
+        ended = run.execute(source, run.stages(still=False), sink, total, progress, stop)
+    except BaseException:
+        sink.discard()
+        raise
+    complete = not run.stopped
+    path = sink.finish(complete)
+    if ended is not None:
+        raise ended
+    status = Status.COMPLETE if complete else Status.INTERRUPTED
+    if complete and source.truncated:
+        status = Status.TRUNCATED
+    return Outcome(path, status, run.report(source, sink), tuple(source.notes + sink.notes))
+
+
+def restore_images(
+    jobs: Sequence[tuple[Path, Path]],
+    config: Config | None = None,
+    *,
+    options: Options | None = None,
+    progress: ProgressCallback | None = None,
+    stop: threading.Event | None = None,
+) -> Outcome:
+    """Restore pictures, (source, destination) each, as one batch; broken ones are in `failures`."""
+    run = _Run(config or Config(), options or Options())
+    source = ImageSource(jobs)
+    sink = ImageSink(source, run.note)
+    ended = run.execute(source, run.stages(still=True), sink, len(jobs), progress, stop)
+    if ended is not None:
+        raise ended
+    status = Status.INTERRUPTED if run.stopped else Status.COMPLETE
+    report = run.report(source, sink)
+    return Outcome(jobs[0][1], status, report, tuple(source.notes), tuple(source.failures))
+
+
+def restored_frames(
+    src: str | Path, config: Config | None = None, *, options: Options | None = None
+) -> Iterator[FrameWork]:
+    """Iterate over a video's restored frames, in order, for callers with their own sink.
+
+    Each item's `frame.picture` is an `av.VideoFrame` in the input's pixel format, `frame.time` its
+    timestamp, `faces` what was found. Leaving the loop early stops the pipeline.
+    """
+    run = _Run(config or Config(), options or Options())
+    source = FileSource(probe(src), run.options.start_s, run.options.duration_s, threads=run.cores)
+    yield from Pipeline(source, run.stages(still=False))
+
+
+def _expected_frames(info: StreamInfo, options: Options) -> int:
+    if options.start_s is None and options.duration_s is None and info.frames:
+        return info.frames
+    length = max(info.duration_s - (options.start_s or 0.0), 0.0)
+    length = length if options.duration_s is None else min(length, options.duration_s)
+    return round(length * float(info.rate))
+
+
+class _Run:
+    """One run: builds the stages, watches them, and reports."""
+
+    def __init__(self, config: Config, options: Options) -> None:
+        cv2.setNumThreads(1)  # every stage has its thread already; cv2's pool would compete
+        self.config, self.options = config, options
+        self.cores = available_cores()
+        name = config.restore.model
+        self._model_path = bundled_model_path() if name == BUNDLED_MODEL else Path(name)
+        self.model = _usable(self._model_path)
+        self.note = f"faces restored by gpen-stream {__version__} ({self.model.name})"
+        self.stopped = False
+        self._engine_name = ""
+        self._track: Any = None
+        self._restore: RestoreStage | None = None
+        self._pipeline: Pipeline | None = None
+        self._wall_s = 0.0
+
+    def stages(self, still: bool) -> list[tuple[str, Any]]:
+        """Everything between source and sink."""
+        config, model = self.config, self.model
+        find = FaceFinder(config.detect, self.cores)
+        self._restore = RestoreStage(self._create_engine, config.restore.batch_size, config.restore.strength)
+        tail = [
+            ("restore", self._restore),
+            ("compose", ComposeStage(config.compose.feather, config.compose.label)),
+        ]
+        if self.options.aligned:
+            return [("crop", WholeFrameStage(model.size)), *tail]
+        self._track = DetectStage(find) if still else Tracker(find, config.detect, config.track)
+
+        def chosen(faces, size):
+            return choose(faces, config.select, size)
+
+        return [("track", self._track), ("crop", CropStage(model.template, model.size, chosen)), *tail]
+
+    def execute(self, source, stages, sink, total, progress, stop) -> KeyboardInterrupt | None:
+        """Run to the end; a Ctrl-C is handed back once what was on its way has been written."""
+        began = time.monotonic()
+        self._pipeline = pipeline = Pipeline(source, [*stages, ("encode", sink)])
+
+        def tick() -> None:
+            if stop is not None and stop.is_set():
+                pipeline.stop()
+            if progress is not None:
+                faces = self._restore.faces_restored
+                elapsed = time.monotonic() - began
+                progress(Progress(source.frames_in, sink.frames_out, total, faces, elapsed))
+
+        try:
+            pipeline.run(tick)
+        except KeyboardInterrupt as interrupt:
+            return interrupt
+        finally:
+            self.stopped = pipeline.stopped
+            self._wall_s = time.monotonic() - began
+        tick()
+        return None
+
+    def report(self, source, sink) -> dict[str, Any]:
+        """What `--report` writes."""
+        track, restore = self._track, self._restore
+        return {
+            "frames_in": source.frames_in,
+            "frames_out": sink.frames_out,
+            "faces_restored": restore.faces_restored,
+            "faces_not_finite": restore.not_finite,
+            "detections_run": getattr(track, "detections_run", 0),
+            "frames_tracked": getattr(track, "frames_tracked", 0),
+            "tracks": getattr(track, "tracks", 0),
+            "scene_cuts": getattr(track, "scene_cuts", 0),
+            "corrupt_packets": source.corrupt_packets,
+            "wall_s": round(self._wall_s, 3),
+            "fps": round(sink.frames_out / self._wall_s, 2) if self._wall_s else 0.0,
+            "stage_ms": {name: meter.summary() for name, meter in self._pipeline.meters.items()},
+            "peak_rss_mb": metrics.peak_rss_mb(),
+            "cores": self.cores,
+            "engine": self._engine_name,
+            "model": self.model.name,
+            "model_sha256": self.model.sha256,
+            "notes": list(source.notes) + list(sink.notes),
+            "config": self.config.model_dump(mode="json"),
+        }
+
+    def _create_engine(self):
+        settings = self.config.restore
+        engine = create_engine(
+            settings.engine,
+            self._model_path,
+            device=settings.device,
+            batch_size=settings.batch_size,
+            threads=settings.threads or self.cores,
+        )
+        self._engine_name = engine.name
+        return engine
+
+
+def _usable(path: Path) -> ModelInfo:
+    model = read_model_info(path)
+    if model.template not in TEMPLATES:
+        known = ", ".join(TEMPLATES)
+        raise ModelError(f"{path}: its template {model.template!r} is unknown; known: {known}")
+    if model.in_size != model.size:
+        raise ModelError(f"{path}: enlarges {model.in_size} px crops to {model.size} px; restoring needs one size")
+    return model

@@ -1,0 +1,47 @@
+"""Which detection belongs to which track."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+_REACH = 1.2
+"""Distance, in face sizes, beyond which a detection is another face."""
+_HOPELESS = 1e3
+
+
+def look_of(patch: np.ndarray) -> np.ndarray:
+    """Appearance f32[256] of a canonical patch: 16x16 luma, zero mean, unit length. Memory only."""
+    small = cv2.resize(patch, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+    small -= small.mean()
+    return small / (np.linalg.norm(small) + 1e-3)
+
+
+def associate(
+    tracks: Sequence[tuple[np.ndarray, float, np.ndarray]],
+    faces: Sequence[tuple[np.ndarray, float, np.ndarray]],
+    slack: Sequence[float],
+) -> list[tuple[int, int]]:
+    """Pairs (track, face) of least total cost.
+
+    Both are given as centre f64[2], size (eye distance, px) and look f32[256]. `slack` says how many
+    more face sizes a track may have strayed: 0 for one that the flow holds.
+    """
+    if not tracks or not faces:
+        return []
+    cost = np.array([[_cost(t, f, s) for f in faces] for t, s in zip(tracks, slack, strict=True)])
+    rows, columns = linear_sum_assignment(cost)
+    return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if cost[r, c] < _HOPELESS]
+
+
+def _cost(track, face, slack: float) -> float:
+    (centre, size, look), (other, other_size, other_look) = track, face
+    distance = np.linalg.norm(centre - other) / (2 * max(size, other_size))
+    change = abs(np.log(max(size, 1e-3) / max(other_size, 1e-3)))
+    likeness = float(look @ other_look)
+    if distance > _REACH + slack or change > 0.7:
+        return _HOPELESS
+    return distance / (1 + slack) + 0.5 * change + 0.8 * (1 - likeness)

@@ -1,0 +1,107 @@
+"""Patches -> frame: the residual is warped to the face's native pixels and added to the planes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from stream import geometry
+from stream.face import FrameWork, Patch
+from stream.frame import Box, Frame
+
+
+class ComposeStage:
+    """Stage: writes residuals under the soft mask; pixels outside the masks keep every bit.
+
+    A frame without a patch passes untouched and uncopied. Where masks overlap, residuals are
+    weighted so that they never add up to more than one whole.
+    """
+
+    def __init__(self, feather: float, label: str = "") -> None:
+        self._feather, self._label = feather, label
+
+    def open(self) -> None:
+        """Nothing to acquire."""
+
+    def process(self, work: FrameWork) -> Iterable[FrameWork]:
+        """Compose one frame; its crops and patches end here."""
+        frame = work.frame
+        placed = [p for patch in work.patches if (p := self._place(frame, patch)) is not None]
+        if placed or self._label:
+            frame = frame.writable()
+            _share(placed)
+            for box, residual, _ in placed:
+                frame.add(box, residual)
+            if self._label:
+                draw_label(frame, self._label)
+        yield replace(work, frame=frame, crops=(), patches=())
+
+    def flush(self) -> Iterable[FrameWork]:
+        """Nothing is held back."""
+        return ()
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+    def _place(self, frame: Frame, patch: Patch) -> tuple[Box, np.ndarray, np.ndarray] | None:
+        """Stored box, masked residual f32[h,w,3] and mask f32[h,w] at the face's own pixels."""
+        if not patch.residual.any():
+            return None
+        size = patch.residual.shape[0]
+        bounds = frame.view.width, frame.view.height
+        box = geometry.cover(patch.crop.to_stored, size, bounds)
+        x0, y0, x1, y1 = box
+        if x1 <= x0 or y1 <= y0:
+            return None
+        mask = np.ones((size, size), np.float32)
+        if patch.crop.face is not None:
+            mask = geometry.feather_mask(size, self._feather)
+        masked = np.dstack([patch.residual * mask[..., None], mask])
+        to_crop = geometry.invert(patch.crop.to_stored)
+        to_crop[:, 2] += to_crop[:, :2] @ (x0, y0)
+        border = cv2.BORDER_CONSTANT if patch.crop.face is not None else cv2.BORDER_REPLICATE
+        native = geometry.warp(masked, to_crop, (x1 - x0, y1 - y0), border)
+        return box, native[..., :3], native[..., 3]
+
+
+def _share(placed: list[tuple[Box, np.ndarray, np.ndarray]]) -> None:
+    """Scale residuals in place where masks overlap, so that their weights sum to 1 at most."""
+    totals = [mask.copy() for _, _, mask in placed]
+    for i, (a, _, _) in enumerate(placed):
+        for j, (b, _, mask) in enumerate(placed):
+            x0, y0, x1, y1 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+            if i != j and x0 < x1 and y0 < y1:
+                own = totals[i][y0 - a[1] : y1 - a[1], x0 - a[0] : x1 - a[0]]
+                own += mask[y0 - b[1] : y1 - b[1], x0 - b[0] : x1 - b[0]]
+    for (_, residual, _), total in zip(placed, totals, strict=True):
+        if total.max() > 1:
+            residual /= np.maximum(total, 1)[..., None]
+
+
+def draw_label(frame: Frame, text: str) -> None:
+    """Write a line of white text on a dark strip into the upright picture's lower left corner."""
+    width, height = frame.view.upright_size
+    scale = max(0.4, min(width, height) / 900)
+    (w, h), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+    pad = h // 2
+    strip = np.zeros((h + below + 2 * pad, w + 2 * pad), np.float32)
+    cv2.putText(strip, text, (pad, pad + h), cv2.FONT_HERSHEY_SIMPLEX, scale, 1.0, 1, cv2.LINE_AA)
+    to_upright = np.array([[1, 0, pad], [0, 1, height - strip.shape[0] - pad]], np.float64)
+    to_stored = geometry.chain(frame.view.to_stored, to_upright)
+    corners = geometry.apply(to_stored, np.array([[0, 0], [strip.shape[1], strip.shape[0]]]))
+    low = np.maximum(np.floor(corners.min(axis=0) / 2) * 2, 0).astype(int)
+    high = np.minimum(np.ceil(corners.max(axis=0) / 2) * 2, (frame.view.width, frame.view.height)).astype(int)
+    box = int(low[0]), int(low[1]), int(high[0]), int(high[1])
+    if box[2] <= box[0] or box[3] <= box[1]:
+        return
+    to_strip = geometry.invert(to_stored)
+    to_strip[:, 2] += to_strip[:, :2] @ low
+    size = box[2] - box[0], box[3] - box[1]
+    layers = np.dstack([strip, np.ones_like(strip)])
+    ink, cover = np.moveaxis(geometry.warp(layers, to_strip, size, cv2.BORDER_CONSTANT), 2, 0)
+    seen = frame.to_network(frame.region(box))
+    wanted = seen * 0.35 + np.clip(ink, 0, 1)[..., None] * 0.6
+    frame.add(box, ((wanted - seen) * np.clip(cover, 0, 1)[..., None]).astype(np.float32))

@@ -1,0 +1,90 @@
+"""Faces -> aligned crops: the only place where a region becomes RGB for the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from stream import geometry
+from stream.face import Crop, Face, FrameWork
+from stream.frame import Frame
+
+
+def cut(frame: Frame, to_stored: np.ndarray, size: int) -> np.ndarray | None:
+    """The crop f32[size,size,3] RGB 0..1 whose px map to stored px by `to_stored`.
+
+    Only the covered region is converted; a face larger than the crop is averaged down first.
+    What lies outside the picture is mirrored in. None where the crop misses the picture.
+    """
+    bounds = frame.view.width, frame.view.height
+    x0, y0, x1, y1 = geometry.cover(to_stored, size, bounds, margin=4, grid=4)
+    if x1 - x0 < 4 or y1 - y0 < 4:
+        return None
+    shrink = max(1, int(geometry.scale_of(to_stored)))
+    region = frame.to_network(frame.region((x0, y0, x1, y1), shrink))
+    to_region = to_stored.copy()
+    to_region[:, 2] -= x0, y0
+    image = geometry.warp(region, to_region / shrink, (size, size), cv2.BORDER_REFLECT_101)
+    return np.clip(image, 0, 1)
+
+
+class CropStage:
+    """Stage: cuts the chosen faces of a frame out, aligned to the model's template.
+
+    `choose` takes a frame's faces and the upright picture's size, and returns those to restore.
+    """
+
+    def __init__(
+        self, template: str, size: int, choose: Callable[[Sequence[Face], tuple[float, float]], Sequence[Face]]
+    ) -> None:
+        self._landmarks, self._size, self._choose = geometry.template(template, size), size, choose
+
+    def open(self) -> None:
+        """Nothing to acquire."""
+
+    def process(self, work: FrameWork) -> Iterable[FrameWork]:
+        """Fill `crops`, one for each chosen face that lies in the picture."""
+        crops = []
+        for face in self._choose(work.faces, work.frame.view.upright_size):
+            to_upright = geometry.similarity(self._landmarks, face.landmarks)
+            to_stored = geometry.chain(work.frame.view.to_stored, to_upright)
+            image = cut(work.frame, to_stored, self._size)
+            if image is not None:
+                crops.append(Crop(face, image, to_stored))
+        yield replace(work, crops=tuple(crops))
+
+    def flush(self) -> Iterable[FrameWork]:
+        """Nothing is held back."""
+        return ()
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class WholeFrameStage:
+    """Stage for `--aligned`: every frame is one crop already."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def open(self) -> None:
+        """Nothing to acquire."""
+
+    def process(self, work: FrameWork) -> Iterable[FrameWork]:
+        """Fill `crops` with the whole upright picture."""
+        width, height = work.frame.view.upright_size
+        to_upright = np.array([[width / self._size, 0, 0], [0, height / self._size, 0]])
+        to_stored = geometry.chain(work.frame.view.to_stored, to_upright)
+        image = cut(work.frame, to_stored, self._size)
+        crops = () if image is None else (Crop(None, image, to_stored),)
+        yield replace(work, crops=crops)
+
+    def flush(self) -> Iterable[FrameWork]:
+        """Nothing is held back."""
+        return ()
+
+    def close(self) -> None:
+        """Nothing to release."""

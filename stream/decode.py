@@ -1,0 +1,289 @@
+"""A video file, read once from front to back: container -> Frame, planes untouched."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+from av.sidedata.sidedata import Type as SideData
+
+from stream import pixels
+from stream.colour import Colour
+from stream.errors import SourceError
+from stream.frame import Frame, StreamInfo, Timestamp, View
+
+CHROMA_LOCATIONS = ("left", "center", "topleft", "top", "bottomleft", "bottom")
+"""FFmpeg's names in the order of H.264's and HEVC's chroma_sample_loc_type."""
+_SITES = {
+    "left": (0.0, 0.5), "center": (0.5, 0.5), "topleft": (0.0, 0.0),
+    "top": (0.5, 0.0), "bottomleft": (0.0, 1.0), "bottom": (0.5, 1.0),
+}  # fmt: skip
+_FIELD_ORDERS = {2: "tt", 3: "bb", 4: "tb", 5: "bt"}
+_GIVE_UP_AFTER = 250
+"""Damaged packets in a row after which the rest of the file is taken as lost."""
+
+
+def open_video(path: Path) -> av.container.InputContainer:
+    """Open a container that holds a video stream; SourceError, in one line, says why not."""
+    if not path.exists():
+        raise SourceError(f"{path}: no such file; check the path")
+    if path.is_dir():
+        raise SourceError(f"{path}: is a folder; name a file, or give a folder as OUTPUT too")
+    if path.stat().st_size == 0:
+        raise SourceError(f"{path}: is empty; copy it again")
+    try:
+        container = av.open(str(path), metadata_errors="replace", options={"protocol_whitelist": "file"})
+    except av.FFmpegError as error:
+        reason = "cannot be read" if isinstance(error, av.PermissionError) else "not a video that can be read"
+        raise SourceError(f"{path}: {reason} ({_reason(error)}); is it whole?") from error
+    if main_stream(container) is None:
+        kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
+        container.close()
+        raise SourceError(f"{path}: holds no video stream, only {', '.join(kinds)}; name a video")
+    return container
+
+
+def main_stream(container) -> av.VideoStream | None:
+    """The video stream to restore: the default one, else the first, cover pictures aside."""
+    moving = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    usable = [s for s in moving if s.codec_context is not None]
+    chosen = [s for s in usable if s.disposition & av.stream.Disposition.default]
+    return (chosen or usable or [None])[0]
+
+
+def probe(path: str | Path) -> StreamInfo:
+    """Facts about the main video stream, its first picture decoded. Raises SourceError."""
+    path = Path(path)
+    with open_video(path) as container:
+        stream = main_stream(container)
+        location = _chroma_location(path, stream.index, stream.codec_context.name)
+        picture = next(_pictures(container, stream, _Damage()), None)
+        if picture is None:
+            raise SourceError(f"{path}: not one picture of its video can be decoded; is it whole?")
+        return _describe(path, container, stream, picture, location)
+
+
+def _describe(path, container, stream, picture, location) -> StreamInfo:
+    codec = stream.codec_context
+    side = {item.type: bytes(item) for item in picture.side_data}
+    matrix = side.get(SideData.DISPLAYMATRIX, b"")
+    sar = stream.sample_aspect_ratio or codec.sample_aspect_ratio or Fraction(1)
+    name = picture.format.name
+    full = picture.color_range == 2 or name.startswith("yuvj")
+    if picture.color_range == 0 and (picture.format.is_rgb or name.startswith("gray")):
+        full = True
+    seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
+    if not seconds and container.duration:
+        seconds = container.duration / av.time_base
+    return StreamInfo(
+        path=str(path),
+        codec=codec.name,
+        pix_fmt=name,
+        view=View(picture.width, picture.height, sar, _turn(matrix)),
+        colour=Colour(picture.colorspace, picture.color_trc, picture.color_primaries, full),
+        time_base=stream.time_base,
+        rate=stream.average_rate or stream.base_rate or Fraction(0),
+        frames=stream.frames,
+        start_pts=stream.start_time or 0,
+        duration_s=seconds,
+        bit_rate=codec.bit_rate or container.bit_rate or 0,
+        chroma_location=location,
+        field_order=_FIELD_ORDERS.get(int(codec.field_order), "progressive"),
+        mastering_display=side.get(SideData.MASTERING_DISPLAY_METADATA, b""),
+        content_light=side.get(SideData.CONTENT_LIGHT_LEVEL, b""),
+        display_matrix=matrix,
+    )
+
+
+def _turn(matrix: bytes) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The linear part of a display matrix, where it is a quarter turn or a mirroring."""
+    if len(matrix) < 36:
+        return (1, 0), (0, 1)
+    a, b, _, c, d = struct.unpack("=5i", matrix[:20])
+    turn = (_sign(a), _sign(c)), (_sign(b), _sign(d))
+    determinant = turn[0][0] * turn[1][1] - turn[0][1] * turn[1][0]
+    whole = abs(turn[0][0]) + abs(turn[0][1]) == 1
+    return turn if whole and abs(determinant) == 1 else ((1, 0), (0, 1))
+
+
+def _sign(fixed: int) -> int:
+    return round(fixed / 65536) if abs(fixed) < 2 * 65536 else 0
+
+
+def _chroma_location(path: Path, index: int, codec: str) -> str:
+    """Chroma sample location by the bitstream's own header, which PyAV does not hand out.
+
+    FFmpeg's `trace_headers` filter spells out the parameter sets of the first packet.
+    """
+    if codec in ("mjpeg", "mpeg1video"):
+        return "center"
+    if codec not in ("h264", "hevc", "libdav1d", "av1"):
+        return "unspecified"
+    level = av.logging.get_level()
+    try:
+        av.logging.set_level(av.logging.INFO)
+        with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
+            stream = container.streams[index]
+            with av.logging.Capture() as lines:
+                trace = av.bitstream.BitStreamFilterContext("trace_headers", in_stream=stream)
+                trace.filter(next(container.demux(stream)))
+    except (av.FFmpegError, StopIteration):
+        return "unspecified"  # the header is damaged: decoding will tell more
+    finally:
+        av.logging.set_level(level)
+    text = "\n".join(line[2] for line in lines)
+    if found := re.search(r"chroma_sample_loc_type_top_field\s+\S+ = (\d)", text):
+        return CHROMA_LOCATIONS[min(int(found[1]), 5)]
+    if found := re.search(r"chroma_sample_position\s+\S+ = (\d)", text):
+        return {"1": "left", "2": "topleft"}.get(found[1], "unspecified")
+    return "unspecified"
+
+
+class _Damage:
+    """Counts of what could not be decoded."""
+
+    def __init__(self) -> None:
+        self.packets = 0
+        self.in_a_row = 0
+        self.ended_early = False
+
+
+def _pictures(container, stream, damage: _Damage) -> Iterator[av.VideoFrame]:
+    """Decoded pictures; a packet that fails is counted and skipped."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return
+            pictures = packet.decode()
+        except (av.InvalidDataError, av.ExternalError, av.UndefinedError, av.ValueError) as error:
+            damage.packets += 1
+            damage.in_a_row += 1
+            if damage.in_a_row > _GIVE_UP_AFTER:
+                damage.ended_early = True
+                return
+            del error
+            continue
+        except av.EOFError:
+            return
+        except (av.OSError, av.FFmpegError):
+            damage.packets += 1
+            damage.ended_early = True
+            return
+        damage.in_a_row = 0
+        damage.packets += bool(packet.is_corrupt)
+        yield from pictures
+
+
+class FileSource:
+    """Frames of a file in display order. One thread opens, reads and closes it.
+
+    After the last frame `corrupt_packets` and `truncated` are final, and `notes` says in words
+    what was converted.
+    """
+
+    def __init__(
+        self, info: StreamInfo, start_s: float | None = None, duration_s: float | None = None, threads: int = 0
+    ) -> None:
+        self.info = info
+        self.notes: list[str] = []
+        self.frames_in = 0
+        self.thread_type = "AUTO"
+        self._damage = _Damage()
+        self._threads = threads
+        unit = info.time_base
+        self._from_pts = None if start_s is None else info.start_pts + round(start_s / unit)
+        first = info.start_pts if self._from_pts is None else self._from_pts
+        self._until_pts = None if duration_s is None else first + round(duration_s / unit)
+        self._last_pts: int | None = None
+
+    @property
+    def corrupt_packets(self) -> int:
+        """Packets that could not be decoded, or were marked as damaged."""
+        return self._damage.packets
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the file ends before what its own index or duration promises."""
+        if self._until_pts is not None or self._last_pts is None:
+            return False
+        if self._damage.ended_early:
+            return True
+        # A file that was cut short lacks many frames; broken ones may cost a few.
+        missing = self.info.frames - self.frames_in - self._damage.packets
+        short = self.info.duration_s - float((self._last_pts - self.info.start_pts) * self.info.time_base)
+        return missing > max(2, 0.02 * self.info.frames) and short > 0.5 if self.info.frames else short > 1.5
+
+    def frames(self) -> Iterator[Frame]:
+        """Decode; the caller may stop at any time. Raises SourceError."""
+        info = self.info
+        with open_video(Path(info.path)) as container:
+            stream = main_stream(container)
+            stream.thread_type = self.thread_type
+            if self._threads:
+                stream.codec_context.thread_count = self._threads
+            if self._from_pts is not None:
+                container.seek(self._from_pts, stream=stream, backward=True)
+            reformatter = av.video.reformatter.VideoReformatter()
+            for picture in _pictures(container, stream, self._damage):
+                pts = self._pts(picture)
+                if self._from_pts is not None and pts < self._from_pts:
+                    continue
+                if self._until_pts is not None and pts >= self._until_pts:
+                    return
+                self._check_size(picture, pts)
+                picture = self._in_place(picture, reformatter)
+                self._last_pts = pts
+                yield Frame(
+                    index=self.frames_in,
+                    time=Timestamp(pts, info.time_base),
+                    picture=picture,
+                    view=info.view,
+                    colour=info.colour,
+                    chroma_site=_SITES.get(info.chroma_location, _SITES["left"]),
+                )
+                self.frames_in += 1
+
+    def _pts(self, picture: av.VideoFrame) -> int:
+        if picture.pts is not None:
+            return picture.pts
+        step = round(1 / (self.info.rate * self.info.time_base)) if self.info.rate else 1
+        return self.info.start_pts if self._last_pts is None else self._last_pts + step
+
+    def _check_size(self, picture: av.VideoFrame, pts: int) -> None:
+        view = self.info.view
+        if (picture.width, picture.height) != (view.width, view.height):
+            at = float((pts - self.info.start_pts) * self.info.time_base)
+            raise SourceError(
+                f"{self.info.path}: the picture changes from {view.width}x{view.height} to "
+                f"{picture.width}x{picture.height} at {at:.2f} s; restore the parts with --start and --duration"
+            )
+
+    def _in_place(self, picture: av.VideoFrame, reformatter) -> av.VideoFrame:
+        name = picture.format.name
+        handled = pixels.layout_of(name) is not None and min(p.line_size for p in picture.planes) > 0
+        if handled:
+            return picture
+        target = name if pixels.layout_of(name) else pixels.substitute(name)
+        if not self.notes:
+            cost = "one copy a frame" if target == name else f"a conversion to {target} a frame"
+            self.notes.append(f"{self.info.path}: pixel format {name} costs {cost}")
+        converted = reformatter.reformat(
+            picture,
+            format=target,
+            src_colorspace=picture.colorspace,
+            dst_colorspace=picture.colorspace,
+            src_color_range=picture.color_range,
+            dst_color_range=picture.color_range,
+        )
+        converted.pts, converted.time_base = picture.pts, picture.time_base
+        return converted
+
+
+def _reason(error: av.FFmpegError) -> str:
+    return (error.strerror or type(error).__name__).lower()

@@ -1,0 +1,200 @@
+"""Find the faces of a frame: the picture as a whole or in tiles, then a closer look at each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import cv2
+import numpy as np
+
+from stream import geometry
+from stream.config import Detect, Select
+from stream.detectors import CenterFace, Detector, Haar, suppress
+from stream.face import Detection, Face
+from stream.frame import Frame
+
+REFINE_SIDE = 128
+"""px; the closer look costs 5 ms a pass on two cores."""
+REFINE_EYES = 30.0
+"""Distance of the eyes in the closer look, px."""
+_SAME_FACE = 0.35
+"""A closer look that lands further than this from the first, in eye distances, saw another face."""
+
+AnyFace = TypeVar("AnyFace", Detection, Face)
+
+
+class FaceFinder:
+    """Frame -> detections in upright px, best first. Not for use by several threads at once."""
+
+    def __init__(self, settings: Detect, threads: int | None = None) -> None:
+        self._settings = settings
+        self._detector = _detector(settings, threads)
+        refine = settings.refine and settings.detector == "centerface"
+        self._closer = CenterFace(settings.keep_score, threads) if refine else None
+
+    def __call__(self, frame: Frame) -> list[Detection]:
+        """Faces with a score of `keep_score` or more; those below `min_score` start no track."""
+        settings = self._settings
+        found = self._tiled(frame) if settings.tile else self._whole(frame, settings.max_side)
+        if self._closer is not None:
+            looked = [self._look_closer(frame, hit) for hit in found]
+            found = suppress([hit for hit in looked if hit is not None], 0.45)
+        return [hit for hit in found if hit.score >= settings.keep_score]
+
+    def _whole(self, frame: Frame, side: int) -> list[Detection]:
+        rgb, back = frame.thumbnail(side)
+        return [_mapped(hit, back) for hit in self._detector.detect(frame.to_network(rgb))]
+
+    def _tiled(self, frame: Frame) -> list[Detection]:
+        """Tiles that overlap by a quarter, and once the whole for faces larger than the overlap."""
+        side = self._settings.tile
+        rgb, back = frame.thumbnail(self._settings.max_side)
+        rgb = frame.to_network(rgb)
+        height, width = rgb.shape[:2]
+        if max(height, width) <= side * 1.25:
+            return self._whole(frame, self._settings.max_side)
+        found = self._whole(frame, side)
+        for y in tile_starts(height, side):
+            for x in tile_starts(width, side):
+                tile = rgb[y : y + side, x : x + side]
+                cut = np.array([[1.0, 0, x], [0, 1.0, y]])
+                for hit in self._detector.detect(tile):
+                    if not _cut_off(hit.box_xyxy, (x, y), tile.shape, (width, height)):
+                        found.append(_mapped(_mapped(hit, cut), back))
+        return suppress(suppress(found, 0.3), 0.7, of_smaller=True)
+
+    def _look_closer(self, frame: Frame, hit: Detection) -> Detection | None:
+        """The face again in an upright crop of fixed size and its mirror image; None if gone."""
+        eyes = max(_face_scale(hit.landmarks), 1e-3)
+        centre = hit.landmarks.mean(axis=0).astype(np.float64)
+        angle = np.arctan2(*(_roll(hit.landmarks)[::-1]))
+        scale = eyes / REFINE_EYES
+        linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        to_upright = np.hstack([linear, (centre - linear @ (REFINE_SIDE / 2, REFINE_SIDE / 2))[:, None]])
+        crop = cut_out(frame, to_upright, REFINE_SIDE)
+        if crop is None:
+            return None
+        views = np.stack([crop, crop[:, ::-1]])
+        marks, scores, boxes = [], [], []
+        for index, hits in enumerate(self._closer.detect_batch(views)):
+            best = _nearest(hits, REFINE_SIDE / 2, _SAME_FACE * REFINE_EYES)
+            if best is None:
+                continue
+            best = _mirrored(best, REFINE_SIDE) if index else best
+            marks.append(best.landmarks)
+            boxes.append(best.box_xyxy)
+            scores.append(best.score)
+        if not scores:
+            return None
+        # A mirror image that shows no face counts as a score of 0.
+        seen = Detection(np.mean(boxes, axis=0), np.mean(marks, axis=0), sum(scores) / 2)
+        landmarks = geometry.apply(to_upright, seen.landmarks).astype(np.float32)
+        score = float(np.sqrt(hit.score * seen.score))
+        return replace(hit, landmarks=landmarks, score=score)
+
+
+def choose(faces: Sequence[AnyFace], select: Select, upright_size: tuple[float, float]) -> list[AnyFace]:
+    """The faces that are to be restored, by size, score, region and number; order is kept."""
+    chosen = [face for face in faces if _wanted(face, select, upright_size)]
+    if select.max_faces and len(chosen) > select.max_faces:
+        largest = sorted(chosen, key=lambda face: -_box_height(face))[: select.max_faces]
+        chosen = [face for face in chosen if any(face is kept for kept in largest)]
+    return chosen
+
+
+def tile_starts(length: int, side: int) -> list[int]:
+    """First pixels of tiles that cover `length` px and overlap by at least a quarter."""
+    if length <= side:
+        return [0]
+    count = -(-(length - side) // (side * 3 // 4)) + 1
+    return [round(i * (length - side) / (count - 1)) for i in range(count)]
+
+
+def cut_out(frame: Frame, to_upright: np.ndarray, size: int) -> np.ndarray | None:
+    """RGB f32[size,size,3] of 0..1 as a network sees it; `to_upright` maps its px to upright ones.
+
+    Black beyond the picture; None where no part of it lies inside.
+    """
+    view = frame.view
+    to_stored = geometry.chain(view.to_stored, to_upright)
+    box = geometry.cover(to_stored, size, (view.width, view.height), margin=4, grid=4)
+    if box[2] <= box[0] or box[3] <= box[1]:
+        return None
+    shrink = max(1, int(geometry.scale_of(to_stored)))
+    signal = frame.to_network(frame.region(box, shrink))
+    to_region = to_stored.copy()
+    to_region[:, 2] -= box[:2]
+    return geometry.warp(signal, to_region / shrink, (size, size), cv2.BORDER_CONSTANT)
+
+
+def _detector(settings: Detect, threads: int | None) -> Detector:
+    if settings.detector == "haar":
+        return Haar()
+    if settings.detector == "retinaface":
+        from stream.engines.retinaface import RetinaFaceDetector
+
+        return RetinaFaceDetector(settings.weights, settings.keep_score, threads)
+    return CenterFace(settings.keep_score, threads)
+
+
+def _mapped(hit: Detection, affine: np.ndarray) -> Detection:
+    """A detection through an affine without rotation."""
+    box = geometry.apply(affine, hit.box_xyxy.reshape(2, 2)).reshape(4)
+    marks = geometry.apply(affine, hit.landmarks)
+    return Detection(box.astype(np.float32), marks.astype(np.float32), hit.score)
+
+
+def _mirrored(hit: Detection, width: int) -> Detection:
+    x0, y0, x1, y1 = hit.box_xyxy
+    marks = hit.landmarks[[1, 0, 2, 4, 3]] * (-1, 1) + (width, 0)
+    return Detection(np.array([width - x1, y0, width - x0, y1], np.float32), marks, hit.score)
+
+
+def _nearest(hits: list[Detection], centre: float, limit: float) -> Detection | None:
+    near = [hit for hit in hits if np.abs(hit.landmarks.mean(axis=0) - centre).max() < limit]
+    return max(near, key=lambda hit: hit.score, default=None)
+
+
+def _face_scale(landmarks: np.ndarray) -> float:
+    """Eye distance of the upright frontal face that spans as much, px; steadier in turned heads."""
+    mean = geometry.TEMPLATES["ffhq_512"]
+    spread = np.linalg.norm(landmarks - landmarks.mean(axis=0)) / np.linalg.norm(mean - mean.mean(axis=0))
+    return float(spread * np.linalg.norm(mean[1] - mean[0]))
+
+
+def _roll(landmarks: np.ndarray) -> np.ndarray:
+    """Direction (x, y) of the picture's right in the face's own frame."""
+    affine = geometry.similarity(geometry.TEMPLATES["ffhq_512"], landmarks)
+    return affine[:, 0]
+
+
+def _cut_off(box: np.ndarray, origin: tuple[int, int], shape: tuple[int, ...], size: tuple[int, int]) -> bool:
+    """Whether a tile's inner edge cuts a box (tile px): a neighbour or the whole sees all of it."""
+    margin = 2
+    right, bottom = origin[0] + shape[1] < size[0], origin[1] + shape[0] < size[1]
+    return bool(
+        (origin[0] > 0 and box[0] < margin)
+        or (origin[1] > 0 and box[1] < margin)
+        or (right and box[2] > shape[1] - margin)
+        or (bottom and box[3] > shape[0] - margin)
+    )
+
+
+def _box_height(face: Detection | Face) -> float:
+    return float(face.box_xyxy[3] - face.box_xyxy[1])
+
+
+def _wanted(face: Detection | Face, select: Select, size: tuple[float, float]) -> bool:
+    if not select.min_size <= _box_height(face) <= select.max_size or face.score < select.min_score:
+        return False
+    centre = (face.box_xyxy[:2] + face.box_xyxy[2:]) / 2 / size
+
+    def inside(region: tuple[float, float, float, float]) -> bool:
+        x, y, w, h = region
+        return x <= centre[0] < x + w and y <= centre[1] < y + h
+
+    if select.include and not any(inside(region) for region in select.include):
+        return False
+    return not any(inside(region) for region in select.exclude)

@@ -1,0 +1,259 @@
+"""Frames -> file: the video encoded as it came, every other stream copied."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+
+from stream import codecs
+from stream.config import Encode
+from stream.decode import main_stream
+from stream.errors import EncodeError
+from stream.face import FrameWork
+from stream.frame import StreamInfo
+from stream.remux import Copier
+
+_FIELD_ORDERS = {"progressive": 1, "tt": 2, "bb": 3, "tb": 4, "bt": 5}
+_MOV = ("mp4", "mov", "ipod", "3gp", "3g2", "psp", "ismv", "f4v")
+
+
+def check_destination(source: Path, destination: Path, overwrite: bool) -> None:
+    """Refuse an output that cannot be written, before any work is done. Raises EncodeError."""
+    folder = destination.parent
+    if not folder.is_dir():
+        raise EncodeError(f"{destination}: the folder {folder} does not exist; make it first")
+    if destination.is_dir():
+        raise EncodeError(f"{destination}: is a folder; name a file")
+    if destination.exists():
+        if source.exists() and destination.samefile(source):
+            raise EncodeError(f"{destination}: is the input itself; name another output")
+        if not overwrite:
+            raise EncodeError(f"{destination}: exists; name another output or add --overwrite")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise EncodeError(f"{destination}: no permission to write in {folder}; choose another folder")
+
+
+class FileSink:
+    """The last stage: encodes frames into a hidden partial file beside the destination.
+
+    One thread opens, feeds and flushes it; `finish` or `discard` come afterwards. `notes` says in
+    words what could not be kept as it was.
+    """
+
+    def __init__(
+        self,
+        info: StreamInfo,
+        destination: Path,
+        config: Encode,
+        *,
+        overwrite: bool = False,
+        allow_loss: bool = False,
+        start_s: float | None = None,
+        duration_s: float | None = None,
+        restored_note: str = "",
+    ) -> None:
+        self.info = info
+        self.destination = Path(destination)
+        self.frames_out = 0
+        self.notes: list[str] = []
+        self._config = config
+        self._allow_loss = allow_loss
+        self._note = restored_note
+        check_destination(Path(info.path), self.destination, overwrite)
+        self.recipe = codecs.recipe(info, config)
+        self.notes.extend(self.recipe.notes)
+        unit = info.time_base
+        self._from_pts = 0 if start_s is None else info.start_pts + round(start_s / unit)
+        first = info.start_pts if start_s is None else self._from_pts
+        end = None if duration_s is None else (first + round(duration_s / unit)) * unit
+        self._window = (None if start_s is None else self._from_pts * unit, end)
+        self.partial = self.destination.with_name(f".{self.destination.stem}.partial{self.destination.suffix}")
+        self._source = self._output = self._stream = self._copier = None
+        self._times: list[int] = []
+        self._last_pts: int | None = None
+
+    def open(self) -> None:
+        """Open the input for the copied streams and make the partial file."""
+        with self._errors():
+            self._source = av.open(
+                self.info.path, metadata_errors="replace", options={"protocol_whitelist": "file"}
+            )
+            main = main_stream(self._source)
+            self._output = self._open_output()
+            same = self.destination.suffix.lower() == Path(self.info.path).suffix.lower()
+            self._stream = self._add_video(main, same)
+            self._copier = Copier(
+                self._source, main, self._output, window=self._window, shift=self._from_pts * self.info.time_base
+            )
+            self._copier.add_streams(same)
+            self._output.metadata.update(self._source.metadata)
+            self._output.metadata["comment"] = self._note
+            self._output.set_chapters(self._source.chapters())
+            self._output.start_encoding()
+
+    def process(self, work: FrameWork) -> Iterable:
+        """Encode one frame and write what is ready."""
+        picture = work.frame.picture
+        pts = work.frame.time.pts - self._from_pts
+        with self._errors():
+            picture.pict_type = 0
+            if self.recipe.encoder in codecs.COARSE_TIME:
+                self._times.append(pts)
+                picture.pts, picture.time_base = self.frames_out, self._stream.codec_context.time_base
+            else:
+                picture.pts, picture.time_base = pts, self.info.time_base
+            self.frames_out += 1
+            self._last_pts = pts
+            self._write(self._stream.encode(picture))
+        return ()
+
+    def flush(self) -> Iterable:
+        """Drain the encoder, copy the rest of the other streams, write the file's end."""
+        with self._errors():
+            self._write(self._stream.encode(None))
+            self._output.mux(self._copier.until(None))
+            output, self._output = self._output, None
+            output.close()
+        return ()
+
+    def close(self) -> None:
+        """Release both containers; the partial file stays."""
+        for container in (self._output, self._source):
+            if container is not None:
+                try:
+                    container.close()
+                except (OSError, ValueError):
+                    continue
+        self._output = self._source = self._stream = self._copier = None
+
+    def finish(self, complete: bool) -> Path:
+        """Give the file its name: NAME.EXT, or NAME.partial.EXT where the work was interrupted."""
+        name = self.destination.name if complete else self.partial.name[1:]
+        target = self.destination.with_name(name)
+        try:
+            os.replace(self.partial, target)
+        except OSError as error:
+            raise self._reason(error) from error
+        return target
+
+    def discard(self) -> None:
+        """Remove the partial file after an error."""
+        self.close()
+        self.partial.unlink(missing_ok=True)
+
+    def _open_output(self):
+        options = {"flush_packets": "1", "max_interleave_delta": "1000000"}
+        try:
+            output = av.open(str(self.partial), "w")
+        except ValueError:
+            raise EncodeError(
+                f"{self.destination}: the ending {self.destination.suffix or '(none)'} names no video "
+                "container; use .mp4, .mkv or .mov"
+            ) from None
+        name = output.format.name
+        if name in _MOV:
+            options |= {
+                "movflags": "hybrid_fragmented+delay_moov+frag_keyframe",
+                "frag_duration": "1000000",
+                "avoid_negative_ts": "disabled",
+                "use_editlist": "1",
+                "video_track_timescale": str(self.info.time_base.denominator),
+            }
+        elif name == "mpegts":
+            options |= {"mpegts_copyts": "1"}
+        output.container_options.update(options)
+        return output
+
+    def _add_video(self, main, same: bool):
+        info, recipe = self.info, self.recipe
+        try:
+            stream = self._output.add_stream(recipe.encoder, rate=info.rate or 25)
+        except ValueError:
+            raise EncodeError(
+                f"{self.destination}: a {self._output.format.name} file cannot hold {recipe.codec}; "
+                "choose another ending or set encode.codec"
+            ) from None
+        context = stream.codec_context
+        if recipe.codec == codecs.canonical(info.codec):
+            # Copies all that the container knows of the stream: colour, aspect, rotation, HDR, spherical.
+            av.bitstream.BitStreamFilterContext("null", in_stream=main, out_stream=stream)
+            context.extradata = None
+            context.bit_rate = 0
+            context.level = -99
+            if not same:
+                context.codec_tag = "\0\0\0\0"
+        context.width, context.height, context.pix_fmt = info.view.width, info.view.height, recipe.pix_fmt
+        context.framerate = info.rate or 25
+        context.sample_aspect_ratio = info.view.sar
+        context.colorspace, context.color_trc = info.colour.matrix, info.colour.transfer
+        context.color_primaries = info.colour.primaries
+        context.color_range = main.codec_context.color_range
+        context.field_order = _FIELD_ORDERS.get(info.field_order, 1)
+        if len(info.display_matrix) >= 36:
+            stream.set_display_matrix(memoryview(info.display_matrix[:36]).cast("i"))
+        base = 1 / Fraction(info.rate or 25) if recipe.encoder in codecs.COARSE_TIME else info.time_base
+        context.time_base = base
+        stream.time_base = info.time_base
+        context.thread_count = self._config.threads
+        context.flags |= int(av.codec.context.Flags.frame_duration)
+        if recipe.qscale:
+            context.qscale = True
+            context.global_quality = recipe.qscale
+        if recipe.bit_rate:
+            context.bit_rate = recipe.bit_rate
+        context.options = dict(recipe.options) | codecs.hdr_options(
+            recipe.encoder, info.mastering_display, info.content_light
+        )
+        stream.metadata.update(main.metadata)
+        stream.disposition = main.disposition
+        stream.id = main.id
+        return stream
+
+    def _write(self, packets: list[av.Packet]) -> None:
+        for packet in packets:
+            if self.recipe.encoder in codecs.COARSE_TIME:
+                self._restore_times(packet)
+            self._output.mux(self._copier.until(packet.dts * packet.time_base))
+            self._output.mux_one(packet)
+
+    def _restore_times(self, packet: av.Packet) -> None:
+        pts, dts = self._true_time(packet.pts), self._true_time(packet.dts)
+        packet.time_base = self.info.time_base
+        packet.pts, packet.dts = pts, dts
+
+    def _true_time(self, index: int) -> int:
+        if index >= 0:
+            return self._times[index]
+        step = self._times[1] - self._times[0] if len(self._times) > 1 else 1
+        return self._times[0] + index * step
+
+    def _errors(self):
+        return _Errors(self)
+
+    def _reason(self, error: BaseException) -> EncodeError:
+        code = getattr(error, "errno", None)
+        if code == errno.ENOSPC:
+            return EncodeError(f"{self.destination}: the disk is full; free some space and run again")
+        if code == errno.EFBIG:
+            return EncodeError(f"{self.destination}: the file grew beyond what is allowed; raise the limit")
+        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return EncodeError(f"{self.destination}: {self.recipe.encoder} failed ({text.lower()}); try encode.codec")
+
+
+class _Errors:
+    """Turns FFmpeg's and the system's errors into one line."""
+
+    def __init__(self, sink: FileSink) -> None:
+        self._sink = sink
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind, error, trace) -> None:
+        if isinstance(error, (av.FFmpegError, OSError, ValueError)) and not isinstance(error, EncodeError):
+            raise self._sink._reason(error) from error

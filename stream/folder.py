@@ -1,0 +1,78 @@
+"""A folder of videos and pictures -> the same tree, restored."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from stream.api import VIDEO_SUFFIXES, Options, Outcome, ProgressCallback, Status, restore_file, restore_images
+from stream.config import Config
+from stream.encode import check_destination
+from stream.errors import EncodeError, SourceError, StreamError
+from stream.images import is_image
+
+
+def restore_folder(
+    src: Path,
+    dst: Path,
+    config: Config,
+    *,
+    options: Options,
+    progress: ProgressCallback | None = None,
+    stop: threading.Event,
+) -> list[Outcome]:
+    """Restore every video and picture below `src` to the same relative path below `dst`.
+
+    Pictures go through the network together. A file that fails is listed in its outcome's
+    `failures`, and the others go on. Raises StreamError where nothing can be done at all.
+    """
+    if dst.exists() and not dst.is_dir():
+        raise EncodeError(f"{dst}: is a file, but INPUT is a folder; name a folder")
+    if dst.resolve() == src.resolve():
+        raise EncodeError(f"{dst}: is INPUT itself; name another folder")
+    jobs = [(path, dst / path.relative_to(src)) for path in _files(src, dst)]
+    if not jobs:
+        raise SourceError(f"{src}: holds no video and no picture; check the path")
+    stills = [job for job in jobs if is_image(job[0])]
+    videos = [job for job in jobs if not is_image(job[0])]
+    outcomes = []
+    if stills:
+        ready, refused = _ready(stills, options)
+        outcome = Outcome(dst, Status.COMPLETE, {})
+        if ready:
+            outcome = restore_images(ready, config, options=options, progress=progress, stop=stop)
+        outcomes.append(replace(outcome, path=dst, failures=outcome.failures + tuple(refused)))
+    for path, destination in videos:
+        if stop.is_set():
+            break
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            outcomes.append(
+                restore_file(path, destination, config, options=options, progress=progress, stop=stop)
+            )
+        except StreamError as error:
+            outcomes.append(Outcome(destination, Status.COMPLETE, {}, failures=(error,)))
+    return outcomes
+
+
+def _files(src: Path, dst: Path) -> Iterator[Path]:
+    for path in sorted(src.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(src).parts)
+        wanted = is_image(path) or path.suffix.lower() in VIDEO_SUFFIXES
+        if wanted and not hidden and path.is_file() and dst.resolve() not in path.resolve().parents:
+            yield path
+
+
+def _ready(jobs: list[tuple[Path, Path]], options: Options):
+    """Jobs whose destination may be written, and the errors of the others."""
+    ready, refused = [], []
+    for path, destination in jobs:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            check_destination(path, destination, overwrite=options.overwrite)
+            ready.append((path, destination))
+        except StreamError as error:
+            refused.append(error)
+    return ready, refused

@@ -1,0 +1,154 @@
+"""Stages -> running threads. The only file that starts them; the first error wins."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from stream.channel import Channel, Closed, Overflow
+from stream.face import FrameWork
+from stream.frame import Frame
+from stream.metrics import Meter
+from stream.stage import Stage, run_stage
+
+QUEUE = 4
+"""Items between two stages: enough to even out their pace, few enough to hold 4K frames."""
+_POLL_S = 0.1
+
+
+class Source(Protocol):
+    """Where frames come from; runs in the decoder's thread."""
+
+    frames_in: int
+
+    def frames(self) -> Iterator[Frame]:
+        """Frames in order; the generator is closed where it is left."""
+
+
+def available_cores() -> int:
+    """Cores that this process may use (affinity), at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Pipeline:
+    """A source, named stages in a row, one thread each, bounded channels that block between them.
+
+    The first error of any thread wakes all others and is raised by `run`. `stop` ends the source;
+    what is on its way is still finished.
+    """
+
+    def __init__(self, source: Source, stages: Sequence[tuple[str, Stage]]) -> None:
+        self.meters = {name: Meter(name) for name in ("decode", *(name for name, _ in stages))}
+        self.stopped = False
+        """True once `stop` was called."""
+        self._source, self._stages = source, stages
+        self._channels = [Channel(QUEUE, Overflow.BLOCK) for _ in range(len(stages) + 1)]
+        self._error: BaseException | None = None
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    def stop(self) -> None:
+        """End the source early; may be called from any thread or a signal handler."""
+        self.stopped = True
+        self._stopping.set()
+
+    def run(self, on_tick: Callable[[], None] | None = None) -> None:
+        """Run to the end, or raise the first error once every thread has ended.
+
+        The last stage is the sink: what it yields is thrown away. `on_tick` is called ten times a
+        second, in the caller's thread. Ctrl-C stops the source, waits for what is on its way, and
+        is raised again.
+        """
+        interrupted: KeyboardInterrupt | None = None
+        self._start(keep_results=False)
+        while any(thread.is_alive() for thread in self._threads):
+            try:
+                next(t for t in reversed(self._threads) if t.is_alive()).join(_POLL_S)
+                if on_tick is not None:
+                    on_tick()
+            except StopIteration:
+                break
+            except KeyboardInterrupt as signal:
+                interrupted = interrupted or signal
+                self.stop()
+        if self._error is not None:
+            raise self._error
+        if interrupted is not None:
+            raise interrupted
+
+    def __iter__(self) -> Iterator[FrameWork]:
+        """Run, and hand out what the last stage yields; leaving early stops everything."""
+        self._start(keep_results=True)
+        try:
+            yield from self._channels[-1]
+        except Closed:
+            raise self._error from None
+        finally:
+            self.stop()
+            self._channels[-1].close()
+            for thread in self._threads:
+                thread.join()
+
+    def _start(self, keep_results: bool) -> None:
+        jobs: list[tuple[str, Callable[[], None], Channel | None]] = [("decode", self._decode, self._channels[0])]
+        for i, (name, stage) in enumerate(self._stages):
+            inbox, meter = self._channels[i], self.meters[name]
+            outbox = self._channels[i + 1] if keep_results or i + 1 < len(self._stages) else None
+            jobs.append((name, lambda s=stage, i=inbox, o=outbox, m=meter: run_stage(s, i, o, m), outbox))
+        for name, body, outbox in jobs:
+            thread = threading.Thread(target=self._guard, args=(body, outbox), name=name)
+            self._threads.append(thread)
+            thread.start()
+
+    def _guard(self, body: Callable[[], None], outbox: Channel | None) -> None:
+        """Run a thread's body; its error reaches all channels, its end the next stage."""
+        try:
+            body()
+        except Closed:
+            self._stopping.set()  # nobody wants the results any more
+        except BaseException as error:
+            with self._lock:
+                self._error = self._error or error
+            self._stopping.set()
+            for channel in self._channels:
+                channel.fail(self._error)
+        finally:
+            if outbox is not None:
+                outbox.close()
+
+    def _decode(self) -> None:
+        """The source is fed through the same loop as every stage: a stage of frames only."""
+        run_stage(_Feed(self._source, self._stopping), ((),), self._channels[0], self.meters["decode"])
+
+
+class _Feed:
+    """The source as a stage: one item in, all frames out."""
+
+    def __init__(self, source: Source, stopping: threading.Event) -> None:
+        self._source, self._stopping = source, stopping
+
+    def open(self) -> None:
+        """The source opens itself."""
+
+    def process(self, _: tuple) -> Iterator[FrameWork]:
+        """Frames until the source ends or is stopped."""
+        frames = self._source.frames()
+        try:
+            for frame in frames:
+                yield FrameWork(frame)
+                if self._stopping.is_set():
+                    return
+        finally:
+            frames.close()
+
+    def flush(self) -> tuple:
+        """Nothing is held back."""
+        return ()
+
+    def close(self) -> None:
+        """The source closes itself."""

@@ -1,0 +1,315 @@
+"""Detections on keyframes, faces on every frame: identity, fusion, and the two runs of the flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from stream import geometry
+from stream.association import associate, look_of
+from stream.config import Detect, Track
+from stream.face import Detection, Face, FrameWork
+from stream.flow import MEAN_FACE, Anchor, Estimate
+from stream.frame import Frame
+from stream.keyframes import SceneCuts
+
+Finder = Callable[[Frame], list[Detection]]
+
+_FLOOR = 0.12
+"""Least gain of a detection over the carried landmarks."""
+_NOISE = 0.03
+"""Scatter of a detection's landmarks, in eye distances."""
+_JUMP = 0.5
+"""A detection further off than this, in eye distances, replaces the track's landmarks."""
+
+
+@dataclass(slots=True, eq=False)
+class _Person:
+    """A face that is followed."""
+
+    id: int
+    landmarks: np.ndarray
+    box: np.ndarray
+    """f64[2,2] corners relative to the landmarks' centre, in eye distances."""
+    score: float
+    anchor: Anchor
+    look: np.ndarray
+    sure: bool
+    seen: float = 1.0
+    """Detections that the landmarks rest on, as a number of equally good ones."""
+    confidence: float = 1.0
+    velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
+    """px a frame"""
+    lost: int = 0
+    """Frames since it was last held; 0: it is held."""
+    missed: int = 0
+    """Keyframes in a row that did not find it."""
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """A frame held back, with what is known of each person in it."""
+
+    item: FrameWork
+    key: bool = False
+    forward: dict[int, Estimate] = field(default_factory=dict)
+    backward: dict[int, Estimate] = field(default_factory=dict)
+
+
+class Tracker:
+    """Stage: FrameWork -> FrameWork with `faces`, in order, none lost.
+
+    With `lookahead` frames are held from keyframe to keyframe, at most `interval` + 1 of them;
+    without, each frame is handed on at once.
+    """
+
+    def __init__(self, finder: Finder, detect: Detect, track: Track) -> None:
+        self._finder = finder
+        self._detect, self._track = detect, track
+        self._cuts = SceneCuts(detect.scene_cut)
+        self._people: list[_Person] = []
+        self._held: list[_Slot] = []
+        self._since_key = 0
+        self._next_id = 0
+        self.detections_run = 0
+        self.frames_tracked = 0
+        self.tracks = 0
+        self.scene_cuts = 0
+
+    def open(self) -> None:
+        """Nothing to acquire."""
+
+    def close(self) -> None:
+        """Forget everything that is held."""
+        self._held.clear()
+        self._people.clear()
+
+    def process(self, item: FrameWork) -> Iterable[FrameWork]:
+        """See `Stage.process`."""
+        self.frames_tracked += 1
+        frame = item.frame
+        if self._cuts.is_cut(frame):
+            self.scene_cuts += 1
+            yield from self._end_scene()
+        first = not self._since_key and not self._people and not self._held
+        slot = _Slot(item)
+        self._held.append(slot)
+        self._since_key += 1
+        for person in self._people:
+            if not person.lost:
+                self._carry(person, slot)
+        if first or self._due():
+            self._keyframe(slot)
+        if not self._track.lookahead:
+            yield self._finish(self._held.pop(), None, None, 0)
+        elif slot.key:
+            yield from self._close_segment()
+
+    def flush(self) -> Iterable[FrameWork]:
+        """See `Stage.flush`."""
+        yield from self._end_scene()
+
+    # --- frames ---------------------------------------------------------------------------------
+
+    def _due(self) -> bool:
+        interval = self._detect.interval
+        if self._since_key >= interval:
+            return True
+        if self._since_key < max(2, interval // 3):
+            return False
+        limit = self._track.min_confidence
+        return any(not p.lost and p.confidence < limit for p in self._people)
+
+    def _end_scene(self) -> Iterable[FrameWork]:
+        """Hand on everything held; the last frame is looked at, so that it serves as a keyframe."""
+        if self._track.lookahead and len(self._held) > 2:
+            self._keyframe(self._held[-1])
+            yield from self._close_segment()
+        held, self._held = self._held, []
+        self._people = []
+        self._since_key = 0
+        for i, slot in enumerate(held):
+            yield self._finish(slot, held[0], None, i)
+
+    def _close_segment(self) -> Iterable[FrameWork]:
+        """Frames from the last keyframe to before this one, which stays as the next one's start."""
+        held = self._held
+        for person in self._people:
+            if not person.lost and person.id in held[-1].forward:
+                self._trace_back(person)
+        for i in range(len(held) - 1):
+            yield self._finish(held[i], held[0], held[-1], i)
+        self._held = held[-1:]
+
+    def _carry(self, person: _Person, slot: _Slot) -> None:
+        """Follow a person to this frame."""
+        guess = person.landmarks + person.velocity
+        found = person.anchor.follow(slot.item.frame, guess)
+        if found.confidence < self._track.min_confidence:
+            still = person.anchor.follow(slot.item.frame, person.landmarks)
+            found = max(found, still, key=lambda e: e.confidence)
+        step = found.landmarks.mean(axis=0) - person.landmarks.mean(axis=0)
+        person.confidence = found.confidence
+        if found.confidence > 0.1:
+            person.velocity = 0.3 * person.velocity + 0.7 * step
+            person.landmarks = found.landmarks
+        slot.forward[person.id] = replace(found, landmarks=person.landmarks)
+
+    def _trace_back(self, person: _Person) -> None:
+        """Follow a person from the newest keyframe back to the one before, or to where it came in."""
+        guess, step, doubts = person.landmarks, np.zeros(2), 0
+        for slot in reversed(self._held[:-1]):
+            ahead = slot.forward.get(person.id)
+            if slot.key and ahead is not None:
+                return
+            if ahead is not None and ahead.confidence >= self._track.min_confidence:
+                start = ahead.landmarks
+            else:
+                start = guess + step
+            found = person.anchor.follow(slot.item.frame, start)
+            if found.confidence < self._track.min_confidence:
+                doubts += 1
+                if doubts > 2:
+                    return
+                continue
+            doubts = 0
+            step = found.landmarks.mean(axis=0) - guess.mean(axis=0)
+            guess = found.landmarks
+            slot.backward[person.id] = found
+
+    # --- keyframes ------------------------------------------------------------------------------
+
+    def _keyframe(self, slot: _Slot) -> None:
+        """Run the detector and bring its faces and the tracks together."""
+        self.detections_run += 1
+        slot.key = True
+        age, self._since_key = self._since_key, 0
+        frame = slot.item.frame
+        hits = self._finder(frame)
+        anchors = [Anchor(frame, hit.landmarks.astype(np.float64)) for hit in hits]
+        faces = [
+            (hit.landmarks.mean(axis=0), face_size(hit.landmarks), look_of(anchor.patch))
+            for hit, anchor in zip(hits, anchors, strict=True)
+        ]
+        for person in self._people:
+            person.lost += age if person.lost else 0
+        known = [(self._expected(p), face_size(p.landmarks), p.look) for p in self._people]
+        slack = [min(2.0, p.lost / 12) for p in self._people]
+        pairs = dict(associate(known, faces, slack))
+        for index, person in enumerate(self._people):
+            if index in pairs:
+                self._fuse(person, hits[pairs[index]], faces[pairs[index]][2], slot)
+            else:
+                self._miss(person, slot)
+        for index, hit in enumerate(hits):
+            if index not in pairs.values() and hit.score >= self._detect.min_score:
+                self._start(hit, anchors[index], faces[index][2], slot)
+        self._people = [p for p in self._people if self._worth_keeping(p)]
+
+    def _expected(self, person: _Person) -> np.ndarray:
+        """Centre at which a person is looked for."""
+        return person.landmarks.mean(axis=0) + person.velocity * min(person.lost, 10)
+
+    def _worth_keeping(self, person: _Person) -> bool:
+        return person.lost <= self._track.max_lost and (person.sure or not person.lost)
+
+    def _start(self, hit: Detection, anchor: Anchor, look: np.ndarray, slot: _Slot) -> None:
+        marks = hit.landmarks.astype(np.float64)
+        sure = hit.score >= self._detect.sure_score
+        box = relative_box(hit.box_xyxy, marks)
+        person = _Person(self._next_id, marks, box, hit.score, anchor, look, sure)
+        self._next_id += 1
+        self.tracks += 1
+        self._people.append(person)
+        slot.forward[person.id] = Estimate(marks, 1.0)
+
+    def _miss(self, person: _Person, slot: _Slot) -> None:
+        """No detection: the flow may hold a clear face over one keyframe, else it is lost."""
+        person.missed += 1
+        if not person.lost and person.sure and person.missed < 2 and person.confidence > 0.75:
+            return
+        if not person.lost:
+            person.lost = 1
+            slot.forward.pop(person.id, None)
+
+    def _fuse(self, person: _Person, hit: Detection, look: np.ndarray, slot: _Slot) -> None:
+        """Move the carried landmarks towards the detected ones, and take a new reference patch."""
+        marks = hit.landmarks.astype(np.float64)
+        size = face_size(marks)
+        innovation = np.sqrt(((marks - person.landmarks) ** 2).sum(axis=1).mean()) / size
+        if person.lost or innovation > _JUMP:
+            person.landmarks, person.seen = marks, 1.0
+            person.velocity = np.zeros(2)
+            gain = 1.0
+        else:
+            trust = hit.score * max(person.confidence, 0.05)
+            gain = max(_FLOOR, 1.0 / (person.seen + 1)) * min(1.0, 1.2 * hit.score)
+            surprise = max(0.0, 1 - (3 * _NOISE / max(innovation, 1e-6)) ** 2)
+            gain = float(np.clip(max(gain, surprise, 0.5 - trust), 0, 1))
+            person.landmarks = person.landmarks + gain * (marks - person.landmarks)
+            person.seen = min(person.seen + 1, 1 / gain)
+        person.box = person.box + max(gain, 0.3) * (relative_box(hit.box_xyxy, marks) - person.box)
+        person.look = person.look + 0.3 * (look - person.look)
+        person.score, person.confidence = hit.score, 1.0
+        person.lost = person.missed = 0
+        person.sure = True
+        person.anchor = Anchor(slot.item.frame, person.landmarks)
+        slot.forward[person.id] = Estimate(person.landmarks, 1.0)
+
+    # --- results --------------------------------------------------------------------------------
+
+    def _finish(self, slot: _Slot, start: _Slot | None, end: _Slot | None, age: int) -> FrameWork:
+        """The frame with its faces; where both runs of the flow saw one, blended by distance."""
+        length = len(self._held) - 1
+        faces = []
+        for person in self._people:
+            if not person.sure:
+                continue
+            ahead, behind = slot.forward.get(person.id), slot.backward.get(person.id)
+            best = blend(ahead, behind, age / length if end is not None and length else 0.0)
+            if best is None or best.confidence < self._track.min_confidence:
+                continue
+            faces.append(self._face(person, best, slot))
+        return replace(slot.item, faces=tuple(face for face in faces if face is not None))
+
+    def _face(self, person: _Person, at: Estimate, slot: _Slot) -> Face | None:
+        width, height = slot.item.frame.view.upright_size
+        size = face_size(at.landmarks)
+        box = (at.landmarks.mean(axis=0) + person.box * size).reshape(4)
+        inside = np.clip(box, 0, (width, height, width, height))
+        share = np.prod(inside[2:] - inside[:2]) / max(np.prod(box[2:] - box[:2]), 1e-9)
+        if share < 0.4:
+            return None
+        return Face(
+            track_id=person.id,
+            box_xyxy=box.astype(np.float32),
+            landmarks=at.landmarks.astype(np.float32),
+            score=person.score,
+            coasted=not slot.key,
+            confidence=at.confidence,
+        )
+
+
+def blend(ahead: Estimate | None, behind: Estimate | None, part: float) -> Estimate | None:
+    """Between two runs: `part` 0 is the earlier keyframe, 1 the later. Far apart, the surer wins."""
+    if ahead is None or behind is None:
+        return ahead or behind
+    gap = np.abs(ahead.landmarks - behind.landmarks).max() / face_size(ahead.landmarks)
+    if gap > 0.35:
+        return max(ahead, behind, key=lambda e: e.confidence)
+    weight, other = (1 - part) * ahead.confidence, part * behind.confidence
+    share = other / max(weight + other, 1e-9)
+    marks = ahead.landmarks + share * (behind.landmarks - ahead.landmarks)
+    return Estimate(marks, max(ahead.confidence, behind.confidence))
+
+
+def face_size(landmarks: np.ndarray) -> float:
+    """Eye distance of the mean face that spans as much, px: it does not shrink in a turned head."""
+    return max(geometry.scale_of(geometry.similarity(MEAN_FACE, landmarks)) * 34.0, 1e-3)
+
+
+def relative_box(box_xyxy: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Box corners f64[2,2] relative to the landmarks' centre, in eye distances."""
+    return (box_xyxy.reshape(2, 2).astype(np.float64) - landmarks.mean(axis=0)) / face_size(landmarks)
