@@ -112,13 +112,12 @@ def restore_file(
     sink = FileSink(
         info,
         dst,
-        config.encode,
+        config.encode.model_copy(update={"threads": config.encode.threads or run.cores}),
         overwrite=options.overwrite,
         allow_loss=options.allow_loss,
         start_s=options.start_s,
         duration_s=options.duration_s,
         restored_note=run.note,
-        threads=run.cores,
     )
     total = _expected_frames(info, options)
     try:

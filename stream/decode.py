@@ -13,6 +13,7 @@ from av.sidedata.sidedata import Type as SideData
 
 from stream import pixels
 from stream.colour import Colour
+from stream.container import main_stream, open_video
 from stream.errors import SourceError
 from stream.frame import Frame, StreamInfo, Timestamp, View
 
@@ -25,34 +26,6 @@ _SITES = {
 _FIELD_ORDERS = {2: "tt", 3: "bb", 4: "tb", 5: "bt"}
 _GIVE_UP_AFTER = 250
 """Damaged packets in a row after which the rest of the file is taken as lost."""
-
-
-def open_video(path: Path) -> av.container.InputContainer:
-    """Open a container that holds a video stream; SourceError, in one line, says why not."""
-    if not path.exists():
-        raise SourceError(f"{path}: no such file; check the path")
-    if path.is_dir():
-        raise SourceError(f"{path}: is a folder; name a file, or give a folder as OUTPUT too")
-    if path.stat().st_size == 0:
-        raise SourceError(f"{path}: is empty; copy it again")
-    try:
-        container = av.open(str(path), metadata_errors="replace", options={"protocol_whitelist": "file"})
-    except av.FFmpegError as error:
-        reason = "cannot be read" if isinstance(error, av.PermissionError) else "not a video that can be read"
-        raise SourceError(f"{path}: {reason} ({_reason(error)}); is it whole?") from error
-    if main_stream(container) is None:
-        kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
-        container.close()
-        raise SourceError(f"{path}: holds no video stream, only {', '.join(kinds)}; name a video")
-    return container
-
-
-def main_stream(container) -> av.VideoStream | None:
-    """The video stream to restore: the default one, else the first, cover pictures aside."""
-    moving = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
-    usable = [s for s in moving if s.codec_context is not None]
-    chosen = [s for s in usable if s.disposition & av.stream.Disposition.default]
-    return (chosen or usable or [None])[0]
 
 
 def probe(path: str | Path) -> StreamInfo:
@@ -283,7 +256,3 @@ class FileSource:
         )
         converted.pts, converted.time_base = picture.pts, picture.time_base
         return converted
-
-
-def _reason(error: av.FFmpegError) -> str:
-    return (error.strerror or type(error).__name__).lower()

@@ -12,7 +12,7 @@ import av
 
 from stream import codecs
 from stream.config import Encode
-from stream.decode import main_stream
+from stream.container import main_stream
 from stream.errors import EncodeError
 from stream.face import FrameWork
 from stream.frame import StreamInfo

@@ -42,7 +42,10 @@ def _grid() -> np.ndarray:
 
 MEAN_FACE = _mean_face()
 """Landmarks f64[5,2] of the mean face in the patch."""
-_GRID = _grid()
+GRID = _grid()
+LOCAL = 0.22
+"""Reach of a landmark's own motion, in eye distances."""
+_LIGHT = (33, 33)
 _CORE = np.s_[28:92, 24:88]
 """Eyes, nose and mouth: where likeness is judged."""
 
@@ -64,62 +67,94 @@ class Anchor:
         """Cut the patch out of `frame`; `landmarks` f64[5,2] upright px."""
         to_upright = geometry.similarity(MEAN_FACE, landmarks)
         self.patch = patch_at(frame, to_upright)
+        self._even = even_light(self.patch)
         self.marks = geometry.apply(geometry.invert(to_upright), landmarks)
-        inside = _inside(frame.view, to_upright, _GRID[:, 0])
-        self._points = _GRID[inside]
-        offset = self.marks[:, None] - self._points[None, :, 0]
-        self._near = np.exp(-(offset**2).sum(axis=-1) / (2 * (0.22 * EYES) ** 2))
-        self._likeness = _normal(self.patch[_CORE])
+        self._points = GRID[_inside(frame.view, to_upright, GRID[:, 0] + 0.5)]
+        start = self._points[:, 0] + 0.5
+        self._terms, self._mark_terms = _terms(start), _terms(self.marks)
+        offset = self.marks[:, None] - start[None]
+        self._near = np.exp(-(offset**2).sum(axis=-1) / (2 * (LOCAL * EYES) ** 2))
+        self._likeness = _normal(self._even[_CORE])
 
     def follow(self, frame: Frame, guess: np.ndarray) -> Estimate:
         """The face in another frame, looked for round the landmarks `guess` f64[5,2]."""
-        to_upright = geometry.similarity(self.marks, guess)
+        landmarks, confidence = guess, 0.0
         for last in (False, False, True):
-            patch = patch_at(frame, to_upright)
-            move, moved, weights, share = self._measure(patch, frame.view, to_upright)
-            if move is None:
-                return Estimate(geometry.apply(to_upright, self.marks), 0.0)
-            if last or np.abs(geometry.apply(move, MEAN_FACE) - MEAN_FACE).max() < _FAR:
+            to_upright = geometry.similarity(self.marks, landmarks)
+            patch = even_light(patch_at(frame, to_upright))
+            moved = self._measure(patch, frame.view, to_upright)
+            if moved is None:
+                return Estimate(guess, 0.0)
+            shift, move, confidence = moved
+            landmarks = geometry.apply(to_upright, self.marks + shift)
+            if last or np.abs(shift).max() < _FAR:
                 break
-            to_upright = geometry.chain(to_upright, move)
-        local = self._local(move, moved, weights)
-        landmarks = geometry.apply(to_upright, geometry.apply(move, self.marks) + local)
         likeness = max(0.0, float((self._likeness * _normal(_core_moved(patch, move))).mean()))
-        return Estimate(landmarks, float(np.clip(share * 1.25, 0, 1) * np.clip(likeness * 1.15, 0, 1)))
+        return Estimate(landmarks, confidence * float(np.clip(likeness * 1.15, 0, 1)))
 
     def _measure(self, patch: np.ndarray, view: View, to_upright: np.ndarray):
-        """Similarity of the reference's points to this patch's, the points, weights, inlier share."""
+        """Shift of the landmarks f64[5,2] patch px, affine part of the motion, share that agrees."""
         start = self._points
         if len(start) < 8:
-            return None, None, None, 0.0
+            return None
         moved, found, _ = cv2.calcOpticalFlowPyrLK(
-            self.patch, patch, start, None, winSize=_WINDOW, maxLevel=3, criteria=_STOP
+            self._even, patch, start, None, winSize=_WINDOW, maxLevel=3, criteria=_STOP
         )
         back, found_back, _ = cv2.calcOpticalFlowPyrLK(
-            patch, self.patch, moved, start.copy(), winSize=_WINDOW, maxLevel=1, criteria=_STOP,
+            patch, self._even, moved, start.copy(), winSize=_WINDOW, maxLevel=1, criteria=_STOP,
             flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
         )  # fmt: skip
-        start, moved = start[:, 0].astype(np.float64), moved[:, 0].astype(np.float64)
-        error = np.linalg.norm(back[:, 0] - start, axis=1)
+        error = np.linalg.norm(back[:, 0] - start[:, 0], axis=1)
         good = (found[:, 0] & found_back[:, 0]).astype(bool) & (error < 1.0)
-        good &= _inside(view, to_upright, moved)
-        if good.sum() < 6:
-            return None, None, None, 0.0
-        base = 1.0 / (1.0 + (error / 0.2) ** 2)
-        weights = base * good
+        good &= _inside(view, to_upright, moved[:, 0] + 0.5)
+        if good.sum() < 8:
+            return None
+        flow = (moved - start)[:, 0].astype(np.float64)
+        base = good / (1.0 + (error / 0.2) ** 2)
+        weights = base
         for sharp in (4.0, 2.0, 1.5, 1.5):
-            move = geometry.similarity(start, moved, weights + 1e-9)
-            residual = np.linalg.norm(moved - geometry.apply(move, start), axis=1)
-            weights = base * good / (1.0 + (residual / sharp) ** 2) ** 2
-        agree = good & (residual < 3.5)
-        return move, moved, base * agree, float(agree.mean())
+            model = _solve(self._terms, flow, weights)
+            rest = flow - self._terms @ model
+            distance = np.linalg.norm(rest, axis=1)
+            weights = base / (1.0 + (distance / sharp) ** 2) ** 2
+        agree = good & (distance < 3.5)
+        near = self._near * base * agree
+        local = near @ rest / (near.sum(axis=1, keepdims=True) + 0.5)
+        affine = np.eye(2, 3) + _affine_of(model)
+        return self._mark_terms @ model + local, affine, min(1.0, 1.25 * float(agree.mean()))
 
-    def _local(self, move: np.ndarray, moved: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """What the face's own motion adds to the similarity at each landmark, f64[5,2] patch px."""
-        start = self._points[:, 0].astype(np.float64)
-        residual = moved - geometry.apply(move, start)
-        near = self._near * weights
-        return near @ residual / (near.sum(axis=1, keepdims=True) + 0.5)
+
+def _terms(points: np.ndarray) -> np.ndarray:
+    """What a face's flow is made of, f64[N,4] at patch points: shift, two slopes, depth.
+
+    An affine motion and the parallax of a turning head, by the mean face's depth: an ellipsoid
+    with a nose.
+    """
+    x, y = ((points - (PATCH / 2, PATCH * 0.52)) / EYES).T
+    skull = np.sqrt(np.maximum(1 - (x / 1.25) ** 2 - (y / 1.7) ** 2, 0.05))
+    nose = np.exp(-(x**2 + (y - 0.12) ** 2) / (2 * 0.25**2))
+    return np.stack([np.ones_like(x), x, y, skull + 0.35 * nose - 0.8], axis=-1)
+
+
+def _solve(terms: np.ndarray, flow: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted least squares f64[4,2], the depth term held a little towards none."""
+    weighted = terms * weights[:, None]
+    normal = weighted.T @ terms + np.diag([1e-6, 1e-6, 1e-6, 0.1])
+    return np.linalg.solve(normal, weighted.T @ flow)
+
+
+def _affine_of(model: np.ndarray) -> np.ndarray:
+    """The affine part of a model as an offset f64[2,3] in patch px."""
+    linear = model[1:3].T / EYES
+    return np.hstack([linear, (model[0] - linear @ (PATCH / 2, PATCH * 0.52))[:, None]])
+
+
+def even_light(patch: np.ndarray) -> np.ndarray:
+    """The patch u8 with local brightness and contrast made even, so that flow survives light."""
+    values = patch.astype(np.float32)
+    mean = cv2.blur(values, _LIGHT)
+    spread = cv2.sqrt(np.maximum(cv2.blur(values * values, _LIGHT) - mean * mean, 0))
+    return cv2.convertScaleAbs((values - mean) / (spread + 6.0), alpha=45, beta=128)
 
 
 def patch_at(frame: Frame, to_upright: np.ndarray) -> np.ndarray:
@@ -158,7 +193,7 @@ def _core_moved(patch: np.ndarray, move: np.ndarray) -> np.ndarray:
     """The patch's core taken back by the fitted move."""
     rows, columns = _CORE
     shifted = move.copy()
-    shifted[:, 2] += move[:, :2] @ (columns.start, rows.start)
+    shifted[:, 2] += move[:, :2] @ (columns.start + 0.5, rows.start + 0.5) - 0.5
     size = columns.stop - columns.start, rows.stop - rows.start
     return cv2.warpAffine(
         patch, shifted, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE

@@ -7,7 +7,8 @@ from typing import Any
 
 import av
 
-from stream.decode import main_stream, open_video, probe
+from stream.container import main_stream, open_video
+from stream.decode import probe
 from stream.images import is_image, read_image
 
 

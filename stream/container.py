@@ -1,0 +1,41 @@
+"""A video file's container, opened with care; shared by the decoder and the encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+
+from stream.errors import SourceError
+
+
+def open_video(path: Path) -> av.container.InputContainer:
+    """Open a container that holds a video stream; SourceError, in one line, says why not."""
+    if not path.exists():
+        raise SourceError(f"{path}: no such file; check the path")
+    if path.is_dir():
+        raise SourceError(f"{path}: is a folder; name a file, or give a folder as OUTPUT too")
+    if path.stat().st_size == 0:
+        raise SourceError(f"{path}: is empty; copy it again")
+    try:
+        container = av.open(str(path), metadata_errors="replace", options={"protocol_whitelist": "file"})
+    except av.FFmpegError as error:
+        reason = "cannot be read" if isinstance(error, av.PermissionError) else "not a video that can be read"
+        raise SourceError(f"{path}: {reason} ({_reason(error)}); is it whole?") from error
+    if main_stream(container) is None:
+        kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
+        container.close()
+        raise SourceError(f"{path}: holds no video stream, only {', '.join(kinds)}; name a video")
+    return container
+
+
+def main_stream(container) -> av.VideoStream | None:
+    """The video stream to restore: the default one, else the first, cover pictures aside."""
+    moving = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+    usable = [s for s in moving if s.codec_context is not None]
+    chosen = [s for s in usable if s.disposition & av.stream.Disposition.default]
+    return (chosen or usable or [None])[0]
+
+
+def _reason(error: av.FFmpegError) -> str:
+    return (error.strerror or type(error).__name__).lower()
