@@ -20,7 +20,7 @@ from stream.decode import FileSource, probe
 from stream.detect import FaceFinder, choose
 from stream.encode import FileSink, check_destination
 from stream.engines import create_engine
-from stream.errors import ModelError, StreamError
+from stream.errors import ModelError, SourceError, StreamError
 from stream.face import FrameWork
 from stream.frame import StreamInfo
 from stream.geometry import TEMPLATES
@@ -71,7 +71,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run left behind."""
+    """What a run left behind; `path` is the file, or the folder of pictures."""
 
     path: Path
     status: Status
@@ -95,8 +95,8 @@ def restore_file(
 ) -> Outcome:
     """Restore the faces of a video or a picture; everything else goes out as it came in.
 
-    Blocks until done. Setting `stop` from elsewhere ends the run early and keeps what there is.
-    Raises a StreamError, in one line, and leaves nothing under `dst` then.
+    Blocks until done. Setting `stop` from elsewhere ends the run early and keeps what there is; so
+    does Ctrl-C, which is raised again. Raises a StreamError, in one line, and writes no `dst` then.
     """
     src, dst = Path(src), Path(dst)
     config, options = config or Config(), options or Options()
@@ -122,6 +122,8 @@ def restore_file(
     total = _expected_frames(info, options)
     try:
         ended = run.execute(source, run.stages(still=False), sink, total, progress, stop)
+        if not sink.frames_out:
+            raise ended or SourceError(_nothing_in(src, info, options, run.stopped))
     except BaseException:
         sink.discard()
         raise
@@ -166,6 +168,14 @@ def restored_frames(
     run = _Run(config or Config(), options or Options())
     source = FileSource(probe(src), run.options.start_s, run.options.duration_s, threads=run.cores)
     yield from Pipeline(source, run.stages(still=False))
+
+
+def _nothing_in(src: Path, info: StreamInfo, options: Options, stopped: bool) -> str:
+    if stopped:
+        return f"{src}: stopped before its first frame was written"
+    if options.start_s is None:
+        return f"{src}: not one picture of its video can be decoded; is it whole?"
+    return f"{src}: no frame from {options.start_s:g} s on; it lasts {info.duration_s:.2f} s, lower --start"
 
 
 def _expected_frames(info: StreamInfo, options: Options) -> int:
@@ -213,7 +223,10 @@ class _Run:
         return [("track", self._track), ("crop", CropStage(model.template, model.size, chosen)), *tail]
 
     def execute(self, source, stages, sink, total, progress, stop) -> KeyboardInterrupt | None:
-        """Run to the end; a Ctrl-C is handed back once what was on its way has been written."""
+        """Run to the end; a Ctrl-C is handed back once what was on its way has been written.
+
+        One that comes after `stop` was set only hurries, and is not handed back.
+        """
         began = time.monotonic()
         self._pipeline = pipeline = Pipeline(source, [*stages, ("encode", sink)])
 
@@ -228,7 +241,7 @@ class _Run:
         try:
             pipeline.run(tick)
         except KeyboardInterrupt as interrupt:
-            return interrupt
+            return None if stop is not None and stop.is_set() else interrupt
         finally:
             self.stopped = pipeline.stopped
             self._wall_s = time.monotonic() - began

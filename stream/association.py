@@ -8,13 +8,18 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from stream import geometry
+from stream.flow import MEAN_FACE, patch_at
+from stream.frame import Frame
+
 _REACH = 1.2
 """Distance, in face sizes, beyond which a detection is another face."""
 _HOPELESS = 1e3
 
 
-def look_of(patch: np.ndarray) -> np.ndarray:
-    """Appearance f32[256] of a canonical patch: 16x16 luma, zero mean, unit length. Memory only."""
+def look_of(frame: Frame, landmarks: np.ndarray) -> np.ndarray:
+    """Appearance f32[256] of an aligned face: 16x16 luma, zero mean, unit length. Memory only."""
+    patch = patch_at(frame, geometry.similarity(MEAN_FACE, landmarks))
     small = cv2.resize(patch, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
     small -= small.mean()
     return small / (np.linalg.norm(small) + 1e-3)

@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import av
 
+from stream import pixels
 from stream.config import Encode
 from stream.errors import EncodeError
 from stream.frame import StreamInfo
@@ -51,10 +52,27 @@ LOSSLESS = _SAME_NAME_LOSSLESS
 COARSE_TIME = ("mpeg4", "mpeg2video", "mpeg1video", "h263", "msmpeg4", "msmpeg4v2", "flv", "wmv1", "wmv2")
 """Encoders that refuse a fine time base: they count frames, true times are put back afterwards."""
 
-_START = {
-    "libx264": 16.0, "libx264rgb": 16.0, "libx265": 16.0, "libvpx": 10.0, "libvpx-vp9": 20.0,
-    "libsvtav1": 18.0, "libaom-av1": 18.0,
-}  # fmt: skip
+RANGES = {
+    "libx264": (10, 17, 22), "libx264rgb": (8, 14, 20), "libx265": (10, 17, 23), "libvpx": (4, 8, 20),
+    "libvpx-vp9": (6, 18, 30), "libsvtav1": (6, 18, 32), "libaom-av1": (6, 18, 32),
+} | {name: (1, 3, 8) for name in _SAME_NAME_QSCALE}  # fmt: skip
+"""Best, first and worst quality tried where none is set: crf, or quantiser. The worst bounds the
+harm where the tried frames are easier than the rest (a black title, say)."""
+_OPTIONS = {
+    "libx265": {"x265-params": "open-gop=0:log-level=error"},
+    "libsvtav1": {"svtav1-params": "enable-tf=0"},
+    "libvpx": {"cpu-used": "2", "auto-alt-ref": "0"},
+    "libvpx-vp9": {"cpu-used": "4", "row-mt": "1"},
+    "mpeg2video": {"b_sensitivity": "40"},
+    "png": {"pred": "mixed"},
+    "ffv1": {"level": "3", "slicecrc": "1"},
+}
+"""Closed groups of pictures, so that each fragment stands alone; speed where the default crawls."""
+_PRORES = {"Proxy": "proxy", "LT": "lt", "Standard": "standard", "HQ": "hq", "4444": "4444", "XQ": "4444xq"}
+_DNXHR = {"DNXHR LB": "dnxhr_lb", "DNXHR SQ": "dnxhr_sq", "DNXHR HQ": "dnxhr_hq", "DNXHR HQX": "dnxhr_hqx",
+          "DNXHR 444": "dnxhr_444"}  # fmt: skip
+_FIELD_ORDERS = {"progressive": 1, "tt": 2, "bb": 3, "tb": 4, "bt": 5}
+_TWO_FIELDS = ("libx264", "libx264rgb", "mpeg2video", "mpeg4", "prores_ks", "dnxhd", "dvvideo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +84,10 @@ class Recipe:
     """FFmpeg's name of the codec that comes out."""
     pix_fmt: str
     options: dict[str, str]
-    qscale: int = 0
-    """Quantiser 1..31; 0: the encoder is steered by its options."""
+    quality: float | None = None
+    """crf or quantiser; None: the encoder is steered by neither."""
+    settled: bool = True
+    """False where `trial.settle` may still choose the quality."""
     bit_rate: int = 0
     """Bits per second; 0: not steered by it."""
     notes: tuple[str, ...] = field(default=())
@@ -86,26 +106,81 @@ def recipe(info: StreamInfo, config: Encode) -> Recipe:
     target = _codec(encoder)
     encoder = target.name
     pix_fmt = nearest(target, info.pix_fmt)
+    if av.VideoFormat(pix_fmt, 16, 16).has_palette:
+        pix_fmt = nearest(target, pixels.substitute(pix_fmt))
     if pix_fmt != info.pix_fmt:
         notes.append(f"{info.path}: {encoder} cannot hold {info.pix_fmt}; the video becomes {pix_fmt}")
-    options: dict[str, str] = {}
-    qscale = bit_rate = 0
+    options = dict(_OPTIONS.get(encoder, {}))
     if config.preset is not None and encoder not in PRESETS:
         raise EncodeError(f"encode.preset: {encoder} has no presets; leave it out")
     if encoder in PRESETS:
         options["preset"] = config.preset or PRESETS[encoder]
     if config.crf is not None and encoder not in CRF_MAX:
         raise EncodeError(f"encode.crf: {encoder} knows no constant quality; leave it out")
-    if encoder in CRF_MAX:
-        crf = _START[encoder] if config.crf is None else config.crf
-        if crf > CRF_MAX[encoder]:
-            raise EncodeError(f"encode.crf: {encoder} takes 0 to {CRF_MAX[encoder]}, got {crf:g}")
-        options["crf"] = f"{crf:g}"
-    elif encoder in QSCALE:
-        qscale = 2
-    elif encoder not in LOSSLESS and encoder not in ("prores_ks", "dnxhd", "dvvideo", "cfhd"):
-        bit_rate = max(2 * info.bit_rate, 200_000)
-    return Recipe(encoder, target.canonical_name, pix_fmt, options, qscale, bit_rate, tuple(notes))
+    if config.crf is not None and config.crf > CRF_MAX[encoder]:
+        raise EncodeError(f"encode.crf: {encoder} takes 0 to {CRF_MAX[encoder]}, got {config.crf:g}")
+    steered = encoder in RANGES
+    quality = config.crf if config.crf is not None else (RANGES[encoder][1] if steered else None)
+    bit_rate = 0
+    if encoder == "libvpx":
+        bit_rate = 100_000_000  # a ceiling that it needs beside crf: 200 kbit/s otherwise (measured)
+    elif not steered and encoder not in LOSSLESS and encoder not in ("prores_ks", "dvvideo", "cfhd"):
+        bit_rate = info.bit_rate if encoder == "dnxhd" else max(2 * info.bit_rate, 200_000)
+    return Recipe(
+        encoder=encoder,
+        codec=target.canonical_name,
+        pix_fmt=pix_fmt,
+        options=options,
+        quality=quality,
+        settled=config.crf is not None or not steered,
+        bit_rate=bit_rate,
+        notes=tuple(notes),
+    )
+
+
+def configure(context, info: StreamInfo, plan: Recipe, like, threads: int) -> None:
+    """Set up an encoder's context before it is opened.
+
+    like: the input's decoder context, for the profile and the colour range.
+    """
+    context.width, context.height, context.pix_fmt = info.view.width, info.view.height, plan.pix_fmt
+    rate = info.rate or Fraction(25)
+    context.framerate = rate
+    context.time_base = 1 / Fraction(rate) if plan.encoder in COARSE_TIME else info.time_base
+    context.sample_aspect_ratio = info.view.sar
+    context.colorspace, context.color_trc = info.colour.matrix, info.colour.transfer
+    context.color_primaries = info.colour.primaries
+    context.color_range = 2 if info.colour.range_full else like.color_range
+    context.thread_count = threads
+    flags = av.codec.context.Flags
+    context.flags |= int(flags.frame_duration)
+    context.field_order = _FIELD_ORDERS.get(info.field_order, 1)
+    if info.field_order != "progressive" and plan.encoder in _TWO_FIELDS:
+        context.flags |= int(flags.interlaced_dct)
+        if plan.encoder in ("mpeg2video", "mpeg4"):
+            context.flags |= int(flags.interlaced_me)
+    options = dict(plan.options)
+    if not av.Codec(plan.encoder, "w").intra_only and plan.encoder not in LOSSLESS:
+        context.gop_size = min(250, max(12, round(2 * rate)))
+    if info.chroma_location != "unspecified":
+        options["chroma_sample_location"] = info.chroma_location
+    if plan.encoder in CRF_MAX:
+        options["crf"] = f"{plan.quality:g}"
+    elif plan.quality is not None:
+        # PyAV has no frame.quality: a quantiser is fixed by its two ends (measured).
+        context.qscale = True
+        context.qmin = context.qmax = int(plan.quality)
+    context.bit_rate = plan.bit_rate
+    if plan.codec == canonical(info.codec):
+        if plan.encoder == "prores_ks":
+            options["profile"] = _PRORES.get(like.profile, "auto")
+            options["vendor"] = "apl0"
+        elif plan.encoder == "dnxhd" and like.profile in _DNXHR:
+            options["profile"] = _DNXHR[like.profile]
+            context.bit_rate = 0
+    for name, value in hdr_options(plan.encoder, info.mastering_display, info.content_light).items():
+        options[name] = f"{options[name]}:{value}" if name in options else value
+    context.options = options
 
 
 def canonical(decoder: str) -> str:

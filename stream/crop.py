@@ -23,7 +23,8 @@ def cut(frame: Frame, to_stored: np.ndarray, size: int) -> np.ndarray | None:
     x0, y0, x1, y1 = geometry.cover(to_stored, size, bounds, margin=4, grid=4)
     if x1 - x0 < 4 or y1 - y0 < 4:
         return None
-    shrink = max(1, int(geometry.scale_of(to_stored)))
+    # Block averages alias; what is left of the shrink, 2 or more, goes through a better filter.
+    shrink = max(1, int(geometry.scale_of(to_stored) / 2))
     region = frame.to_network(frame.region((x0, y0, x1, y1), shrink))
     to_region = to_stored.copy()
     to_region[:, 2] -= x0, y0

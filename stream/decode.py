@@ -212,15 +212,15 @@ class FileSource:
                 self._check_size(picture, pts)
                 picture = self._in_place(picture, reformatter)
                 self._last_pts = pts
+                self.frames_in += 1
                 yield Frame(
-                    index=self.frames_in,
+                    index=self.frames_in - 1,
                     time=Timestamp(pts, info.time_base),
                     picture=picture,
                     view=info.view,
                     colour=info.colour,
                     chroma_site=_SITES.get(info.chroma_location, _SITES["left"]),
                 )
-                self.frames_in += 1
 
     def _pts(self, picture: av.VideoFrame) -> int:
         if picture.pts is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import av
 
-from stream import codecs
+from stream import codecs, trial
 from stream.config import Encode
 from stream.container import main_stream
 from stream.errors import EncodeError
@@ -18,7 +18,6 @@ from stream.face import FrameWork
 from stream.frame import StreamInfo
 from stream.remux import Copier
 
-_FIELD_ORDERS = {"progressive": 1, "tt": 2, "bb": 3, "tb": 4, "bt": 5}
 _MOV = ("mp4", "mov", "ipod", "3gp", "3g2", "psp", "ismv", "f4v")
 
 
@@ -84,6 +83,7 @@ class FileSink:
                 self.info.path, metadata_errors="replace", options={"protocol_whitelist": "file"}
             )
             main = main_stream(self._source)
+            self.recipe = trial.settle(self.info, self.recipe, self._config.threads, self._window)
             self._output = self._open_output()
             same = self.destination.suffix.lower() == Path(self.info.path).suffix.lower()
             self._stream = self._add_video(main, same)
@@ -159,7 +159,7 @@ class FileSink:
         if name in _MOV:
             options |= {
                 "movflags": "hybrid_fragmented+delay_moov+frag_keyframe",
-                "frag_duration": "1000000",
+                "min_frag_duration": "900000",
                 "avoid_negative_ts": "disabled",
                 "use_editlist": "1",
                 "video_track_timescale": str(self.info.time_base.denominator),
@@ -187,28 +187,10 @@ class FileSink:
             context.level = -99
             if not same:
                 context.codec_tag = "\0\0\0\0"
-        context.width, context.height, context.pix_fmt = info.view.width, info.view.height, recipe.pix_fmt
-        context.framerate = info.rate or 25
-        context.sample_aspect_ratio = info.view.sar
-        context.colorspace, context.color_trc = info.colour.matrix, info.colour.transfer
-        context.color_primaries = info.colour.primaries
-        context.color_range = main.codec_context.color_range
-        context.field_order = _FIELD_ORDERS.get(info.field_order, 1)
+        codecs.configure(context, info, recipe, main.codec_context, self._config.threads)
         if len(info.display_matrix) >= 36:
             stream.set_display_matrix(memoryview(info.display_matrix[:36]).cast("i"))
-        base = 1 / Fraction(info.rate or 25) if recipe.encoder in codecs.COARSE_TIME else info.time_base
-        context.time_base = base
         stream.time_base = info.time_base
-        context.thread_count = self._config.threads
-        context.flags |= int(av.codec.context.Flags.frame_duration)
-        if recipe.qscale:
-            context.qscale = True
-            context.global_quality = recipe.qscale
-        if recipe.bit_rate:
-            context.bit_rate = recipe.bit_rate
-        context.options = dict(recipe.options) | codecs.hdr_options(
-            recipe.encoder, info.mastering_display, info.content_light
-        )
         stream.metadata.update(main.metadata)
         stream.disposition = main.disposition
         stream.id = main.id

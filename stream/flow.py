@@ -20,7 +20,7 @@ PATCH = 112
 EYES = 34.0
 """Distance of the mean face's eyes in the patch, px."""
 _WINDOW = (15, 15)
-_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 12, 0.02)
+_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 8, 0.03)
 _FAR = 2.5
 """A fitted shift beyond this, px of the patch, is measured a second time from the new place."""
 
@@ -33,7 +33,7 @@ def _mean_face() -> np.ndarray:
 
 def _grid() -> np.ndarray:
     """Points f32[N,1,2] in the ellipse of the face, cv2 convention (pixel centres whole)."""
-    step = 8.0
+    step = 11.0
     axis = np.arange(step, PATCH - step / 2, step)
     x, y = np.meshgrid(axis, axis)
     inside = ((x - PATCH / 2) / (0.36 * PATCH)) ** 2 + ((y - 0.52 * PATCH) / (0.43 * PATCH)) ** 2 <= 1
@@ -43,7 +43,7 @@ def _grid() -> np.ndarray:
 MEAN_FACE = _mean_face()
 """Landmarks f64[5,2] of the mean face in the patch."""
 GRID = _grid()
-LOCAL = 0.22
+LOCAL = 0.26
 """Reach of a landmark's own motion, in eye distances."""
 _LIGHT = (33, 33)
 _CORE = np.s_[28:92, 24:88]
@@ -101,7 +101,7 @@ class Anchor:
             self._even, patch, start, None, winSize=_WINDOW, maxLevel=3, criteria=_STOP
         )
         back, found_back, _ = cv2.calcOpticalFlowPyrLK(
-            patch, self._even, moved, start.copy(), winSize=_WINDOW, maxLevel=1, criteria=_STOP,
+            patch, self._even, moved, start.copy(), winSize=_WINDOW, maxLevel=0, criteria=_STOP,
             flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
         )  # fmt: skip
         error = np.linalg.norm(back[:, 0] - start[:, 0], axis=1)
@@ -160,18 +160,19 @@ def even_light(patch: np.ndarray) -> np.ndarray:
 def patch_at(frame: Frame, to_upright: np.ndarray) -> np.ndarray:
     """Luma u8[PATCH,PATCH] where `to_upright` maps the patch's px to the frame's upright ones.
 
-    Read at once the patch's own resolution or more; beyond the picture its edge is repeated.
+    Read at about the patch's own resolution; beyond the picture its edge is repeated.
     """
     view = frame.view
     to_stored = geometry.chain(view.to_stored, to_upright)
-    x0, y0, x1, y1 = geometry.cover(to_stored, PATCH, (view.width, view.height), margin=3, grid=2)
+    step = geometry.scale_of(to_upright)
+    shrink = max(1, round(step))  # whole numbers average fastest
+    x0, y0, x1, y1 = geometry.cover(to_stored, PATCH, (view.width, view.height), margin=3, grid=shrink)
     if x1 - x0 < 2 or y1 - y0 < 2:
         return np.zeros((PATCH, PATCH), np.uint8)
     # The exact upright image of whole stored pixels: rounding inside `luma` then moves nothing.
     corners = geometry.apply(geometry.invert(view.to_stored), np.array([[x0, y0], [x1, y1]]))
     box = (*corners.min(axis=0), *corners.max(axis=0))
-    step = geometry.scale_of(to_upright)
-    image = frame.luma(box, min(1.0, 1.4 / step))
+    image = frame.luma(box, 1 / shrink)
     ratio = np.array(image.shape[1::-1]) / (box[2] - box[0], box[3] - box[1])
     to_image = to_upright.copy()
     to_image[:, 2] -= box[:2]

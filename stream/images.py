@@ -186,8 +186,8 @@ class ImageSource:
                 self.failures.append(error)
                 continue
             self.stills[self.frames_in] = still, destination
-            yield still.frame(self.frames_in)
             self.frames_in += 1
+            yield still.frame(self.frames_in - 1)
 
 
 class ImageSink:

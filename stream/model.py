@@ -105,9 +105,7 @@ class _Fields:
     def text(self, key: str, default: str | None = None) -> str:
         value = self._metadata.get(key, default)
         if not value:
-            raise ModelError(
-                f"{self._path}: its metadata lacks {key!r}; use weights saved for gpen-stream"
-            )
+            raise ModelError(f"{self._path}: its metadata lacks {key!r}; use weights saved for gpen-stream")
         return value
 
     def choice(self, key: str, values: Mapping, default: str | None = None):

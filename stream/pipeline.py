@@ -43,26 +43,29 @@ class Pipeline:
 
     def __init__(self, source: Source, stages: Sequence[tuple[str, Stage]]) -> None:
         self.meters = {name: Meter(name) for name in ("decode", *(name for name, _ in stages))}
-        self.stopped = False
-        """True once `stop` was called."""
-        self._source, self._stages = source, stages
+        self._feed = _Feed(source)
+        self._stages = stages
         self._channels = [Channel(QUEUE, Overflow.BLOCK) for _ in range(len(stages) + 1)]
         self._error: BaseException | None = None
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
+        self._aborted = False
         self._threads: list[threading.Thread] = []
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` or a Ctrl-C kept frames of the source from going through."""
+        return self._feed.cut_short or self._aborted
 
     def stop(self) -> None:
         """End the source early; may be called from any thread or a signal handler."""
-        self.stopped = True
-        self._stopping.set()
+        self._feed.stopping.set()
 
     def run(self, on_tick: Callable[[], None] | None = None) -> None:
         """Run to the end, or raise the first error once every thread has ended.
 
         The last stage is the sink: what it yields is thrown away. `on_tick` is called ten times a
-        second, in the caller's thread. Ctrl-C stops the source, waits for what is on its way, and
-        is raised again.
+        second, in the caller's thread; an error of its own ends the run too. Ctrl-C stops the
+        source, waits for what is on its way, and is raised again; a second one waits no longer.
         """
         interrupted: KeyboardInterrupt | None = None
         self._start(keep_results=False)
@@ -75,7 +78,13 @@ class Pipeline:
                 break
             except KeyboardInterrupt as signal:
                 interrupted = interrupted or signal
+                if self._feed.stopping.is_set():
+                    self._aborted = True
+                    self._abandon(Closed())
                 self.stop()
+            except BaseException as error:
+                on_tick = None
+                self._fail(error)
         if self._error is not None:
             raise self._error
         if interrupted is not None:
@@ -87,12 +96,14 @@ class Pipeline:
         try:
             yield from self._channels[-1]
         except Closed:
-            raise self._error from None
+            pass  # the error is raised below, once every thread has ended
         finally:
             self.stop()
-            self._channels[-1].close()
+            self._abandon(Closed())
             for thread in self._threads:
                 thread.join()
+        if self._error is not None:
+            raise self._error
 
     def _start(self, keep_results: bool) -> None:
         jobs: list[tuple[str, Callable[[], None], Channel | None]] = [("decode", self._decode, self._channels[0])]
@@ -110,27 +121,38 @@ class Pipeline:
         try:
             body()
         except Closed:
-            self._stopping.set()  # nobody wants the results any more
+            self.stop()  # nobody wants the results any more: wake every writer
+            self._abandon(Closed())
         except BaseException as error:
-            with self._lock:
-                self._error = self._error or error
-            self._stopping.set()
-            for channel in self._channels:
-                channel.fail(self._error)
+            self._fail(error)
         finally:
             if outbox is not None:
                 outbox.close()
 
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            self._error = self._error or error
+        self.stop()
+        self._abandon(self._error)
+
+    def _abandon(self, reason: BaseException) -> None:
+        """Wake every thread and throw away what is on its way."""
+        for channel in self._channels:
+            channel.fail(reason)
+
     def _decode(self) -> None:
         """The source is fed through the same loop as every stage: a stage of frames only."""
-        run_stage(_Feed(self._source, self._stopping), ((),), self._channels[0], self.meters["decode"])
+        run_stage(self._feed, ((),), self._channels[0], self.meters["decode"])
 
 
 class _Feed:
     """The source as a stage: one item in, all frames out."""
 
-    def __init__(self, source: Source, stopping: threading.Event) -> None:
-        self._source, self._stopping = source, stopping
+    def __init__(self, source: Source) -> None:
+        self.stopping = threading.Event()
+        self.cut_short = False
+        """Whether the source was left before its end."""
+        self._source = source
 
     def open(self) -> None:
         """The source opens itself."""
@@ -141,7 +163,8 @@ class _Feed:
         try:
             for frame in frames:
                 yield FrameWork(frame)
-                if self._stopping.is_set():
+                if self.stopping.is_set():
+                    self.cut_short = True
                     return
         finally:
             frames.close()

@@ -11,7 +11,7 @@ from stream import geometry
 from stream.association import associate, look_of
 from stream.config import Detect, Track
 from stream.face import Detection, Face, FrameWork
-from stream.flow import MEAN_FACE, Anchor, Estimate
+from stream.flow import EYES, MEAN_FACE, Anchor, Estimate
 from stream.frame import Frame
 from stream.keyframes import SceneCuts
 
@@ -21,6 +21,12 @@ _FLOOR = 0.12
 """Least gain of a detection over the carried landmarks."""
 _NOISE = 0.03
 """Scatter of a detection's landmarks, in eye distances."""
+_CREEP = 2e-5
+"""Correction of a still face's place in a frame, in eye distances: not seen."""
+_STIR = 0.002
+"""Motion in a frame up to which a face counts as still, in eye distances: noise of the flow."""
+_MASKED = 0.15
+"""Part of a face's motion that may be added to it or left out unseen."""
 _JUMP = 0.5
 """A detection further off than this, in eye distances, replaces the track's landmarks."""
 
@@ -40,6 +46,12 @@ class _Person:
     seen: float = 1.0
     """Detections that the landmarks rest on, as a number of equally good ones."""
     confidence: float = 1.0
+    pending: np.ndarray = field(default_factory=lambda: np.zeros((5, 2)))
+    """Correction that is known but not yet shown, in the face's axes and eye distances."""
+    leeway: float = 0.0
+    """How much of it motion has hidden since the last step, eye distances."""
+    shown: bool = False
+    """Whether a frame with this face was handed on."""
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
     """px a frame"""
     lost: int = 0
@@ -71,6 +83,8 @@ class Tracker:
         self._cuts = SceneCuts(detect.scene_cut)
         self._people: list[_Person] = []
         self._held: list[_Slot] = []
+        self._ended: list[_Person] = []
+        self._fresh = True
         self._since_key = 0
         self._next_id = 0
         self.detections_run = 0
@@ -93,17 +107,16 @@ class Tracker:
         if self._cuts.is_cut(frame):
             self.scene_cuts += 1
             yield from self._end_scene()
-        first = not self._since_key and not self._people and not self._held
         slot = _Slot(item)
         self._held.append(slot)
         self._since_key += 1
         for person in self._people:
             if not person.lost:
                 self._carry(person, slot)
-        if first or self._due():
+        if self._fresh or self._due():
             self._keyframe(slot)
         if not self._track.lookahead:
-            yield self._finish(self._held.pop(), None, None, 0)
+            yield self._finish(self._held.pop(), 0.0)
         elif slot.key:
             yield from self._close_segment()
 
@@ -117,7 +130,7 @@ class Tracker:
         interval = self._detect.interval
         if self._since_key >= interval:
             return True
-        if self._since_key < max(2, interval // 3):
+        if self._since_key < max(2, interval // 2):
             return False
         limit = self._track.min_confidence
         return any(not p.lost and p.confidence < limit for p in self._people)
@@ -127,11 +140,10 @@ class Tracker:
         if self._track.lookahead and len(self._held) > 2:
             self._keyframe(self._held[-1])
             yield from self._close_segment()
-        held, self._held = self._held, []
-        self._people = []
-        self._since_key = 0
-        for i, slot in enumerate(held):
-            yield self._finish(slot, held[0], None, i)
+        for slot in self._held:
+            yield self._finish(slot, 0.0)
+        self._held, self._people, self._ended = [], [], []
+        self._since_key, self._fresh = 0, True
 
     def _close_segment(self) -> Iterable[FrameWork]:
         """Frames from the last keyframe to before this one, which stays as the next one's start."""
@@ -140,8 +152,10 @@ class Tracker:
             if not person.lost and person.id in held[-1].forward:
                 self._trace_back(person)
         for i in range(len(held) - 1):
-            yield self._finish(held[i], held[0], held[-1], i)
-        self._held = held[-1:]
+            yield self._finish(held[i], i / (len(held) - 1))
+        self._held, self._ended = held[-1:], []
+        for person in self._people:
+            person.shown = True
 
     def _carry(self, person: _Person, slot: _Slot) -> None:
         """Follow a person to this frame."""
@@ -150,11 +164,15 @@ class Tracker:
         if found.confidence < self._track.min_confidence:
             still = person.anchor.follow(slot.item.frame, person.landmarks)
             found = max(found, still, key=lambda e: e.confidence)
-        step = found.landmarks.mean(axis=0) - person.landmarks.mean(axis=0)
+        moved = found.landmarks - person.landmarks
         person.confidence = found.confidence
         if found.confidence > 0.1:
-            person.velocity = 0.3 * person.velocity + 0.7 * step
+            person.velocity = 0.3 * person.velocity + 0.7 * moved.mean(axis=0)
             person.landmarks = found.landmarks
+            motion = spread(moved) / face_size(found.landmarks)
+            person.leeway += _CREEP + _MASKED * max(0.0, motion - _STIR)
+            if not self._track.lookahead:
+                person.anchor.marks = person.anchor.marks + self._settle(person) * EYES
         slot.forward[person.id] = replace(found, landmarks=person.landmarks)
 
     def _trace_back(self, person: _Person) -> None:
@@ -162,7 +180,7 @@ class Tracker:
         guess, step, doubts = person.landmarks, np.zeros(2), 0
         for slot in reversed(self._held[:-1]):
             ahead = slot.forward.get(person.id)
-            if slot.key and ahead is not None:
+            if slot.key and ahead is not None and person.shown:
                 return
             if ahead is not None and ahead.confidence >= self._track.min_confidence:
                 start = ahead.landmarks
@@ -185,13 +203,12 @@ class Tracker:
         """Run the detector and bring its faces and the tracks together."""
         self.detections_run += 1
         slot.key = True
-        age, self._since_key = self._since_key, 0
+        age, self._since_key, self._fresh = self._since_key, 0, False
         frame = slot.item.frame
         hits = self._finder(frame)
-        anchors = [Anchor(frame, hit.landmarks.astype(np.float64)) for hit in hits]
         faces = [
-            (hit.landmarks.mean(axis=0), face_size(hit.landmarks), look_of(anchor.patch))
-            for hit, anchor in zip(hits, anchors, strict=True)
+            (hit.landmarks.mean(axis=0), face_size(hit.landmarks), look_of(frame, hit.landmarks))
+            for hit in hits
         ]
         for person in self._people:
             person.lost += age if person.lost else 0
@@ -205,7 +222,8 @@ class Tracker:
                 self._miss(person, slot)
         for index, hit in enumerate(hits):
             if index not in pairs.values() and hit.score >= self._detect.min_score:
-                self._start(hit, anchors[index], faces[index][2], slot)
+                self._start(hit, faces[index][2], slot)
+        self._ended += [p for p in self._people if not self._worth_keeping(p)]
         self._people = [p for p in self._people if self._worth_keeping(p)]
 
     def _expected(self, person: _Person) -> np.ndarray:
@@ -215,10 +233,11 @@ class Tracker:
     def _worth_keeping(self, person: _Person) -> bool:
         return person.lost <= self._track.max_lost and (person.sure or not person.lost)
 
-    def _start(self, hit: Detection, anchor: Anchor, look: np.ndarray, slot: _Slot) -> None:
+    def _start(self, hit: Detection, look: np.ndarray, slot: _Slot) -> None:
         marks = hit.landmarks.astype(np.float64)
         sure = hit.score >= self._detect.sure_score
         box = relative_box(hit.box_xyxy, marks)
+        anchor = Anchor(slot.item.frame, marks)
         person = _Person(self._next_id, marks, box, hit.score, anchor, look, sure)
         self._next_id += 1
         self.tracks += 1
@@ -237,38 +256,59 @@ class Tracker:
     def _fuse(self, person: _Person, hit: Detection, look: np.ndarray, slot: _Slot) -> None:
         """Move the carried landmarks towards the detected ones, and take a new reference patch."""
         marks = hit.landmarks.astype(np.float64)
-        size = face_size(marks)
-        innovation = np.sqrt(((marks - person.landmarks) ** 2).sum(axis=1).mean()) / size
-        if person.lost or innovation > _JUMP:
-            person.landmarks, person.seen = marks, 1.0
-            person.velocity = np.zeros(2)
+        axes = _axes(person.landmarks)
+        off = (marks - person.landmarks) @ np.linalg.inv(axes).T
+        if person.lost or spread(off) > _JUMP:
             gain = 1.0
+            person.landmarks, person.seen = marks, 1.0
+            person.velocity, person.pending = np.zeros(2), np.zeros((5, 2))
         else:
-            trust = hit.score * max(person.confidence, 0.05)
-            gain = max(_FLOOR, 1.0 / (person.seen + 1)) * min(1.0, 1.2 * hit.score)
-            surprise = max(0.0, 1 - (3 * _NOISE / max(innovation, 1e-6)) ** 2)
-            gain = float(np.clip(max(gain, surprise, 0.5 - trust), 0, 1))
-            person.landmarks = person.landmarks + gain * (marks - person.landmarks)
+            off = off - person.pending
+            gain = self._gain(person, hit.score, spread(off))
+            person.pending = person.pending + gain * off
             person.seen = min(person.seen + 1, 1 / gain)
-        person.box = person.box + max(gain, 0.3) * (relative_box(hit.box_xyxy, marks) - person.box)
+        person.box = person.box + max(gain, 0.2) * (relative_box(hit.box_xyxy, marks) - person.box)
         person.look = person.look + 0.3 * (look - person.look)
         person.score, person.confidence = hit.score, 1.0
         person.lost = person.missed = 0
         person.sure = True
-        person.anchor = Anchor(slot.item.frame, person.landmarks)
+        if not self._track.lookahead:
+            person.anchor = Anchor(slot.item.frame, person.landmarks)
+        else:
+            person.landmarks = person.landmarks + self._settle(person) @ _axes(person.landmarks).T
+            person.anchor = Anchor(slot.item.frame, person.landmarks)
         slot.forward[person.id] = Estimate(person.landmarks, 1.0)
+
+    def _gain(self, person: _Person, score: float, innovation: float) -> float:
+        """How far to go towards a detection: about 1/n, more where it surprises or flow is weak."""
+        gain = max(_FLOOR, 1.0 / (person.seen + 1)) * min(1.0, 1.2 * score)
+        surprise = max(0.0, 1 - (3 * _NOISE / max(innovation, 1e-6)) ** 2)
+        weak = 0.5 - score * person.confidence
+        return float(np.clip(max(gain, surprise, weak), 0, 1))
+
+    def _settle(self, person: _Person) -> np.ndarray:
+        """Take from the pending correction f64[5,2] what the face's own motion hides, eye distances.
+
+        A correction of a still face would be seen as movement; in a moving one it is not noticed.
+        """
+        size = spread(person.pending)
+        allowed = max(person.leeway, size - 2 * _NOISE)
+        step = person.pending * (min(1.0, allowed / size) if person.shown and size > 0 else 1.0)
+        person.pending = person.pending - step
+        person.leeway = 0.0
+        return step
 
     # --- results --------------------------------------------------------------------------------
 
-    def _finish(self, slot: _Slot, start: _Slot | None, end: _Slot | None, age: int) -> FrameWork:
-        """The frame with its faces; where both runs of the flow saw one, blended by distance."""
-        length = len(self._held) - 1
+    def _finish(self, slot: _Slot, part: float) -> FrameWork:
+        """The frame with its faces; `part` 0 is the earlier keyframe, 1 the later one."""
         faces = []
-        for person in self._people:
+        for person in self._people + self._ended:
             if not person.sure:
                 continue
             ahead, behind = slot.forward.get(person.id), slot.backward.get(person.id)
-            best = blend(ahead, behind, age / length if end is not None and length else 0.0)
+            # Before its first frame is handed on, both detections count alike in all of them.
+            best = blend(ahead, behind, part if person.shown else 1.0)
             if best is None or best.confidence < self._track.min_confidence:
                 continue
             faces.append(self._face(person, best, slot))
@@ -307,7 +347,17 @@ def blend(ahead: Estimate | None, behind: Estimate | None, part: float) -> Estim
 
 def face_size(landmarks: np.ndarray) -> float:
     """Eye distance of the mean face that spans as much, px: it does not shrink in a turned head."""
-    return max(geometry.scale_of(geometry.similarity(MEAN_FACE, landmarks)) * 34.0, 1e-3)
+    return max(geometry.scale_of(geometry.similarity(MEAN_FACE, landmarks)) * EYES, 1e-3)
+
+
+def spread(offsets: np.ndarray) -> float:
+    """Root mean square length of offsets [5,2]."""
+    return float(np.sqrt((np.asarray(offsets, np.float64) ** 2).sum(axis=1).mean()))
+
+
+def _axes(landmarks: np.ndarray) -> np.ndarray:
+    """The face's right and down as columns f64[2,2], one eye distance long, upright px."""
+    return geometry.similarity(MEAN_FACE, landmarks)[:, :2] * EYES
 
 
 def relative_box(box_xyxy: np.ndarray, landmarks: np.ndarray) -> np.ndarray:

@@ -45,9 +45,7 @@ class OpenVinoEngine:
     def __init__(self, model_path: str | Path, *, threads: int | None = None) -> None:
         core = ov.Core()
         self.model = read_model_info(model_path)
-        network = cached_network(core, self.model) or converted_network(
-            Path(model_path), self.model
-        )
+        network = cached_network(core, self.model) or converted_network(Path(model_path), self.model)
         compiled = core.compile_model(network, "CPU", cpu_config(threads))
         self._request: ov.InferRequest | None = compiled.create_infer_request()
 

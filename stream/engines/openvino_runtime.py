@@ -43,9 +43,7 @@ def compile_onnx(
 
 
 class _OnnxNet:
-    def __init__(
-        self, model: str | Path | bytes, shape: Sequence[int] | None, threads: int | None
-    ) -> None:
+    def __init__(self, model: str | Path | bytes, shape: Sequence[int] | None, threads: int | None) -> None:
         self._core = ov.Core()
         self._config = cpu_config(threads)
         source = "ONNX bytes" if isinstance(model, bytes) else str(model)

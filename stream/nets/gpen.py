@@ -179,10 +179,7 @@ class Decoder(nn.Module):
         self, size: int, style_dim: int, n_mlp: int, channel_multiplier: float, narrow: float
     ) -> None:
         super().__init__()
-        mapping = [
-            EqualLinear(style_dim, style_dim, rate=MAPPING_RATE, activated=True)
-            for _ in range(n_mlp)
-        ]
+        mapping = [EqualLinear(style_dim, style_dim, rate=MAPPING_RATE, activated=True) for _ in range(n_mlp)]
         self.style = nn.Sequential(PixelNorm(), *mapping)
         width = channels_at(4, channel_multiplier, narrow)
         self.input = ConstantInput(width)
