@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from stream.decode import FileSource, probe
 from stream.detect import FaceFinder, choose
 from stream.encode import FileSink, check_destination
 from stream.engines import create_engine
-from stream.errors import ModelError, SourceError, StreamError
+from stream.errors import ConfigError, ModelError, SourceError, StreamError
 from stream.face import FrameWork
 from stream.frame import StreamInfo
 from stream.geometry import TEMPLATES
@@ -33,6 +33,9 @@ from stream.track import Tracker
 VIDEO_SUFFIXES = tuple(
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .m2ts .mts .mxf .wmv .asf .flv .f4v .3gp .vob .ogv .dv .y4m .nut".split()
 )
+
+
+_LONGEST_S = 1e7  # what lies beyond overflows the timestamps of some containers
 
 
 class Status(Enum):
@@ -56,6 +59,11 @@ class Options:
     overwrite: bool = False
     allow_loss: bool = False
     """Streams that the output's container cannot hold may be left out."""
+
+    def __post_init__(self) -> None:
+        for name, value, low in (("start", self.start_s, 0.0), ("duration", self.duration_s, 1e-3)):
+            if value is not None and not low <= value <= _LONGEST_S:
+                raise ConfigError(f"--{name} {value:g}: write seconds, {low:g} to {_LONGEST_S:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +109,12 @@ def restore_file(
     src, dst = Path(src), Path(dst)
     config, options = config or Config(), options or Options()
     check_destination(src, dst, overwrite=options.overwrite)
+    names = {"input": str(src), "output": str(dst)}
     if is_image(src):
         outcome = restore_images([(src, dst)], config, options=options, progress=progress, stop=stop)
         if outcome.failures:
             raise outcome.failures[0]
-        return outcome
+        return replace(outcome, report=names | outcome.report)
     info = probe(src)
     run = _Run(config, options)
     source = FileSource(info, options.start_s, options.duration_s, threads=run.cores)
@@ -134,7 +143,8 @@ def restore_file(
     status = Status.COMPLETE if complete else Status.INTERRUPTED
     if complete and source.truncated:
         status = Status.TRUNCATED
-    return Outcome(path, status, run.report(source, sink), tuple(source.notes + sink.notes))
+    report = names | run.report(source, sink) | {"output": str(path), "status": status.value}
+    return Outcome(path, status, report, tuple(source.notes + sink.notes))
 
 
 def restore_images(
@@ -152,9 +162,11 @@ def restore_images(
     ended = run.execute(source, run.stages(still=True), sink, len(jobs), progress, stop)
     if ended is not None:
         raise ended
-    status = Status.INTERRUPTED if run.stopped else Status.COMPLETE
-    report = run.report(source, sink)
-    return Outcome(jobs[0][1], status, report, tuple(source.notes), tuple(source.failures))
+    failures = tuple(source.failures + sink.failures)
+    whole = sink.frames_out + len(failures) == len(jobs)
+    status = Status.COMPLETE if whole else Status.INTERRUPTED
+    report = run.report(source, sink) | {"status": status.value, "failures": [str(error) for error in failures]}
+    return Outcome(jobs[0][1], status, report, tuple(source.notes), failures)
 
 
 def restored_frames(
@@ -207,7 +219,6 @@ class _Run:
     def stages(self, still: bool) -> list[tuple[str, Any]]:
         """Everything between source and sink."""
         config, model = self.config, self.model
-        find = FaceFinder(config.detect, self.cores)
         self._restore = RestoreStage(self._create_engine, config.restore.batch_size, config.restore.strength)
         tail = [
             ("restore", self._restore),
@@ -215,6 +226,7 @@ class _Run:
         ]
         if self.options.aligned:
             return [("crop", WholeFrameStage(model.size)), *tail]
+        find = FaceFinder(config.detect, self.cores)
         self._track = DetectStage(find) if still else Tracker(find, config.detect, config.track)
 
         def chosen(faces, size):

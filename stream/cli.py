@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stream import __version__
 from stream.config import PRESETS, Config, load_config
-from stream.errors import ConfigError, SourceError, StreamError
+from stream.errors import ConfigError, EncodeError, StreamError
+
+if TYPE_CHECKING:  # loading them takes a second, which `--help` does without
+    from stream.api import Options, Outcome
+    from stream.progress import Display
 
 app = typer.Typer(
     name="gpen-stream",
@@ -30,20 +35,26 @@ _debug = False
 def main() -> None:
     """Entry point: every expected error is one line on stderr and an exit code."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="gpen-stream", standalone_mode=False)
     except StreamError as error:
         _fail(error, str(error), error.exit_code)
     except KeyboardInterrupt as error:
         _fail(error, "interrupted", 130)
     except MemoryError as error:
         _fail(error, "out of memory; lower --batch-size or the picture's size", 1)
+    except BrokenPipeError:  # whoever read what `probe` prints has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except Exception as error:
         # Typer's own usage errors know how to say what is wrong.
-        message = getattr(error, "format_message", None)
-        if message is not None:
-            _fail(error, f"{message()} (see gpen-stream --help)", 2)
-        if type(error).__name__ == "Abort":
+        kind, message = type(error).__name__, getattr(error, "format_message", None)
+        if kind == "NoArgsIsHelpError":  # the help is on the screen already
+            raise SystemExit(2) from None
+        if kind == "Abort":
             _fail(error, "interrupted", 130)
+        if message is not None:
+            command = getattr(getattr(error, "ctx", None), "command_path", "gpen-stream")
+            _fail(error, f"{message().rstrip('.')}; see {command} --help", 2)
         _fail(error, f"unexpected {type(error).__name__}: {error}; run again with --debug and report it", 1)
     raise SystemExit(code if isinstance(code, int) else 0)
 
@@ -51,7 +62,7 @@ def main() -> None:
 def _fail(error: BaseException, message: str, code: int) -> None:
     if _debug:
         traceback.print_exception(error)
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    _complain(f"error: {message}")
     raise SystemExit(code)
 
 
@@ -82,10 +93,10 @@ def restore(
         Path | None, typer.Argument(metavar="OUTPUT", help="The file to write; a folder if INPUT is one.")
     ] = None,
     input_path: Annotated[
-        Path | None, typer.Option("--input", "--input_dir", "--input-dir", help="Same as INPUT.")
+        Path | None, typer.Option("--input", "--input_dir", help="Same as INPUT.")
     ] = None,
     output_path: Annotated[
-        Path | None, typer.Option("--output", "--output_dir", "--output-dir", help="Same as OUTPUT.")
+        Path | None, typer.Option("--output", "--output_dir", help="Same as OUTPUT.")
     ] = None,
     aligned: Annotated[
         bool, typer.Option("--aligned", help="INPUT already is aligned face crops.", rich_help_panel=_RUN)
@@ -138,6 +149,8 @@ def restore(
     global _debug
     _debug = debug
     src, dst = source or input_path, target or output_path
+    if (source and input_path) or (target and output_path):
+        raise ConfigError("INPUT or OUTPUT is given twice; write: gpen-stream restore INPUT OUTPUT")
     if src is None or dst is None:
         missing = "INPUT" if src is None else "OUTPUT"
         raise ConfigError(f"{missing} is missing; write: gpen-stream restore INPUT OUTPUT")
@@ -164,66 +177,98 @@ def _region(key: str, text: str) -> str:
     return str(numbers)
 
 
-def _restore(src: Path, dst: Path, config: Config, options, report: Path | None, quiet: bool) -> int:
-    from stream.folder import restore_folder
+def _restore(src: Path, dst: Path, config: Config, options: Options, report: Path | None, quiet: bool) -> int:
     from stream.api import Status, restore_file
+    from stream.folder import restore_folder
     from stream.progress import Display
 
-    if report is not None and not report.resolve().parent.is_dir():
-        raise ConfigError(f"--report {report}: its folder does not exist; create it first")
+    if report is not None:
+        _check_report(report, src, dst)
     stop, caught = threading.Event(), []
 
     def on_signal(number: int, _frame: object) -> None:
-        if caught:  # asked twice: leave at once; the hidden partial file is playable
-            raise KeyboardInterrupt
         caught.append(number)
         stop.set()
+        if len(caught) > 1:  # asked twice: what is on its way is not waited for
+            raise KeyboardInterrupt
 
     old = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         with Display(quiet) as display:
             if src.is_dir():
-                outcomes = restore_folder(src, dst, config, options=options, display=display, stop=stop)
+                outcomes = restore_folder(src, dst, config, options=options, progress=display, stop=stop)
             else:
                 outcomes = [restore_file(src, dst, config, options=options, progress=display, stop=stop)]
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
     if report is not None:
-        reports = [outcome.report for outcome in outcomes]
-        text = json.dumps(reports[0] if not src.is_dir() else reports, indent=2)
-        report.write_text(text + "\n", encoding="utf-8")
+        _write_report(report, [outcome.report for outcome in outcomes], src.is_dir())
+    code = _tell(outcomes, display)
+    stopped = any(outcome.status is Status.INTERRUPTED for outcome in outcomes)
+    if caught and src.is_dir() and not stopped:  # between two files
+        _complain(f"stopped; what was restored so far: {dst}")
+    return 128 + caught[0] if caught and (stopped or src.is_dir()) else code
+
+
+def _tell(outcomes: list[Outcome], display: Display) -> int:
+    """Say in a line or more how each file went; the exit code of all."""
+    from stream.api import Status
+
     code = 0
     for outcome in outcomes:
+        report, path = outcome.report, outcome.path
         for note in outcome.notes:
             display.say(f"note: {note}")
         for failure in outcome.failures:
-            print(f"error: {failure}", file=sys.stderr)
+            _complain(f"error: {failure}")
             code = 1
         if outcome.status is Status.TRUNCATED:
-            print(f"error: {src}: ends early; restored as far as it goes: {outcome.path}", file=sys.stderr)
-            code = _TRUNCATED
+            _complain(f"error: {report['input']}: ends early; restored as far as it goes: {path}")
+            code = code or _TRUNCATED
         elif outcome.status is Status.INTERRUPTED:
-            print(f"stopped; what was restored so far: {outcome.path}", file=sys.stderr)
-            code = 128 + caught[0] if caught else 130
-        elif not outcome.failures:
-            display.say(f"{outcome.path}")
+            _complain(f"stopped; what was restored so far: {path}")
+        elif report.get("frames_out"):
+            counts = f"{report['frames_out']} frames, {report['faces_restored']} faces, {report['fps']:.1f} fps"
+            display.say(f"{path}: {counts}")
     return code
+
+
+def _complain(text: str) -> None:
+    print(" ".join(text.split()), file=sys.stderr, flush=True)
+
+
+def _check_report(report: Path, src: Path, dst: Path) -> None:
+    if not report.resolve().parent.is_dir():
+        raise ConfigError(f"--report {report}: its folder does not exist; make it first")
+    if report.is_dir():
+        raise ConfigError(f"--report {report}: is a folder; name a file")
+    if report.resolve() in (src.resolve(), dst.resolve()):
+        raise ConfigError(f"--report {report}: is INPUT or OUTPUT itself; name another file")
+
+
+def _write_report(path: Path, reports: list[dict], several: bool) -> None:
+    text = json.dumps(reports if several else reports[0], indent=2)
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise EncodeError(f"--report {path}: cannot be written ({error.strerror})") from None
 
 
 @app.command()
 def probe(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A video or a picture.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks.")] = False,
 ) -> None:
     """Print what is in a file."""
+    global _debug
+    _debug = debug
     from stream.inspection import describe, render
 
     facts = describe(source)
-    print(json.dumps(facts, indent=2) if as_json else render(facts))
+    print(json.dumps(facts, indent=2) if as_json else render(facts), flush=True)
 
-
-__all__ = ["SourceError", "app", "main"]
 
 if __name__ == "__main__":
     main()

@@ -45,7 +45,7 @@ CRF_MAX = {
 QSCALE = (*_SAME_NAME_QSCALE, "jpeg2000")
 """Encoders that are steered by a quantiser, 1 (best) to 31."""
 PRESETS = {
-    "libx264": "medium", "libx264rgb": "medium", "libx265": "medium", "libsvtav1": "8",
+    "libx264": "slow", "libx264rgb": "slow", "libx265": "medium", "libsvtav1": "8",
 }  # fmt: skip
 """Encoders with a speed preset, and ours."""
 LOSSLESS = _SAME_NAME_LOSSLESS
@@ -53,14 +53,16 @@ COARSE_TIME = ("mpeg4", "mpeg2video", "mpeg1video", "h263", "msmpeg4", "msmpeg4v
 """Encoders that refuse a fine time base: they count frames, true times are put back afterwards."""
 
 RANGES = {
-    "libx264": (10, 17, 22), "libx264rgb": (8, 14, 20), "libx265": (10, 17, 23), "libvpx": (4, 8, 20),
+    "libx264": (12, 19, 23), "libx264rgb": (8, 15, 20), "libx265": (10, 19, 24), "libvpx": (4, 8, 20),
     "libvpx-vp9": (6, 18, 30), "libsvtav1": (6, 18, 32), "libaom-av1": (6, 18, 32),
 } | {name: (1, 3, 8) for name in _SAME_NAME_QSCALE}  # fmt: skip
 """Best, first and worst quality tried where none is set: crf, or quantiser. The worst bounds the
 harm where the tried frames are easier than the rest (a black title, say)."""
 _OPTIONS = {
-    "libx265": {"x265-params": "open-gop=0:log-level=error"},
-    "libsvtav1": {"svtav1-params": "enable-tf=0"},
+    "libx264": {"tune": "psnr", "x264-params": "mbtree=0:qcomp=1"},
+    "libx264rgb": {"tune": "psnr", "x264-params": "mbtree=0:qcomp=1"},
+    "libx265": {"tune": "psnr", "x265-params": "cutree=0:qcomp=1:open-gop=0:log-level=error"},
+    "libsvtav1": {"svtav1-params": "tune=1:enable-tf=0"},
     "libvpx": {"cpu-used": "2", "auto-alt-ref": "0"},
     "libvpx-vp9": {"cpu-used": "4", "row-mt": "1"},
     "mpeg2video": {"b_sensitivity": "40"},
@@ -161,7 +163,7 @@ def configure(context, info: StreamInfo, plan: Recipe, like, threads: int) -> No
             context.flags |= int(flags.interlaced_me)
     options = dict(plan.options)
     if not av.Codec(plan.encoder, "w").intra_only and plan.encoder not in LOSSLESS:
-        context.gop_size = min(250, max(12, round(2 * rate)))
+        context.gop_size = min(250, max(12, round(3 * rate)))
     if info.chroma_location != "unspecified":
         options["chroma_sample_location"] = info.chroma_location
     if plan.encoder in CRF_MAX:

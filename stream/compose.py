@@ -13,6 +13,10 @@ from stream.face import FrameWork, Patch
 from stream.frame import Box, Frame
 
 
+_GUARD_FROM, _GUARD_FULL = 1.2, 1.6
+"""Native px for a crop px from which, and fully from which, a face's own detail is guarded."""
+
+
 class ComposeStage:
     """Stage: writes residuals under the soft mask; pixels outside the masks keep every bit.
 
@@ -64,7 +68,35 @@ class ComposeStage:
         to_crop[:, 2] += to_crop[:, :2] @ (x0, y0)
         border = cv2.BORDER_CONSTANT if patch.crop.face is not None else cv2.BORDER_REPLICATE
         native = geometry.warp(masked, to_crop, (x1 - x0, y1 - y0), border)
-        return box, native[..., :3], native[..., 3]
+        residual, mask = native[..., :3], native[..., 3]
+        enlarged = geometry.scale_of(patch.crop.to_stored)
+        if enlarged > _GUARD_FROM:
+            guard = min(1.0, (enlarged - _GUARD_FROM) / (_GUARD_FULL - _GUARD_FROM))
+            residual = keep_detail(residual, frame.to_network(frame.region(box)), guard)
+        return box, residual, mask
+
+
+def keep_detail(residual: np.ndarray, face: np.ndarray, guard: float) -> np.ndarray:
+    """The residual f32[h,w,3] with as much of its fine part left out as the face's detail needs.
+
+    The network saw a shrunk picture, so what it takes away of the finest scales (above a blur of
+    1.5 px) may be detail. With f and r the fine parts of the luma of face and residual, and means
+    over a neighbourhood, the part of r that stays is the largest a in 0..1 with
+    <(f + a r)^2> >= 0.99 <f^2>. Where a soft face only gains, a = 1. `guard` in 0..1 scales what
+    is left out.
+    """
+
+    def near(image: np.ndarray) -> np.ndarray:
+        return cv2.boxFilter(image, -1, (33, 33), borderType=cv2.BORDER_REFLECT_101)
+
+    fine = residual - cv2.GaussianBlur(residual, (0, 0), 1.5)
+    luma = face.mean(axis=2)
+    f, r = luma - cv2.GaussianBlur(luma, (0, 0), 1.5), fine.mean(axis=2)
+    energy, common, own = near(f * f), near(f * r), near(r * r)
+    loss = 0.01 * energy
+    root = np.sqrt(np.maximum(common * common - own * loss, 0))
+    stays = np.where(own + 2 * common >= -loss, 1, (-common - root) / np.maximum(own, 1e-12))
+    return residual - ((1 - np.clip(stays, 0, 1)) * guard)[..., None].astype(np.float32) * fine
 
 
 def _share(placed: list[tuple[Box, np.ndarray, np.ndarray]]) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from stream.errors import ConfigError
 
 PRESETS = ("default", "fast", "quality", "surveillance")
+
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class _Section(BaseModel):
@@ -67,10 +71,10 @@ class Select(_Section):
     max_size: float = Field(10000.0, gt=0.0, le=10000.0, description="larger ones likewise, px")
     min_score: float = Field(0.0, ge=0.0, le=1.0, description="detector's score")
     max_faces: int = Field(0, ge=0, le=1000, description="at most so many, largest first; 0: all")
-    include: tuple[tuple[float, float, float, float], ...] = Field(
+    include: tuple[tuple[Fraction, Fraction, Fraction, Fraction], ...] = Field(
         (), description="x, y, width, height of upright regions, as fractions: faces inside only"
     )
-    exclude: tuple[tuple[float, float, float, float], ...] = Field(
+    exclude: tuple[tuple[Fraction, Fraction, Fraction, Fraction], ...] = Field(
         (), description="regions, likewise: faces inside are left alone"
     )
 
@@ -140,9 +144,12 @@ def load_config(
 
 
 def parse_config(data: Mapping[str, Any]) -> Config:
-    """Validate nested settings; ConfigError names the first key that is wrong."""
+    """Validate nested settings; ConfigError names the first key that is wrong.
+
+    A section that is there but empty counts as left out.
+    """
     try:
-        return Config.model_validate(_tuples(data))
+        return Config.model_validate(_tuples({key: part for key, part in data.items() if part is not None}))
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
 
@@ -197,17 +204,27 @@ def _tuples(value: Any) -> Any:
 
 
 def _explain(error: ValidationError) -> str:
+    """The first error in one line: the key's path, what is allowed there, what was given."""
     first = error.errors(include_url=False)[0]
-    path = ".".join(str(part) for part in first["loc"]) or "configuration"
-    if first["type"] == "extra_forbidden":
-        return f"{path}: unknown setting; known there: {', '.join(_known(first['loc'][:-1]))}"
+    keys = [str(part) for part in first["loc"]]
+    path, given = ".".join(keys), repr(first["input"])
+    given = given if len(given) < 60 else given[:57] + "..."
+    model, field = _resolve(keys)
+    if first["type"] in ("extra_forbidden", "invalid_key"):
+        return f"{path}: unknown setting; known there: {', '.join(model.model_fields)}"
+    if first["type"] == "model_type":
+        return f"{path}: holds settings ({', '.join(model.model_fields)}), got {given}"
     message = first["msg"][0].lower() + first["msg"][1:]
-    given = repr(first["input"])
-    return f"{path}: {message}, got {given if len(given) < 60 else given[:57] + '...'}"
+    meaning = f" ({field.description})" if field is not None and field.description else ""
+    return f"{path}: {message}, got {given}{meaning}"
 
 
-def _known(path: Sequence[Any]) -> list[str]:
-    model: Any = Config
-    for part in path:
-        model = model.model_fields[part].annotation
-    return list(model.model_fields)
+def _resolve(keys: Sequence[str]) -> tuple[type[BaseModel], FieldInfo | None]:
+    """The section that a path leads to or into, and the setting in it that the path names."""
+    model: type[BaseModel] = Config
+    for key in keys:
+        field = model.model_fields.get(key)
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            return model, field
+        model = field.annotation
+    return model, None

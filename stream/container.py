@@ -22,6 +22,9 @@ def open_video(path: Path) -> av.container.InputContainer:
     except av.FFmpegError as error:
         reason = "cannot be read" if isinstance(error, av.PermissionError) else "not a video that can be read"
         raise SourceError(f"{path}: {reason} ({_reason(error)}); is it whole?") from error
+    if container.format.name == "tty":  # FFmpeg would film a text file
+        container.close()
+        raise SourceError(f"{path}: is a text file; name a video")
     if main_stream(container) is None:
         kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
         container.close()

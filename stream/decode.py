@@ -98,9 +98,9 @@ def _chroma_location(path: Path, index: int, codec: str) -> str:
         return "unspecified"
     level = av.logging.get_level()
     try:
-        av.logging.set_level(av.logging.INFO)
         with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
             stream = container.streams[index]
+            av.logging.set_level(av.logging.INFO)  # not before: opening would print its complaints
             with av.logging.Capture() as lines:
                 trace = av.bitstream.BitStreamFilterContext("trace_headers", in_stream=stream)
                 trace.filter(next(container.demux(stream)))
@@ -129,18 +129,20 @@ def _pictures(container, stream, damage: _Damage) -> Iterator[av.VideoFrame]:
     """Decoded pictures; a packet that fails is counted and skipped."""
     packets = container.demux(stream)
     while True:
+        packet = None
         try:
             packet = next(packets, None)
             if packet is None:
                 return
             pictures = packet.decode()
-        except (av.InvalidDataError, av.ExternalError, av.UndefinedError, av.ValueError) as error:
+        except (av.InvalidDataError, av.ExternalError, av.UndefinedError, av.ValueError):
             damage.packets += 1
             damage.in_a_row += 1
             if damage.in_a_row > _GIVE_UP_AFTER:
                 damage.ended_early = True
                 return
-            del error
+            if packet is None:  # the demuxer itself tripped, which ended its generator
+                packets = container.demux(stream)
             continue
         except av.EOFError:
             return
@@ -173,6 +175,7 @@ class FileSource:
         self._from_pts = None if start_s is None else info.start_pts + round(start_s / unit)
         first = info.start_pts if self._from_pts is None else self._from_pts
         self._until_pts = None if duration_s is None else first + round(duration_s / unit)
+        self._window_done = False
         self._last_pts: int | None = None
 
     @property
@@ -183,7 +186,7 @@ class FileSource:
     @property
     def truncated(self) -> bool:
         """Whether the file ends before what its own index or duration promises."""
-        if self._until_pts is not None or self._last_pts is None:
+        if self._window_done or self._last_pts is None:
             return False
         if self._damage.ended_early:
             return True
@@ -195,23 +198,21 @@ class FileSource:
     def frames(self) -> Iterator[Frame]:
         """Decode; the caller may stop at any time. Raises SourceError."""
         info = self.info
-        with open_video(Path(info.path)) as container:
-            stream = main_stream(container)
-            stream.thread_type = self.thread_type
-            if self._threads:
-                stream.codec_context.thread_count = self._threads
-            if self._from_pts is not None:
-                container.seek(self._from_pts, stream=stream, backward=True)
+        container = self._open()
+        try:
+            if self._from_pts is not None and not self._seek(container):
+                container.close()
+                container = self._open()
             reformatter = av.video.reformatter.VideoReformatter()
-            for picture in _pictures(container, stream, self._damage):
-                pts = self._pts(picture)
+            for picture in _pictures(container, main_stream(container), self._damage):
+                pts = self._last_pts = self._pts(picture)
                 if self._from_pts is not None and pts < self._from_pts:
                     continue
                 if self._until_pts is not None and pts >= self._until_pts:
+                    self._window_done = True
                     return
                 self._check_size(picture, pts)
                 picture = self._in_place(picture, reformatter)
-                self._last_pts = pts
                 self.frames_in += 1
                 yield Frame(
                     index=self.frames_in - 1,
@@ -221,6 +222,37 @@ class FileSource:
                     colour=info.colour,
                     chroma_site=_SITES.get(info.chroma_location, _SITES["left"]),
                 )
+        finally:
+            container.close()
+
+    def _open(self) -> av.container.InputContainer:
+        container = open_video(Path(self.info.path))
+        stream = main_stream(container)
+        stream.thread_type = self.thread_type
+        if self._threads:
+            stream.codec_context.thread_count = self._threads
+        return container
+
+    def _seek(self, container) -> bool:
+        """Go to where decoding has to begin for the window's first frame; False: read it all.
+
+        Containers without an index (MPEG-TS) land beyond the keyframe that is needed, and with a
+        longer run-up before it.
+        """
+        stream = main_stream(container)
+        for run_up_s in (0, 2, 8, 32):
+            target = self._from_pts - round(run_up_s / self.info.time_base)
+            if target < self.info.start_pts:
+                return False
+            try:
+                container.seek(target, stream=stream, backward=True)
+                first = next(_pictures(container, stream, _Damage()), None)
+                if first is not None and first.pts is not None and first.pts <= self._from_pts:
+                    container.seek(target, stream=stream, backward=True)
+                    return True
+            except av.FFmpegError:
+                return False
+        return False
 
     def _pts(self, picture: av.VideoFrame) -> int:
         if picture.pts is not None:

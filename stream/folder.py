@@ -26,7 +26,8 @@ def restore_folder(
     """Restore every video and picture below `src` to the same relative path below `dst`.
 
     Pictures go through the network together. A file that fails is listed in its outcome's
-    `failures`, and the others go on. Raises StreamError where nothing can be done at all.
+    `failures`, and the others go on. Once `stop` is set the files that are left are not begun.
+    Raises StreamError where nothing can be done at all.
     """
     if dst.exists() and not dst.is_dir():
         raise EncodeError(f"{dst}: is a file, but INPUT is a folder; name a folder")
@@ -43,17 +44,21 @@ def restore_folder(
         outcome = Outcome(dst, Status.COMPLETE, {})
         if ready:
             outcome = restore_images(ready, config, options=options, progress=progress, stop=stop)
-        outcomes.append(replace(outcome, path=dst, failures=outcome.failures + tuple(refused)))
+        failures = outcome.failures + tuple(refused)
+        report = {"input": str(src), "output": str(dst)} | outcome.report
+        report["failures"] = [str(error) for error in failures]
+        outcomes.append(replace(outcome, path=dst, report=report, failures=failures))
     for path, destination in videos:
         if stop.is_set():
             break
-        destination.parent.mkdir(parents=True, exist_ok=True)
         try:
+            _make_folder(destination)
             outcomes.append(
                 restore_file(path, destination, config, options=options, progress=progress, stop=stop)
             )
         except StreamError as error:
-            outcomes.append(Outcome(destination, Status.COMPLETE, {}, failures=(error,)))
+            report = {"input": str(path), "output": str(destination), "failures": [str(error)]}
+            outcomes.append(Outcome(destination, Status.COMPLETE, report, failures=(error,)))
     return outcomes
 
 
@@ -65,12 +70,19 @@ def _files(src: Path, dst: Path) -> Iterator[Path]:
             yield path
 
 
+def _make_folder(destination: Path) -> None:
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EncodeError(f"{destination.parent}: cannot be made ({error.strerror}); check OUTPUT") from None
+
+
 def _ready(jobs: list[tuple[Path, Path]], options: Options):
     """Jobs whose destination may be written, and the errors of the others."""
     ready, refused = [], []
     for path, destination in jobs:
-        destination.parent.mkdir(parents=True, exist_ok=True)
         try:
+            _make_folder(destination)
             check_destination(path, destination, overwrite=options.overwrite)
             ready.append((path, destination))
         except StreamError as error:

@@ -17,16 +17,20 @@ from stream.keyframes import SceneCuts
 
 Finder = Callable[[Frame], list[Detection]]
 
-_FLOOR = 0.12
+_FLOOR = 0.2
 """Least gain of a detection over the carried landmarks."""
 _NOISE = 0.03
 """Scatter of a detection's landmarks, in eye distances."""
+_STILL = 0.0015
+"""Steps of this size, in eye distances, are half noise of the flow and are shortened by half."""
 _CREEP = 2e-5
 """Correction of a still face's place in a frame, in eye distances: not seen."""
 _STIR = 0.002
 """Motion in a frame up to which a face counts as still, in eye distances: noise of the flow."""
 _MASKED = 0.15
 """Part of a face's motion that may be added to it or left out unseen."""
+_ALIKE = 0.97
+"""While the confidence stays above it the reference patch is kept: a new one would add its noise."""
 _JUMP = 0.5
 """A detection further off than this, in eye distances, replaces the track's landmarks."""
 
@@ -43,11 +47,17 @@ class _Person:
     anchor: Anchor
     look: np.ndarray
     sure: bool
-    seen: float = 1.0
-    """Detections that the landmarks rest on, as a number of equally good ones."""
+    seen: float
+    """Sum of the certainties of the detections that the landmarks rest on."""
     confidence: float = 1.0
     pending: np.ndarray = field(default_factory=lambda: np.zeros((5, 2)))
     """Correction that is known but not yet shown, in the face's axes and eye distances."""
+    off: np.ndarray = field(default_factory=lambda: np.zeros((5, 2)))
+    """What the last detection left unsettled: a second one that agrees with it is no noise."""
+    least: float = 1.0
+    """Lowest confidence since the reference patch was taken."""
+    steady: np.ndarray | None = None
+    """The newest keyframe's correction f64[5,2] in the face's axes, where the patch was kept."""
     leeway: float = 0.0
     """How much of it motion has hidden since the last step, eye distances."""
     shown: bool = False
@@ -164,8 +174,10 @@ class Tracker:
         if found.confidence < self._track.min_confidence:
             still = person.anchor.follow(slot.item.frame, person.landmarks)
             found = max(found, still, key=lambda e: e.confidence)
+        found = calmed(found, person.landmarks)
         moved = found.landmarks - person.landmarks
         person.confidence = found.confidence
+        person.least = min(person.least, found.confidence)
         if found.confidence > 0.1:
             person.velocity = 0.3 * person.velocity + 0.7 * moved.mean(axis=0)
             person.landmarks = found.landmarks
@@ -180,6 +192,11 @@ class Tracker:
         guess, step, doubts = person.landmarks, np.zeros(2), 0
         for slot in reversed(self._held[:-1]):
             ahead = slot.forward.get(person.id)
+            if ahead is not None and person.steady is not None:
+                # The same patch again would find the same place.
+                marks = ahead.landmarks + person.steady @ _axes(ahead.landmarks).T
+                slot.backward[person.id] = replace(ahead, landmarks=marks)
+                continue
             if slot.key and ahead is not None and person.shown:
                 return
             if ahead is not None and ahead.confidence >= self._track.min_confidence:
@@ -192,7 +209,7 @@ class Tracker:
                 if doubts > 2:
                     return
                 continue
-            doubts = 0
+            found, doubts = calmed(found, guess), 0
             step = found.landmarks.mean(axis=0) - guess.mean(axis=0)
             guess = found.landmarks
             slot.backward[person.id] = found
@@ -238,7 +255,7 @@ class Tracker:
         sure = hit.score >= self._detect.sure_score
         box = relative_box(hit.box_xyxy, marks)
         anchor = Anchor(slot.item.frame, marks)
-        person = _Person(self._next_id, marks, box, hit.score, anchor, look, sure)
+        person = _Person(self._next_id, marks, box, hit.score, anchor, look, sure, certainty(hit.score))
         self._next_id += 1
         self.tracks += 1
         self._people.append(person)
@@ -260,31 +277,40 @@ class Tracker:
         off = (marks - person.landmarks) @ np.linalg.inv(axes).T
         if person.lost or spread(off) > _JUMP:
             gain = 1.0
-            person.landmarks, person.seen = marks, 1.0
-            person.velocity, person.pending = np.zeros(2), np.zeros((5, 2))
+            person.landmarks, person.seen = marks, certainty(hit.score)
+            person.velocity, person.pending, person.off = np.zeros(2), np.zeros((5, 2)), np.zeros((5, 2))
         else:
             off = off - person.pending
-            gain = self._gain(person, hit.score, spread(off))
-            person.pending = person.pending + gain * off
-            person.seen = min(person.seen + 1, 1 / gain)
+            gain = self._gain(person, off, hit.score)
+            person.pending, person.off = person.pending + gain * off, (1 - gain) * off
         person.box = person.box + max(gain, 0.2) * (relative_box(hit.box_xyxy, marks) - person.box)
         person.look = person.look + 0.3 * (look - person.look)
         person.score, person.confidence = hit.score, 1.0
         person.lost = person.missed = 0
         person.sure = True
-        if not self._track.lookahead:
-            person.anchor = Anchor(slot.item.frame, person.landmarks)
+        step = self._settle(person) if self._track.lookahead else np.zeros((5, 2))
+        person.landmarks = person.landmarks + step @ _axes(person.landmarks).T
+        person.steady = step if gain < 1 and person.least >= _ALIKE else None
+        if person.steady is None:
+            person.anchor, person.least = Anchor(slot.item.frame, person.landmarks), 1.0
         else:
-            person.landmarks = person.landmarks + self._settle(person) @ _axes(person.landmarks).T
-            person.anchor = Anchor(slot.item.frame, person.landmarks)
+            person.anchor.marks = person.anchor.marks + step * EYES
         slot.forward[person.id] = Estimate(person.landmarks, 1.0)
 
-    def _gain(self, person: _Person, score: float, innovation: float) -> float:
-        """How far to go towards a detection: about 1/n, more where it surprises or flow is weak."""
-        gain = max(_FLOOR, 1.0 / (person.seen + 1)) * min(1.0, 1.2 * score)
-        surprise = max(0.0, 1 - (3 * _NOISE / max(innovation, 1e-6)) ** 2)
-        weak = 0.5 - score * person.confidence
-        return float(np.clip(max(gain, surprise, weak), 0, 1))
+    def _gain(self, person: _Person, off: np.ndarray, score: float) -> float:
+        """How far to go towards a detection that is `off` f64[5,2], in eye distances.
+
+        About 1/n, each detection weighing by its score; more where it is off by much, or twice in
+        the same direction, or where the flow is weak.
+        """
+        weight = certainty(score)
+        gain = max(_FLOOR, weight / (person.seen + weight)) * min(1.0, 1.2 * score)
+        person.seen += weight
+        common = max(0.0, float((off * person.off).sum(axis=1).mean()))
+        person.off = off
+        surprise = 1 - (3 * _NOISE / max(spread(off), 1e-6)) ** 2
+        steady = 1 - _NOISE**2 / max(common, 1e-9)
+        return float(np.clip(max(gain, surprise, steady, 0.5 - score * person.confidence), 0, 1))
 
     def _settle(self, person: _Person) -> np.ndarray:
         """Take from the pending correction f64[5,2] what the face's own motion hides, eye distances.
@@ -345,9 +371,21 @@ def blend(ahead: Estimate | None, behind: Estimate | None, part: float) -> Estim
     return Estimate(marks, max(ahead.confidence, behind.confidence))
 
 
+def calmed(found: Estimate, before: np.ndarray) -> Estimate:
+    """The estimate with its step from the landmarks `before` shortened where that is mostly noise."""
+    step = found.landmarks - before
+    power = (spread(step) / face_size(before)) ** 2
+    return replace(found, landmarks=before + step * (power / (power + _STILL**2)))
+
+
 def face_size(landmarks: np.ndarray) -> float:
     """Eye distance of the mean face that spans as much, px: it does not shrink in a turned head."""
     return max(geometry.scale_of(geometry.similarity(MEAN_FACE, landmarks)) * EYES, 1e-3)
+
+
+def certainty(score: float) -> float:
+    """Weight of a detection's landmarks; a half-hidden face scores low and is off by much."""
+    return float(np.clip((score - 0.25) / 0.5, 0.1, 1.0) ** 2)
 
 
 def spread(offsets: np.ndarray) -> float:
