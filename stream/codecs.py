@@ -58,6 +58,8 @@ RANGES = {
 } | {name: (1, 3, 8) for name in _SAME_NAME_QSCALE}  # fmt: skip
 """Best, first and worst quality tried where none is set: crf, or quantiser. The worst bounds the
 harm where the tried frames are easier than the rest (a black title, say)."""
+FINE = ("libx264", "libx264rgb", "libx265")
+"""Encoders whose crf may be a fraction."""
 _OPTIONS = {
     "libx264": {"tune": "psnr", "x264-params": "mbtree=0:qcomp=1"},
     "libx264rgb": {"tune": "psnr", "x264-params": "mbtree=0:qcomp=1"},
@@ -116,7 +118,9 @@ def recipe(info: StreamInfo, config: Encode) -> Recipe:
     if config.preset is not None and encoder not in PRESETS:
         raise EncodeError(f"encode.preset: {encoder} has no presets; leave it out")
     if encoder in PRESETS:
-        options["preset"] = config.preset or PRESETS[encoder]
+        load = info.view.width * info.view.height * (info.rate or 25)
+        step = sum(load > limit for limit in _PIXELS_PER_S)
+        options["preset"] = config.preset or PRESETS[encoder][step]
     if config.crf is not None and encoder not in CRF_MAX:
         raise EncodeError(f"encode.crf: {encoder} knows no constant quality; leave it out")
     if config.crf is not None and config.crf > CRF_MAX[encoder]:

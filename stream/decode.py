@@ -124,35 +124,37 @@ class _Damage:
         self.in_a_row = 0
         self.ended_early = False
 
+    def count(self) -> None:
+        """One more packet is lost."""
+        self.packets += 1
+        self.in_a_row += 1
+
 
 def _pictures(container, stream, damage: _Damage) -> Iterator[av.VideoFrame]:
     """Decoded pictures; a packet that fails is counted and skipped."""
     packets = container.demux(stream)
-    while True:
-        packet = None
+    while damage.in_a_row <= _GIVE_UP_AFTER:
         try:
             packet = next(packets, None)
-            if packet is None:
-                return
-            pictures = packet.decode()
-        except (av.InvalidDataError, av.ExternalError, av.UndefinedError, av.ValueError):
-            damage.packets += 1
-            damage.in_a_row += 1
-            if damage.in_a_row > _GIVE_UP_AFTER:
-                damage.ended_early = True
-                return
-            if packet is None:  # the demuxer itself tripped, which ended its generator
-                packets = container.demux(stream)
-            continue
         except av.EOFError:
             return
-        except (av.OSError, av.FFmpegError):
-            damage.packets += 1
-            damage.ended_early = True
+        except av.FFmpegError:  # ends the generator: a new one goes on behind the damage
+            damage.count()
+            packets = container.demux(stream)
+            continue
+        if packet is None:
             return
+        try:
+            pictures = packet.decode()
+        except av.EOFError:
+            return
+        except av.FFmpegError:
+            damage.count()
+            continue
         damage.in_a_row = 0
         damage.packets += bool(packet.is_corrupt)
         yield from pictures
+    damage.ended_early = True
 
 
 class FileSource:

@@ -52,6 +52,8 @@ class _Person:
     confidence: float = 1.0
     pending: np.ndarray = field(default_factory=lambda: np.zeros((5, 2)))
     """Correction that is known but not yet shown, in the face's axes and eye distances."""
+    trust: float = 1.0
+    """Certainty of what is shown; a doubtful place is left at once."""
     off: np.ndarray = field(default_factory=lambda: np.zeros((5, 2)))
     """What the last detection left unsettled: a second one that agrees with it is no noise."""
     least: float = 1.0
@@ -61,7 +63,8 @@ class _Person:
     leeway: float = 0.0
     """How much of it motion has hidden since the last step, eye distances."""
     shown: bool = False
-    """Whether a frame with this face was handed on."""
+    """Whether a frame of an earlier segment was handed on with this face."""
+    emitted: bool = False
     velocity: np.ndarray = field(default_factory=lambda: np.zeros(2))
     """px a frame"""
     lost: int = 0
@@ -78,6 +81,8 @@ class _Slot:
     key: bool = False
     forward: dict[int, Estimate] = field(default_factory=dict)
     backward: dict[int, Estimate] = field(default_factory=dict)
+    path: dict[int, float] = field(default_factory=dict)
+    """How much motion since the last keyframe has hidden, by person; see `_Person.leeway`."""
 
 
 class Tracker:
@@ -165,7 +170,7 @@ class Tracker:
             yield self._finish(held[i], i / (len(held) - 1))
         self._held, self._ended = held[-1:], []
         for person in self._people:
-            person.shown = True
+            person.shown |= person.emitted
 
     def _carry(self, person: _Person, slot: _Slot) -> None:
         """Follow a person to this frame."""
@@ -186,6 +191,7 @@ class Tracker:
             if not self._track.lookahead:
                 person.anchor.marks = person.anchor.marks + self._settle(person) * EYES
         slot.forward[person.id] = replace(found, landmarks=person.landmarks)
+        slot.path[person.id] = person.leeway
 
     def _trace_back(self, person: _Person) -> None:
         """Follow a person from the newest keyframe back to the one before, or to where it came in."""
@@ -278,6 +284,8 @@ class Tracker:
         if person.lost or spread(off) > _JUMP:
             gain = 1.0
             person.landmarks, person.seen = marks, certainty(hit.score)
+            if person.lost:
+                person.shown = person.emitted = False
             person.velocity, person.pending, person.off = np.zeros(2), np.zeros((5, 2)), np.zeros((5, 2))
         else:
             off = off - person.pending
@@ -305,6 +313,7 @@ class Tracker:
         """
         weight = certainty(score)
         gain = max(_FLOOR, weight / (person.seen + weight)) * min(1.0, 1.2 * score)
+        person.trust = min(person.seen, 1.0)
         person.seen += weight
         common = max(0.0, float((off * person.off).sum(axis=1).mean()))
         person.off = off
@@ -318,7 +327,7 @@ class Tracker:
         A correction of a still face would be seen as movement; in a moving one it is not noticed.
         """
         size = spread(person.pending)
-        allowed = max(person.leeway, size - 2 * _NOISE)
+        allowed = max(person.leeway, size - _NOISE, size * (1 - person.trust))
         step = person.pending * (min(1.0, allowed / size) if person.shown and size > 0 else 1.0)
         person.pending = person.pending - step
         person.leeway = 0.0
@@ -334,11 +343,20 @@ class Tracker:
                 continue
             ahead, behind = slot.forward.get(person.id), slot.backward.get(person.id)
             # Before its first frame is handed on, both detections count alike in all of them.
-            best = blend(ahead, behind, part if person.shown else 1.0)
+            best = blend(ahead, behind, self._part(person, slot, part) if person.shown else 1.0)
             if best is None or best.confidence < self._track.min_confidence:
                 continue
             faces.append(self._face(person, best, slot))
+            person.emitted = True
+            person.shown |= not self._track.lookahead
         return replace(slot.item, faces=tuple(face for face in faces if face is not None))
+
+    def _part(self, person: _Person, slot: _Slot, part: float) -> float:
+        """How far along its own path a face is: corrections go where they are hidden."""
+        if not slot.path.get(person.id):
+            return part if person.id not in slot.path else 0.0
+        whole = self._held[-1].path.get(person.id, 0.0)
+        return min(1.0, slot.path[person.id] / whole) if whole else part
 
     def _face(self, person: _Person, at: Estimate, slot: _Slot) -> Face | None:
         width, height = slot.item.frame.view.upright_size

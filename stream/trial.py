@@ -19,7 +19,7 @@ from stream.frame import StreamInfo, View
 
 TARGET_DB = 42.5
 """Luma PSNR that the worst tried frame must keep; all frames shall keep 42."""
-_CLOSE_DB = 0.7
+_CLOSE_DB = 0.4
 _PLACES = (0.05, 0.35, 0.65, 0.9)
 _FRAMES = 9
 """Frames tried at each place."""
@@ -36,18 +36,16 @@ def settle(info: StreamInfo, plan: Recipe, threads: int, window) -> Recipe:
     """
     if plan.settled:
         return plan
-    best, first, worst = codecs.RANGES[plan.encoder]
     try:
         pictures, like = _sample(info, window)
         if not pictures:
             return replace(plan, settled=True)
-        quality, tried = first, {}
+        quality, tried = plan.quality, {}
         for _ in range(_TRIALS):
             tried[quality] = _kept_db(info, replace(plan, quality=quality), pictures, like, threads)
-            over = tried[quality] - TARGET_DB
-            if 0 <= over <= _CLOSE_DB:
+            if 0 <= tried[quality] - TARGET_DB <= _CLOSE_DB:
                 break
-            quality = _next(tried, over, quality, best, worst)
+            quality = _next(tried, quality, plan)
             if quality in tried:
                 break
     except (av.FFmpegError, ValueError):
@@ -56,16 +54,19 @@ def settle(info: StreamInfo, plan: Recipe, threads: int, window) -> Recipe:
     return replace(plan, quality=max(good) if good else min(tried), settled=True)
 
 
-def _next(tried: dict[int, float], over: float, quality: int, best: int, worst: int) -> int:
+def _next(tried: dict[float, float], quality: float, plan: Recipe) -> float:
     """The next value to try: along the slope seen so far, between the values known."""
+    best, _, worst = codecs.RANGES[plan.encoder]
+    unit = 0.5 if plan.encoder in codecs.FINE else 1
     slope = 2.0 if worst <= 8 else 0.5
     if len(tried) > 1:
         (q0, d0), (q1, d1) = sorted(tried.items())[:: len(tried) - 1]
         slope = max(slope / 3, (d0 - d1) / (q1 - q0))
     good = [q for q, db in tried.items() if db >= TARGET_DB]
     bad = [q for q, db in tried.items() if db < TARGET_DB]
-    low, high = (max(good) if good else best), (min(bad) if bad else worst)
-    step = int(over / slope) or (1 if over > 0 else -1)
+    low, high = (max(good) if good else best), (min(bad) - unit if bad else worst)
+    over = tried[quality] - TARGET_DB
+    step = unit * (int(over / slope / unit) or (1 if over > 0 else -1))
     return max(low, min(high, quality + step))
 
 
