@@ -121,7 +121,7 @@ def test_damaged_packets_are_counted_and_skipped(tmp_path):
             packet.stream = stream
             out.mux(packet)
     source = FileSource(probe(damaged))
-    times = [frame.time.pts for frame in source.frames()]
+    times = [round(frame.time.seconds * 1000) for frame in source.frames()]
     assert source.corrupt_packets == 3
     assert times == [40 * i for i in range(30) if i not in (5, 6, 20)]
     assert not source.truncated
