@@ -30,9 +30,10 @@ from stream.pipeline import Pipeline, available_cores
 from stream.restore import RestoreStage
 from stream.track import Tracker
 
-VIDEO_SUFFIXES = tuple(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .m2ts .mts .mxf .wmv .asf .flv .f4v .3gp .vob .ogv .dv .y4m .nut".split()
-)
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".mxf", ".wmv",
+    ".asf", ".flv", ".f4v", ".3gp", ".vob", ".ogv", ".dv", ".y4m", ".nut",
+)  # fmt: skip
 
 
 _LONGEST_S = 1e7  # what lies beyond overflows the timestamps of some containers
@@ -165,7 +166,7 @@ def restore_images(
     failures = tuple(source.failures + sink.failures)
     whole = sink.frames_out + len(failures) == len(jobs)
     status = Status.COMPLETE if whole else Status.INTERRUPTED
-    report = run.report(source, sink) | {"status": status.value, "failures": [str(error) for error in failures]}
+    report = run.report(source, sink) | {"status": status.value, "failures": [str(f) for f in failures]}
     return Outcome(jobs[0][1], status, report, tuple(source.notes), failures)
 
 
@@ -214,7 +215,7 @@ class _Run:
         self._track: Any = None
         self._restore: RestoreStage | None = None
         self._pipeline: Pipeline | None = None
-        self._wall_s = 0.0
+        self._wall_s = self._cpu_s = 0.0
 
     def stages(self, still: bool) -> list[tuple[str, Any]]:
         """Everything between source and sink."""
@@ -239,7 +240,7 @@ class _Run:
 
         One that comes after `stop` was set only hurries, and is not handed back.
         """
-        began = time.monotonic()
+        began, cpu_began = time.monotonic(), time.process_time()
         self._pipeline = pipeline = Pipeline(source, [*stages, ("encode", sink)])
 
         def tick() -> None:
@@ -257,6 +258,7 @@ class _Run:
         finally:
             self.stopped = pipeline.stopped
             self._wall_s = time.monotonic() - began
+            self._cpu_s = time.process_time() - cpu_began
         tick()
         return None
 
@@ -274,6 +276,7 @@ class _Run:
             "scene_cuts": getattr(track, "scene_cuts", 0),
             "corrupt_packets": source.corrupt_packets,
             "wall_s": round(self._wall_s, 3),
+            "cpu_s": round(self._cpu_s, 3),
             "fps": round(sink.frames_out / self._wall_s, 2) if self._wall_s else 0.0,
             "stage_ms": {name: meter.summary() for name, meter in self._pipeline.meters.items()},
             "peak_rss_mb": metrics.peak_rss_mb(),
@@ -304,5 +307,6 @@ def _usable(path: Path) -> ModelInfo:
         known = ", ".join(TEMPLATES)
         raise ModelError(f"{path}: its template {model.template!r} is unknown; known: {known}")
     if model.in_size != model.size:
-        raise ModelError(f"{path}: enlarges {model.in_size} px crops to {model.size} px; restoring needs one size")
+        sizes = f"{model.in_size} px crops to {model.size} px"
+        raise ModelError(f"{path}: enlarges {sizes}; restoring needs one size")
     return model

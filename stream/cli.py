@@ -92,9 +92,7 @@ def restore(
     target: Annotated[
         Path | None, typer.Argument(metavar="OUTPUT", help="The file to write; a folder if INPUT is one.")
     ] = None,
-    input_path: Annotated[
-        Path | None, typer.Option("--input", "--input_dir", help="Same as INPUT.")
-    ] = None,
+    input_path: Annotated[Path | None, typer.Option("--input", "--input_dir", help="Same as INPUT.")] = None,
     output_path: Annotated[
         Path | None, typer.Option("--output", "--output_dir", help="Same as OUTPUT.")
     ] = None,
@@ -123,7 +121,9 @@ def restore(
     ] = None,
     assign: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. restore.strength=0.7.", rich_help_panel=_WAY),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="One setting, e.g. restore.strength=0.7.", rich_help_panel=_WAY
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -229,8 +229,8 @@ def _tell(outcomes: list[Outcome], display: Display) -> int:
         elif outcome.status is Status.INTERRUPTED:
             _complain(f"stopped; what was restored so far: {path}")
         elif report.get("frames_out"):
-            counts = f"{report['frames_out']} frames, {report['faces_restored']} faces, {report['fps']:.1f} fps"
-            display.say(f"{path}: {counts}")
+            frames, faces = report["frames_out"], report["faces_restored"]
+            display.say(f"{path}: {frames} frames, {faces} faces, {report['fps']:.1f} fps")
     return code
 
 

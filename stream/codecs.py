@@ -45,9 +45,11 @@ CRF_MAX = {
 QSCALE = (*_SAME_NAME_QSCALE, "jpeg2000")
 """Encoders that are steered by a quantiser, 1 (best) to 31."""
 PRESETS = {
-    "libx264": "slow", "libx264rgb": "slow", "libx265": "medium", "libsvtav1": "8",
+    "libx264": ("slower", "slow", "medium"), "libx264rgb": ("slower", "slow", "medium"),
+    "libx265": ("medium", "medium", "fast"), "libsvtav1": ("6", "8", "9"),
 }  # fmt: skip
-"""Encoders with a speed preset, and ours."""
+"""Encoders with a speed preset, and ours up to 720p30, up to 1080p30 and above."""
+_PIXELS_PER_S = 1280 * 720 * 30, 1920 * 1080 * 30
 LOSSLESS = _SAME_NAME_LOSSLESS
 COARSE_TIME = ("mpeg4", "mpeg2video", "mpeg1video", "h263", "msmpeg4", "msmpeg4v2", "flv", "wmv1", "wmv2")
 """Encoders that refuse a fine time base: they count frames, true times are put back afterwards."""

@@ -57,9 +57,7 @@ class Track(_Section):
     min_confidence: float = Field(
         0.4, ge=0.0, le=1.0, description="below it a track is doubtful: the detector runs again"
     )
-    max_lost: int = Field(
-        25, ge=0, le=1000, description="frames after which a lost track is forgotten"
-    )
+    max_lost: int = Field(25, ge=0, le=1000, description="frames after which a lost track is forgotten")
 
 
 class Select(_Section):
@@ -224,7 +222,8 @@ def _resolve(keys: Sequence[str]) -> tuple[type[BaseModel], FieldInfo | None]:
     model: type[BaseModel] = Config
     for key in keys:
         field = model.model_fields.get(key)
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+        kind = field.annotation if field is not None else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
             return model, field
-        model = field.annotation
+        model = kind
     return model, None

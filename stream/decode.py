@@ -165,7 +165,11 @@ class FileSource:
     """
 
     def __init__(
-        self, info: StreamInfo, start_s: float | None = None, duration_s: float | None = None, threads: int = 0
+        self,
+        info: StreamInfo,
+        start_s: float | None = None,
+        duration_s: float | None = None,
+        threads: int = 0,
     ) -> None:
         self.info = info
         self.notes: list[str] = []
@@ -267,8 +271,8 @@ class FileSource:
         if (picture.width, picture.height) != (view.width, view.height):
             at = float((pts - self.info.start_pts) * self.info.time_base)
             raise SourceError(
-                f"{self.info.path}: the picture changes from {view.width}x{view.height} to "
-                f"{picture.width}x{picture.height} at {at:.2f} s; restore the parts with --start and --duration"
+                f"{self.info.path}: the picture changes from {view.width}x{view.height} to {picture.width}x"
+                f"{picture.height} at {at:.2f} s; restore the parts with --start and --duration"
             )
 
     def _in_place(self, picture: av.VideoFrame, reformatter) -> av.VideoFrame:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
 
 import av
 
-from stream import codecs, trial
+from stream import codecs, remux, trial
 from stream.config import Encode
 from stream.container import main_stream
 from stream.errors import EncodeError
@@ -18,7 +18,6 @@ from stream.face import FrameWork
 from stream.frame import StreamInfo
 from stream.remux import Copier
 
-_MOV = ("mp4", "mov", "ipod", "3gp", "3g2", "psp", "ismv", "f4v")
 
 
 def check_destination(source: Path, destination: Path, overwrite: bool) -> None:
@@ -60,6 +59,8 @@ class FileSink:
         self.destination = Path(destination)
         self.frames_out = 0
         self.notes: list[str] = []
+        self.interrupted: Callable[[], bool] = lambda: False
+        """Asked by `flush`: whether the source was cut short, so that the sound ends with the picture."""
         self._config = config
         self._allow_loss = allow_loss
         self._note = restored_note
@@ -78,23 +79,37 @@ class FileSink:
 
     def open(self) -> None:
         """Open the input for the copied streams and make the partial file."""
+        info = self.info
         with self._errors():
+            self.recipe = trial.settle(info, self.recipe, self._config.threads, self._window)
             self._source = av.open(
-                self.info.path, metadata_errors="replace", options={"protocol_whitelist": "file"}
+                info.path, metadata_errors="replace", options={"protocol_whitelist": "file"}
             )
             main = main_stream(self._source)
-            self.recipe = trial.settle(self.info, self.recipe, self._config.threads, self._window)
-            self._output = self._open_output()
-            same = self.destination.suffix.lower() == Path(self.info.path).suffix.lower()
+            metadata = remux.with_note(remux.container_metadata(self._source.metadata), self._note)
+            self._output = self._open_output(metadata)
+            same = self.destination.suffix.lower() == Path(info.path).suffix.lower()
+            shift = self._from_pts * info.time_base
             self._stream = self._add_video(main, same)
             self._copier = Copier(
-                self._source, main, self._output, window=self._window, shift=self._from_pts * self.info.time_base
+                self._source, main, self._output, same=same, window=self._window, shift=shift
             )
-            self._copier.add_streams(same)
-            self._output.metadata.update(self._source.metadata)
-            self._output.metadata["comment"] = self._note
-            self._output.set_chapters(self._source.chapters())
+            self._copier.add_streams()
+            self.notes.extend(self._copier.notes)
+            self._check_losses(self._copier.losses + trial.dynamic_hdr(info))
+            self._output.metadata.update(metadata)
+            self._output.set_chapters(remux.chapters(self._source, self._window, shift))
             self._output.start_encoding()
+
+    def _check_losses(self, losses: list[str]) -> None:
+        if not losses:
+            return
+        if not self._allow_loss:
+            raise EncodeError(
+                f"{self.destination}: would lose {', '.join(losses)} of {self.info.path}; "
+                "choose another ending or add --allow-loss"
+            )
+        self.notes.append(f"{self.destination}: lost {', '.join(losses)}")
 
     def process(self, work: FrameWork) -> Iterable:
         """Encode one frame and write what is ready."""
@@ -116,7 +131,7 @@ class FileSink:
         """Drain the encoder, copy the rest of the other streams, write the file's end."""
         with self._errors():
             self._write(self._stream.encode(None))
-            self._output.mux(self._copier.until(None))
+            self._output.mux(self._copier.until(self._end_of_video() if self.interrupted() else None))
             output, self._output = self._output, None
             output.close()
         return ()
@@ -146,7 +161,11 @@ class FileSink:
         self.close()
         self.partial.unlink(missing_ok=True)
 
-    def _open_output(self):
+    def _end_of_video(self) -> Fraction:
+        step = 1 / Fraction(self.info.rate) if self.info.rate else Fraction(1, 25)
+        return (self._last_pts or 0) * self.info.time_base + step
+
+    def _open_output(self, metadata: dict[str, str]):
         options = {"flush_packets": "1", "max_interleave_delta": "1000000"}
         try:
             output = av.open(str(self.partial), "w")
@@ -156,9 +175,10 @@ class FileSink:
                 "container; use .mp4, .mkv or .mov"
             ) from None
         name = output.format.name
-        if name in _MOV:
+        if name in remux.MOV:
+            keys = "+use_metadata_tags" if remux.needs_keys(name, metadata) else ""
             options |= {
-                "movflags": "hybrid_fragmented+delay_moov+frag_keyframe",
+                "movflags": f"hybrid_fragmented+delay_moov+frag_keyframe{keys}",
                 "min_frag_duration": "900000",
                 "avoid_negative_ts": "disabled",
                 "use_editlist": "1",
@@ -191,7 +211,7 @@ class FileSink:
         if len(info.display_matrix) >= 36:
             stream.set_display_matrix(memoryview(info.display_matrix[:36]).cast("i"))
         stream.time_base = info.time_base
-        stream.metadata.update(main.metadata)
+        stream.metadata.update({k: v for k, v in main.metadata.items() if not _of_old_packets(k)})
         stream.disposition = main.disposition
         stream.id = main.id
         return stream
@@ -225,6 +245,11 @@ class FileSink:
             return EncodeError(f"{self.destination}: the file grew beyond what is allowed; raise the limit")
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return EncodeError(f"{self.destination}: {self.recipe.encoder} failed ({text.lower()}); try encode.codec")
+
+
+def _of_old_packets(key: str) -> bool:
+    """Matroska's statistics tags, which describe the packets that were replaced."""
+    return key.upper().startswith(("BPS", "NUMBER_OF_", "_STATISTICS_", "DURATION"))
 
 
 class _Errors:

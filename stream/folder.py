@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from stream.api import VIDEO_SUFFIXES, Options, Outcome, ProgressCallback, Status, restore_file, restore_images
+from stream.api import (
+    VIDEO_SUFFIXES,
+    Options,
+    Outcome,
+    ProgressCallback,
+    Status,
+    restore_file,
+    restore_images,
+)
 from stream.config import Config
 from stream.encode import check_destination
 from stream.errors import EncodeError, SourceError, StreamError

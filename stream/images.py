@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
+import struct
+import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -12,7 +16,7 @@ import av
 import cv2
 import numpy as np
 import tifffile
-from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from stream.colour import Colour
 from stream.errors import EncodeError, SourceError
@@ -21,7 +25,16 @@ from stream.frame import Frame, Timestamp, View
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _DEEP_SUFFIXES = (".png", ".tif", ".tiff")
-_ORIENTATION, _ICC_TAG = 274, 34675
+_PHOTOMETRIC, _DESCRIPTION, _ORIENTATION, _ICC_TAG = 262, 270, 274, 34675
+_TIFF_TEXTS = {271, 272, 305, 306, 315, 33432}
+"""Make, model, software, date, artist, copyright."""
+_TIFF_TAGS = _TIFF_TEXTS | {_DESCRIPTION, _ORIENTATION, 282, 283, 296, 700, 33723, 34665, 34853}
+"""Those, density, XMP, IPTC, Exif and GPS."""
+_PNG_CHUNKS = (b"cHRM", b"gAMA", b"iCCP", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"pHYs", b"tIME", b"eXIf",
+               b"tEXt", b"zTXt", b"iTXt")  # fmt: skip
+_BROKEN = (OSError, SyntaxError, ValueError, KeyError, EOFError, struct.error, zlib.error, cv2.error,
+           Image.DecompressionBombError)  # fmt: skip
+"""What libraries raise over broken files and full disks."""
 _TURNS = {
     1: ((1, 0), (0, 1)), 2: ((-1, 0), (0, 1)), 3: ((-1, 0), (0, -1)), 4: ((1, 0), (0, -1)),
     5: ((0, 1), (1, 0)), 6: ((0, -1), (1, 0)), 7: ((0, -1), (-1, 0)), 8: ((0, 1), (-1, 0)),
@@ -43,12 +56,16 @@ class Still:
     path: Path
     pixels: np.ndarray
     mode: str
-    """Pillow's mode to write in, such as "LA"; "" for 16 bits in colour."""
+    """Pillow's mode to write in, such as "LA"; "" for 16 bits."""
     turn: tuple[tuple[int, int], tuple[int, int]]
     icc: bytes | None
     exif: bytes | None
-    jpeg: dict
-    """Quantisation and subsampling of a JPEG, to encode it again alike; empty otherwise."""
+    format: str
+    """Pillow's name, such as "JPEG"."""
+    kept: dict
+    """What only the same format can carry on: options of Pillow's encoder, or a PNG's `chunks`."""
+    note: str = ""
+    """What could not be kept as it was, in words; empty: nothing."""
 
     def frame(self, index: int) -> Frame:
         """The picture as a frame with its own planes."""
@@ -63,37 +80,120 @@ class Still:
 def read_image(path: Path) -> Still:
     """Read a picture; SourceError, in one line, when that fails."""
     try:
-        with Image.open(path) as image:
-            return _read(path, image)
+        data = path.read_bytes()
+        if not data:
+            raise SourceError(f"{path}: is empty; copy it again")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return _read(path, data)
     except FileNotFoundError:
         raise SourceError(f"{path}: no such file; check the path") from None
     except UnidentifiedImageError:
         raise SourceError(f"{path}: not a picture that can be read; is it whole?") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, cv2.error) as error:
+    except _BROKEN as error:
         raise SourceError(f"{path}: cannot be read ({_line(error)}); is it whole?") from None
 
 
-def _read(path: Path, image: Image.Image) -> Still:
-    facts = {
-        "turn": _TURNS.get(image.getexif().get(_ORIENTATION, 1), _TURNS[1]),
-        "icc": image.info.get("icc_profile"),
-        "exif": image.info.get("exif"),
-        "jpeg": {},
-    }
-    deep = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if image.format in ("PNG", "TIFF") else None
-    if deep is not None and deep.dtype == np.uint16:
-        order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[1 if deep.ndim == 2 else deep.shape[2]]
-        return Still(path, np.atleast_3d(deep)[..., order], "", **facts)
-    if image.format == "JPEG":
+def _read(path: Path, data: bytes) -> Still:
+    with Image.open(io.BytesIO(data)) as image:
+        kind = "JPEG" if image.format == "MPO" else image.format  # a JPEG with previews behind it
+        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+            raise SourceError(f"{path}: holds {image.n_frames} pictures; give them one by one")
+        exif = image.getexif()
+        turn = _TURNS.get(exif.get(_ORIENTATION, 1), _TURNS[1])
+        facts = {"turn": turn, "format": kind}
+        facts |= {"icc": image.info.get("icc_profile"), "exif": image.info.get("exif")}
+        if kind == "TIFF":
+            facts["exif"] = _described(exif).tobytes()
+            data = _without_orientation(data)  # Pillow and OpenCV would turn the pixels
+        facts["kept"] = _kept(kind, image, data)
+        if any(";16" in str(tile.args) for tile in image.tile) or image.mode.startswith("I;16"):
+            return _read_deep(path, image, data, facts)
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        if image.mode in ("F", "I"):
+            raise SourceError(f"{path}: has 32-bit samples; save it with 8 or 16")
+        if "transparency" in image.info or image.mode == "PA":
+            image = image.convert("RGBA")
+        if image.mode == "CMYK":
+            facts["icc"], facts["kept"] = None, {}
+            facts["note"] = f"{path}: is CMYK; the result is RGB"
+        if image.mode not in ("L", "LA", "RGB", "RGBA"):
+            image = image.convert("L" if image.mode == "1" else "RGB")
+        working = image.convert("RGBA") if image.mode == "LA" else image
+        return Still(path, np.atleast_3d(np.asarray(working)), image.mode, **facts)
+
+
+def _read_deep(path: Path, image: Image.Image, data: bytes, facts: dict) -> Still:
+    """16 bits a sample, which Pillow does not read in colour."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16:
+        raise SourceError(f"{path}: its kind of 16-bit pixels is not supported; save it as RGB or grey")
+    if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0:  # white is zero
+        pixels = 65535 - pixels
+    return Still(path, np.atleast_3d(_swapped(pixels)), "", **facts)
+
+
+def _swapped(pixels: np.ndarray) -> np.ndarray:
+    """OpenCV's order of channels for ours and back; alpha stays last."""
+    return pixels if pixels.ndim == 2 else pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
+
+
+def _kept(kind: str, image: Image.Image, data: bytes) -> dict:
+    dpi = {"dpi": image.info["dpi"]} if "dpi" in image.info else {}
+    if kind == "JPEG":
         sampling = JpegImagePlugin.get_sampling(image)
-        facts["jpeg"] = {"qtables": image.quantization} | ({"subsampling": sampling} if sampling >= 0 else {})
-    if image.mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-    if image.mode not in ("L", "LA", "RGB", "RGBA"):
-        image = image.convert("L" if image.mode == "1" else "RGB")
-        facts["jpeg"], facts["icc"] = {}, None if image.mode == "CMYK" else facts["icc"]
-    working = image.convert("RGBA") if image.mode == "LA" else image
-    return Still(path, np.atleast_3d(np.asarray(working)), image.mode, **facts)
+        kept = {"qtables": image.quantization, "extra": _jpeg_segments(data)} | dpi
+        kept |= {"subsampling": sampling} if sampling >= 0 else {}
+        return kept | ({"progressive": True} if image.info.get("progressive") else {})
+    if kind == "PNG":
+        return {"chunks": _png_chunks(data)}
+    if kind == "WEBP":
+        kept = {"lossless": True} if b"VP8L" in data else {}
+        return kept | ({"xmp": image.info["xmp"]} if "xmp" in image.info else {})
+    return dpi
+
+
+def _jpeg_segments(data: bytes) -> bytes:
+    """Exif, XMP, colour profile, IPTC and comments as they stand before the picture's data."""
+    kept, at = b"", 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if (0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE)) and data[at + 4 : at + 8] != b"MPF\0":
+            kept += data[at:end]
+        at = end
+    return kept
+
+
+def _png_chunks(data: bytes) -> bytes:
+    """The chunks that say something of the picture as a whole: colour, density, text, Exif."""
+    kept, at = b"", 8
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] in _PNG_CHUNKS:
+            kept += data[at:end]
+        at = end
+    return kept
+
+
+def _png_chunk(kind: bytes, body: bytes) -> bytes:
+    return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+
+
+def _described(exif: Image.Exif) -> Image.Exif:
+    """A TIFF's tags without those that lay out its pixels."""
+    for key in set(exif) - _TIFF_TAGS:
+        del exif[key]
+    return exif
+
+
+def _without_orientation(data: bytes) -> bytes:
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        tag = file.pages[0].tags.get(_ORIENTATION)
+        if tag is None:
+            return data
+        one = (1).to_bytes(2, "little" if file.byteorder == "<" else "big")
+        return data[: tag.valueoffset] + one + data[tag.valueoffset + 2 :]
 
 
 def write_image(still: Still, frame: Frame, destination: Path, note: str) -> None:
@@ -101,66 +201,80 @@ def write_image(still: Still, frame: Frame, destination: Path, note: str) -> Non
     pixels = frame.picture.to_ndarray()
     partial = destination.with_name(f".{destination.stem}.partial{destination.suffix}")
     suffix = destination.suffix.lower()
+    if suffix not in SUFFIXES:
+        ending = suffix or "(none)"
+        raise EncodeError(f"{destination}: the ending {ending} names no picture; use .png or .jpg")
     if not still.mode and suffix not in _DEEP_SUFFIXES:
         raise EncodeError(f"{destination}: {suffix} holds no 16 bits; name a .png or .tif")
+    if still.mode in ("RGBA", "LA") and suffix in (".jpg", ".jpeg"):
+        raise EncodeError(f"{destination}: JPEG holds no transparency; name a .png")
     try:
-        if still.mode:
-            _write_shallow(still, pixels, partial, note)
-        elif suffix == ".png":
-            _write_deep_png(still, pixels, partial)
+        if still.mode or suffix == ".png":
+            data = _encode(still, pixels, suffix, note)
         else:
-            _write_deep_tiff(still, pixels, partial, note)
+            data = _deep_tiff(still, pixels, note)
+        partial.write_bytes(data)
         os.replace(partial, destination)
-    except (OSError, ValueError, KeyError, cv2.error) as error:
+    except _BROKEN as error:
         partial.unlink(missing_ok=True)
-        raise EncodeError(f"{destination}: cannot be written ({_line(error)})") from None
+        raise EncodeError(f"{destination}: cannot be written ({_line(error)}); check the disk") from None
 
 
-def _write_shallow(still: Still, pixels: np.ndarray, path: Path, note: str) -> None:
+def _encode(still: Still, pixels: np.ndarray, suffix: str, note: str) -> bytes:
+    if not still.mode:
+        plain = cv2.imencode(".png", np.ascontiguousarray(_swapped(pixels)))[1].tobytes()
+        return _with_chunks(plain, still, note)
     image = Image.fromarray(pixels)
     if image.mode != still.mode:
         image = image.convert(still.mode)
-    options: dict = {"icc_profile": still.icc} if still.icc else {}
-    if still.exif:
-        options["exif"] = still.exif
-    suffix = path.suffix.lower()
-    if suffix in (".jpg", ".jpeg"):
-        if image.mode in ("RGBA", "LA"):
-            raise ValueError("JPEG holds no transparency; name a .png")
-        options |= {"comment": note} | (still.jpeg or {"quality": 95, "subsampling": 0})
-    elif suffix == ".png":
-        text = PngImagePlugin.PngInfo()
-        text.add_text("Comment", note)
-        options["pnginfo"] = text
-    elif suffix == ".webp":
-        options |= {"quality": 95, "exact": True}
-    elif suffix in (".tif", ".tiff"):
-        options |= {"compression": "tiff_deflate", "description": note}
-    image.save(path, **options)
+    kind = Image.registered_extensions()[suffix]
+    options = dict(still.kept) if still.format == kind else {}
+    carried = {"icc_profile": still.icc, "exif": still.exif}
+    carried = {key: value for key, value in carried.items() if value}
+    if kind == "JPEG":
+        options = (options or {"quality": 95, "subsampling": 0, **carried}) | {"comment": note}
+    elif kind == "WEBP":
+        options |= {"quality": 95, "exact": True, **carried}
+    elif kind == "TIFF":
+        options |= {"compression": "tiff_deflate", **carried}
+        options |= {} if "exif" in carried and _has_description(still.exif) else {"description": note}
+    elif kind == "PNG":
+        options = {}
+    file = io.BytesIO()
+    image.save(file, format=kind, **options)
+    return _with_chunks(file.getvalue(), still, note) if kind == "PNG" else file.getvalue()
 
 
-def _write_deep_png(still: Still, pixels: np.ndarray, path: Path) -> None:
-    bgr = pixels if pixels.ndim == 2 else pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
-    kinds, values = [], []
-    if still.exif:
-        kinds.append(cv2.IMAGE_METADATA_EXIF)
-        values.append(np.frombuffer(still.exif.removeprefix(b"Exif\0\0"), np.uint8))
-    if still.icc:
-        kinds.append(cv2.IMAGE_METADATA_ICCP)
-        values.append(np.frombuffer(still.icc, np.uint8))
-    if not cv2.imwriteWithMetadata(str(path), np.ascontiguousarray(bgr), kinds, values):
-        raise ValueError("the PNG encoder refused it")
+def _with_chunks(png: bytes, still: Still, note: str) -> bytes:
+    """A plain PNG with the source's chunks, or what there is of them, behind its header."""
+    header = 8 + 25
+    chunks = still.kept.get("chunks")
+    if chunks is None:
+        chunks = _png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(still.icc)) if still.icc else b""
+        chunks += _png_chunk(b"eXIf", still.exif.removeprefix(b"Exif\0\0")) if still.exif else b""
+    return png[:header] + chunks + _png_chunk(b"tEXt", b"Comment\0" + note.encode("latin-1")) + png[header:]
 
 
-def _write_deep_tiff(still: Still, pixels: np.ndarray, path: Path, note: str) -> None:
+def _deep_tiff(still: Still, pixels: np.ndarray, note: str) -> bytes:
+    exif = Image.Exif()
+    exif.load(still.exif or b"")
     tags = [(_ICC_TAG, 7, len(still.icc), still.icc, True)] if still.icc else []
-    orientation = next(key for key, turn in _TURNS.items() if turn == still.turn)
-    tags.append((_ORIENTATION, 3, 1, orientation, True))
+    tags.append((_ORIENTATION, 3, 1, exif.get(_ORIENTATION, 1), True))
+    tags += [(key, 2, 0, exif[key], True) for key in _TIFF_TEXTS & set(exif)]
     colour = pixels.ndim == 3
+    file = io.BytesIO()
     tifffile.imwrite(
-        path, pixels, photometric="rgb" if colour else "minisblack", compression="zlib", description=note,
+        file, pixels, photometric="rgb" if colour else "minisblack", compression="zlib", metadata=None,
+        description=exif.get(_DESCRIPTION, note), resolution=still.kept.get("dpi"), resolutionunit="inch",
         extrasamples=["unassalpha"] if colour and pixels.shape[2] == 4 else None, extratags=tags,
     )  # fmt: skip
+    return file.getvalue()
+
+
+def _has_description(exif: bytes) -> bool:
+    tags = Image.Exif()
+    tags.load(exif)
+    return _DESCRIPTION in tags
 
 
 def _line(error: BaseException) -> str:
@@ -185,16 +299,19 @@ class ImageSource:
             except SourceError as error:
                 self.failures.append(error)
                 continue
+            if still.note:
+                self.notes.append(still.note)
             self.stills[self.frames_in] = still, destination
             self.frames_in += 1
             yield still.frame(self.frames_in - 1)
 
 
 class ImageSink:
-    """Stage: writes every frame to its own file."""
+    """Stage: writes every frame to its own file; one that cannot be written is told and left out."""
 
     def __init__(self, source: ImageSource, note: str) -> None:
         self.frames_out, self.notes = 0, []
+        self.failures: list[EncodeError] = []
         self._source, self._note = source, note
 
     def open(self) -> None:
@@ -203,8 +320,11 @@ class ImageSink:
     def process(self, work: FrameWork) -> Iterable[None]:
         """Write one picture."""
         still, destination = self._source.stills.pop(work.frame.index)
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        write_image(still, work.frame, destination, self._note)
+        try:
+            write_image(still, work.frame, destination, self._note)
+        except EncodeError as error:
+            self.failures.append(error)
+            return ()
         self.frames_out += 1
         return ()
 

@@ -73,7 +73,9 @@ def _describe_video(path: Path) -> dict[str, Any]:
     with open_video(path) as container:
         chosen = main_stream(container).index
         facts["container"] = container.format.name
-        facts["duration_s"] = round(container.duration / av.time_base, 3) if container.duration else info.duration_s
+        facts["duration_s"] = (
+            round(container.duration / av.time_base, 3) if container.duration else info.duration_s
+        )
         facts["bit_rate"] = container.bit_rate
         facts["chapters"] = len(container.chapters())
         facts["metadata"] = dict(container.metadata)

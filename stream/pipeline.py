@@ -106,7 +106,8 @@ class Pipeline:
             raise self._error
 
     def _start(self, keep_results: bool) -> None:
-        jobs: list[tuple[str, Callable[[], None], Channel | None]] = [("decode", self._decode, self._channels[0])]
+        jobs: list[tuple[str, Callable[[], None], Channel | None]]
+        jobs = [("decode", self._decode, self._channels[0])]
         for i, (name, stage) in enumerate(self._stages):
             inbox, meter = self._channels[i], self.meters[name]
             outbox = self._channels[i + 1] if keep_results or i + 1 < len(self._stages) else None

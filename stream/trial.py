@@ -26,6 +26,11 @@ _FRAMES = 9
 _MAX_SIZE = 640, 360
 """The middle of larger pictures is tried, px."""
 _TRIALS = 4
+_DYNAMIC = {
+    "Dolby Vision data": {"DOVI_METADATA", "DOVI_RPU_BUFFER"},
+    "HDR10+ data": {"DYNAMIC_HDR_PLUS"},
+    "HDR Vivid data": {"DYNAMIC_HDR_VIVID"},
+}
 
 
 def settle(info: StreamInfo, plan: Recipe, threads: int, window) -> Recipe:
@@ -70,6 +75,14 @@ def _next(tried: dict[float, float], quality: float, plan: Recipe) -> float:
     return max(low, min(high, quality + step))
 
 
+def dynamic_hdr(info: StreamInfo) -> list[str]:
+    """Names of per-frame HDR data on the first picture, which no encoder here carries on."""
+    with av.open(info.path, metadata_errors="replace", options={"protocol_whitelist": "file"}) as container:
+        picture = next(container.decode(main_stream(container)), None)
+        kinds = {item.type.name for item in picture.side_data} if picture is not None else set()
+    return [name for name, tags in _DYNAMIC.items() if kinds & tags]
+
+
 def _sample(info: StreamInfo, window) -> tuple[list[av.VideoFrame], av.CodecContext]:
     """Pictures from several places, cropped to at most _MAX_SIZE."""
     unit = info.time_base
@@ -95,9 +108,9 @@ def _sample(info: StreamInfo, window) -> tuple[list[av.VideoFrame], av.CodecCont
 
 
 def _middle(picture: av.VideoFrame) -> av.VideoFrame:
-    width, height = (min(a, b) & ~15 or a for a, b in zip((picture.width, picture.height), _MAX_SIZE, strict=True))
-    if (width, height) == (picture.width, picture.height):
+    if picture.width <= _MAX_SIZE[0] and picture.height <= _MAX_SIZE[1]:
         return picture
+    width, height = min(picture.width, _MAX_SIZE[0]), min(picture.height, _MAX_SIZE[1])
     graph = av.filter.Graph()
     source = graph.add_buffer(
         width=picture.width, height=picture.height, format=picture.format, time_base=Fraction(1, 25)
@@ -125,7 +138,8 @@ def _kept_db(info, plan: Recipe, pictures, like, threads: int) -> float:
         packets.extend(encoder.encode(picture))
     packets.extend(encoder.encode(None))
     same = plan.codec == codecs.canonical(info.codec)
-    decoder = av.CodecContext.create(info.codec if same else {"av1": "libdav1d"}.get(plan.codec, plan.codec), "r")
+    reader = info.codec if same else {"av1": "libdav1d"}.get(plan.codec, plan.codec)
+    decoder = av.CodecContext.create(reader, "r")
     decoder.extradata = encoder.extradata
     decoded = [frame for packet in (*packets, None) for frame in decoder.decode(packet)]
     if len(decoded) != len(pictures):

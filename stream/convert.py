@@ -1,0 +1,129 @@
+"""Sound and text that a container cannot hold as they are: converted to what it can."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+
+_ASS_HEADER = (
+    b"[Script Info]\nScriptType: v4.00+\nPlayResX: 384\nPlayResY: 288\n\n[V4+ Styles]\nFormat: Name, Fontname, "
+    b"Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, StrikeOut, "
+    b"ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, "
+    b"Encoding\nStyle: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,0\n\n"
+    b"[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
+)
+_BITS_PER_CHANNEL = 96_000
+
+
+class SoundConverter:
+    """Decodes a sound stream and encodes it as `codec` at about 96 kbit/s a channel."""
+
+    def __init__(self, stream, output, codec: str) -> None:
+        self.codec = "opus" if codec == "libopus" else codec
+        source = stream.codec_context
+        rate = 48000 if codec == "libopus" else source.sample_rate
+        self.copy = output.add_stream(codec, rate=rate)
+        self.copy.time_base = Fraction(1, rate)
+        context = self.copy.codec_context
+        context.time_base = Fraction(1, rate)
+        context.layout = source.layout
+        context.bit_rate = _BITS_PER_CHANNEL * max(1, source.layout.nb_channels)
+        self._stream = stream
+        self._resampler = av.AudioResampler(format=context.format, layout=context.layout, rate=rate)
+        self._fifo = av.AudioFifo()
+        self._unit = Fraction(1, rate)
+        self._due: int | None = None
+
+    def convert(self, packet: av.Packet | None) -> list[av.Packet]:
+        """Packets of the new codec that a packet of the old one completes; None drains."""
+        frames = self._stream.codec_context.decode(packet)
+        packets = []
+        for frame in frames:
+            for part in self._resampler.resample(frame):
+                packets.extend(self._encode(part))
+        if packet is None:
+            packets.extend(self._take(last=True))
+            packets.extend(self.copy.encode(None))
+        return packets
+
+    def _encode(self, frame: av.AudioFrame) -> list[av.Packet]:
+        pts = round(frame.pts * frame.time_base / self._unit)
+        if self._due is None or abs(pts - self._due) > 0.02 / self._unit:
+            packets = self._take(last=True)  # a gap: what comes later starts at its own time
+            self._due = pts
+            self._first = pts
+            self._fifo = av.AudioFifo()
+        else:
+            packets = []
+        frame.pts, frame.time_base = None, self._unit
+        self._due += frame.samples
+        self._fifo.write(frame)
+        return packets + self._take()
+
+    def _take(self, last: bool = False) -> list[av.Packet]:
+        packets = []
+        if not self.copy.codec_context.is_open:
+            self.copy.codec_context.open()
+        size = self.copy.codec_context.frame_size or 1024
+        while self._fifo.samples >= size or (last and self._fifo.samples):
+            frame = self._fifo.read(min(size, self._fifo.samples))
+            frame.pts, frame.time_base = self._first, self._unit
+            self._first += frame.samples
+            packets.extend(self.copy.encode(frame))
+        return packets
+
+
+class TextConverter:
+    """Turns text subtitles into plain `mov_text` or `subrip`; styles are left behind."""
+
+    def __init__(self, stream, output, codec: str) -> None:
+        self.codec = codec
+        self._stream = stream
+        self._end: int | None = None
+        if codec == "mov_text":
+            self.copy = output.add_stream(codec)
+            self.copy.codec_context.subtitle_header = _ASS_HEADER
+        else:
+            self.copy = output.add_mux_stream(codec)
+        self.copy.time_base = stream.time_base
+
+    @staticmethod
+    def reads(stream) -> bool:
+        """Whether a subtitle stream holds text, not pictures."""
+        context = stream.codec_context
+        return context is not None and bool(context.codec.properties & av.codec.codec.Properties.TEXT_SUB)
+
+    def convert(self, packet: av.Packet | None) -> list[av.Packet]:
+        """One packet of text, behind an empty one where mov_text must end the text before it."""
+        if packet is None or packet.pts is None:
+            return self._blank(None)
+        lines = [_plain(item) for item in self._stream.codec_context.decode(packet) if hasattr(item, "ass")]
+        text = "\n".join(line for line in lines if line)
+        if not text:
+            return []
+        packets = self._blank(packet.pts)
+        raw = text.encode()
+        if self.codec == "mov_text":
+            raw = len(raw).to_bytes(2, "big") + raw
+            self._end = packet.pts + (packet.duration or 0)
+        return [*packets, self._packet(raw, packet.pts, packet.duration or 0)]
+
+    def _blank(self, before: int | None) -> list[av.Packet]:
+        end, self._end = self._end, None
+        if end is None or (before is not None and before <= end):
+            return []
+        return [self._packet(b"\0\0", end, 0 if before is None else before - end)]
+
+    def _packet(self, raw: bytes, pts: int, duration: int) -> av.Packet:
+        packet = av.Packet(raw)
+        packet.pts = packet.dts = pts
+        packet.duration = duration
+        packet.time_base = self._stream.time_base
+        packet.stream = self.copy
+        return packet
+
+
+def _plain(item) -> str:
+    text = item.dialogue
+    return (text.decode(errors="replace") if isinstance(text, bytes) else text).strip()

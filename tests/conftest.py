@@ -1,0 +1,57 @@
+"""What several test files share: the samples, the command, and one cache of converted networks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT / "samples"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    """Converting the network takes seconds: once for the session, in this process and in others."""
+    folder = os.environ.setdefault("GPEN_STREAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def portrait() -> Path:
+    return SAMPLES / "portrait.mp4"
+
+
+@pytest.fixture(scope="session")
+def face() -> Path:
+    """A JPEG portrait, 288 px."""
+    return SAMPLES / "faces" / "congress_C001092_0.jpg"
+
+
+@pytest.fixture(scope="session")
+def run_cli():
+    """Runs the real command in a process of its own, without a terminal."""
+
+    def run(*arguments, timeout_s=100, code=None, **options) -> subprocess.CompletedProcess:
+        start = ["-c", code] if code else ["-m", "stream.cli"]
+        command = [sys.executable, *start, *map(str, arguments)]
+        options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True} | options
+        return subprocess.run(command, timeout=timeout_s, **options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def read_frames():
+    """Decoded pictures of a video as arrays, in its own pixel format."""
+
+    def read(path, thread_type="AUTO"):
+        with av.open(str(path)) as container:
+            container.streams.video[0].thread_type = thread_type
+            return [frame.to_ndarray() for frame in container.decode(video=0)]
+
+    return read
