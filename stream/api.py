@@ -242,6 +242,7 @@ class _Run:
         """
         began, cpu_began = time.monotonic(), time.process_time()
         self._pipeline = pipeline = Pipeline(source, [*stages, ("encode", sink)])
+        sink.interrupted = lambda: pipeline.stopped
 
         def tick() -> None:
             if stop is not None and stop.is_set():

@@ -42,13 +42,13 @@ CRF_MAX = {
     "libaom-av1": 63,
 }  # fmt: skip
 """Encoders with a constant quality scale, and its end."""
-QSCALE = (*_SAME_NAME_QSCALE, "jpeg2000")
-"""Encoders that are steered by a quantiser, 1 (best) to 31."""
 PRESETS = {
     "libx264": ("slower", "slow", "medium"), "libx264rgb": ("slower", "slow", "medium"),
     "libx265": ("medium", "medium", "fast"), "libsvtav1": ("6", "8", "9"),
 }  # fmt: skip
 """Encoders with a speed preset, and ours up to 720p30, up to 1080p30 and above."""
+_SPEEDS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
+_PRESET_NAMES = {"libsvtav1": tuple(str(i) for i in range(14))}
 _PIXELS_PER_S = 1280 * 720 * 30, 1920 * 1080 * 30
 LOSSLESS = _SAME_NAME_LOSSLESS
 COARSE_TIME = ("mpeg4", "mpeg2video", "mpeg1video", "h263", "msmpeg4", "msmpeg4v2", "flv", "wmv1", "wmv2")
@@ -60,8 +60,6 @@ RANGES = {
 } | {name: (1, 3, 8) for name in _SAME_NAME_QSCALE}  # fmt: skip
 """Best, first and worst quality tried where none is set: crf, or quantiser. The worst bounds the
 harm where the tried frames are easier than the rest (a black title, say)."""
-FINE = ("libx264", "libx264rgb", "libx265")
-"""Encoders whose crf may be a fraction."""
 _OPTIONS = {
     "libx264": {"tune": "psnr", "x264-params": "mbtree=0:qcomp=1"},
     "libx264rgb": {"tune": "psnr", "x264-params": "mbtree=0:qcomp=1"},
@@ -106,19 +104,22 @@ def recipe(info: StreamInfo, config: Encode) -> Recipe:
     encoder = config.codec or _encoder_for(codec)
     if encoder is None:
         encoder = "libx264"
-        notes.append(f"{info.path}: there is no encoder for {codec}; the video becomes H.264")
+        notes.append(f"{info.path}: {codec} cannot be written; the video becomes H.264")
     if encoder == "libx264" and av.VideoFormat(info.pix_fmt, 16, 16).is_rgb:
         encoder = "libx264rgb"
     target = _codec(encoder)
     encoder = target.name
-    pix_fmt = nearest(target, info.pix_fmt)
+    pix_fmt, loses = nearest(target, info.pix_fmt)
     if av.VideoFormat(pix_fmt, 16, 16).has_palette:
-        pix_fmt = nearest(target, pixels.substitute(pix_fmt))
-    if pix_fmt != info.pix_fmt:
+        pix_fmt, loses = nearest(target, pixels.substitute(pix_fmt))
+    if loses:
         notes.append(f"{info.path}: {encoder} cannot hold {info.pix_fmt}; the video becomes {pix_fmt}")
     options = dict(_OPTIONS.get(encoder, {}))
     if config.preset is not None and encoder not in PRESETS:
         raise EncodeError(f"encode.preset: {encoder} has no presets; leave it out")
+    known = _PRESET_NAMES.get(encoder, _SPEEDS)
+    if config.preset is not None and config.preset not in known:
+        raise EncodeError(f"encode.preset: {encoder} has no preset {config.preset}; use {', '.join(known)}")
     if encoder in PRESETS:
         load = info.view.width * info.view.height * (info.rate or 25)
         step = sum(load > limit for limit in _PIXELS_PER_S)
@@ -199,12 +200,14 @@ def canonical(decoder: str) -> str:
         return decoder
 
 
-def nearest(codec: av.Codec, pix_fmt: str) -> str:
-    """The input's pixel format where the encoder takes it, else the one that loses least."""
+def nearest(codec: av.Codec, pix_fmt: str) -> tuple[str, bool]:
+    """The pixel format where the encoder takes it, else the one that loses least; does it lose?"""
     formats = [item.name for item in codec.video_formats or ()]
     if not formats or pix_fmt in formats:
-        return pix_fmt
-    return av.codec.codec.find_best_pix_fmt_of_list(formats, pix_fmt)[0].name
+        return pix_fmt, False
+    has_alpha = any(part.is_alpha for part in av.VideoFormat(pix_fmt, 16, 16).components)
+    best, loss = av.codec.codec.find_best_pix_fmt_of_list(formats, pix_fmt, has_alpha)
+    return best.name, bool(loss)
 
 
 def _encoder_for(codec: str) -> str | None:

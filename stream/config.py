@@ -35,7 +35,7 @@ class Detect(_Section):
         960, ge=128, le=8192, description="longer side of the picture that the detector sees, px"
     )
     tile: int = Field(
-        0, ge=0, le=4096, description="side of square tiles in which detection works, px; 0: one picture"
+        0, ge=0, le=4096, description="largest side of tiles in which detection works, px; 0: one picture"
     )
     min_score: float = Field(0.5, ge=0.05, le=1.0, description="lower scores start no track")
     keep_score: float = Field(

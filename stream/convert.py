@@ -92,7 +92,7 @@ class TextConverter:
     def reads(stream) -> bool:
         """Whether a subtitle stream holds text, not pictures."""
         context = stream.codec_context
-        return context is not None and bool(context.codec.properties & av.codec.codec.Properties.TEXT_SUB)
+        return context is not None and bool(context.codec.text_sub)
 
     def convert(self, packet: av.Packet | None) -> list[av.Packet]:
         """One packet of text, behind an empty one where mov_text must end the text before it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -11,7 +12,7 @@ import numpy as np
 
 from stream import geometry
 from stream.config import Detect, Select
-from stream.detectors import CenterFace, Detector, Haar, suppress
+from stream.detectors import CenterFace, Detector, Haar, RetinaFace, suppress
 from stream.face import Detection, Face
 from stream.frame import Frame
 
@@ -19,6 +20,8 @@ REFINE_SIDE = 128
 """px; a pass costs 5 ms on two cores, and a closer look takes three."""
 REFINE_EYES = 38.0
 """Distance of the eyes in the closer look, px."""
+OVERLAP = 128
+"""Of tiles, px: faces up to this size are whole in one of them."""
 _SAME_FACE = 0.35
 """A closer look that lands further than this from the first, in eye distances, saw another face."""
 
@@ -39,33 +42,44 @@ class FaceFinder:
         self._settings = settings
         self._detector = _detector(settings, threads)
         refine = settings.refine and settings.detector == "centerface"
+        self._threads = threads
+        self._overview: Detector | None = None
         self._closer = CenterFace(settings.keep_score, threads) if refine else None
 
     def __call__(self, frame: Frame) -> list[Detection]:
         """Faces with a score of `keep_score` or more; those below `min_score` start no track."""
         settings = self._settings
-        found = self._tiled(frame) if settings.tile else self._whole(frame, settings.max_side)
+        found = self._tiled(frame) if settings.tile else self._whole(frame, settings.max_side, self._detector)
         if self._closer is not None:
             looked = [self._look_closer(frame, hit) for hit in found]
             found = suppress([hit for hit in looked if hit is not None], 0.45)
         return [hit for hit in found if hit.score >= settings.keep_score]
 
-    def _whole(self, frame: Frame, side: int) -> list[Detection]:
+    def certain(self, frame: Frame) -> list[Detection]:
+        """Faces with a score of `min_score` or more, for pictures that no other one confirms."""
+        return [hit for hit in self(frame) if hit.score >= self._settings.min_score]
+
+    def _whole(self, frame: Frame, side: int, detector: Detector) -> list[Detection]:
         rgb, back = frame.thumbnail(side)
-        return [_mapped(hit, back) for hit in self._detector.detect(frame.to_network(rgb))]
+        return [_mapped(hit, back) for hit in detector.detect(frame.to_network(rgb))]
 
     def _tiled(self, frame: Frame) -> list[Detection]:
-        """Tiles that overlap by a quarter, and once the whole for faces larger than the overlap."""
-        side = self._settings.tile
-        rgb, back = frame.thumbnail(self._settings.max_side)
+        """Tiles for faces up to their overlap, and the whole at a quarter for the larger ones."""
+        width, height = (round(v) for v in frame.view.upright_size)
+        longer = min(max(width, height), self._settings.max_side)
+        if longer <= self._settings.tile * 1.25:
+            return self._whole(frame, longer, self._detector)
+        if self._overview is None:
+            self._overview = _detector(self._settings, self._threads)
+        found = self._whole(frame, max(longer // 4, 320), self._overview)
+        rgb, back = frame.thumbnail(longer)
         rgb = frame.to_network(rgb)
         height, width = rgb.shape[:2]
-        if max(height, width) <= side * 1.25:
-            return self._whole(frame, self._settings.max_side)
-        found = self._whole(frame, side)
-        for y in tile_starts(height, side):
-            for x in tile_starts(width, side):
-                tile = rgb[y : y + side, x : x + side]
+        rows, tall = tiling(height, self._settings.tile)
+        columns, wide = tiling(width, self._settings.tile)
+        for y in rows:
+            for x in columns:
+                tile = rgb[y : y + tall, x : x + wide]
                 cut = np.array([[1.0, 0, x], [0, 1.0, y]])
                 for hit in self._detector.detect(tile):
                     if not _cut_off(hit.box_xyxy, (x, y), tile.shape, (width, height)):
@@ -113,12 +127,14 @@ def choose(faces: Sequence[AnyFace], select: Select, upright_size: tuple[float, 
     return chosen
 
 
-def tile_starts(length: int, side: int) -> list[int]:
-    """First pixels of tiles that cover `length` px and overlap by at least a quarter."""
+def tiling(length: int, side: int) -> tuple[list[int], int]:
+    """First pixels and common size of the fewest tiles up to `side` px that overlap by 128 or more."""
+    side = max(side, 2 * OVERLAP)
     if length <= side:
-        return [0]
-    count = -(-(length - side) // (side * 3 // 4)) + 1
-    return [round(i * (length - side) / (count - 1)) for i in range(count)]
+        return [0], length
+    count = math.ceil((length - OVERLAP) / (side - OVERLAP))
+    size = min(side, 32 * math.ceil((length + (count - 1) * OVERLAP) / count / 32))
+    return [round(i * (length - size) / (count - 1)) for i in range(count)], size
 
 
 def cut_out(frame: Frame, to_upright: np.ndarray, size: int) -> np.ndarray | None:
@@ -142,9 +158,7 @@ def _detector(settings: Detect, threads: int | None) -> Detector:
     if settings.detector == "haar":
         return Haar()
     if settings.detector == "retinaface":
-        from stream.engines.retinaface import RetinaFaceDetector
-
-        return RetinaFaceDetector(settings.weights, settings.keep_score, threads)
+        return RetinaFace(settings.weights, settings.keep_score)
     return CenterFace(settings.keep_score, threads)
 
 

@@ -74,6 +74,23 @@ class CenterFace:
         )
 
 
+class RetinaFace:
+    """RetinaFace (Deng et al., 2020) as facexlib carries it, where its weights are present."""
+
+    def __init__(self, weights: str | None, min_score: float) -> None:
+        from stream.engines.retinaface_net import load_retinaface  # torch is not needed otherwise
+
+        self._net = load_retinaface(weights, min_score)
+
+    def detect(self, rgb: np.ndarray) -> list[Detection]:
+        """See `Detector.detect`."""
+        found = [
+            Detection(box.astype(np.float32), marks.astype(np.float32), float(score))
+            for box, marks, score in zip(*self._net(rgb), strict=True)
+        ]
+        return suppress(found, 0.4)
+
+
 class Haar:
     """OpenCV's frontal cascade: rough boxes, for portraits. Landmarks are the mean face's."""
 

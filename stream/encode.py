@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 from collections.abc import Callable, Iterable
 from fractions import Fraction
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import av
 
-from stream import codecs, remux, trial
+from stream import codecs, mov, remux, trial
 from stream.config import Encode
 from stream.container import main_stream
 from stream.errors import EncodeError
@@ -76,6 +77,7 @@ class FileSink:
         self._source = self._output = self._stream = self._copier = None
         self._times: list[int] = []
         self._last_pts: int | None = None
+        self._repeats = 0
 
     def open(self) -> None:
         """Open the input for the copied streams and make the partial file."""
@@ -86,8 +88,12 @@ class FileSink:
                 info.path, metadata_errors="replace", options={"protocol_whitelist": "file"}
             )
             main = main_stream(self._source)
-            metadata = remux.with_note(remux.container_metadata(self._source.metadata), self._note)
-            self._output = self._open_output(metadata)
+            self._output = self._open_output()
+            muxer = self._output.format.name
+            metadata = remux.container_metadata(self._source.metadata)
+            metadata = remux.with_note(muxer, metadata, self._note)
+            if remux.needs_keys(muxer, metadata):
+                self._output.container_options["movflags"] += "+use_metadata_tags"
             same = self.destination.suffix.lower() == Path(info.path).suffix.lower()
             shift = self._from_pts * info.time_base
             self._stream = self._add_video(main, same)
@@ -97,6 +103,8 @@ class FileSink:
             self._copier.add_streams()
             self.notes.extend(self._copier.notes)
             self._check_losses(self._copier.losses + trial.dynamic_hdr(info))
+            if muxer in remux.MOV:
+                self._output.container_options["movie_timescale"] = str(self._movie_timescale())
             self._output.metadata.update(metadata)
             self._output.set_chapters(remux.chapters(self._source, self._window, shift))
             self._output.start_encoding()
@@ -115,6 +123,11 @@ class FileSink:
         """Encode one frame and write what is ready."""
         picture = work.frame.picture
         pts = work.frame.time.pts - self._from_pts
+        if self._last_pts is not None and pts <= self._last_pts:
+            if self._repeats == 0:
+                self.notes.append(f"{self.info.path}: times that do not rise were moved up")
+            self._repeats += 1
+            pts = self._last_pts + 1
         with self._errors():
             picture.pict_type = 0
             if self.recipe.encoder in codecs.COARSE_TIME:
@@ -133,7 +146,12 @@ class FileSink:
             self._write(self._stream.encode(None))
             self._output.mux(self._copier.until(self._end_of_video() if self.interrupted() else None))
             output, self._output = self._output, None
+            pictures = {
+                s.index for s in output.streams if s.disposition & av.stream.Disposition.attached_pic
+            }
             output.close()
+            if pictures and output.format.name in remux.MOV:
+                mov.drop_empty_tracks(self.partial, pictures)
         return ()
 
     def close(self) -> None:
@@ -165,7 +183,15 @@ class FileSink:
         step = 1 / Fraction(self.info.rate) if self.info.rate else Fraction(1, 25)
         return (self._last_pts or 0) * self.info.time_base + step
 
-    def _open_output(self, metadata: dict[str, str]):
+    def _movie_timescale(self) -> int:
+        """Units a second in which edit lists hold every stream's start exactly, where that is possible."""
+        scale = 1000
+        for stream in self._output.streams:
+            finer = math.lcm(scale, stream.time_base.denominator) if stream.time_base else scale
+            scale = finer if finer <= 10_000_000 else scale
+        return scale
+
+    def _open_output(self):
         options = {"flush_packets": "1", "max_interleave_delta": "1000000"}
         try:
             output = av.open(str(self.partial), "w")
@@ -176,9 +202,8 @@ class FileSink:
             ) from None
         name = output.format.name
         if name in remux.MOV:
-            keys = "+use_metadata_tags" if remux.needs_keys(name, metadata) else ""
             options |= {
-                "movflags": f"hybrid_fragmented+delay_moov+frag_keyframe{keys}",
+                "movflags": "hybrid_fragmented+delay_moov+frag_keyframe",
                 "min_frag_duration": "900000",
                 "avoid_negative_ts": "disabled",
                 "use_editlist": "1",

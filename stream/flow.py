@@ -28,7 +28,7 @@ _FAR = 2.5
 def _mean_face() -> np.ndarray:
     mean = geometry.TEMPLATES["ffhq_512"]
     scaled = (mean - mean.mean(axis=0)) * (EYES / np.linalg.norm(mean[1] - mean[0]))
-    return scaled + (PATCH / 2, PATCH * 0.52)
+    return scaled + np.array([PATCH / 2, PATCH * 0.52])
 
 
 def _grid() -> np.ndarray:

@@ -99,7 +99,8 @@ def _read(path: Path, data: bytes) -> Still:
         kind = "JPEG" if image.format == "MPO" else image.format  # a JPEG with previews behind it
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
             raise SourceError(f"{path}: holds {image.n_frames} pictures; give them one by one")
-        exif = image.getexif()
+        deep = any(";16" in str(tile.args) for tile in image.tile) or image.mode.startswith("I;16")
+        exif = image.getexif()  # may load the pixels, after which the tiles are gone
         turn = _TURNS.get(exif.get(_ORIENTATION, 1), _TURNS[1])
         facts = {"turn": turn, "format": kind}
         facts |= {"icc": image.info.get("icc_profile"), "exif": image.info.get("exif")}
@@ -107,7 +108,7 @@ def _read(path: Path, data: bytes) -> Still:
             facts["exif"] = _described(exif).tobytes()
             data = _without_orientation(data)  # Pillow and OpenCV would turn the pixels
         facts["kept"] = _kept(kind, image, data)
-        if any(";16" in str(tile.args) for tile in image.tile) or image.mode.startswith("I;16"):
+        if deep:
             return _read_deep(path, image, data, facts)
     with Image.open(io.BytesIO(data)) as image:
         image.load()

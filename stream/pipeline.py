@@ -80,7 +80,8 @@ class Pipeline:
                 interrupted = interrupted or signal
                 if self._feed.stopping.is_set():
                     self._aborted = True
-                    self._abandon(Closed())
+                    self._abandon(Closed(), self._channels[:-2])
+                    self._channels[-2].close()  # the sink still ends its file as it should
                 self.stop()
             except BaseException as error:
                 on_tick = None
@@ -99,7 +100,7 @@ class Pipeline:
             pass  # the error is raised below, once every thread has ended
         finally:
             self.stop()
-            self._abandon(Closed())
+            self._abandon(Closed(), self._channels)
             for thread in self._threads:
                 thread.join()
         if self._error is not None:
@@ -123,7 +124,8 @@ class Pipeline:
             body()
         except Closed:
             self.stop()  # nobody wants the results any more: wake every writer
-            self._abandon(Closed())
+            for channel in self._channels:
+                channel.close()
         except BaseException as error:
             self._fail(error)
         finally:
@@ -134,11 +136,12 @@ class Pipeline:
         with self._lock:
             self._error = self._error or error
         self.stop()
-        self._abandon(self._error)
+        self._abandon(self._error, self._channels)
 
-    def _abandon(self, reason: BaseException) -> None:
-        """Wake every thread and throw away what is on its way."""
-        for channel in self._channels:
+    @staticmethod
+    def _abandon(reason: BaseException, channels: Sequence[Channel]) -> None:
+        """Throw away what is on its way there, and wake the threads on both sides."""
+        for channel in channels:
             channel.fail(reason)
 
     def _decode(self) -> None:

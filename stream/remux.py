@@ -38,17 +38,31 @@ def container_metadata(metadata: dict[str, str]) -> dict[str, str]:
 
 def needs_keys(muxer: str, metadata: dict[str, str]) -> bool:
     """Whether a mov or mp4 file must store tags as free keys, since its own set lacks one of them."""
+    if muxer not in MOV:
+        return False
     known = _QUICKTIME if muxer == "mov" else _ITUNES
     return any(key.lower() not in known for key in metadata)
 
 
-def with_note(metadata: dict[str, str], note: str) -> dict[str, str]:
-    """Metadata with the note in "comment", behind a comment that is there."""
-    if not note:
+def with_note(muxer: str, metadata: dict[str, str], note: str) -> dict[str, str]:
+    """Metadata with the note under the first free of a few keys that the container keeps.
+
+    Where none is free it stands behind the comment.
+    """
+    if not note or note in metadata.values():
         return metadata
-    key = next((key for key in metadata if key.lower() == "comment"), "comment")
-    old = metadata.get(key, "")
-    return metadata | {key: old if note in old else f"{old}; {note}" if old else note}
+    keys = ["comment"]
+    if muxer in MOV and not needs_keys(muxer, metadata) and muxer != "mov":
+        keys += ["description", "synopsis", "grouping"]
+    elif muxer in (*MOV, "matroska", "webm"):
+        keys += ["restored"]
+    elif muxer == "mpegts":
+        keys = ["service_provider"]
+    taken = {key.lower(): key for key in metadata}
+    free = next((key for key in keys if key not in taken), None)
+    if free is not None:
+        return metadata | {free: note}
+    return metadata | {taken[keys[0]]: f"{metadata[taken[keys[0]]]}; {note}"}
 
 
 class Copier:
@@ -95,7 +109,7 @@ class Copier:
 
     def _add(self, stream) -> None:
         muxer = self._output.format.name
-        if muxer in MOV and self._made_by_muxer(stream):
+        if self._made_by_muxer(stream):
             return
         picture = bool(stream.disposition & Disposition.attached_pic)
         if picture and muxer == "matroska":
@@ -123,7 +137,7 @@ class Copier:
         self._converters[stream.index] = converter
 
     def _made_by_muxer(self, stream) -> bool:
-        """Chapter text and timecode tracks: FFmpeg's muxer writes its own from chapters and tags."""
+        """Chapter text and timecode tracks: the muxer makes its own from chapters and tags."""
         if stream.type != "data":
             return False
         return stream.discard == Discard.all or (

@@ -62,16 +62,15 @@ def settle(info: StreamInfo, plan: Recipe, threads: int, window) -> Recipe:
 def _next(tried: dict[float, float], quality: float, plan: Recipe) -> float:
     """The next value to try: along the slope seen so far, between the values known."""
     best, _, worst = codecs.RANGES[plan.encoder]
-    unit = 0.5 if plan.encoder in codecs.FINE else 1
     slope = 2.0 if worst <= 8 else 0.5
     if len(tried) > 1:
         (q0, d0), (q1, d1) = sorted(tried.items())[:: len(tried) - 1]
         slope = max(slope / 3, (d0 - d1) / (q1 - q0))
     good = [q for q, db in tried.items() if db >= TARGET_DB]
     bad = [q for q, db in tried.items() if db < TARGET_DB]
-    low, high = (max(good) if good else best), (min(bad) - unit if bad else worst)
+    low, high = (max(good) if good else best), (min(bad) - 1 if bad else worst)
     over = tried[quality] - TARGET_DB
-    step = unit * (int(over / slope / unit) or (1 if over > 0 else -1))
+    step = int(over / slope) or (1 if over > 0 else -1)
     return max(low, min(high, quality + step))
 
 

@@ -164,7 +164,7 @@ def sources() -> list[np.ndarray]:
     for name in names:
         try:
             image = getattr(data, name)()
-        except Exception:  # noqa: BLE001 - some pictures are a download, which fails in many ways
+        except Exception:  # some pictures are a download, which fails in many ways
             continue
         image = image[0] if isinstance(image, tuple) else image
         image = np.asarray(image)

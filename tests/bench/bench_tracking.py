@@ -147,8 +147,8 @@ def matched(found: list[list[np.ndarray]], truth: dict) -> Found:
 def compare(sides: dict[str, Found], truth: dict, frames: range) -> dict:
     """Figures over some frames: medians, and the tracked side's over the detected side's."""
     true = {
-        index: {p["id"]: np.array(p["landmarks"]) for p in truth["frames_truth"][index] if p["visible"] >= VISIBLE}
-        for index in frames
+        i: {p["id"]: np.array(p["landmarks"]) for p in truth["frames_truth"][i] if p["visible"] >= VISIBLE}
+        for i in frames
     }
     common = {i: [p for p in true[i] if all(p in side[i] for side in sides.values())] for i in frames}
     figures: dict = {"faces": sum(map(len, common.values()))}

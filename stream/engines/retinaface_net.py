@@ -1,0 +1,69 @@
+"""facexlib's RetinaFace (ResNet50) on torch: its classes, our own loading."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stream.errors import ModelError
+
+_MEAN_BGR = (104.0, 117.0, 123.0)
+
+Hits = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Boxes f32[n,4] and landmarks f32[n,5,2] in px, scores f32[n]; overlaps not yet suppressed."""
+
+
+def load_retinaface(path: str | Path | None, least_score: float) -> Callable[[np.ndarray], Hits]:
+    """A callable from RGB f32[h,w,3] of 0..1 to what is seen there.
+
+    `path` is detection_Resnet50_Final.pth of facexlib's release 0.1.0; only tensors are unpickled.
+    Raises ModelError where it is missing or holds something else.
+    """
+    if path is None:
+        raise ModelError("detect.weights: RetinaFace needs the path of detection_Resnet50_Final.pth")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); check detect.weights") from None
+    except (RuntimeError, pickle.UnpicklingError, EOFError):
+        raise ModelError(f"{path}: not a file of torch weights; fetch detection_Resnet50_Final.pth") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchvision deprecates the argument that facexlib uses
+        from facexlib.detection.retinaface import RetinaFace
+
+        net = RetinaFace(network_name="resnet50", device="cpu")
+    try:
+        net.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
+    except (RuntimeError, AttributeError):
+        raise ModelError(f"{path}: holds other weights than RetinaFace's; check detect.weights") from None
+    return _RetinaFace(net.eval().requires_grad_(False), least_score)
+
+
+class _RetinaFace:
+    def __init__(self, net: torch.nn.Module, least_score: float) -> None:
+        self._net, self._least = net, least_score
+        self._priors: tuple[tuple[int, int], torch.Tensor] | None = None
+
+    @torch.inference_mode()
+    def __call__(self, rgb: np.ndarray) -> Hits:
+        from facexlib.detection.retinaface_utils import PriorBox, decode, decode_landm
+
+        size = rgb.shape[:2]
+        bgr = np.ascontiguousarray(rgb[..., ::-1].transpose(2, 0, 1)[None] * 255, np.float32)
+        picture = torch.from_numpy(bgr) - torch.tensor(_MEAN_BGR)[None, :, None, None]
+        boxes, scores, marks = (part[0] for part in self._net(picture))
+        if self._priors is None or self._priors[0] != size:
+            self._priors = size, PriorBox(self._net.cfg, image_size=size).forward()
+        keep = scores[:, 1] >= self._least
+        priors, variance = self._priors[1][keep], self._net.cfg["variance"]
+        scale = np.array([size[1], size[0]], np.float32)
+        return (
+            decode(boxes[keep], priors, variance).numpy() * np.tile(scale, 2),
+            decode_landm(marks[keep], priors, variance).numpy().reshape(-1, 5, 2) * scale,
+            scores[keep, 1].numpy(),
+        )

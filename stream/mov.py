@@ -1,0 +1,62 @@
+"""One repair of finished mov and mp4 files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+_SAMPLE_COUNTS = (b"stsz", b"stz2")
+
+
+def drop_empty_tracks(path: Path, indices: set[int]) -> None:
+    """Remove tracks without samples from the `moov` box at the file's end, in place.
+
+    FFmpeg's hybrid_fragmented mode (8.1, measured) writes a track for an attached picture, beside
+    the `covr` box that holds it. `indices` counts tracks from 0. A file that looks different is
+    left alone.
+    """
+    with path.open("r+b") as file:
+        size = file.seek(0, 2)
+        start = position = 0
+        kind = b""
+        while position + 8 <= size:
+            file.seek(position)
+            header = file.read(16)
+            length, kind, start = int.from_bytes(header[:4], "big"), header[4:8], position
+            if length == 1:
+                length = int.from_bytes(header[8:16], "big")
+            if length < 8:
+                return
+            position += length
+        if kind != b"moov" or position != size or size - start > 1 << 30:
+            return
+        file.seek(start + 8)
+        body = file.read()
+        boxes = list(_boxes(body))
+        tracks = [box for box in boxes if box[0] == b"trak"]
+        empty = [box for i, box in enumerate(tracks) if i in indices and not _samples(box[1])]
+        if not empty:
+            return
+        kept = b"".join(whole for name, whole in boxes if (name, whole) not in empty)
+        file.seek(start)
+        file.write((len(kept) + 8).to_bytes(4, "big") + b"moov" + kept)
+        file.truncate()
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    position = 0
+    while position + 8 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        if length < 8:
+            return
+        yield data[position + 4 : position + 8], data[position : position + length]
+        position += length
+
+
+def _samples(track: bytes) -> int:
+    """Samples by the track's size table; 1 where there is none."""
+    inside = track[8:]
+    for name in (b"mdia", b"minf", b"stbl"):
+        inside = next((whole[8:] for kind, whole in _boxes(inside) if kind == name), b"")
+    table = next((whole for kind, whole in _boxes(inside) if kind in _SAMPLE_COUNTS), None)
+    return 1 if table is None else int.from_bytes(table[16:20], "big")
