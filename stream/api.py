@@ -117,6 +117,8 @@ def restore_file(
             raise outcome.failures[0]
         return replace(outcome, report=names | outcome.report)
     info = probe(src)
+    if info.duration_s and (options.start_s or 0.0) >= info.duration_s:
+        raise SourceError(_nothing_in(src, info, options, stopped=False))
     run = _Run(config, options)
     source = FileSource(info, options.start_s, options.duration_s, threads=run.cores)
     sink = FileSink(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -17,9 +18,9 @@ _SAME_NAME_QSCALE = (
     "mpeg4", "mpeg2video", "mpeg1video", "mjpeg", "h263", "flv", "msmpeg4", "msmpeg4v2", "wmv1", "wmv2",
 )  # fmt: skip
 _SAME_NAME_LOSSLESS = (
-    "ffv1", "huffyuv", "ffvhuff", "utvideo", "rawvideo", "png", "apng", "qtrle", "v210", "v410", "v308", "v408",
-    "r210", "r10k", "avrp", "magicyuv", "zlib", "zmbv", "bmp", "tiff", "targa", "flashsv", "ljpeg", "jpegls",
-    "qoi", "yuv4", "y41p",
+    "ffv1", "huffyuv", "ffvhuff", "utvideo", "rawvideo", "png", "apng", "qtrle", "v210", "v410", "v308",
+    "v408", "r210", "r10k", "avrp", "magicyuv", "zlib", "zmbv", "bmp", "tiff", "targa", "flashsv", "ljpeg",
+    "jpegls", "qoi", "yuv4", "y41p",
 )  # fmt: skip
 ENCODERS: dict[str, tuple[str, ...]] = {
     "h264": ("libx264",),
@@ -42,14 +43,24 @@ CRF_MAX = {
     "libaom-av1": 63,
 }  # fmt: skip
 """Encoders with a constant quality scale, and its end."""
-PRESETS = {
-    "libx264": ("slower", "slow", "medium"), "libx264rgb": ("slower", "slow", "medium"),
-    "libx265": ("medium", "medium", "fast"), "libsvtav1": ("6", "8", "9"),
-}  # fmt: skip
-"""Encoders with a speed preset, and ours up to 720p30, up to 1080p30 and above."""
-_SPEEDS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
+PRESETS = {"libx264": "medium", "libx264rgb": "medium", "libx265": "medium", "libsvtav1": "8"}
+"""Encoders with a speed preset, and ours."""
+THOROUGH = {"libx264": "slower", "libx264rgb": "slower"}
+"""Presets that take over where ours would make the file too large (2.65 times, 2.31 with this one:
+measured on samples/portrait.mp4). x265's and SVT-AV1's stayed below 2 with ours."""
+_SPEEDS = (
+    "ultrafast",
+    "superfast",
+    "veryfast",
+    "faster",
+    "fast",
+    "medium",
+    "slow",
+    "slower",
+    "veryslow",
+    "placebo",
+)
 _PRESET_NAMES = {"libsvtav1": tuple(str(i) for i in range(14))}
-_PIXELS_PER_S = 1280 * 720 * 30, 1920 * 1080 * 30
 LOSSLESS = _SAME_NAME_LOSSLESS
 COARSE_TIME = ("mpeg4", "mpeg2video", "mpeg1video", "h263", "msmpeg4", "msmpeg4v2", "flv", "wmv1", "wmv2")
 """Encoders that refuse a fine time base: they count frames, true times are put back afterwards."""
@@ -60,12 +71,13 @@ RANGES = {
 } | {name: (1, 3, 8) for name in _SAME_NAME_QSCALE}  # fmt: skip
 """Best, first and worst quality tried where none is set: crf, or quantiser. The worst bounds the
 harm where the tried frames are easier than the rest (a black title, say)."""
+_FRACTIONS = ("libx264", "libx264rgb", "libx265")
 _OPTIONS = {
     "libx264": {"tune": "psnr", "x264-params": "mbtree=0:qcomp=1"},
     "libx264rgb": {"tune": "psnr", "x264-params": "mbtree=0:qcomp=1"},
     "libx265": {"tune": "psnr", "x265-params": "cutree=0:qcomp=1:open-gop=0:log-level=error"},
     "libsvtav1": {"svtav1-params": "tune=1:enable-tf=0"},
-    "libvpx": {"cpu-used": "2", "auto-alt-ref": "0"},
+    "libvpx": {"cpu-used": "3", "auto-alt-ref": "0"},
     "libvpx-vp9": {"cpu-used": "4", "row-mt": "1"},
     "mpeg2video": {"b_sensitivity": "40"},
     "png": {"pred": "mixed"},
@@ -75,6 +87,9 @@ _OPTIONS = {
 _PRORES = {"Proxy": "proxy", "LT": "lt", "Standard": "standard", "HQ": "hq", "4444": "4444", "XQ": "4444xq"}
 _DNXHR = {"DNXHR LB": "dnxhr_lb", "DNXHR SQ": "dnxhr_sq", "DNXHR HQ": "dnxhr_hq", "DNXHR HQX": "dnxhr_hqx",
           "DNXHR 444": "dnxhr_444"}  # fmt: skip
+_DNXHD_MBPS = (36, 42, 45, 60, 63, 75, 80, 84, 90, 100, 110, 115, 120, 145, 175, 180, 185, 220, 240, 290, 350,
+               365, 390, 440, 730, 880)  # fmt: skip
+"""Rates that DNxHD knows; a file's own is a little above its nominal one."""
 _FIELD_ORDERS = {"progressive": 1, "tt": 2, "bb": 3, "tb": 4, "bt": 5}
 _TWO_FIELDS = ("libx264", "libx264rgb", "mpeg2video", "mpeg4", "prores_ks", "dnxhd", "dvvideo")
 
@@ -94,6 +109,8 @@ class Recipe:
     """False where `trial.settle` may still choose the quality."""
     bit_rate: int = 0
     """Bits per second; 0: not steered by it."""
+    thorough: str = ""
+    """The preset to use where the file would become too large; empty: none."""
     notes: tuple[str, ...] = field(default=())
 
 
@@ -105,6 +122,13 @@ def recipe(info: StreamInfo, config: Encode) -> Recipe:
     if encoder is None:
         encoder = "libx264"
         notes.append(f"{info.path}: {codec} cannot be written; the video becomes H.264")
+    if config.codec is None and codec == "vp9" and info.pix_fmt == "yuv420p10le":
+        formats = [item.name for item in _codec(encoder).video_formats]
+        if info.pix_fmt not in formats:
+            encoder = "libsvtav1"
+            notes.append(
+                f"{info.path}: this VP9 encoder knows 8 bits only; the video becomes AV1, 10 bits kept"
+            )
     if encoder == "libx264" and av.VideoFormat(info.pix_fmt, 16, 16).is_rgb:
         encoder = "libx264rgb"
     target = _codec(encoder)
@@ -121,13 +145,13 @@ def recipe(info: StreamInfo, config: Encode) -> Recipe:
     if config.preset is not None and config.preset not in known:
         raise EncodeError(f"encode.preset: {encoder} has no preset {config.preset}; use {', '.join(known)}")
     if encoder in PRESETS:
-        load = info.view.width * info.view.height * (info.rate or 25)
-        step = sum(load > limit for limit in _PIXELS_PER_S)
-        options["preset"] = config.preset or PRESETS[encoder][step]
+        options["preset"] = config.preset or PRESETS[encoder]
     if config.crf is not None and encoder not in CRF_MAX:
         raise EncodeError(f"encode.crf: {encoder} knows no constant quality; leave it out")
     if config.crf is not None and config.crf > CRF_MAX[encoder]:
         raise EncodeError(f"encode.crf: {encoder} takes 0 to {CRF_MAX[encoder]}, got {config.crf:g}")
+    if config.crf is not None and encoder not in _FRACTIONS and config.crf != int(config.crf):
+        raise EncodeError(f"encode.crf: {encoder} takes whole numbers, got {config.crf:g}")
     steered = encoder in RANGES
     quality = config.crf if config.crf is not None else (RANGES[encoder][1] if steered else None)
     bit_rate = 0
@@ -143,6 +167,7 @@ def recipe(info: StreamInfo, config: Encode) -> Recipe:
         quality=quality,
         settled=config.crf is not None or not steered,
         bit_rate=bit_rate,
+        thorough=THOROUGH.get(encoder, "") if config.preset is None else "",
         notes=tuple(notes),
     )
 
@@ -152,14 +177,21 @@ def configure(context, info: StreamInfo, plan: Recipe, like, threads: int) -> No
 
     like: the input's decoder context, for the profile and the colour range.
     """
+    if plan.encoder == "libsvtav1":
+        os.environ.setdefault("SVT_LOG", "1")  # it writes to stderr by itself: errors only
     context.width, context.height, context.pix_fmt = info.view.width, info.view.height, plan.pix_fmt
     rate = info.rate or Fraction(25)
     context.framerate = rate
     context.time_base = 1 / Fraction(rate) if plan.encoder in COARSE_TIME else info.time_base
     context.sample_aspect_ratio = info.view.sar
-    context.colorspace, context.color_trc = info.colour.matrix, info.colour.transfer
-    context.color_primaries = info.colour.primaries
+    context.color_trc, context.color_primaries = info.colour.transfer, info.colour.primaries
+    context.colorspace = info.colour.matrix
     context.color_range = 2 if info.colour.range_full else like.color_range
+    old, new = (av.VideoFormat(name, 16, 16).is_rgb for name in (info.pix_fmt, plan.pix_fmt))
+    if new and not old:
+        context.colorspace, context.color_range = 0, 2
+    elif old and not new:
+        context.colorspace, context.color_range = 1, 1
     context.thread_count = threads
     flags = av.codec.context.Flags
     context.flags |= int(flags.frame_duration)
@@ -179,14 +211,21 @@ def configure(context, info: StreamInfo, plan: Recipe, like, threads: int) -> No
         # PyAV has no frame.quality: a quantiser is fixed by its two ends (measured).
         context.qscale = True
         context.qmin = context.qmax = int(plan.quality)
+        if plan.encoder == "mjpeg" and context.color_range != 2:
+            options["strict"] = "unofficial"  # limited range; FFmpeg marks it in the JPEG's comment
     context.bit_rate = plan.bit_rate
     if plan.codec == canonical(info.codec):
-        if plan.encoder == "prores_ks":
+        if plan.encoder == "libx264" and "Baseline" in (like.profile or "") and plan.pix_fmt == "yuv420p":
+            options["profile"] = "baseline"  # the others libx264 takes from the context
+        elif plan.encoder == "prores_ks":
             options["profile"] = _PRORES.get(like.profile, "auto")
             options["vendor"] = "apl0"
         elif plan.encoder == "dnxhd" and like.profile in _DNXHR:
             options["profile"] = _DNXHR[like.profile]
             context.bit_rate = 0
+        elif plan.encoder == "dnxhd":
+            nominal = [m for m in _DNXHD_MBPS if m * 1_000_000 <= plan.bit_rate * 1.005]
+            context.bit_rate = (nominal or _DNXHD_MBPS)[-1] * 1_000_000
     for name, value in hdr_options(plan.encoder, info.mastering_display, info.content_light).items():
         options[name] = f"{options[name]}:{value}" if name in options else value
     context.options = options

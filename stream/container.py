@@ -17,8 +17,10 @@ def open_video(path: Path) -> av.container.InputContainer:
         raise SourceError(f"{path}: is a folder; name a file, or give a folder as OUTPUT too")
     if path.stat().st_size == 0:
         raise SourceError(f"{path}: is empty; copy it again")
-    try:
-        container = av.open(str(path), metadata_errors="replace", options={"protocol_whitelist": "file"})
+    try:  # absolute: in a relative name FFmpeg would take what stands before a colon as a protocol
+        container = av.open(
+            str(path.absolute()), metadata_errors="replace", options={"protocol_whitelist": "file"}
+        )
     except av.FFmpegError as error:
         reason = "cannot be read" if isinstance(error, av.PermissionError) else "not a video that can be read"
         raise SourceError(f"{path}: {reason} ({_reason(error)}); is it whole?") from error

@@ -6,14 +6,21 @@ from fractions import Fraction
 
 import av
 
-_ASS_HEADER = (
-    b"[Script Info]\nScriptType: v4.00+\nPlayResX: 384\nPlayResY: 288\n\n[V4+ Styles]\nFormat: Name, Fontname, "
-    b"Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, StrikeOut, "
-    b"ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, "
-    b"Encoding\nStyle: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,0\n\n"
-    b"[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
-)
+_ASS_HEADER = b"""[Script Info]
+ScriptType: v4.00+
+PlayResX: 384
+PlayResY: 288
+
+[V4+ Styles]
+Format: Name, Fontname, Fontsize, PrimaryColour, Bold, Italic, BorderStyle, Outline, Shadow, Alignment
+Style: Default,Arial,16,&Hffffff,0,0,1,1,0,2
+
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+"""
 _BITS_PER_CHANNEL = 96_000
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+"""For files that tell the number of channels only."""
 
 
 class SoundConverter:
@@ -27,13 +34,16 @@ class SoundConverter:
         self.copy.time_base = Fraction(1, rate)
         context = self.copy.codec_context
         context.time_base = Fraction(1, rate)
-        context.layout = source.layout
-        context.bit_rate = _BITS_PER_CHANNEL * max(1, source.layout.nb_channels)
+        count = source.layout.nb_channels
+        known = source.layout.name not in ("", f"{count} channels")
+        context.layout = source.layout if known else _LAYOUTS.get(count, "stereo")
+        context.bit_rate = _BITS_PER_CHANNEL * max(1, context.layout.nb_channels)
         self._stream = stream
         self._resampler = av.AudioResampler(format=context.format, layout=context.layout, rate=rate)
         self._fifo = av.AudioFifo()
         self._unit = Fraction(1, rate)
         self._due: int | None = None
+        self._first = 0
 
     def convert(self, packet: av.Packet | None) -> list[av.Packet]:
         """Packets of the new codec that a packet of the old one completes; None drains."""
@@ -48,7 +58,9 @@ class SoundConverter:
         return packets
 
     def _encode(self, frame: av.AudioFrame) -> list[av.Packet]:
-        pts = round(frame.pts * frame.time_base / self._unit)
+        pts = self._due or 0
+        if frame.pts is not None:
+            pts = round(frame.pts * frame.time_base / self._unit)
         if self._due is None or abs(pts - self._due) > 0.02 / self._unit:
             packets = self._take(last=True)  # a gap: what comes later starts at its own time
             self._due = pts

@@ -98,7 +98,7 @@ def _chroma_location(path: Path, index: int, codec: str) -> str:
         return "unspecified"
     level = av.logging.get_level()
     try:
-        with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
+        with av.open(str(path.absolute()), options={"protocol_whitelist": "file"}) as container:
             stream = container.streams[index]
             av.logging.set_level(av.logging.INFO)  # not before: opening would print its complaints
             with av.logging.Capture() as lines:
@@ -183,6 +183,7 @@ class FileSource:
         self._until_pts = None if duration_s is None else first + round(duration_s / unit)
         self._window_done = False
         self._last_pts: int | None = None
+        self._only_dts = False
 
     @property
     def corrupt_packets(self) -> int:
@@ -235,6 +236,7 @@ class FileSource:
         container = open_video(Path(self.info.path))
         stream = main_stream(container)
         stream.thread_type = self.thread_type
+        self._only_dts = container.format.name == "avi"
         if self._threads:
             stream.codec_context.thread_count = self._threads
         return container
@@ -261,8 +263,10 @@ class FileSource:
         return False
 
     def _pts(self, picture: av.VideoFrame) -> int:
-        if picture.pts is not None:
-            return picture.pts
+        # AVI stores no presentation times; the decoder hands pictures out in their order, dts rising.
+        time = picture.dts if self._only_dts else picture.pts
+        if time is not None:
+            return time
         step = round(1 / (self.info.rate * self.info.time_base)) if self.info.rate else 1
         return self.info.start_pts if self._last_pts is None else self._last_pts + step
 

@@ -25,6 +25,7 @@ OVERLAP = 128
 _SAME_FACE = 0.35
 """A closer look that lands further than this from the first, in eye distances, saw another face."""
 
+
 def _close_up() -> np.ndarray:
     mean = geometry.TEMPLATES["ffhq_512"]
     return (mean - mean.mean(axis=0)) * REFINE_EYES / (mean[1, 0] - mean[0, 0]) + REFINE_SIDE / 2

@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+from av.stream import Disposition
 
 from stream import codecs, mov, remux, trial
 from stream.config import Encode
@@ -18,7 +19,6 @@ from stream.errors import EncodeError
 from stream.face import FrameWork
 from stream.frame import StreamInfo
 from stream.remux import Copier
-
 
 
 def check_destination(source: Path, destination: Path, overwrite: bool) -> None:
@@ -73,11 +73,15 @@ class FileSink:
         first = info.start_pts if start_s is None else self._from_pts
         end = None if duration_s is None else (first + round(duration_s / unit)) * unit
         self._window = (None if start_s is None else self._from_pts * unit, end)
-        self.partial = self.destination.with_name(f".{self.destination.stem}.partial{self.destination.suffix}")
+        self.partial = self.destination.with_name(
+            f".{self.destination.stem}.partial{self.destination.suffix}"
+        )
         self._source = self._output = self._stream = self._copier = None
-        self._times: list[int] = []
+        self._times: list[tuple[int, int]] = []
         self._last_pts: int | None = None
-        self._repeats = 0
+        self._end_pts: int | None = None
+        self._reformatter = av.video.reformatter.VideoReformatter()
+        self._held: av.VideoFrame | None = None
 
     def open(self) -> None:
         """Open the input for the copied streams and make the partial file."""
@@ -90,19 +94,26 @@ class FileSink:
             main = main_stream(self._source)
             self._output = self._open_output()
             muxer = self._output.format.name
-            metadata = remux.container_metadata(self._source.metadata)
+            if main.duration is not None:
+                self._end_pts = (main.start_time or 0) + main.duration
+            metadata = remux.container_metadata(self._source)
             metadata = remux.with_note(muxer, metadata, self._note)
-            if remux.needs_keys(muxer, metadata):
+            covers = any(s.disposition & Disposition.attached_pic for s in self._source.streams)
+            # With free keys the muxer writes no cover picture (measured).
+            keys = remux.needs_keys(muxer, metadata) and not covers
+            if keys:
                 self._output.container_options["movflags"] += "+use_metadata_tags"
             same = self.destination.suffix.lower() == Path(info.path).suffix.lower()
             shift = self._from_pts * info.time_base
-            self._stream = self._add_video(main, same)
+            dynamic = trial.dynamic_hdr(info)
+            self._stream = self._add_video(main, same, carry=not dynamic)
             self._copier = Copier(
                 self._source, main, self._output, same=same, window=self._window, shift=shift
             )
             self._copier.add_streams()
             self.notes.extend(self._copier.notes)
-            self._check_losses(self._copier.losses + trial.dynamic_hdr(info))
+            tags = remux.unheld(self._source, muxer, metadata, keys)
+            self._check_losses(self._copier.losses + dynamic + tags)
             if muxer in remux.MOV:
                 self._output.container_options["movie_timescale"] = str(self._movie_timescale())
             self._output.metadata.update(metadata)
@@ -120,35 +131,35 @@ class FileSink:
         self.notes.append(f"{self.destination}: lost {', '.join(losses)}")
 
     def process(self, work: FrameWork) -> Iterable:
-        """Encode one frame and write what is ready."""
+        """Take one frame; the one before it is encoded, its duration now being known."""
         picture = work.frame.picture
         pts = work.frame.time.pts - self._from_pts
         if self._last_pts is not None and pts <= self._last_pts:
-            if self._repeats == 0:
-                self.notes.append(f"{self.info.path}: times that do not rise were moved up")
-            self._repeats += 1
+            note = f"{self.info.path}: times that do not rise were moved up"
+            if note not in self.notes:
+                self.notes.append(note)
             pts = self._last_pts + 1
+        picture.pts, picture.time_base = pts, self.info.time_base
+        picture.pict_type = 0  # else the old stream's types would be forced on the encoder
         with self._errors():
-            picture.pict_type = 0
-            if self.recipe.encoder in codecs.COARSE_TIME:
-                self._times.append(pts)
-                picture.pts, picture.time_base = self.frames_out, self._stream.codec_context.time_base
-            else:
-                picture.pts, picture.time_base = pts, self.info.time_base
-            self.frames_out += 1
-            self._last_pts = pts
-            self._write(self._stream.encode(picture))
+            if self._held is not None:
+                self._held.duration = pts - self._last_pts
+                self._encode(self._held)
+        self._held, self._last_pts = picture, pts
+        self.frames_out += 1
         return ()
 
     def flush(self) -> Iterable:
         """Drain the encoder, copy the rest of the other streams, write the file's end."""
         with self._errors():
-            self._write(self._stream.encode(None))
+            if self._held is not None:
+                self._held.duration = self._last_duration(self._held)
+                self._encode(self._held)
+                self._held = None
+                self._write(self._stream.encode(None))
             self._output.mux(self._copier.until(self._end_of_video() if self.interrupted() else None))
             output, self._output = self._output, None
-            pictures = {
-                s.index for s in output.streams if s.disposition & av.stream.Disposition.attached_pic
-            }
+            pictures = {s.index for s in output.streams if s.disposition & Disposition.attached_pic}
             output.close()
             if pictures and output.format.name in remux.MOV:
                 mov.drop_empty_tracks(self.partial, pictures)
@@ -160,8 +171,8 @@ class FileSink:
             if container is not None:
                 try:
                     container.close()
-                except (OSError, ValueError):
-                    continue
+                except (av.FFmpegError, OSError):
+                    continue  # what went wrong was told when it did
         self._output = self._source = self._stream = self._copier = None
 
     def finish(self, complete: bool) -> Path:
@@ -184,7 +195,9 @@ class FileSink:
         return (self._last_pts or 0) * self.info.time_base + step
 
     def _movie_timescale(self) -> int:
-        """Units a second in which edit lists hold every stream's start exactly, where that is possible."""
+        """Units a second of the edit lists: the input's, else such that every start is held exactly."""
+        if self._window[0] is None and (scale := mov.movie_timescale(Path(self.info.path))):
+            return scale
         scale = 1000
         for stream in self._output.streams:
             finer = math.lcm(scale, stream.time_base.denominator) if stream.time_base else scale
@@ -214,7 +227,7 @@ class FileSink:
         output.container_options.update(options)
         return output
 
-    def _add_video(self, main, same: bool):
+    def _add_video(self, main, same: bool, carry: bool):
         info, recipe = self.info, self.recipe
         try:
             stream = self._output.add_stream(recipe.encoder, rate=info.rate or 25)
@@ -224,7 +237,7 @@ class FileSink:
                 "choose another ending or set encode.codec"
             ) from None
         context = stream.codec_context
-        if recipe.codec == codecs.canonical(info.codec):
+        if carry and recipe.codec == codecs.canonical(info.codec):
             # Copies all that the container knows of the stream: colour, aspect, rotation, HDR, spherical.
             av.bitstream.BitStreamFilterContext("null", in_stream=main, out_stream=stream)
             context.extradata = None
@@ -236,10 +249,43 @@ class FileSink:
         if len(info.display_matrix) >= 36:
             stream.set_display_matrix(memoryview(info.display_matrix[:36]).cast("i"))
         stream.time_base = info.time_base
-        stream.metadata.update({k: v for k, v in main.metadata.items() if not _of_old_packets(k)})
+        stream.metadata.update(remux.stream_metadata(main.metadata))
         stream.disposition = main.disposition
         stream.id = main.id
         return stream
+
+    def _encode(self, picture: av.VideoFrame) -> None:
+        if picture.format.name != self.recipe.pix_fmt:
+            picture = self._converted(picture)
+        if self.recipe.encoder in codecs.COARSE_TIME:
+            picture.pts, picture.time_base = len(self._times), self._stream.codec_context.time_base
+            self._times.append((self._last_pts, picture.duration))
+            picture.duration = 1
+        self._write(self._stream.encode(picture))
+
+    def _converted(self, picture: av.VideoFrame) -> av.VideoFrame:
+        """In the encoder's pixel format; matrix and range change only where they must."""
+        context = self._stream.codec_context
+        old = self.info.colour
+        matrix = old.matrix or 2  # 0 is RGB itself
+        result = self._reformatter.reformat(
+            picture,
+            format=self.recipe.pix_fmt,
+            src_colorspace=matrix,
+            dst_colorspace=context.colorspace or matrix,
+            src_color_range=2 if old.range_full else 1,
+            dst_color_range=context.color_range or 1,
+        )
+        result.pts, result.time_base, result.duration = picture.pts, picture.time_base, picture.duration
+        return result
+
+    def _last_duration(self, picture: av.VideoFrame) -> int:
+        """Of the last frame, by the stream's end where the container tells it."""
+        info = self.info
+        end = 0 if self._end_pts is None else self._end_pts - self._from_pts
+        usual = round(1 / (info.rate * info.time_base)) if info.rate else picture.duration
+        left = end - picture.pts
+        return left if 0 < left <= 4 * usual else (picture.duration or usual)
 
     def _write(self, packets: list[av.Packet]) -> None:
         for packet in packets:
@@ -250,14 +296,14 @@ class FileSink:
 
     def _restore_times(self, packet: av.Packet) -> None:
         pts, dts = self._true_time(packet.pts), self._true_time(packet.dts)
+        duration = self._times[packet.pts][1]
         packet.time_base = self.info.time_base
-        packet.pts, packet.dts = pts, dts
+        packet.pts, packet.dts, packet.duration = pts, dts, duration
 
     def _true_time(self, index: int) -> int:
         if index >= 0:
-            return self._times[index]
-        step = self._times[1] - self._times[0] if len(self._times) > 1 else 1
-        return self._times[0] + index * step
+            return self._times[index][0]
+        return self._times[0][0] + index * self._times[0][1]
 
     def _errors(self):
         return _Errors(self)
@@ -269,12 +315,9 @@ class FileSink:
         if code == errno.EFBIG:
             return EncodeError(f"{self.destination}: the file grew beyond what is allowed; raise the limit")
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return EncodeError(f"{self.destination}: {self.recipe.encoder} failed ({text.lower()}); try encode.codec")
-
-
-def _of_old_packets(key: str) -> bool:
-    """Matroska's statistics tags, which describe the packets that were replaced."""
-    return key.upper().startswith(("BPS", "NUMBER_OF_", "_STATISTICS_", "DURATION"))
+        return EncodeError(
+            f"{self.destination}: {self.recipe.encoder} failed ({text.lower()}); try encode.codec"
+        )
 
 
 class _Errors:
@@ -287,5 +330,5 @@ class _Errors:
         return None
 
     def __exit__(self, kind, error, trace) -> None:
-        if isinstance(error, (av.FFmpegError, OSError, ValueError)) and not isinstance(error, EncodeError):
+        if isinstance(error, (av.FFmpegError, OSError)):
             raise self._sink._reason(error) from error

@@ -25,6 +25,8 @@ _MASKED = 0.15
 """Part of a face's motion that may be added to it or left out unseen."""
 _ALIKE = 0.97
 """While the confidence stays above it the reference patch is kept: a new one would add its noise."""
+_TRUSTED = 0.8
+"""Certainty below which a place was a guess, such as a half-hidden face's, and is left at once."""
 _JUMP = 0.5
 """A detection further off than this, in eye distances, replaces the track's landmarks."""
 
@@ -47,7 +49,7 @@ class Person:
     pending: np.ndarray = field(default_factory=lambda: np.zeros((5, 2)))
     """Correction that is known but not yet shown, in the face's axes and eye distances."""
     trust: float = 1.0
-    """Certainty of what is shown; a doubtful place is left at once."""
+    """Certainty of what is shown, up to 1."""
     off: np.ndarray = field(default_factory=lambda: np.zeros((5, 2)))
     """What the last detection left unsettled: a second one that agrees with it is no noise."""
     least: float = 1.0
@@ -123,7 +125,7 @@ class Person:
         A correction of a still face would be seen as movement; in a moving one it is not noticed.
         """
         size = spread(self.pending)
-        allowed = max(self.leeway, size - _NOISE, size * (1 - self.trust))
+        allowed = size if self.trust < _TRUSTED else max(self.leeway, size - _NOISE)
         step = self.pending * (min(1.0, allowed / size) if self.shown and size > 0 else 1.0)
         self.pending = self.pending - step
         self.leeway = 0.0

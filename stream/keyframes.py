@@ -8,6 +8,8 @@ from stream.frame import Frame
 
 _LEAST_CHANGE = 10.0
 """Mean difference of luma, of 255, below which no cut is seen whatever the structure says."""
+_FLAT = 4.0
+"""Standard deviation of luma, of 255, below which a picture has no structure."""
 
 
 class SceneCuts:
@@ -23,6 +25,8 @@ class SceneCuts:
         if not self._readiness:
             return False
         tiny = frame.glance()
+        if tiny.std() < _FLAT and self._last is not None:
+            return False  # black or a flash: what comes next is held against what was before
         last, self._last = self._last, tiny
         if last is None:
             return False

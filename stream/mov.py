@@ -1,4 +1,4 @@
-"""One repair of finished mov and mp4 files."""
+"""What FFmpeg does not tell of mov and mp4 files, and one repair of finished ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _SAMPLE_COUNTS = (b"stsz", b"stz2")
+
+
+def movie_timescale(path: Path) -> int:
+    """Units a second of the file's edit lists, by its `mvhd` box; 0 where it has none."""
+    with path.open("rb") as file:
+        for kind, start, length in _top(file):
+            if kind != b"moov":
+                continue
+            file.seek(start + 8)
+            head = file.read(min(length, 4096))
+            body = next((whole for name, whole in _boxes(head) if name == b"mvhd"), b"")
+            at = 28 if body[8:9] == b"\x01" else 20
+            return int.from_bytes(body[at : at + 4], "big")
+    return 0
 
 
 def drop_empty_tracks(path: Path, indices: set[int]) -> None:
@@ -17,22 +31,11 @@ def drop_empty_tracks(path: Path, indices: set[int]) -> None:
     """
     with path.open("r+b") as file:
         size = file.seek(0, 2)
-        start = position = 0
-        kind = b""
-        while position + 8 <= size:
-            file.seek(position)
-            header = file.read(16)
-            length, kind, start = int.from_bytes(header[:4], "big"), header[4:8], position
-            if length == 1:
-                length = int.from_bytes(header[8:16], "big")
-            if length < 8:
-                return
-            position += length
-        if kind != b"moov" or position != size or size - start > 1 << 30:
+        kind, start, length = [*_top(file), (b"", 0, 0)][-2:][0]
+        if kind != b"moov" or start + length != size:
             return
         file.seek(start + 8)
-        body = file.read()
-        boxes = list(_boxes(body))
+        boxes = list(_boxes(file.read()))
         tracks = [box for box in boxes if box[0] == b"trak"]
         empty = [box for i, box in enumerate(tracks) if i in indices and not _samples(box[1])]
         if not empty:
@@ -41,6 +44,22 @@ def drop_empty_tracks(path: Path, indices: set[int]) -> None:
         file.seek(start)
         file.write((len(kept) + 8).to_bytes(4, "big") + b"moov" + kept)
         file.truncate()
+
+
+def _top(file) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, offset and length of the file's outermost boxes."""
+    size = file.seek(0, 2)
+    position = 0
+    while position + 8 <= size:
+        file.seek(position)
+        header = file.read(16)
+        length = int.from_bytes(header[:4], "big")
+        if length == 1:
+            length = int.from_bytes(header[8:16], "big")
+        if length < 8:
+            return
+        yield header[4:8], position, length
+        position += length
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:

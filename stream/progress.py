@@ -51,7 +51,7 @@ class Display:
             if self._task is None:
                 self._task = self._bar.add_task("restore", total=total, fps=0.0, faces=0)
             self._bar.update(self._task, completed=done.frames_done, total=total, fps=fps, faces=done.faces)
-        elif time.monotonic() - self._last_plain >= _PLAIN_EVERY_S:
+        elif done.frames_done and time.monotonic() - self._last_plain >= _PLAIN_EVERY_S:
             self._last_plain = time.monotonic()
             left = f", {(total - done.frames_done) / fps:.0f} s left" if fps and done.frames_total else ""
             of = f" of {done.frames_total}" if done.frames_total else ""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 
 import av
@@ -13,8 +15,10 @@ from stream.convert import SoundConverter, TextConverter
 
 MOV = ("mp4", "mov", "ipod", "3gp", "3g2", "psp", "ismv", "f4v")
 """Muxers of the QuickTime family, by FFmpeg's names."""
-_UNTOUCHED = ("major_brand", "minor_version", "compatible_brands", "encoder")
+_UNTOUCHED = ("major_brand", "minor_version", "compatible_brands", "encoder", "software")
 """Container metadata that describes the old file's own making."""
+_OF_OLD_PACKETS = ("BPS", "NUMBER_OF_", "_STATISTICS_", "DURATION")
+"""Matroska's statistics tags, which the muxer and the new packets make stale."""
 _ITUNES = {
     "title", "artist", "album_artist", "composer", "album", "date", "encoding_tool", "comment", "genre",
     "copyright", "grouping", "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords",
@@ -22,18 +26,58 @@ _ITUNES = {
     "episode_sort", "creation_time", "location", "timecode", "sort_name", "sort_artist", "sort_album",
     "sort_album_artist", "sort_composer", "sort_show",
 }  # fmt: skip
-_QUICKTIME = {"title", "artist", "album", "date", "comment", "genre", "copyright", "creation_time", "location",
-              "timecode", "composer", "author", "make", "model", "performers", "keywords"}  # fmt: skip
+_QUICKTIME = {
+    "title", "artist", "album", "date", "comment", "genre", "copyright", "creation_time", "location",
+    "timecode", "composer", "author", "make", "model", "performers", "keywords",
+}  # fmt: skip
 
 
-def container_metadata(metadata: dict[str, str]) -> dict[str, str]:
+def container_metadata(source) -> dict[str, str]:
     """What of a file's metadata goes into the new file."""
-    kept = {key: value for key, value in metadata.items() if key.lower() not in _UNTOUCHED}
+    kept = {key: value for key, value in source.metadata.items() if key.lower() not in _UNTOUCHED}
     for key in list(kept):
         base, dash, language = key.rpartition("-")
         if dash and len(language) == 3 and kept.get(base) == kept[key]:
             del kept[key]  # FFmpeg lists a mov tag twice, once with its language
+    if source.format.name == "mpegts":
+        kept |= program_metadata(source)
     return kept
+
+
+def program_metadata(container) -> dict[str, str]:
+    """Name and provider of a transport stream's service, which PyAV only prints."""
+    level = av.logging.get_level()
+    try:
+        av.logging.set_level(av.logging.INFO)
+        text = container.dumps_format()
+    finally:
+        av.logging.set_level(level)
+    return dict(re.findall(r"^ *(service_name|service_provider) *: (.*)$", text, re.MULTILINE))
+
+
+def stream_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    """What of a stream's metadata goes into the new file."""
+    kept = dict(metadata)
+    if "name" in kept and "title" not in kept:
+        kept["title"] = kept.pop(
+            "name"
+        )  # FFmpeg reads a mov track's title under one key and writes it from another
+    return {key: value for key, value in kept.items() if not key.upper().startswith(_OF_OLD_PACKETS)}
+
+
+def unheld(source, muxer: str, metadata: dict[str, str], keys: bool) -> list[str]:
+    """What of chapters and metadata another container cannot hold, in words.
+
+    keys: whether a mov or mp4 file stores free keys.
+    """
+    known = _TAGS.get(muxer)
+    if muxer in MOV and not keys:
+        known = _QUICKTIME if muxer == "mov" else _ITUNES
+    lost = [] if known is None else sorted(key for key in metadata if key.lower() not in known)
+    losses = [f"metadata ({', '.join(lost)})"] if lost else []
+    if muxer in _NO_CHAPTERS and source.chapters():
+        losses.append("the chapters")
+    return losses
 
 
 def needs_keys(muxer: str, metadata: dict[str, str]) -> bool:
@@ -60,9 +104,27 @@ def with_note(muxer: str, metadata: dict[str, str], note: str) -> dict[str, str]
         keys = ["service_provider"]
     taken = {key.lower(): key for key in metadata}
     free = next((key for key in keys if key not in taken), None)
+    if muxer == "mpegts" and metadata.get("service_provider") == "FFmpeg":
+        free = "service_provider"  # the muxer's own filling
     if free is not None:
         return metadata | {free: note}
     return metadata | {taken[keys[0]]: f"{metadata[taken[keys[0]]]}; {note}"}
+
+
+_TAGS = {
+    "avi": {
+        "artist", "comment", "copyright", "date", "genre", "language", "title", "album", "track", "timecode",
+        "encoded_by",
+    },
+    "mpegts": {"service_name", "service_provider"},
+}  # fmt: skip
+_NO_CHAPTERS = ("avi", "mpegts", "flv", "mxf", "3gp", "3g2", "mpeg", "vob", "svcd")
+_STAND_INS = {
+    "subtitle": ("dvb_subtitle", "mov_text", "ass"),
+    "audio": ("mp2", "aac", "pcm_s16le"),
+    "video": ("mpeg2video", "mpeg4"),
+}
+"""Names to make a stream with whose own PyAV does not tell."""
 
 
 class Copier:
@@ -117,7 +179,7 @@ class Copier:
             return
         if self._holds(stream, picture):
             copy = self._make(self._output, stream)
-            copy.metadata.update(stream.metadata)
+            copy.metadata.update(stream_metadata(stream.metadata))
             copy.disposition = stream.disposition
             if muxer == "mpegts":
                 copy.id = stream.id
@@ -132,7 +194,7 @@ class Copier:
             self.losses.append(name)
             return
         self.notes.append(f"{self._source.name}: {name} becomes {converter.codec}")
-        converter.copy.metadata.update(stream.metadata)
+        converter.copy.metadata.update(stream_metadata(stream.metadata))
         converter.copy.disposition = stream.disposition
         self._converters[stream.index] = converter
 
@@ -145,10 +207,21 @@ class Copier:
         )
 
     def _make(self, output, stream):
-        if stream.codec_context is None or not self._same:
+        if stream.codec_context is not None and not self._same:
             return output.add_stream_from_template(stream, opaque=True)
-        # A stream without codec context keeps every parameter, side data and the codec's tag.
-        copy = output.add_mux_stream(stream.codec_context.codec.canonical_name)
+        if stream.type in ("data", "attachment"):
+            return output.add_stream_from_template(stream)
+        # A stream without codec context keeps every parameter, side data and the codec's tag; where
+        # FFmpeg has no decoder PyAV tells no name, and any that the container takes stands in.
+        names = _STAND_INS.get(stream.type, ())
+        if stream.codec_context is not None:
+            names = (stream.codec_context.codec.canonical_name,)
+        for name in names:
+            with suppress(ValueError):
+                copy = output.add_mux_stream(name)
+                break
+        else:
+            raise ValueError(f"{output.format.name} takes no {stream.type} stream {stream.index}")
         av.bitstream.BitStreamFilterContext("null", in_stream=stream, out_stream=copy)
         copy.time_base = stream.time_base
         return copy
@@ -159,6 +232,8 @@ class Copier:
             return False
         if picture and self._output.format.name not in (*MOV, "mp3", "flac", "asf"):
             return False
+        if self._same and self._output.format.name == "mxf":
+            return True  # its muxer takes no sound without a video stream
         with io.BytesIO() as memory:
             trial = av.open(memory, "w", format=self._output.format.name)
             try:
@@ -168,10 +243,8 @@ class Copier:
             except (av.FFmpegError, ValueError):
                 return False
             finally:
-                try:
-                    trial.close()
-                except (av.FFmpegError, ValueError):
-                    pass  # only the header counts
+                with suppress(av.FFmpegError, ValueError):
+                    trial.close()  # only the header counts
         return True
 
     def _attach(self, stream) -> None:

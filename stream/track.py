@@ -17,10 +17,13 @@ from stream.keyframes import SceneCuts
 
 Finder = Callable[[Frame], list[Detection]]
 
+_REST = 5
+"""Frames after a detection before doubt alone calls for the next."""
 _CLEAR = 0.75
 """Confidence of a track that may do without a detection for one keyframe."""
 _LEAST_INSIDE = 0.4
 """A face of which less than this part lies in the picture has left it."""
+
 
 @dataclass(slots=True, eq=False)
 class _Slot:
@@ -94,7 +97,7 @@ class Tracker:
         interval = self._detect.interval
         if self._since_key >= interval:
             return True
-        if self._since_key < max(2, interval // 2):
+        if self._since_key < min(_REST, max(2, interval // 2)):
             return False
         limit = self._track.min_confidence
         return any(not p.lost and p.confidence < limit for p in self._people)
@@ -241,8 +244,8 @@ class Tracker:
 
     def _part(self, person: Person, slot: _Slot, part: float) -> float:
         """How far along its own path a face is: corrections go where they are hidden."""
-        if not slot.path.get(person.id):
-            return part if person.id not in slot.path else 0.0
+        if person.id not in slot.path or not self._held:
+            return part
         whole = self._held[-1].path.get(person.id, 0.0)
         return min(1.0, slot.path[person.id] / whole) if whole else part
 

@@ -6,7 +6,7 @@ larger; at 23 it keeps 31 dB of the one and makes the other 1.8 times larger (48
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import av
@@ -14,23 +14,37 @@ import numpy as np
 
 from stream import codecs, pixels
 from stream.codecs import Recipe
-from stream.decode import main_stream
+from stream.container import main_stream
 from stream.frame import StreamInfo, View
 
-TARGET_DB = 42.5
+TARGET_DB = 42.6
 """Luma PSNR that the worst tried frame must keep; all frames shall keep 42."""
-_CLOSE_DB = 0.4
+MARGINS_DB = {"libx265": 0.8}
+"""More, where frames differ more among each other than the few that are tried (measured)."""
+LIMIT = 2.0
+"""Estimated growth of the video above which the thorough preset takes over; 2.5 is the promise."""
+_CLOSE_DB = 0.6
 _PLACES = (0.05, 0.35, 0.65, 0.9)
 _FRAMES = 9
 """Frames tried at each place."""
-_MAX_SIZE = 640, 360
-"""The middle of larger pictures is tried, px."""
+_MAX_SIZE = 640, 384
+"""The middle of larger pictures is tried, px. It starts on the old codec's grid of blocks, or 1 dB
+is lost that the whole picture would keep (measured)."""
+_GRID = 64
 _TRIALS = 4
 _DYNAMIC = {
     "Dolby Vision data": {"DOVI_METADATA", "DOVI_RPU_BUFFER"},
     "HDR10+ data": {"DYNAMIC_HDR_PLUS"},
     "HDR Vivid data": {"DYNAMIC_HDR_VIVID"},
 }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sample:
+    pictures: list[av.VideoFrame]
+    size: float
+    """Bytes of these pictures in the input, in proportion to what the crop shows."""
+    like: av.CodecContext
 
 
 def settle(info: StreamInfo, plan: Recipe, threads: int, window) -> Recipe:
@@ -42,21 +56,35 @@ def settle(info: StreamInfo, plan: Recipe, threads: int, window) -> Recipe:
     if plan.settled:
         return plan
     try:
-        pictures, like = _sample(info, window)
-        if not pictures:
+        sample = _sample(info, window)
+        if not sample.pictures:
             return replace(plan, settled=True)
-        quality, tried = plan.quality, {}
-        for _ in range(_TRIALS):
-            tried[quality] = _kept_db(info, replace(plan, quality=quality), pictures, like, threads)
-            if 0 <= tried[quality] - TARGET_DB <= _CLOSE_DB:
-                break
-            quality = _next(tried, quality, plan)
-            if quality in tried:
-                break
+        plan, growth = _search(info, plan, sample, threads)
+        if plan.thorough and growth > LIMIT:
+            plan = replace(plan, options=plan.options | {"preset": plan.thorough})
+            plan, _ = _search(info, plan, sample, threads)
     except (av.FFmpegError, ValueError):
-        return replace(plan, settled=True)
-    good = [q for q, db in tried.items() if db >= TARGET_DB]
-    return replace(plan, quality=max(good) if good else min(tried), settled=True)
+        pass
+    return replace(plan, settled=True)
+
+
+def _search(info: StreamInfo, plan: Recipe, sample: _Sample, threads: int) -> tuple[Recipe, float]:
+    """The plan with the quality found, and how many times larger than the input it makes the video."""
+    quality, tried, sizes = plan.quality, {}, {}
+    for _ in range(_TRIALS):
+        tried[quality], sizes[quality] = _kept(info, replace(plan, quality=quality), sample, threads)
+        if 0 <= tried[quality] - _target(plan) <= _CLOSE_DB:
+            break
+        quality = _next(tried, quality, plan)
+        if quality in tried:
+            break
+    good = [q for q, db in tried.items() if db >= _target(plan)]
+    quality = max(good) if good else min(tried)
+    return replace(plan, quality=quality), sizes[quality] / max(1.0, sample.size)
+
+
+def _target(plan: Recipe) -> float:
+    return TARGET_DB + MARGINS_DB.get(plan.encoder, 0.0)
 
 
 def _next(tried: dict[float, float], quality: float, plan: Recipe) -> float:
@@ -66,10 +94,10 @@ def _next(tried: dict[float, float], quality: float, plan: Recipe) -> float:
     if len(tried) > 1:
         (q0, d0), (q1, d1) = sorted(tried.items())[:: len(tried) - 1]
         slope = max(slope / 3, (d0 - d1) / (q1 - q0))
-    good = [q for q, db in tried.items() if db >= TARGET_DB]
-    bad = [q for q, db in tried.items() if db < TARGET_DB]
+    good = [q for q, db in tried.items() if db >= _target(plan)]
+    bad = [q for q, db in tried.items() if db < _target(plan)]
     low, high = (max(good) if good else best), (min(bad) - 1 if bad else worst)
-    over = tried[quality] - TARGET_DB
+    over = tried[quality] - _target(plan)
     step = int(over / slope) or (1 if over > 0 else -1)
     return max(low, min(high, quality + step))
 
@@ -82,28 +110,35 @@ def dynamic_hdr(info: StreamInfo) -> list[str]:
     return [name for name, tags in _DYNAMIC.items() if kinds & tags]
 
 
-def _sample(info: StreamInfo, window) -> tuple[list[av.VideoFrame], av.CodecContext]:
+def _sample(info: StreamInfo, window) -> _Sample:
     """Pictures from several places, cropped to at most _MAX_SIZE."""
     unit = info.time_base
     start = info.start_pts if window[0] is None else int(window[0] / unit)
     length = info.duration_s if window[1] is None else float(window[1] - start * unit)
     enough = info.rate and length * info.rate > 2 * len(_PLACES) * _FRAMES
+    count = _FRAMES if enough else len(_PLACES) * _FRAMES
     pictures: list[av.VideoFrame] = []
+    size = 0
     with av.open(info.path, metadata_errors="replace", options={"protocol_whitelist": "file"}) as container:
         stream = main_stream(container)
         stream.thread_type = "AUTO"
         for place in _PLACES if enough else (0.0,):
             if enough or window[0] is not None:
                 container.seek(start + int(place * length / unit), stream=stream)
-            count = _FRAMES if enough else len(_PLACES) * _FRAMES
-            for picture in container.decode(stream):
-                if picture.pts is not None and window[0] is not None and picture.pts < start:
-                    continue
-                pictures.append(_middle(picture))
-                count -= 1
-                if not count:
+            sizes, decoded = [], 0
+            for packet in container.demux(stream):
+                if packet.size:
+                    sizes.append(packet.size)
+                fresh = packet.decode()[: count - decoded]
+                pictures.extend(_middle(picture) for picture in fresh)
+                decoded += len(fresh)
+                if decoded == count:
                     break
-        return pictures, stream.codec_context
+            size += sum(sizes[:decoded])
+        part = 1.0
+        if pictures:
+            part = pictures[0].width * pictures[0].height / (info.view.width * info.view.height)
+        return _Sample(pictures, size * part, stream.codec_context)
 
 
 def _middle(picture: av.VideoFrame) -> av.VideoFrame:
@@ -114,7 +149,8 @@ def _middle(picture: av.VideoFrame) -> av.VideoFrame:
     source = graph.add_buffer(
         width=picture.width, height=picture.height, format=picture.format, time_base=Fraction(1, 25)
     )
-    crop = graph.add("crop", f"{width}:{height}:exact=0")
+    left, top = (picture.width - width) // 2 // _GRID * _GRID, (picture.height - height) // 2 // _GRID * _GRID
+    crop = graph.add("crop", f"{width}:{height}:{left}:{top}")
     sink = graph.add("buffersink")
     source.link_to(crop)
     crop.link_to(sink)
@@ -123,12 +159,13 @@ def _middle(picture: av.VideoFrame) -> av.VideoFrame:
     return sink.pull()
 
 
-def _kept_db(info, plan: Recipe, pictures, like, threads: int) -> float:
-    """Encode and decode; luma PSNR of the worst picture, dB."""
+def _kept(info, plan: Recipe, sample: _Sample, threads: int) -> tuple[float, int]:
+    """Encode and decode: luma PSNR of the worst picture, dB, and size in bytes."""
+    pictures = sample.pictures
     size = pictures[0].width, pictures[0].height
     small = replace(info, view=View(*size, info.view.sar), rate=info.rate or Fraction(25))
     encoder = av.CodecContext.create(plan.encoder, "w")
-    codecs.configure(encoder, small, plan, like, threads)
+    codecs.configure(encoder, small, plan, sample.like, threads)
     encoder.time_base = 1 / Fraction(small.rate)
     packets = []
     for index, picture in enumerate(pictures):
@@ -143,7 +180,8 @@ def _kept_db(info, plan: Recipe, pictures, like, threads: int) -> float:
     decoded = [frame for packet in (*packets, None) for frame in decoder.decode(packet)]
     if len(decoded) != len(pictures):
         raise ValueError(f"got {len(decoded)} pictures back, expected {len(pictures)}")
-    return min(_psnr(a, b) for a, b in zip(pictures, decoded, strict=True))
+    worst = min(_psnr(a, b) for a, b in zip(pictures, decoded, strict=True))
+    return worst, sum(packet.size for packet in packets)
 
 
 def _psnr(one: av.VideoFrame, two: av.VideoFrame) -> float:

@@ -12,10 +12,10 @@ import numpy as np
 RATE = 48000
 ASS_HEADER = (
     b"[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\nFormat: Name, Fontname, Fontsize, PrimaryColour, "
-    b"SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, StrikeOut, ScaleX, ScaleY, Spacing, "
-    b"Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding\nStyle: Default,Arial,"
-    b"16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,1\n\n[Events]\nFormat: Layer, Start, "
-    b"End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
+    b"SecondaryColour, OutlineColour, BackColour, Bold, Italic, Underline, StrikeOut, ScaleX, ScaleY, "
+    b"Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, MarginV, Encoding\nStyle: "
+    b"Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,1\n\n[Events]\nFormat: "
+    b"Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n"
 )
 
 
@@ -161,7 +161,11 @@ def _video(output, clip: Clip):
     if clip.codec in ("mpeg4", "mpeg2video", "mpeg1video"):
         context.time_base = 1 / clip.rate
     context.sample_aspect_ratio = clip.sar
-    context.colorspace, context.color_trc, context.color_primaries = clip.matrix, clip.transfer, clip.primaries
+    context.colorspace, context.color_trc, context.color_primaries = (
+        clip.matrix,
+        clip.transfer,
+        clip.primaries,
+    )
     full = clip.range_full or clip.pix_fmt.startswith("yuvj") or clip.codec == "mjpeg"
     context.color_range = 2 if full else 1
     context.thread_count = 2
@@ -184,6 +188,7 @@ def _video(output, clip: Clip):
 def _sound(output, sound: Sound):
     stream = output.add_stream(sound.codec, rate=RATE)
     stream.codec_context.layout = sound.layout
+    stream.codec_context.bit_rate = 128_000
     stream.time_base = Fraction(1, RATE)
     stream.metadata["language"] = sound.language
     if sound.title:

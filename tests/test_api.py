@@ -13,6 +13,9 @@ import pytest
 from stream import Options, Status, load_config, restore_file, restored_frames
 from stream.errors import ConfigError, SourceError, StreamError
 
+LOSSLESS = load_config("default", None, ["encode.codec=ffv1"])
+"""Needs no trial for its quality, so the run begins sooner."""
+
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
@@ -45,9 +48,9 @@ def test_a_stop_event_ends_the_run_and_keeps_what_there_is(portrait, tmp_path):
         if done.frames_done >= 3:
             stop.set()
 
-    outcome = restore_file(portrait, tmp_path / "out.mp4", progress=progress, stop=stop)
+    outcome = restore_file(portrait, tmp_path / "out.mkv", LOSSLESS, progress=progress, stop=stop)
     assert outcome.status is Status.INTERRUPTED
-    assert [path.name for path in tmp_path.iterdir()] == ["out.partial.mp4"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.partial.mkv"]
     assert 3 <= playable_frames(outcome.path) == outcome.report["frames_out"] < 215
 
 
@@ -59,9 +62,9 @@ def test_a_keyboard_interrupt_finishes_the_partial_file_and_is_raised_again(port
 
     interrupted = []
     with pytest.raises(KeyboardInterrupt):
-        restore_file(portrait, tmp_path / "out.mp4", progress=progress)
-    assert [path.name for path in tmp_path.iterdir()] == ["out.partial.mp4"]
-    assert interrupted[0] <= playable_frames(tmp_path / "out.partial.mp4") < 215
+        restore_file(portrait, tmp_path / "out.mkv", LOSSLESS, progress=progress)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.partial.mkv"]
+    assert interrupted[0] <= playable_frames(tmp_path / "out.partial.mkv") < 215
 
 
 def test_a_second_interrupt_waits_no_longer_and_still_leaves_a_file_that_plays(portrait, tmp_path):
@@ -81,7 +84,7 @@ def test_an_error_in_the_callers_callback_ends_the_run_and_leaves_nothing(portra
             raise RuntimeError("the caller's own")
 
     with pytest.raises(RuntimeError, match="the caller's own"):
-        restore_file(portrait, tmp_path / "out.mp4", progress=progress)
+        restore_file(portrait, tmp_path / "out.mkv", LOSSLESS, progress=progress)
     assert not list(tmp_path.iterdir())
 
 

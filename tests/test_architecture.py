@@ -7,7 +7,7 @@ ROOT = Path(__file__).parent.parent / "stream"
 # Down to up: a module may import only what stands before it. A folder counts as one place.
 ORDER = """
     __init__ errors colour pixels frame face config geometry channel metrics stage model nets engines
-    container decode images codecs remux encode detectors detect keyframes flow association track crop restore compose
+    container decode images codecs mov trial convert remux encode detectors detect keyframes flow fusion association track crop restore compose
     pipeline api folder progress inspection cli
 """.split()
 STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "compose"}

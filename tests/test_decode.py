@@ -102,6 +102,23 @@ def test_variable_rate_and_offset_times_come_out_as_they_went_in(tmp_path):
     assert frames[0].time.time_base == Fraction(1, 1000)
 
 
+def test_pictures_of_an_avi_with_b_frames_come_in_order(tmp_path):
+    path = tmp_path / "clip.avi"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"bf": "3", "b-adapt": "0"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for index in range(20):
+            picture = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 5 * index, np.uint8), format="rgb24")
+            picture.pts, picture.time_base = index, Fraction(1, 25)
+            out.mux(stream.encode(picture.reformat(format="yuv420p")))
+        out.mux(stream.encode())
+    frames = list(FileSource(probe(path)).frames())
+    times = [frame.time.pts for frame in frames]
+    assert len(times) == 20 and np.diff(times).tolist() == [1] * 19
+    light = [frame.region((0, 0, 96, 64)).mean() for frame in frames]
+    assert light == sorted(light)
+
+
 def test_start_and_duration_choose_frames_by_their_times(tmp_path):
     path = write(tmp_path / "clip.mkv", "yuv420p", "libx264", count=50, options={"g": "10"})
     source = FileSource(probe(path), start_s=0.5, duration_s=0.4)

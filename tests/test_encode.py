@@ -11,12 +11,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import clips
 import numpy as np
 import pytest
 from clips import Sound, make
 
-from stream import trial
+from stream import pixels, trial
 from stream.config import Encode
 from stream.decode import FileSource, probe
 from stream.encode import FileSink
@@ -29,7 +28,9 @@ B_FRAMES = {"preset": "veryfast", "bf": "3"}
 VARIABLE = (0, 600, 1000, 2200, 2300, 4000, 4100, 5000, 5600, 7000, 7700, 8000)
 
 
-def run(source: Path, target: Path, config: Encode = FAST, frames: int | None = None, complete=True, **options):
+def run(
+    source: Path, target: Path, config: Encode = FAST, frames: int | None = None, complete=True, **options
+):
     """Source to sink with no face in between; returns the path and the sink."""
     info = probe(source)
     feed = FileSource(info, options.get("start_s"), options.get("duration_s"), threads=2)
@@ -113,39 +114,6 @@ def test_other_codecs_and_containers_keep_their_times_too(tmp_path, ending, clip
     assert packets(target)[1] == packets(source)[1]
 
 
-LOSSY = {
-    "h264": ("mp4", {"options": {"crf": "23", "preset": "veryfast"}}),
-    "h264 10 bit": ("mkv", {"pix_fmt": "yuv422p10le", "options": {"crf": "20", "preset": "veryfast"}}),
-    "hevc": ("mp4", {"codec": "libx265", "options": {"crf": "24", "preset": "veryfast", "x265-params": "log-level=0"}}),
-    "hevc 10 bit": (
-        "mkv",
-        {"codec": "libx265", "pix_fmt": "yuv420p10le", "options": {"crf": "24", "x265-params": "log-level=0"}},
-    ),
-    "vp8": ("webm", {"codec": "libvpx", "bit_rate": 3_000_000, "options": {"cpu-used": "4"}}),
-    "vp9": ("webm", {"codec": "libvpx-vp9", "options": {"crf": "30", "cpu-used": "5"}}),
-    "av1": ("mp4", {"codec": "libsvtav1", "options": {"crf": "32", "preset": "10"}}),
-    "mpeg4": ("avi", {"codec": "mpeg4", "options": {}, "quantiser": 4}),
-    "mpeg2": ("ts", {"codec": "mpeg2video", "options": {}, "quantiser": 4}),
-    "mjpeg": ("avi", {"codec": "mjpeg", "pix_fmt": "yuvj422p", "options": {}, "quantiser": 4}),
-    "prores": ("mov", {"codec": "prores_ks", "pix_fmt": "yuv422p10le", "options": {"profile": "standard"}}),
-    "dnxhr": ("mov", {"codec": "dnxhd", "pix_fmt": "yuv422p", "size": (256, 128), "options": {"profile": "dnxhr_sq"}}),
-}
-
-
-@pytest.mark.parametrize("noise", [0.0, 6.0])
-@pytest.mark.parametrize("name", LOSSY)
-def test_faceless_frames_keep_42_db_and_the_file_stays_small(tmp_path, name, noise):
-    ending, clip = LOSSY[name]
-    changes = {"size": (192, 128), "frames": 30, "noise": noise} | clip
-    source = make(tmp_path / f"in.{ending}", **changes)
-    target, sink = run(source, tmp_path / f"out.{ending}", Encode(threads=2))
-    assert min(luma_db(source, target)) >= 42
-    assert target.stat().st_size <= 2.5 * source.stat().st_size
-    old, new = probe(source), probe(target)
-    assert (new.codec, new.pix_fmt, new.view, new.time_base) == (old.codec, old.pix_fmt, old.view, old.time_base)
-    assert not sink.notes
-
-
 @pytest.mark.parametrize(
     ("codec", "ending", "pix_fmt"),
     [
@@ -159,7 +127,11 @@ def test_lossless_stays_lossless(tmp_path, codec, ending, pix_fmt):
     target, sink = run(source, tmp_path / f"out.{ending}", Encode(threads=2))
     for old, new in zip(pictures(source), pictures(target), strict=True):
         assert new.format.name == old.format.name
-        assert (new.to_ndarray()[..., :3] == old.to_ndarray()[..., :3]).all()
+        layout = pixels.layout_of(new.format.name) or pixels.layout_of(pixels.substitute(new.format.name))
+        if pixels.layout_of(new.format.name) is None:
+            new, old = (p.reformat(format=pixels.substitute(p.format.name)) for p in (new, old))
+        for part in range(len(layout.components)):
+            assert (pixels.view(new, layout, part) == pixels.view(old, layout, part)).all()
     assert not sink.notes
 
 
@@ -186,7 +158,8 @@ def test_colour_tags_hdr_data_rotation_and_aspect_survive(tmp_path, codec):
 
 
 def test_hdr_data_survive_in_av1(tmp_path):
-    params = "mastering-display=G(0.265,0.69)B(0.15,0.06)R(0.68,0.32)WP(0.3127,0.329)L(1000,0.005):content-light=1000,400"
+    display = "G(0.265,0.69)B(0.15,0.06)R(0.68,0.32)WP(0.3127,0.329)L(1000,0.005)"
+    params = f"mastering-display={display}:content-light=1000,400"
     source = make(
         tmp_path / "in.mp4", codec="libsvtav1", pix_fmt="yuv420p10le", matrix=9, transfer=16, primaries=9,
         options={"preset": "12", "svtav1-params": params}, frames=4,
@@ -200,7 +173,12 @@ def test_hdr_data_survive_in_av1(tmp_path):
 
 @pytest.mark.parametrize(
     ("codec", "order", "ending"),
-    [("libx264", "tt", "mp4"), ("libx264", "bb", "mkv"), ("mpeg2video", "tt", "ts"), ("prores_ks", "tt", "mov")],
+    [
+        ("libx264", "tt", "mp4"),
+        ("libx264", "bb", "mkv"),
+        ("mpeg2video", "tt", "ts"),
+        ("prores_ks", "tt", "mov"),
+    ],
 )
 def test_field_order_is_kept(tmp_path, codec, order, ending):
     clip = {"codec": codec, "interlaced": order, "size": (128, 96), "frames": 6}
@@ -238,14 +216,18 @@ def test_the_file_says_that_faces_were_restored_in_every_container(tmp_path):
 
 def test_free_metadata_keys_of_a_phone_survive(tmp_path):
     keys = {"com.android.version": "14", "com.apple.quicktime.make": "Apple", "title": "x"}
-    source = make(tmp_path / "in.mp4", frames=3, metadata=keys, container_options={"movflags": "use_metadata_tags"})
+    source = make(
+        tmp_path / "in.mp4", frames=3, metadata=keys, container_options={"movflags": "use_metadata_tags"}
+    )
     found = tags(run(source, tmp_path / "out.mp4")[0])
     assert all(found[key] == value for key, value in keys.items())
     assert NOTE in found.values()
 
 
 def test_start_and_duration_cut_pictures_and_sound_alike(tmp_path):
-    source = make(tmp_path / "in.mp4", frames=60, sounds=(Sound(),), options={"preset": "veryfast", "g": "12"})
+    source = make(
+        tmp_path / "in.mp4", frames=60, sounds=(Sound(),), options={"preset": "veryfast", "g": "12"}
+    )
     target, _ = run(source, tmp_path / "out.mp4", start_s=0.8, duration_s=1.0)
     new = [p.pts for p in pictures(target)]
     assert new == [i * 512 for i in range(25)]
@@ -331,20 +313,13 @@ def test_a_file_that_may_not_grow_ends_in_one_line_and_leaves_nothing(tmp_path):
 
 
 def test_a_full_disk_is_named(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=False)
-    source = make(tmp_path / "in.mp4", frames=60, noise=20.0)
-    if mounted.returncode:  # not root: /dev/full refuses every byte
-        with pytest.raises(OSError, match="[Nn]o space"), open("/dev/full", "wb", buffering=0) as full:
-            full.write(b"x")
-        return
-    try:
-        with pytest.raises(EncodeError, match="disk is full"):
-            run(source, disk / "out.mp4")
-        assert not list(disk.iterdir())
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    source = make(tmp_path / "in.mkv", frames=30, noise=20.0)
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    (folder / ".out.partial.mkv").symlink_to("/dev/full")  # refuses every byte with ENOSPC
+    with pytest.raises(EncodeError, match=r"out\.mkv: the disk is full"):
+        run(source, folder / "out.mkv")
+    assert not list(folder.iterdir())
 
 
 def test_every_refusal_names_what_is_wrong(tmp_path):
@@ -397,13 +372,24 @@ def test_set_quality_and_codec_are_followed(tmp_path):
     assert min(luma_db(source, other)) >= 42
 
 
+@pytest.mark.parametrize(
+    ("source", "codec", "ending"),
+    [
+        ({"codec": "ffv1", "pix_fmt": "bgr0", "options": {}}, "prores_ks", "mov"),
+        ({"matrix": 1, "transfer": 1, "primaries": 1, "options": {"crf": "12"}}, "png", "mov"),
+        ({"range_full": True, "matrix": 5, "options": {"crf": "12"}}, "mjpeg", "mov"),
+    ],
+)
+def test_a_codec_of_another_colour_model_shows_the_same_colours(tmp_path, source, codec, ending):
+    first = make(tmp_path / "in.mkv", frames=3, **source)
+    second, _ = run(first, tmp_path / f"out.{ending}", Encode(threads=2, codec=codec))
+    for old, new in zip(pictures(first), pictures(second), strict=True):
+        a, b = (p.reformat(format="rgb24").to_ndarray().astype(float) for p in (old, new))
+        assert abs((a - b).mean(axis=(0, 1))).max() < 1
+        assert np.sqrt(((a - b) ** 2).mean()) < 5
+
+
 def test_the_decoded_picture_types_do_not_steer_the_encoder(tmp_path):
     source = make(tmp_path / "in.mp4", frames=50, options={"preset": "veryfast", "g": "1"})
     target, _ = run(source, tmp_path / "out.mp4")
     assert sum(p.key_frame for p in pictures(target)) < 5
-
-
-def test_clips_helper_makes_what_it_says(tmp_path):
-    clip = make(tmp_path / "x.mkv", codec="ffv1", options={}, frames=2)
-    assert len(pictures(clip)) == 2
-    assert clips.jpeg()[:2] == b"\xff\xd8"

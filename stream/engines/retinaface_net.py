@@ -39,7 +39,7 @@ def load_retinaface(path: str | Path | None, least_score: float) -> Callable[[np
         net = RetinaFace(network_name="resnet50", device="cpu")
     try:
         net.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
-    except (RuntimeError, AttributeError):
+    except (RuntimeError, AttributeError, TypeError):
         raise ModelError(f"{path}: holds other weights than RetinaFace's; check detect.weights") from None
     return _RetinaFace(net.eval().requires_grad_(False), least_score)
 
