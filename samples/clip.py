@@ -13,7 +13,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-
 from cutout import Layer
 from warps import FaceAxes, Pose, backward, forward, mouth_shade, rigid
 

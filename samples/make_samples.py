@@ -15,13 +15,12 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
-from PIL import Image
-from skimage import data
-
 import scenery
+from av.video.reformatter import ColorRange, Colorspace
 from clip import FPS, Actor, Clip, filmed, frame_truth, render, write_truth
 from cutout import Layer, fill, person, polygon_matte, premultiplied, smooth
+from PIL import Image
+from skimage import data
 from sound import SAMPLE_RATE_HZ, chord_music
 from warps import FaceAxes, Pose
 
@@ -81,9 +80,7 @@ def blinks(t: float, *starts: float) -> float:
     return min(1.0, 1.35 * max(pulse(t, s, s + 9) for s in starts))
 
 
-def placement(
-    scale: float, picture_xy: np.ndarray, frame_xy: tuple, angle_rad: float = 0.0
-) -> np.ndarray:
+def placement(scale: float, picture_xy: np.ndarray, frame_xy: tuple, angle_rad: float = 0.0) -> np.ndarray:
     """Similarity (2, 3) that puts a picture's point at a frame's point."""
     cos, sin = np.cos(angle_rad) * scale, np.sin(angle_rad) * scale
     linear = np.array([[cos, -sin], [sin, cos]])
@@ -325,9 +322,7 @@ def office_scene() -> list[Actor]:
         "W000815",
         0.26,
         lambda t: (556 + pan_px(t, 1.0) + 4 * swing(t, 160, 255, 2), 236.0),
-        lambda t: Pose(
-            tilt_rad=0.05 * swing(t, 160, 255, 2), yaw_rad=deg(12) * swing(t, 190, 250, 1)
-        ),
+        lambda t: Pose(tilt_rad=0.05 * swing(t, 160, 255, 2), yaw_rad=deg(12) * swing(t, 190, 250, 1)),
     )
     seated = actor_of(
         "L000035",

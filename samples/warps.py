@@ -79,9 +79,7 @@ def _undo_head_motion(p: np.ndarray, pose: Pose) -> np.ndarray:
     y = p[..., 1] - NECK[1] - weight * pose.shift[1]
     cos, sin = np.cos(weight * pose.tilt_rad), np.sin(weight * pose.tilt_rad)
     scale = pose.zoom**-weight
-    return np.stack(
-        [NECK[0] + scale * (cos * x + sin * y), NECK[1] + scale * (cos * y - sin * x)], axis=-1
-    )
+    return np.stack([NECK[0] + scale * (cos * x + sin * y), NECK[1] + scale * (cos * y - sin * x)], axis=-1)
 
 
 def _undo_turn(p: np.ndarray, pose: Pose, nose: np.ndarray) -> np.ndarray:

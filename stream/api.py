@@ -230,7 +230,7 @@ class _Run:
         if self.options.aligned:
             return [("crop", WholeFrameStage(model.size)), *tail]
         find = FaceFinder(config.detect, self.cores)
-        self._track = DetectStage(find) if still else Tracker(find, config.detect, config.track)
+        self._track = DetectStage(find.certain) if still else Tracker(find, config.detect, config.track)
 
         def chosen(faces, size):
             return choose(faces, config.select, size)

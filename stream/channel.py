@@ -29,7 +29,8 @@ class Channel(Generic[T]):
     """Bounded, in order, for any number of threads.
 
     `close` lets the reader drain what is there. `fail` wakes both sides at once: they get Closed,
-    and the first error stays in `error`, with its traceback, for whoever owns the threads. `dropped` counts what DROP_OLDEST threw away.
+    and the first error stays in `error`, with its traceback, for whoever owns the threads.
+    `dropped` counts what DROP_OLDEST threw away.
     """
 
     def __init__(self, capacity: int, overflow: Overflow = Overflow.BLOCK) -> None:

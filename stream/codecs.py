@@ -43,8 +43,16 @@ CRF_MAX = {
     "libaom-av1": 63,
 }  # fmt: skip
 """Encoders with a constant quality scale, and its end."""
-PRESETS = {"libx264": "medium", "libx264rgb": "medium", "libx265": "medium", "libsvtav1": "8"}
-"""Encoders with a speed preset, and ours."""
+_X26X = {"low": "veryfast", "normal": "medium", "high": "slow"}
+PRESETS = {
+    "libx264": _X26X, "libx264rgb": _X26X, "libx265": _X26X,
+    "libsvtav1": {"low": "10", "normal": "8", "high": "6"},
+}  # fmt: skip
+"""Encoders with a speed preset, and ours by `encode.effort`."""
+_CPU_USED = {
+    "libvpx": {"low": "5", "normal": "3", "high": "1"},
+    "libvpx-vp9": {"low": "6", "normal": "4", "high": "2"},
+}
 THOROUGH = {"libx264": "slower", "libx264rgb": "slower"}
 """Presets that take over where ours would make the file too large (2.65 times, 2.31 with this one:
 measured on samples/portrait.mp4). x265's and SVT-AV1's stayed below 2 with ours."""
@@ -77,8 +85,8 @@ _OPTIONS = {
     "libx264rgb": {"tune": "psnr", "x264-params": "mbtree=0:qcomp=1"},
     "libx265": {"tune": "psnr", "x265-params": "cutree=0:qcomp=1:open-gop=0:log-level=error"},
     "libsvtav1": {"svtav1-params": "tune=1:enable-tf=0"},
-    "libvpx": {"cpu-used": "3", "auto-alt-ref": "0"},
-    "libvpx-vp9": {"cpu-used": "4", "row-mt": "1"},
+    "libvpx": {"auto-alt-ref": "0"},
+    "libvpx-vp9": {"row-mt": "1"},
     "mpeg2video": {"b_sensitivity": "40"},
     "png": {"pred": "mixed"},
     "ffv1": {"level": "3", "slicecrc": "1"},
@@ -145,7 +153,9 @@ def recipe(info: StreamInfo, config: Encode) -> Recipe:
     if config.preset is not None and config.preset not in known:
         raise EncodeError(f"encode.preset: {encoder} has no preset {config.preset}; use {', '.join(known)}")
     if encoder in PRESETS:
-        options["preset"] = config.preset or PRESETS[encoder]
+        options["preset"] = config.preset or PRESETS[encoder][config.effort]
+    elif encoder in _CPU_USED:
+        options["cpu-used"] = _CPU_USED[encoder][config.effort]
     if config.crf is not None and encoder not in CRF_MAX:
         raise EncodeError(f"encode.crf: {encoder} knows no constant quality; leave it out")
     if config.crf is not None and config.crf > CRF_MAX[encoder]:
@@ -167,7 +177,7 @@ def recipe(info: StreamInfo, config: Encode) -> Recipe:
         quality=quality,
         settled=config.crf is not None or not steered,
         bit_rate=bit_rate,
-        thorough=THOROUGH.get(encoder, "") if config.preset is None else "",
+        thorough=THOROUGH.get(encoder, "") if config.preset is None and config.effort != "low" else "",
         notes=tuple(notes),
     )
 

@@ -12,7 +12,6 @@ from stream import geometry
 from stream.face import FrameWork, Patch
 from stream.frame import Box, Frame
 
-
 _GUARD_FROM, _GUARD_FULL = 1.2, 1.6
 """Native px for a crop px from which, and fully from which, a face's own detail is guarded."""
 

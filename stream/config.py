@@ -102,7 +102,10 @@ class Encode(_Section):
 
     codec: str | None = Field(None, description="FFmpeg's encoder, such as libx264")
     crf: float | None = Field(None, ge=0, le=63, description="constant quality, encoder's scale")
-    preset: str | None = Field(None, description="encoder's own speed preset")
+    effort: Literal["low", "normal", "high"] = Field(
+        "normal", description="how hard the encoder works for a small file, whichever encoder it is"
+    )
+    preset: str | None = Field(None, description="encoder's own speed preset, in place of the effort")
     threads: int = Field(0, ge=0, le=256, description="0: by the cores at hand")
 
 

@@ -39,7 +39,10 @@ class CropStage:
     """
 
     def __init__(
-        self, template: str, size: int, choose: Callable[[Sequence[Face], tuple[float, float]], Sequence[Face]]
+        self,
+        template: str,
+        size: int,
+        choose: Callable[[Sequence[Face], tuple[float, float]], Sequence[Face]],
     ) -> None:
         self._landmarks, self._size, self._choose = geometry.template(template, size), size, choose
 

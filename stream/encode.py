@@ -14,7 +14,7 @@ from av.stream import Disposition
 
 from stream import codecs, mov, remux, trial
 from stream.config import Encode
-from stream.container import main_stream
+from stream.container import main_stream, open_video
 from stream.errors import EncodeError
 from stream.face import FrameWork
 from stream.frame import StreamInfo
@@ -29,6 +29,8 @@ def check_destination(source: Path, destination: Path, overwrite: bool) -> None:
     if destination.is_dir():
         raise EncodeError(f"{destination}: is a folder; name a file")
     if destination.exists():
+        if not destination.is_file():
+            raise EncodeError(f"{destination}: is no regular file; name another output")
         if source.exists() and destination.samefile(source):
             raise EncodeError(f"{destination}: is the input itself; name another output")
         if not overwrite:
@@ -87,12 +89,10 @@ class FileSink:
         """Open the input for the copied streams and make the partial file."""
         info = self.info
         with self._errors():
-            self.recipe = trial.settle(info, self.recipe, self._config.threads, self._window)
-            self._source = av.open(
-                info.path, metadata_errors="replace", options={"protocol_whitelist": "file"}
-            )
-            main = main_stream(self._source)
             self._output = self._open_output()
+            self.recipe = trial.settle(info, self.recipe, self._config.threads, self._window)
+            self._source = open_video(Path(info.path))
+            main = main_stream(self._source)
             muxer = self._output.format.name
             if main.duration is not None:
                 self._end_pts = (main.start_time or 0) + main.duration
@@ -207,7 +207,7 @@ class FileSink:
     def _open_output(self):
         options = {"flush_packets": "1", "max_interleave_delta": "1000000"}
         try:
-            output = av.open(str(self.partial), "w")
+            output = av.open(str(self.partial.absolute()), "w")
         except ValueError:
             raise EncodeError(
                 f"{self.destination}: the ending {self.destination.suffix or '(none)'} names no video "

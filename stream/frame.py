@@ -254,7 +254,12 @@ class Frame:
     def _stored_box(self, box: Box) -> Box:
         corners = np.array([[box[0], box[1], 1], [box[2], box[3], 1]]) @ self.view.to_stored.T
         low, high = np.rint(corners.min(axis=0)), np.rint(corners.max(axis=0))
-        return int(low[0]), int(low[1]), max(int(high[0]), int(low[0]) + 1), max(int(high[1]), int(low[1]) + 1)
+        return (
+            int(low[0]),
+            int(low[1]),
+            max(int(high[0]), int(low[0]) + 1),
+            max(int(high[1]), int(low[1]) + 1),
+        )
 
     def _weights(self) -> tuple[float, float, float]:
         return self.colour.weights(self.view.width, self.view.height)
@@ -298,7 +303,11 @@ class Frame:
             inverse[axis, axis], inverse[axis, 2] = scale, at_zero / factor[axis]
         block = (block >> self.layout.shift).astype(np.float32)
         return cv2.warpAffine(
-            block, inverse, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+            block,
+            inverse,
+            size,
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
         )
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 
 from stream import codecs, pixels
 from stream.codecs import Recipe
-from stream.container import main_stream
+from stream.container import main_stream, open_video
 from stream.frame import StreamInfo, View
 
 TARGET_DB = 42.6
@@ -104,7 +105,7 @@ def _next(tried: dict[float, float], quality: float, plan: Recipe) -> float:
 
 def dynamic_hdr(info: StreamInfo) -> list[str]:
     """Names of per-frame HDR data on the first picture, which no encoder here carries on."""
-    with av.open(info.path, metadata_errors="replace", options={"protocol_whitelist": "file"}) as container:
+    with open_video(Path(info.path)) as container:
         picture = next(container.decode(main_stream(container)), None)
         kinds = {item.type.name for item in picture.side_data} if picture is not None else set()
     return [name for name, tags in _DYNAMIC.items() if kinds & tags]
@@ -119,7 +120,7 @@ def _sample(info: StreamInfo, window) -> _Sample:
     count = _FRAMES if enough else len(_PLACES) * _FRAMES
     pictures: list[av.VideoFrame] = []
     size = 0
-    with av.open(info.path, metadata_errors="replace", options={"protocol_whitelist": "file"}) as container:
+    with open_video(Path(info.path)) as container:
         stream = main_stream(container)
         stream.thread_type = "AUTO"
         for place in _PLACES if enough else (0.0,):

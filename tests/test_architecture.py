@@ -7,11 +7,16 @@ ROOT = Path(__file__).parent.parent / "stream"
 # Down to up: a module may import only what stands before it. A folder counts as one place.
 ORDER = """
     __init__ errors colour pixels frame face config geometry channel metrics stage model nets engines
-    container decode images codecs mov trial convert remux encode detectors detect keyframes flow fusion association track crop restore compose
+    container decode images codecs mov trial convert remux encode
+    detectors detect keyframes flow association fusion track crop restore compose
     pipeline api folder progress inspection cli
 """.split()
 STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "compose"}
-LIBRARIES = {"openvino": {"engines"}, "torch": {"engines", "nets", "detectors"}, "threading.Thread": {"pipeline"}}
+LIBRARIES = {
+    "openvino": {"engines"},
+    "torch": {"engines", "nets", "detectors"},
+    "threading.Thread": {"pipeline"},
+}
 
 
 def place(path: Path) -> str:
@@ -41,7 +46,9 @@ def test_imports_run_one_way_and_stages_never_import_each_other():
             if parts[0] != "stream" or here == "__init__":
                 continue
             there = parts[1] if parts[1] in ORDER else "__init__"
-            assert ORDER.index(there) <= ORDER.index(here), f"{path.name} imports {name}, which stands after it"
+            assert ORDER.index(there) <= ORDER.index(here), (
+                f"{path.name} imports {name}, which stands after it"
+            )
             if here in STAGES and there != here:
                 assert there not in STAGES, f"stage {here} imports stage {there}"
 

@@ -18,7 +18,9 @@ HANDLED = """
 """.split()
 
 
-def write(path: Path, pix_fmt="yuv420p", codec="ffv1", count=8, pts=None, size=(96, 64), options=None, setup=None):
+def write(
+    path: Path, pix_fmt="yuv420p", codec="ffv1", count=8, pts=None, size=(96, 64), options=None, setup=None
+):
     """A clip of a moving ramp; pts in 1/1000 s."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, rate=25, options=options or {})
@@ -69,8 +71,8 @@ def test_every_promised_format_is_read_and_written_in_place(pix_fmt):
 
 @pytest.mark.parametrize(
     ("codec", "pix_fmt"),
-    [("ffv1", "yuv422p12le"), ("ffv1", "gray10le"), ("rawvideo", "nv12"), ("rawvideo", "yuyv422"), ("utvideo", "gbrp"),
-     ("ffv1", "yuv420p10le"), ("ffv1", "bgr0"), ("ffv1", "yuva420p"), ("libx264", "yuv444p10le")],
+    [("ffv1", "yuv422p12le"), ("ffv1", "gray10le"), ("rawvideo", "nv12"), ("rawvideo", "yuyv422"),
+     ("utvideo", "gbrp"), ("ffv1", "yuv420p10le"), ("ffv1", "bgr0"), ("ffv1", "yuva420p"), ("libx264", "yuv444p10le")],
 )  # fmt: skip
 def test_frames_keep_the_decoders_own_planes(tmp_path, codec, pix_fmt):
     source = FileSource(probe(write(tmp_path / "clip.nut", pix_fmt, codec)))
@@ -79,24 +81,34 @@ def test_frames_keep_the_decoders_own_planes(tmp_path, codec, pix_fmt):
     assert source.notes == [] and source.frames_in == 8
 
 
-@pytest.mark.parametrize(("pix_fmt", "codec", "becomes"), [("yuv411p", "ffv1", "yuv444p"), ("pal8", "png", "rgba")])
+@pytest.mark.parametrize(
+    ("pix_fmt", "codec", "becomes"), [("yuv411p", "ffv1", "yuv444p"), ("pal8", "png", "rgba")]
+)
 def test_other_formats_are_converted_with_a_note_of_the_cost(tmp_path, pix_fmt, codec, becomes):
     if pix_fmt == "pal8":
         path = tmp_path / "clip.gif"
         write(path, "rgb8", "gif")
-        becomes = pixels.substitute(probe(path).pix_fmt) if pixels.layout_of(probe(path).pix_fmt) is None else "bgra"
+        becomes = (
+            pixels.substitute(probe(path).pix_fmt)
+            if pixels.layout_of(probe(path).pix_fmt) is None
+            else "bgra"
+        )
     else:
         path = write(tmp_path / "clip.nut", pix_fmt, codec)
     source = FileSource(probe(path))
     frames = list(source.frames())
     assert {frame.picture.format.name for frame in frames} == {becomes}
     if probe(path).pix_fmt != becomes:
-        assert len(source.notes) == 1 and becomes in source.notes[0] and probe(path).pix_fmt in source.notes[0]
+        assert (
+            len(source.notes) == 1 and becomes in source.notes[0] and probe(path).pix_fmt in source.notes[0]
+        )
 
 
 def test_variable_rate_and_offset_times_come_out_as_they_went_in(tmp_path):
     times = [700, 733, 900, 901, 1000, 1500, 1501, 1540]
-    path = write(tmp_path / "clip.mkv", "yuv420p", "libx264", pts=times, options={"bf": "3", "preset": "ultrafast"})
+    path = write(
+        tmp_path / "clip.mkv", "yuv420p", "libx264", pts=times, options={"bf": "3", "preset": "ultrafast"}
+    )
     frames = list(FileSource(probe(path)).frames())
     assert [frame.time.pts for frame in frames] == times
     assert frames[0].time.time_base == Fraction(1, 1000)

@@ -125,7 +125,10 @@ def restored(path: Path, thread_type: str = "AUTO", strength: float = 1.0, engin
     stages = [
         ("track", Tracker(FaceFinder(Detect(), 2), Detect(), Track())),
         ("crop", CropStage("ffhq_512", 256, lambda faces, size: choose(faces, Select(), size))),
-        ("restore", RestoreStage(engine or (lambda: create_engine("auto", bundled_model_path())), 4, strength)),
+        (
+            "restore",
+            RestoreStage(engine or (lambda: create_engine("auto", bundled_model_path())), 4, strength),
+        ),
         ("look", crops),
         ("compose", ComposeStage(feather=0.12)),
     ]

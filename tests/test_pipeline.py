@@ -10,7 +10,6 @@ import pytest
 from stream.channel import Channel, Closed, Overflow
 from stream.colour import Colour
 from stream.errors import SourceError, StageError
-from stream.face import FrameWork
 from stream.frame import Frame, Timestamp, View
 from stream.pipeline import Pipeline
 
@@ -82,7 +81,7 @@ def test_the_first_error_of_any_stage_reaches_the_caller_and_ends_every_thread(p
     steps = [Step(), Step(), Step()]
     steps[position] = Step(method)
     source = Source(count=40 if method in ("flush", "close") else 10**9)
-    with pytest.raises(StageError, match="s%d: ValueError: bad luck" % position) as caught:
+    with pytest.raises(StageError, match=f"s{position}: ValueError: bad luck") as caught:
         Pipeline(source, [(f"s{i}", step) for i, step in enumerate(steps)]).run()
     assert isinstance(caught.value.__cause__, ValueError)
     assert caught.value.__cause__.__traceback__ is not None

@@ -126,7 +126,9 @@ def test_a_crop_holds_the_face_at_the_template_whatever_its_size(size):
     assert work.crops[0].image.base is None, "a slice would keep the frame alive"
 
 
-@pytest.mark.parametrize("turn", [((1, 0), (0, 1)), ROTATED, ((-1, 0), (0, -1)), ((0, 1), (-1, 0)), ((-1, 0), (0, 1))])
+@pytest.mark.parametrize(
+    "turn", [((1, 0), (0, 1)), ROTATED, ((-1, 0), (0, -1)), ((0, 1), (-1, 0)), ((-1, 0), (0, 1))]
+)
 def test_a_turned_picture_gives_the_same_crop(turn):
     canvas = np.full((300, 400, 3), 90, np.uint8)
     canvas[10:266, 100:356] = portrait(256)
@@ -223,7 +225,7 @@ def test_the_chroma_residual_lies_at_the_chroma_samples_own_place():
         ramp[..., 2] = x[None, :] * 0.5
         target.add((0, 0, 64, 64), ramp)
         cb = pixels.view(picture, target.layout, 1)[16].astype(np.float32) - 128
-        kr, kg, kb = target.colour.weights(64, 64)
+        _, _, kb = target.colour.weights(64, 64)
         centres = (2 * np.arange(32) + 0.5 + site[0]) / 64
         expected = (1 - kb) * centres * 0.5 / (2 - 2 * kb) * 224
         assert np.abs(cb - expected)[1:-1].max() <= 0.6
