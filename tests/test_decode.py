@@ -72,7 +72,8 @@ def test_every_promised_format_is_read_and_written_in_place(pix_fmt):
 @pytest.mark.parametrize(
     ("codec", "pix_fmt"),
     [("ffv1", "yuv422p12le"), ("ffv1", "gray10le"), ("rawvideo", "nv12"), ("rawvideo", "yuyv422"),
-     ("utvideo", "gbrp"), ("ffv1", "yuv420p10le"), ("ffv1", "bgr0"), ("ffv1", "yuva420p"), ("libx264", "yuv444p10le")],
+     ("utvideo", "gbrp"), ("ffv1", "yuv420p10le"), ("ffv1", "bgr0"), ("ffv1", "yuva420p"),
+     ("libx264", "yuv444p10le")],
 )  # fmt: skip
 def test_frames_keep_the_decoders_own_planes(tmp_path, codec, pix_fmt):
     source = FileSource(probe(write(tmp_path / "clip.nut", pix_fmt, codec)))
