@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from stream import geometry
 from stream.flow import MEAN_FACE, patch_at
@@ -38,6 +37,8 @@ def associate(
     if not tracks or not faces:
         return []
     cost = np.array([[_cost(t, f, s) for f in faces] for t, s in zip(tracks, slack, strict=True)])
+    from scipy.optimize import linear_sum_assignment  # a third of a second that a refusal need not wait
+
     rows, columns = linear_sum_assignment(cost)
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if cost[r, c] < _HOPELESS]
 

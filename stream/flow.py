@@ -170,7 +170,7 @@ def patch_at(frame: Frame, to_upright: np.ndarray) -> np.ndarray:
     if x1 - x0 < 2 or y1 - y0 < 2:
         return np.zeros((PATCH, PATCH), np.uint8)
     # The exact upright image of whole stored pixels: rounding inside `luma` then moves nothing.
-    corners = geometry.apply(geometry.invert(view.to_stored), np.array([[x0, y0], [x1, y1]]))
+    corners = geometry.apply(view.to_upright, np.array([[x0, y0], [x1, y1]]))
     box = (*corners.min(axis=0), *corners.max(axis=0))
     image = frame.luma(box, 1 / shrink)
     ratio = np.array(image.shape[1::-1]) / (box[2] - box[0], box[3] - box[1])

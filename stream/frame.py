@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import av
 import cv2
@@ -60,11 +61,13 @@ class View:
 
     @property
     def to_stored(self) -> np.ndarray:
-        """Affine f64[2,3] from upright to stored coordinates."""
-        linear = np.array(self.turn, np.float64) @ np.diag(self.stretch)
-        corners = linear @ np.array([[0, self.width, 0, self.width], [0, 0, self.height, self.height]])
-        inverse = np.linalg.inv(linear)
-        return np.hstack([inverse, (inverse @ corners.min(axis=1))[:, None]])
+        """Affine f64[2,3] from upright to stored coordinates; read-only."""
+        return _affines(self)[0]
+
+    @property
+    def to_upright(self) -> np.ndarray:
+        """Affine f64[2,3] from stored to upright coordinates; read-only."""
+        return _affines(self)[1]
 
     def orient(self, image: np.ndarray) -> np.ndarray:
         """A stored-orientation array [h, w, ...] turned upright; a view where possible."""
@@ -76,6 +79,18 @@ class View:
         if c + d < 0:
             image = image[::-1]
         return image
+
+
+@lru_cache(maxsize=64)  # asked for several times a face and frame
+def _affines(view: View) -> tuple[np.ndarray, np.ndarray]:
+    """Upright to stored, and back."""
+    linear = np.array(view.turn, np.float64) @ np.diag(view.stretch)
+    corners = linear @ np.array([[0, view.width, 0, view.width], [0, 0, view.height, view.height]])
+    origin, inverse = corners.min(axis=1)[:, None], np.linalg.inv(linear)
+    pair = np.hstack([inverse, inverse @ origin]), np.hstack([linear, -origin])
+    for affine in pair:
+        affine.setflags(write=False)
+    return pair
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,27 +37,34 @@ def similarity(src: np.ndarray, dst: np.ndarray, weights: np.ndarray | None = No
 
     Closed form of Umeyama (1991) in the plane, with optional non-negative weights [N].
     """
-    w = np.ones(len(src)) if weights is None else np.asarray(weights, np.float64)
-    w = w / w.sum()
     src, dst = np.asarray(src, np.float64), np.asarray(dst, np.float64)
+    if weights is None:
+        w = np.full(len(src), 1 / len(src))
+    else:
+        w = np.asarray(weights, np.float64) / np.sum(weights)
     centre, target = w @ src, w @ dst
     p, q = src - centre, dst - target
-    spread = max(float(w @ (p * p).sum(axis=1)), 1e-12)
-    a = float(w @ (p * q).sum(axis=1)) / spread
-    b = float(w @ (p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0])) / spread
-    linear = np.array([[a, -b], [b, a]])
-    return np.hstack([linear, (target - linear @ centre)[:, None]])
+    pw = p * w[:, None]
+    spread = max(np.vdot(pw, p), 1e-12)
+    a = np.vdot(pw, q) / spread
+    b = (np.vdot(pw[:, 0], q[:, 1]) - np.vdot(pw[:, 1], q[:, 0])) / spread
+    (x, y), (u, v) = centre, target
+    return np.array([[a, -b, u - a * x + b * y], [b, a, v - b * x - a * y]])
 
 
 def chain(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
     """The affine that applies `inner`, then `outer`."""
-    return np.hstack([outer[:, :2] @ inner[:, :2], (outer[:, :2] @ inner[:, 2] + outer[:, 2])[:, None]])
+    result = outer[:, :2] @ inner
+    result[:, 2] += outer[:, 2]
+    return result
 
 
 def invert(affine: np.ndarray) -> np.ndarray:
-    """The inverse affine; numpy.linalg.LinAlgError where there is none."""
-    linear = np.linalg.inv(affine[:, :2])
-    return np.hstack([linear, -(linear @ affine[:, 2])[:, None]])
+    """The inverse affine; ZeroDivisionError where there is none."""
+    (a, b, x), (c, d, y) = affine.tolist()
+    scale = 1 / (a * d - b * c)
+    a, b, c, d = d * scale, -b * scale, -c * scale, a * scale
+    return np.array([[a, b, -a * x - b * y], [c, d, -c * x - d * y]])
 
 
 def apply(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
