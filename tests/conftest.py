@@ -10,6 +10,8 @@ from pathlib import Path
 import av
 import pytest
 
+import stream.engines  # noqa: F401  before any test imports OpenVINO, which it keeps from reporting
+
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "samples"
 

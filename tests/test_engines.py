@@ -148,6 +148,7 @@ def test_a_warm_cache_restores_without_importing_torch(engines, cache):
         assert engine.name == "openvino-cpu"
         assert engine.restore(np.zeros((1, 256, 256, 3), np.float32)).shape[0] == 1
         assert "torch" not in sys.modules, "torch was imported"
+        assert sys.modules["openvino_telemetry"] is None, "OpenVINO may report to its makers"
     """
     environment = os.environ | {CACHE_VARIABLE: str(cache)}
     command = [sys.executable, "-c", textwrap.dedent(script)]

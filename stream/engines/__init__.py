@@ -9,6 +9,9 @@ from pathlib import Path
 from stream.engines.base import Engine
 from stream.errors import ConfigError
 
+# OpenVINO would report every import and conversion to its makers: without this package it cannot.
+sys.modules.setdefault("openvino_telemetry", None)
+
 ENGINE_KINDS = ("auto", "openvino", "torch")
 
 __all__ = ["ENGINE_KINDS", "Engine", "create_engine"]
