@@ -92,7 +92,7 @@ class Compose(_Section):
     """How restored faces are put back."""
 
     feather: float = Field(
-        0.12, gt=0.0, le=0.5, description="width of the mask's soft edge, as a part of the crop"
+        0.16, gt=0.0, le=0.5, description="width of the mask's soft edge, as a part of the crop"
     )
     label: str = Field("", max_length=80, description="text drawn into the picture; empty: none")
 

@@ -65,7 +65,7 @@ def settle(info: StreamInfo, plan: Recipe, threads: int, window) -> Recipe:
             plan = replace(plan, options=plan.options | {"preset": plan.thorough})
             plan, _ = _search(info, plan, sample, threads)
     except (av.FFmpegError, ValueError):
-        pass
+        return replace(plan, settled=True)  # told where it is used, with the file's name
     return replace(plan, settled=True)
 
 

@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import av
+import cv2
 import pytest
 
 import stream.engines  # noqa: F401  before any test imports OpenVINO, which it keeps from reporting
+from stream.config import Detect
+from stream.detect import FaceFinder
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "samples"
@@ -21,6 +24,18 @@ def cache_folder(tmp_path_factory):
     """Converting the network takes seconds: once for the session, in this process and in others."""
     folder = os.environ.setdefault("GPEN_STREAM_CACHE", str(tmp_path_factory.mktemp("cache")))
     return Path(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_cv2_thread():
+    """As in a run, where every stage has its own thread."""
+    cv2.setNumThreads(1)
+
+
+@pytest.fixture(scope="session")
+def finder() -> FaceFinder:
+    """The default detector, compiled once."""
+    return FaceFinder(Detect(), threads=2)
 
 
 @pytest.fixture(scope="session")

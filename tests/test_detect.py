@@ -34,16 +34,6 @@ TURNS = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    cv2.setNumThreads(1)
-
-
-@pytest.fixture(scope="module")
-def finder() -> FaceFinder:
-    return FaceFinder(Detect(), threads=2)
-
-
 @pytest.fixture(scope="module")
 def group() -> tuple[np.ndarray, list[dict]]:
     """The first picture of the group, RGB u8[540,960,3], and who is in it."""

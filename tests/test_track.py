@@ -19,7 +19,6 @@ from stream.association import associate
 from stream.colour import Colour
 from stream.config import Detect, Track
 from stream.decode import FileSource, probe
-from stream.detect import FaceFinder
 from stream.face import Detection, Face, FrameWork
 from stream.flow import Anchor
 from stream.frame import Frame, Timestamp, View
@@ -31,16 +30,6 @@ SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 RGB = Colour(1, 1, 1, True)
 TEMPLATE = geometry.template("ffhq_512", 1)
 KUSTER, SCOTT, WENSTRUP, UDALL, COLLINS = 1, 2, 0, 3, 5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    cv2.setNumThreads(1)
-
-
-@pytest.fixture(scope="module")
-def finder() -> FaceFinder:
-    return FaceFinder(Detect(), threads=2)
 
 
 @pytest.fixture(scope="module")
