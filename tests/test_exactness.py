@@ -173,6 +173,19 @@ def test_pixels_outside_the_masks_are_bit_exact_for_every_thread_type(clip, kind
     check_outside(clip(kind), thread_type)
 
 
+@pytest.mark.parametrize("thread_type", ["NONE", "SLICE", "FRAME"])
+@pytest.mark.parametrize("kind", ["yuv420p", "yuv422p10le"])
+def test_a_frame_written_at_once_never_reaches_the_decoders_references(clip, kind, thread_type):
+    """In a run the decoder is far ahead; here each frame is changed before the next is decoded."""
+    source = FileSource(probe(clip(kind)))
+    source.thread_type = thread_type
+    for frame, reference in zip(source.frames(), decoded(clip(kind)), strict=True):
+        for ours, theirs in zip(planes(frame.picture), reference, strict=True):
+            np.testing.assert_array_equal(ours, theirs, err_msg=f"{frame.index = }")
+        frame.writable().add((128, 96, 384, 352), np.full((256, 256, 3), 0.4, np.float32))
+        assert (planes(frame.picture)[0] != reference[0]).sum() > 50_000
+
+
 @pytest.mark.parametrize("kind", ["yuvj420p", "yuv444p", "gray10le", "pq", "hlg"])
 def test_pixels_outside_the_masks_are_bit_exact_in_every_format(clip, kind):
     check_outside(clip(kind), "AUTO")
