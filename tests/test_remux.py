@@ -154,7 +154,52 @@ def test_a_cover_goes_before_free_keys_and_the_keys_are_named(tmp_path):
     assert [kind for kind, *_ in described(target)] == ["video", "video"]
 
 
-def test_per_frame_hdr_data_are_refused_by_name(tmp_path, monkeypatch):
+def hdr10_plus_nal() -> bytes:
+    """A HEVC SEI unit with one window of SMPTE ST 2094-40 metadata, length first."""
+    fields = [
+        (1, 2),
+        (400, 27),
+        (0, 1),
+        *[(12_000, 17)] * 3,
+        (9_000, 17),
+        (0, 4),
+        (37, 10),
+        (0, 1),
+        (0, 1),
+        (0, 1),
+    ]
+    bits = "".join(f"{value:0{width}b}" for value, width in fields)
+    body = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8))
+    message = bytes([0xB5, 0, 0x3C, 0, 1, 4, 1]) + body
+    payload = bytes([4, len(message)]) + message + b"\x80"
+    for last in range(4):  # emulation prevention
+        payload = payload.replace(bytes([0, 0, last]), bytes([0, 0, 3, last]))
+    return (len(payload) + 2).to_bytes(4) + b"\x4e\x01" + payload
+
+
+def test_hdr10_plus_data_are_refused_by_name_unless_they_may_be_lost(tmp_path):
+    plain = make(tmp_path / "plain.mkv", codec="libx265", options={"x265-params": "log-level=0"}, frames=4)
+    source = tmp_path / "in.mkv"
+    with av.open(str(plain)) as old, av.open(str(source), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size:
+                marked = av.Packet(hdr10_plus_nal() + bytes(packet))
+                marked.pts, marked.dts, marked.time_base = packet.pts, packet.dts, packet.time_base
+                marked.is_keyframe, marked.stream = packet.is_keyframe, stream
+                new.mux(marked)
+    kinds = {item.type.name for item in pictures(source)[0].side_data}
+    assert "DYNAMIC_HDR_PLUS" in kinds, "the clip is not what this test needs"
+    with pytest.raises(EncodeError, match=r"would lose HDR10\+ data of .*--allow-loss"):
+        run(source, tmp_path / "out.mkv")
+    assert not (tmp_path / "out.mkv").exists()
+    target, sink = run(source, tmp_path / "out.mkv", allow_loss=True)
+    assert len(pictures(target)) == 4
+    assert any("lost HDR10+ data" in note for note in sink.notes)
+
+
+def test_dolby_vision_data_are_refused_by_name(tmp_path, monkeypatch):
+    """No real stream is at hand: another kind of side data stands in for it."""
     source = make(tmp_path / "in.mp4", frames=3)
     monkeypatch.setattr("stream.trial._DYNAMIC", {"Dolby Vision data": {"SEI_UNREGISTERED"}})
     with pytest.raises(EncodeError, match=r"would lose Dolby Vision data.*--allow-loss"):
