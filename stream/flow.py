@@ -104,20 +104,21 @@ class Anchor:
             patch, self._even, moved, start.copy(), winSize=_WINDOW, maxLevel=0, criteria=_STOP,
             flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
         )  # fmt: skip
-        error = np.linalg.norm(back[:, 0] - start[:, 0], axis=1)
-        good = (found[:, 0] & found_back[:, 0]).astype(bool) & (error < 1.0)
+        miss = (back - start)[:, 0]
+        missed_by = np.einsum("ij,ij->i", miss, miss)  # px^2
+        good = (found[:, 0] & found_back[:, 0]).astype(bool) & (missed_by < 1.0)
         good &= _inside(view, to_upright, moved[:, 0] + 0.5)
         if good.sum() < 8:
             return None
         flow = (moved - start)[:, 0].astype(np.float64)
-        base = good / (1.0 + (error / 0.2) ** 2)
+        base = good / (1.0 + missed_by / 0.2**2)
         weights = base
         for sharp in (4.0, 2.0, 1.5, 1.5):
             model = _solve(self._terms, flow, weights)
             rest = flow - self._terms @ model
-            distance = np.linalg.norm(rest, axis=1)
-            weights = base / (1.0 + (distance / sharp) ** 2) ** 2
-        agree = good & (distance < 3.5)
+            squared = np.einsum("ij,ij->i", rest, rest)
+            weights = base / (1.0 + squared / sharp**2) ** 2
+        agree = good & (squared < 3.5**2)
         near = self._near * base * agree
         local = near @ rest / (near.sum(axis=1, keepdims=True) + 0.5)
         affine = np.eye(2, 3) + _affine_of(model)
@@ -136,10 +137,13 @@ def _terms(points: np.ndarray) -> np.ndarray:
     return np.stack([np.ones_like(x), x, y, skull + 0.35 * nose - 0.8], axis=-1)
 
 
+_PRIOR = np.diag([1e-6, 1e-6, 1e-6, 0.1])
+
+
 def _solve(terms: np.ndarray, flow: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted least squares f64[4,2], the depth term held a little towards none."""
     weighted = terms * weights[:, None]
-    normal = weighted.T @ terms + np.diag([1e-6, 1e-6, 1e-6, 0.1])
+    normal = weighted.T @ terms + _PRIOR
     return np.linalg.solve(normal, weighted.T @ flow)
 
 
