@@ -20,7 +20,6 @@ _LUMA_WEIGHTS = {
     9: (0.2627, 0.0593),  # BT.2020 non-constant luminance
     10: (0.2627, 0.0593),  # BT.2020 constant luminance, treated as non-constant
 }
-UNSPECIFIED = 2
 PQ, HLG = 16, 18
 
 

@@ -72,6 +72,7 @@ class ComposeStage:
         if enlarged > _GUARD_FROM:
             guard = min(1.0, (enlarged - _GUARD_FROM) / (_GUARD_FULL - _GUARD_FROM))
             residual = keep_detail(residual, frame.to_network(frame.region(box)), guard)
+        residual[mask <= 0] = 0  # filters reach a little beyond the mask (seen at 16 bits)
         return box, residual, mask
 
 

@@ -33,11 +33,6 @@ class Face:
     confidence: float
     """0..1: how well the flow held since the last detection."""
 
-    @property
-    def eye_distance(self) -> float:
-        """px"""
-        return float(np.linalg.norm(self.landmarks[1] - self.landmarks[0]))
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crop:

@@ -138,8 +138,6 @@ class Frame:
     colour: Colour
     chroma_site: tuple[float, float] = (0.0, 0.5)
     """Where a chroma sample lies between luma samples, in luma px from the first: 0 co-sited."""
-    captured_at_s: float = 0.0
-    """`time.monotonic()` at arrival, for live sources; 0 for files."""
 
     @property
     def layout(self) -> pixels.Layout:

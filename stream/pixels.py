@@ -36,11 +36,6 @@ class Layout:
     dtype: np.dtype
     shift: int = 0
 
-    @property
-    def subsampling(self) -> tuple[int, int]:
-        """log2 of the chroma subsampling, horizontal and vertical."""
-        return self.components[-1].log2_w, self.components[-1].log2_h
-
 
 _SUBSAMPLING = {"420": (1, 1), "422": (1, 0), "444": (0, 0), "440": (0, 1)}
 _PACKED_RGB = {

@@ -180,6 +180,28 @@ def test_a_sharp_600_px_face_keeps_its_high_frequencies(path):
     assert energy(after) >= 0.98 * energy(before)
 
 
+def test_a_large_turned_face_leaves_what_lies_outside_its_mask_to_the_bit():
+    rng = np.random.default_rng(2)
+    grain = rng.integers(60, 180, (700, 700, 3)).astype(np.uint8)
+    target = frame(grain, pix_fmt="yuv444p16le")
+    angle = np.deg2rad(25)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * 1.8
+    to_stored = np.hstack([turn, ([[350], [350]] - turn @ [[128], [128]])])
+    image = cut(target, to_stored, 256)
+    smoothing = cv2.GaussianBlur(image, (0, 0), 3) - image  # takes detail away, so the guard acts
+    before = [pixels.view(target.picture, target.layout, i).copy() for i in range(3)]
+    cut_out = Crop(face_at(0, 0, 256), np.zeros((256, 256, 3), np.float32), to_stored)
+    compose(FrameWork(target, patches=(Patch(cut_out, 3 * smoothing),)))
+    inside = np.zeros((700, 700), np.uint8)
+    mask = geometry.feather_mask(256, 0.12)
+    warped = geometry.warp(np.dstack([mask] * 3), geometry.invert(to_stored), (700, 700), cv2.BORDER_CONSTANT)
+    inside[warped[..., 0] != 0] = 1
+    for i, old in enumerate(before):
+        new = pixels.view(target.picture, target.layout, i)
+        np.testing.assert_array_equal(new[inside == 0], old[inside == 0])
+    assert (new != old).mean() > 0.1
+
+
 def test_a_residual_lands_where_the_crop_was_cut_and_at_its_own_size():
     canvas = np.full((400, 400, 3), 100, np.uint8)
     for size, x, y in ((64, 37.3, 52.8), (256, 60.0, 80.5), (390, 3.0, 4.0)):
