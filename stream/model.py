@@ -20,6 +20,8 @@ BUNDLED_MODEL = "gpen-lite-256"
 _ARCHITECTURES = ("FullGenerator", "FullGenerator_SR")
 _INPUT_RANGES = {"-1,1": (-1.0, 1.0), "0,1": (0.0, 1.0)}
 _FLAGS = {"true": True, "false": False}
+TASKS = ("restore", "colorize", "inpaint", "segment")
+"""What a generator was trained for: faces from damaged, grey or holed ones, or from label maps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class ModelInfo:
     """Hexadecimal digest of the whole file."""
     input_range: tuple[float, float]
     """What RGB 0..1 is mapped to for the network; its output is always in -1..1."""
+    task: str = "restore"
+    """One of `TASKS`."""
 
 
 def bundled_model_path() -> Path:
@@ -89,6 +93,7 @@ def _parse(path: Path, metadata: Mapping[str, str], digest: str) -> ModelInfo:
         template=fields.text("template"),
         sha256=digest,
         input_range=fields.choice("input_range", _INPUT_RANGES, "-1,1"),
+        task=fields.choice("task", {name: name for name in TASKS}, "restore"),
     )
     if info.in_size > info.size or (info.residual and info.in_size != info.size):
         raise fields.refused("in_size", f"one that fits {info.size = } and {info.residual = }")
