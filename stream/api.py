@@ -12,9 +12,9 @@ from typing import Any
 
 import cv2
 
-from stream import __version__, metrics
+from stream import __version__, metrics, zoo
 from stream.compose import ComposeStage
-from stream.config import Config
+from stream.config import Config, Detect
 from stream.crop import CropStage, WholeFrameStage
 from stream.decode import FileSource, probe
 from stream.detect import FaceFinder, choose
@@ -25,7 +25,7 @@ from stream.face import FrameWork
 from stream.frame import StreamInfo
 from stream.geometry import TEMPLATES
 from stream.images import DetectStage, ImageSink, ImageSource, is_image
-from stream.model import BUNDLED_MODEL, ModelInfo, bundled_model_path, read_model_info
+from stream.model import ModelInfo, read_model_info
 from stream.pipeline import Pipeline, available_cores
 from stream.restore import RestoreStage
 from stream.track import Tracker
@@ -208,9 +208,10 @@ class _Run:
         cv2.setNumThreads(1)  # every stage has its thread already; cv2's pool would compete
         self.config, self.options = config, options
         self.cores = available_cores()
-        name = config.restore.model
-        self._model_path = bundled_model_path() if name == BUNDLED_MODEL else Path(name)
+        accept = config.restore.accept_licence
+        self._model_path = zoo.resolve(config.restore.model, accept_licence=accept)
         self.model = _usable(self._model_path)
+        zoo.require_licence_of(self.model, accept)
         self.note = f"faces restored by gpen-stream {__version__} ({self.model.name})"
         self.stopped = False
         self._engine_name = ""
@@ -229,7 +230,7 @@ class _Run:
         ]
         if self.options.aligned:
             return [("crop", WholeFrameStage(model.size)), *tail]
-        find = FaceFinder(config.detect, self.cores)
+        find = FaceFinder(_with_weights(config.detect), self.cores)
         self._track = DetectStage(find.certain) if still else Tracker(find, config.detect, config.track)
 
         def chosen(faces, size):
@@ -302,6 +303,13 @@ class _Run:
         )
         self._engine_name = engine.name
         return engine
+
+
+def _with_weights(detect: Detect) -> Detect:
+    """The settings with the zoo's weights where the detector needs some and none are named."""
+    if detect.detector != "retinaface" or detect.weights is not None:
+        return detect
+    return detect.model_copy(update={"weights": str(zoo.resolve("retinaface-resnet50"))})
 
 
 def _usable(path: Path) -> ModelInfo:

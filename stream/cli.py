@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream import __version__
+from stream import __version__, models_cli
 from stream.config import PRESETS, Config, load_config
 from stream.errors import ConfigError, EncodeError, StreamError
 
@@ -28,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(models_cli.app)
 _TRUNCATED = 3
 _debug = False
 
@@ -125,6 +126,12 @@ def restore(
             "--set", metavar="KEY=VALUE", help="One setting, e.g. restore.strength=0.7.", rich_help_panel=_WAY
         ),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH", help="Which model restores; see `models list`.", rich_help_panel=_WAY
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option("--batch-size", "--batch_size", help="Crops in one call.", rich_help_panel=_WAY),
@@ -155,6 +162,8 @@ def restore(
         missing = "INPUT" if src is None else "OUTPUT"
         raise ConfigError(f"{missing} is missing; write: gpen-stream restore INPUT OUTPUT")
     overrides = list(assign or [])
+    if model is not None:
+        overrides.append(f"restore.model={json.dumps(model, ensure_ascii=False)}")
     if batch_size is not None:
         overrides.append(f"restore.batch_size={batch_size}")
     for key, regions in (("include", include), ("exclude", exclude)):

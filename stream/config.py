@@ -27,9 +27,11 @@ class Detect(_Section):
     """Which detector finds faces, at which size and how often."""
 
     detector: Literal["centerface", "retinaface", "haar"] = Field(
-        "centerface", description="retinaface needs its weights in `detect.weights`"
+        "centerface", description="retinaface needs weights: gpen-stream models fetch retinaface-resnet50"
     )
-    weights: str | None = Field(None, description="path of detection_Resnet50_Final.pth")
+    weights: str | None = Field(
+        None, description="a file of weights for it; unset: the fetched retinaface-resnet50"
+    )
     interval: int = Field(10, ge=1, le=250, description="frames from keyframe to keyframe")
     max_side: int = Field(
         960, ge=128, le=8192, description="longer side of the picture that the detector sees, px"
@@ -80,12 +82,13 @@ class Select(_Section):
 class Restore(_Section):
     """Which network restores the crops, on what and how strongly."""
 
-    model: str = Field("gpen-lite-256", description="a bundled model's name or a weights file")
+    model: str = Field("gpen-lite-256", description="a model's name (gpen-stream models list) or file")
     engine: Literal["auto", "openvino", "torch"] = Field("auto", description="what runs it")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where")
     batch_size: int = Field(4, ge=1, le=64, description="crops in one call")
     strength: float = Field(1.0, ge=0.0, le=1.0, description="0 leaves the face as it is")
     threads: int = Field(0, ge=0, le=256, description="for inference; 0: by the cores at hand")
+    accept_licence: bool = Field(False, description="you keep to the licence of the models that you name")
 
 
 class Compose(_Section):
