@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def _fail(error: BaseException, message: str, code: int) -> None:
-    if _debug:
+    if _debug or models_cli.debug:
         traceback.print_exception(error)
     _complain(f"error: {message}")
     raise SystemExit(code)

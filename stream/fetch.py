@@ -70,6 +70,7 @@ def fetch_file(
     download = _Download(url, part, size, sha256 is not None, progress, patience or Patience())
     try:
         download.run()
+        download.tag.unlink(missing_ok=True)
         digest = sha256_of(part)
         if sha256 is not None and digest != sha256:
             aside = set_aside(part, target.name, digest)
@@ -89,7 +90,6 @@ def fetch_file(
         if target.exists():
             set_aside(target, target.name, sha256_of(target))
         part.replace(target)
-        download.tag.unlink(missing_ok=True)
     except OSError as error:
         raise cannot_write(target.parent, error) from None
     return digest
@@ -258,6 +258,7 @@ class _Download:
         self.tag.unlink(missing_ok=True)
 
     def _refused(self, status: int, reason: str, have: int) -> Exception:
+        reason = " ".join(reason.split())[:120]
         if status == 416 and have:
             self._forget()
             return _BrokenError("has no such part of the file")

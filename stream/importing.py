@@ -75,8 +75,8 @@ def import_file(path: Path, facts: Facts, *, accept_licence: bool, say: Say) -> 
         return _import_own(path, digest, facts)
     if facts.task or facts.template or facts.input_range:
         raise ConfigError(f"{entry.name}: an official model; leave out --task, --template and --input-range")
-    say(f"{entry.name}: licence: {entry.licence.terms} ({entry.licence.url})")
     require_licence(entry.name, entry.licence, accept_licence)
+    say(f"{entry.name}: licence: {entry.licence.terms} ({entry.licence.url})")
     if not entry.is_checkpoint:
         return Imported(entry.name, _copy(path, entry, digest), None)
     made = import_official(entry, path, digest)

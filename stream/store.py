@@ -46,7 +46,7 @@ def read_ledger() -> Ledger:
     path = models_folder() / _LEDGER
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return Ledger()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}); check {MODELS_VARIABLE}") from None

@@ -88,8 +88,8 @@ def fetch(
     entry = entry_named(name)
     if entry.url is None:
         return _resolve_entry(entry, accept_licence)
-    say(f"{name}: licence: {entry.licence.terms} ({entry.licence.url})")
     require_licence(name, entry.licence, accept_licence)
+    say(f"{name}: licence: {entry.licence.terms} ({entry.licence.url})")
     with locked(entry.file, lambda: say(f"{name}: another process fetches it; waiting")):
         if _state(entry)[0] == "unverified":
             return _resolve_entry(entry, accept_licence)  # which says what to do

@@ -62,7 +62,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             content = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
     except Exception as error:  # whatever an unpickler may trip over in a file from elsewhere
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
