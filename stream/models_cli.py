@@ -76,7 +76,7 @@ def fetch(
     ] = False,
     quiet: _Quiet = False,
     debug: _Debug = False,
-) -> None:
+) -> int:
     """Download models, resume where it broke off, and verify them before they are used.
 
     GPEN_STREAM_MODELS names another folder to keep them in, GPEN_STREAM_MODELS_URL a mirror,
@@ -86,10 +86,17 @@ def fetch(
 
     for name in names:
         zoo.entry_named(name)
-    for name in names:
-        with _Bar(name, quiet) as bar:
-            path = zoo.fetch(name, accept_licence=accept_licence, offline=offline, progress=bar, say=bar.say)
-        bar.say(f"{name}: {path}")
+    try:
+        for name in names:
+            with _Bar(name, quiet) as bar:
+                path = zoo.fetch(
+                    name, accept_licence=accept_licence, offline=offline, progress=bar, say=bar.say
+                )
+            bar.say(f"{name}: {path}")
+    except KeyboardInterrupt:
+        print("stopped; what came is kept: run the command again to go on", file=sys.stderr, flush=True)
+        return 130
+    return 0
 
 
 @app.command()
