@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -66,7 +69,7 @@ def test_the_commands_are_one_line_each_to_get_a_model_of_a_mirror(run, server, 
 def test_two_processes_fetch_the_same_file_once(server, models, tmp_path):
     server.files[FILE].pause_s = 0.3
     both = [subprocess.Popen(FETCH[:-1], stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=60)[1] for process in both]
+    said = [process.communicate(timeout=100)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert server.sent == len(DATA) and len(server.requests) == 1
     assert sum("another process fetches it; waiting" in text for text in said) <= 1
@@ -86,6 +89,26 @@ def test_a_process_that_is_killed_leaves_a_part_and_no_lock(run, server, models)
     assert 0 < kept <= 20_000
     zoo.fetch(NAME)
     assert server.ranges == [None, f"bytes={kept}-"]
+
+
+def test_a_terminal_sees_a_bar(server, models):
+    server.files[FILE] = File(DATA, pause_s=0.1)
+    main, child = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
+    process = subprocess.Popen(FETCH[:-1], stdin=child, stdout=child, stderr=child, env=environment)
+    os.close(child)
+    shown, deadline = b"", time.monotonic() + 90
+    while time.monotonic() < deadline:
+        if select.select([main], [], [], 0.2)[0]:
+            try:
+                shown += os.read(main, 65536)
+            except OSError:  # the other side is closed
+                break
+    os.close(main)
+    assert process.wait(10) == 0
+    text = shown.decode()
+    assert "━" in text and "kB/s" in text and "trusted on first use" in text
+    assert text.rstrip().splitlines()[-1].split("\x1b")[-1].endswith(".safetensors")
 
 
 def test_ctrl_c_keeps_what_came(server, models):

@@ -14,7 +14,7 @@ from loopback import File, serve
 from safetensors.torch import load_file
 from test_import import network
 
-from stream import catalog, fetch, store, zoo
+from stream import catalog, fetch, models_cli, store, zoo
 from stream.cli import main
 from stream.errors import ConfigError, ModelError
 from stream.importing import Facts, import_file
@@ -203,6 +203,13 @@ def test_a_file_is_hashed_again_only_when_it_changed(published, models, monkeypa
     os.utime(models / "parsing_parsenet.pth", ns=(1, 1))
     zoo.resolve("parsenet")
     assert len(hashed) == 2
+
+
+def test_a_log_sees_how_far_it_is(run, server, monkeypatch):
+    monkeypatch.setattr(models_cli, "_PLAIN_EVERY_S", 0.0)
+    code, _, said = run("models", "fetch", NAME, "--accept-licence")
+    told = [line for line in said if line.endswith(" MB")]
+    assert code == 0 and told[-1] == f"{NAME}: {len(DATA) / 1e6:.1f} of {len(DATA) / 1e6:.1f} MB"
 
 
 def test_list_says_what_there_is_and_what_is_here(run, server, models):
