@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 _DECODER_PART, _DECODER_MOST = 4, 4
-_ENCODER_PART, _ENCODER_MOST = 2, 16
-_DETECTOR_PART, _DETECTOR_MOST = 2, 4
-"""One thread for so many cores, and the most that still help (see `budget`)."""
+_DETECTOR_PART, _DETECTOR_MOST = 2, 8
+_ENCODER_PART, _ENCODER_MOST = 1, 16
+"""One thread for so many cores, and the most that help (see `budget`)."""
 
 
 def available_cores(root: Path = Path("/")) -> int:
@@ -98,14 +98,16 @@ class Budget:
 def budget(cores: int, inference: int = 0, decoder: int = 0, encoder: int = 0) -> Budget:
     """Share `cores` out; a number above 0 is the user's own and stays.
 
-    Inference takes most of a run's time and has every core while it computes. The other pools fill
-    the gaps between its calls and the waits at its barriers; a thread of theirs too many is one
-    that the scheduler puts in place of one of inference, whose others then wait for it. So decoder
-    and encoder together get no more threads than there are cores (one each at least), the encoder
-    the larger part, because it does three to ten times the decoder's work. The detector looks at
-    one frame in ten, while the restorer is busy with those before: half the cores keep it in step.
-    The upper ends: FFmpeg's decoders hold a whole picture for each thread; x264 compresses worse
-    with more than 16; CenterFace at 960 px gains little from more than 4.
+    What may be a run's bottleneck gets every core: inference where there are faces, the encoder
+    where there are none (on two cores one thread took 1.4 times as long as two; beside a busy
+    restorer the second costs no CPU time that could be measured). They do not add up: the slower of
+    the two keeps the other waiting. What never is gets a part, so that it does not push threads of
+    inference aside, for whose end the others wait. The decoder does a tenth of the encoder's work:
+    a thread for four cores. The detector looks at one frame in ten while the restorer is busy with
+    those before it: half the cores (on two, one thread took 4 to 12 % less CPU time than two).
+    So all pools together have at most three threads a core, on two cores and more.
+    The upper ends: FFmpeg's decoders hold a picture for each thread, x264 compresses worse with
+    more than 16, and CenterFace's layers are too small for more than 8.
     """
 
     def share(part: int, most: int) -> int:

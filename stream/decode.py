@@ -387,6 +387,7 @@ class FileSource:
             dst_colorspace=picture.colorspace,
             src_color_range=picture.color_range,
             dst_color_range=picture.color_range,
+            threads=self._threads,
         )
         converted.pts, converted.time_base = picture.pts, picture.time_base
         return converted

@@ -284,6 +284,7 @@ class FileSink:
             dst_colorspace=context.colorspace or matrix,
             src_color_range=2 if old.range_full else 1,
             dst_color_range=context.color_range or 1,
+            threads=self._config.threads,
         )
         result.pts, result.time_base, result.duration = picture.pts, picture.time_base, picture.duration
         return result

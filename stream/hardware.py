@@ -94,6 +94,7 @@ def as_software(picture: av.VideoFrame, pix_fmt: str, reformatter) -> av.VideoFr
         dst_color_range=full, threads=1,
     )  # fmt: skip
     result.color_range, result.colorspace = picture.color_range, picture.colorspace
+    result.color_trc, result.color_primaries = picture.color_trc, picture.color_primaries
     result.pts, result.time_base = picture.pts, picture.time_base
     return result
 

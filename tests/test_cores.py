@@ -92,9 +92,9 @@ def test_no_pool_is_empty_and_together_they_stay_sensible(cores):
     shared = budget(cores)
     assert shared.inference == cores and shared.cv2 == 1
     assert min(shared.detector, shared.decoder, shared.encoder) >= 1
-    assert shared.decoder <= shared.encoder <= 16
-    assert shared.decoder + shared.encoder <= max(2, cores)
-    assert shared.detector <= max(1, cores // 2)
+    assert shared.decoder <= shared.detector <= shared.encoder <= min(16, cores)
+    everything = shared.inference + shared.detector + shared.decoder + shared.encoder
+    assert everything <= max(4, 3 * cores)
 
 
 def test_the_users_own_numbers_stay():
@@ -169,3 +169,18 @@ def test_threads_that_are_set_reach_the_real_pools(run_cli, portrait, tmp_path):
     assert set(seen["openvino"]) == {seen["threads"]["detector"]}, "the detector alone runs on it here"
     assert seen["encoders"] and set(seen["encoders"]) == {3} and set(seen["decoders"]) == {2}
     assert seen["torch"] == 1
+
+
+def test_retinaface_takes_the_detectors_share_of_torch(run_cli, tmp_path):
+    """In a process of its own: torch's pool is the whole process's."""
+    code = (
+        "import sys, torch, numpy as np\n"
+        "from facexlib.detection.retinaface import RetinaFace as Net\n"
+        "from stream.config import Detect\n"
+        "from stream.detect import FaceFinder\n"
+        "torch.save(Net(network_name='resnet50', device='cpu').state_dict(), sys.argv[1])\n"
+        "FaceFinder(Detect(detector='retinaface', weights=sys.argv[1]), threads=3)\n"
+        "print(torch.get_num_threads())\n"
+    )
+    done = run_cli(tmp_path / "weights.pth", code=code)
+    assert done.stdout.split() == ["3"], done.stderr
