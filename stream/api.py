@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,19 @@ import cv2
 from stream import __version__, metrics, zoo
 from stream.compose import ComposeStage
 from stream.config import Config, Detect
+from stream.cores import available_cores, budget
 from stream.crop import CropStage, WholeFrameStage
 from stream.decode import FileSource, probe
 from stream.detect import FaceFinder, choose
 from stream.encode import FileSink, check_destination
 from stream.engines import create_engine
-from stream.errors import ConfigError, ModelError, SourceError, StreamError
+from stream.errors import ConfigError, HardwareError, ModelError, SourceError, StreamError
 from stream.face import FrameWork
 from stream.frame import StreamInfo
 from stream.geometry import TEMPLATES
 from stream.images import DetectStage, ImageSink, ImageSource, is_image
 from stream.model import ModelInfo, read_model_info
-from stream.pipeline import Pipeline, available_cores
+from stream.pipeline import Pipeline
 from stream.restore import RestoreStage
 from stream.track import Tracker
 
@@ -116,15 +117,27 @@ def restore_file(
         if outcome.failures:
             raise outcome.failures[0]
         return replace(outcome, report=names | outcome.report)
+    try:
+        return _restore_video(src, dst, config, options, progress, stop)
+    except HardwareError as error:
+        encode = config.encode.model_copy(update={"hardware": "off"})
+        config = config.model_copy(update={"encode": encode})
+        outcome = _restore_video(src, dst, config, options, progress, stop)
+        note = f"{src}: made again by {outcome.report['encoder']} ({error})"
+        outcome.report["notes"].append(note)
+        return replace(outcome, notes=(*outcome.notes, note))
+
+
+def _restore_video(src: Path, dst: Path, config: Config, options: Options, progress, stop) -> Outcome:
     info = probe(src)
     if info.duration_s and (options.start_s or 0.0) >= info.duration_s:
         raise SourceError(_nothing_in(src, info, options, stopped=False))
     run = _Run(config, options)
-    source = FileSource(info, options.start_s, options.duration_s, threads=run.cores)
+    source = run.video(info)
     sink = FileSink(
         info,
         dst,
-        config.encode.model_copy(update={"threads": config.encode.threads or run.cores}),
+        config.encode.model_copy(update={"threads": run.threads.encoder}),
         overwrite=options.overwrite,
         allow_loss=options.allow_loss,
         start_s=options.start_s,
@@ -146,7 +159,9 @@ def restore_file(
     status = Status.COMPLETE if complete else Status.INTERRUPTED
     if complete and source.truncated:
         status = Status.TRUNCATED
-    report = names | run.report(source, sink) | {"output": str(path), "status": status.value}
+    names = {"input": str(src), "output": str(path)}
+    coders = {"decoder": source.decoder, "encoder": sink.recipe.encoder}
+    report = names | run.report(source, sink) | coders | {"status": status.value}
     return Outcome(path, status, report, tuple(source.notes + sink.notes))
 
 
@@ -181,8 +196,7 @@ def restored_frames(
     timestamp, `faces` what was found. Leaving the loop early stops the pipeline.
     """
     run = _Run(config or Config(), options or Options())
-    source = FileSource(probe(src), run.options.start_s, run.options.duration_s, threads=run.cores)
-    yield from Pipeline(source, run.stages(still=False))
+    yield from Pipeline(run.video(probe(src)), run.stages(still=False))
 
 
 def _nothing_in(src: Path, info: StreamInfo, options: Options, stopped: bool) -> str:
@@ -205,9 +219,12 @@ class _Run:
     """One run: builds the stages, watches them, and reports."""
 
     def __init__(self, config: Config, options: Options) -> None:
-        cv2.setNumThreads(1)  # every stage has its thread already; cv2's pool would compete
         self.config, self.options = config, options
         self.cores = available_cores()
+        self.threads = budget(
+            self.cores, config.restore.threads, config.decode.threads, config.encode.threads
+        )
+        cv2.setNumThreads(self.threads.cv2)
         accept = config.restore.accept_licence
         self._model_path = zoo.resolve(config.restore.model, accept_licence=accept)
         self.model = _usable(self._model_path)
@@ -220,6 +237,11 @@ class _Run:
         self._pipeline: Pipeline | None = None
         self._wall_s = self._cpu_s = 0.0
 
+    def video(self, info: StreamInfo) -> FileSource:
+        """A file's frames."""
+        options, hardware = self.options, self.config.decode.hardware == "auto"
+        return FileSource(info, options.start_s, options.duration_s, self.threads.decoder, hardware)
+
     def stages(self, still: bool) -> list[tuple[str, Any]]:
         """Everything between source and sink."""
         config, model = self.config, self.model
@@ -230,7 +252,7 @@ class _Run:
         ]
         if self.options.aligned:
             return [("crop", WholeFrameStage(model.size)), *tail]
-        find = FaceFinder(_with_weights(config.detect), self.cores)
+        find = FaceFinder(_with_weights(config.detect), self.threads.detector)
         self._track = DetectStage(find.certain) if still else Tracker(find, config.detect, config.track)
 
         def chosen(faces, size):
@@ -285,6 +307,7 @@ class _Run:
             "stage_ms": {name: meter.summary() for name, meter in self._pipeline.meters.items()},
             "peak_rss_mb": metrics.peak_rss_mb(),
             "cores": self.cores,
+            "threads": asdict(self.threads),
             "engine": self._engine_name,
             "model": self.model.name,
             "model_sha256": self.model.sha256,
@@ -299,7 +322,7 @@ class _Run:
             self._model_path,
             device=settings.device,
             batch_size=settings.batch_size,
-            threads=settings.threads or self.cores,
+            threads=self.threads.inference,
         )
         self._engine_name = engine.name
         return engine

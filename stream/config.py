@@ -109,7 +109,20 @@ class Encode(_Section):
         "normal", description="how hard the encoder works for a small file, whichever encoder it is"
     )
     preset: str | None = Field(None, description="encoder's own speed preset, in place of the effort")
-    threads: int = Field(0, ge=0, le=256, description="0: by the cores at hand")
+    threads: int = Field(0, ge=0, le=256, description="of the encoder; 0: by the cores at hand")
+    hardware: Literal["auto", "off"] = Field(
+        "off",
+        description="auto: an encoder of the graphics card, where a trial shows that it keeps the quality",
+    )
+
+
+class Decode(_Section):
+    """How the input is decoded; the pictures are the same either way."""
+
+    threads: int = Field(0, ge=0, le=256, description="of the decoder; 0: by the cores at hand")
+    hardware: Literal["auto", "off"] = Field(
+        "off", description="auto: by the graphics card, where its pictures are bit for bit the software's"
+    )
 
 
 class Config(_Section):
@@ -121,6 +134,7 @@ class Config(_Section):
     restore: Restore = Restore()
     compose: Compose = Compose()
     encode: Encode = Encode()
+    decode: Decode = Decode()
 
 
 def preset_path(name: str) -> Path:
