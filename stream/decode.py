@@ -160,6 +160,7 @@ def _pictures(container, stream, damage: _Damage) -> Iterator[av.VideoFrame]:
 class FileSource:
     """Frames of a file in display order. One thread opens, reads and closes it.
 
+    With `in_colour` grey pictures come in a format that can hold colour, the same luma in it.
     After the last frame `corrupt_packets` and `truncated` are final, and `notes` says in words
     what was converted.
     """
@@ -170,10 +171,12 @@ class FileSource:
         start_s: float | None = None,
         duration_s: float | None = None,
         threads: int = 0,
+        in_colour: bool = False,
     ) -> None:
         self.info = info
         self.notes: list[str] = []
         self.frames_in = 0
+        self._in_colour = in_colour
         self.thread_type = "AUTO"
         self._damage = _Damage()
         self._threads = threads
@@ -282,9 +285,11 @@ class FileSource:
     def _in_place(self, picture: av.VideoFrame, reformatter) -> av.VideoFrame:
         name = picture.format.name
         handled = pixels.layout_of(name) is not None and min(p.line_size for p in picture.planes) > 0
-        if handled:
-            return picture
         target = name if pixels.layout_of(name) else pixels.substitute(name)
+        if self._in_colour:
+            target = pixels.in_colour(target)
+        if handled and target == name:
+            return picture
         if not self.notes:
             cost = "one copy a frame" if target == name else f"a conversion to {target} a frame"
             self.notes.append(f"{self.info.path}: pixel format {name} costs {cost}")

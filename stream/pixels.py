@@ -99,6 +99,13 @@ def substitute(pix_fmt: str) -> str:
     return "yuv444p16le" if deep else "yuv444p"
 
 
+def in_colour(pix_fmt: str) -> str:
+    """The format that holds colour at a grey one's depth (YUV 4:2:0); any other as it is."""
+    name = pix_fmt if layout_of(pix_fmt) else substitute(pix_fmt)
+    grey = name.startswith("gray")
+    return "yuv420p" + name.removeprefix("gray") if grey else pix_fmt
+
+
 def view(picture: av.VideoFrame, layout: Layout, index: int) -> np.ndarray:
     """A writable view [h, w] of one component's stored samples. Valid until `make_writable`."""
     part = layout.components[index]
