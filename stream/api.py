@@ -13,9 +13,9 @@ from typing import Any
 import cv2
 
 from stream import __version__, metrics, tasks
+from stream.codecs import Recipe
 from stream.coloured import coloured_still, coloured_stream
 from stream.compose import ComposeStage
-from stream.codecs import Recipe
 from stream.config import Config
 from stream.crop import CropStage, WholeFrameStage
 from stream.decode import FileSource, probe
