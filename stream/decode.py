@@ -286,13 +286,20 @@ class FileSource:
         name = picture.format.name
         handled = pixels.layout_of(name) is not None and min(p.line_size for p in picture.planes) > 0
         target = name if pixels.layout_of(name) else pixels.substitute(name)
-        if self._in_colour:
-            target = pixels.in_colour(target)
-        if handled and target == name:
+        coloured = pixels.in_colour(target) if self._in_colour else target
+        if coloured != target:
+            note = f"{self.info.path}: is grey; the result is in colour ({coloured})"
+            self.notes += [note] if note not in self.notes else []
+            grey = picture if handled else self._converted(picture, target, reformatter)
+            return pixels.with_chroma(grey, coloured)
+        if handled:
             return picture
         if not self.notes:
             cost = "one copy a frame" if target == name else f"a conversion to {target} a frame"
             self.notes.append(f"{self.info.path}: pixel format {name} costs {cost}")
+        return self._converted(picture, target, reformatter)
+
+    def _converted(self, picture: av.VideoFrame, target: str, reformatter) -> av.VideoFrame:
         converted = reformatter.reformat(
             picture,
             format=target,
