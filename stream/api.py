@@ -24,7 +24,7 @@ from stream.encode import FileSink, check_destination
 from stream.engines import create_engine
 from stream.errors import ConfigError, EncodeError, ModelError, SourceError, StreamError
 from stream.face import FrameWork
-from stream.frame import StreamInfo
+from stream.frame import StreamInfo, View
 from stream.geometry import TEMPLATES
 from stream.images import DetectStage, ImageSink, ImageSource, Still, is_image
 from stream.model import BUNDLED_MODEL, ModelInfo, bundled_model_path, read_model_info
@@ -232,7 +232,8 @@ class _Run:
 
     def adapt(self, still: Still) -> Still:
         """A picture as the task wants it; SourceError where it cannot do with it."""
-        self.task.check_size(still.path, still.frame(0).view.upright_size)
+        height, width = still.pixels.shape[:2]
+        self.task.check_size(still.path, View(width, height, turn=still.turn).upright_size)
         return coloured_still(still) if self.task.in_colour else still
 
     def check_colour(self, recipe: Recipe) -> None:

@@ -75,7 +75,7 @@ class RestoreStage:
             batch = crops[at : at + self._batch_size]
             restored = self._engine.restore(np.stack([self._task.prepare(crop) for crop in batch]))
             for crop, image in zip(batch, restored, strict=True):
-                yield Patch(crop, self._residual(crop, image), self._task.opacity(crop))
+                yield Patch(crop, self._residual(crop, image), opacity=self._task.opacity(crop))
 
     def _residual(self, crop: Crop, image: np.ndarray) -> np.ndarray:
         if not np.isfinite(image).all():
