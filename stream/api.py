@@ -12,7 +12,9 @@ from typing import Any
 
 import cv2
 
-from stream import __version__, metrics, zoo
+from stream import __version__, metrics, tasks, zoo
+from stream.codecs import Recipe
+from stream.coloured import coloured_still, coloured_stream
 from stream.compose import ComposeStage
 from stream.config import Config, Detect
 from stream.cores import available_cores, budget
@@ -21,11 +23,11 @@ from stream.decode import FileSource, probe
 from stream.detect import FaceFinder, choose
 from stream.encode import FileSink, check_destination
 from stream.engines import create_engine
-from stream.errors import ConfigError, HardwareError, ModelError, SourceError, StreamError
+from stream.errors import ConfigError, EncodeError, HardwareError, ModelError, SourceError, StreamError
 from stream.face import FrameWork
-from stream.frame import StreamInfo
+from stream.frame import StreamInfo, View
 from stream.geometry import TEMPLATES
-from stream.images import DetectStage, ImageSink, ImageSource, is_image
+from stream.images import DetectStage, ImageSink, ImageSource, Still, is_image
 from stream.model import ModelInfo, read_model_info
 from stream.pipeline import Pipeline
 from stream.restore import RestoreStage
@@ -133,7 +135,7 @@ def _restore_video(src: Path, dst: Path, config: Config, options: Options, progr
     if info.duration_s and (options.start_s or 0.0) >= info.duration_s:
         raise SourceError(_nothing_in(src, info, options, stopped=False))
     run = _Run(config, options)
-    source = run.video(info)
+    info, source = run.source(info)
     sink = FileSink(
         info,
         dst,
@@ -144,6 +146,7 @@ def _restore_video(src: Path, dst: Path, config: Config, options: Options, progr
         duration_s=options.duration_s,
         restored_note=run.note,
     )
+    run.check_colour(sink.recipe)
     total = _expected_frames(info, options)
     try:
         ended = run.execute(source, run.stages(still=False), sink, total, progress, stop)
@@ -175,7 +178,7 @@ def restore_images(
 ) -> Outcome:
     """Restore pictures, (source, destination) each, as one batch; broken ones are in `failures`."""
     run = _Run(config or Config(), options or Options())
-    source = ImageSource(jobs)
+    source = ImageSource(jobs, run.adapt)
     sink = ImageSink(source, run.note)
     ended = run.execute(source, run.stages(still=True), sink, len(jobs), progress, stop)
     if ended is not None:
@@ -196,7 +199,8 @@ def restored_frames(
     timestamp, `faces` what was found. Leaving the loop early stops the pipeline.
     """
     run = _Run(config or Config(), options or Options())
-    yield from Pipeline(run.video(probe(src)), run.stages(still=False))
+    _, source = run.source(probe(src))
+    yield from Pipeline(source, run.stages(still=False))
 
 
 def _nothing_in(src: Path, info: StreamInfo, options: Options, stopped: bool) -> str:
@@ -229,6 +233,7 @@ class _Run:
         self._model_path = zoo.resolve(config.restore.model, accept_licence=accept)
         self.model = _usable(self._model_path)
         zoo.require_licence_of(self.model, accept)
+        self.task = tasks.create(self.model, config.restore, options.aligned)
         self.note = f"faces restored by gpen-stream {__version__} ({self.model.name})"
         self.stopped = False
         self._engine_name = ""
@@ -237,15 +242,35 @@ class _Run:
         self._pipeline: Pipeline | None = None
         self._wall_s = self._cpu_s = 0.0
 
-    def video(self, info: StreamInfo) -> FileSource:
-        """A file's frames."""
-        options, hardware = self.options, self.config.decode.hardware == "auto"
-        return FileSource(info, options.start_s, options.duration_s, self.threads.decoder, hardware)
+    def source(self, info: StreamInfo) -> tuple[StreamInfo, FileSource]:
+        """A video's frames, as the task wants them, and the facts about them."""
+        self.task.check_size(info.path, info.view.upright_size)
+        options, in_colour = self.options, self.task.in_colour
+        info = coloured_stream(info) if in_colour else info
+        hardware = self.config.decode.hardware == "auto"
+        return info, FileSource(
+            info, options.start_s, options.duration_s, self.threads.decoder, hardware, in_colour
+        )
+
+    def adapt(self, still: Still) -> Still:
+        """A picture as the task wants it; SourceError where it cannot do with it."""
+        height, width = still.pixels.shape[:2]
+        self.task.check_size(still.path, View(width, height, turn=still.turn).upright_size)
+        return coloured_still(still) if self.task.in_colour else still
+
+    def check_colour(self, recipe: Recipe) -> None:
+        """Raise EncodeError where a result in colour would be written in grey."""
+        if self.task.in_colour and recipe.pix_fmt.startswith("gray"):
+            raise EncodeError(
+                f"encode.codec: {recipe.encoder} holds grey only, but {self.model.name} gives colour; "
+                "leave it out or name another"
+            )
 
     def stages(self, still: bool) -> list[tuple[str, Any]]:
         """Everything between source and sink."""
         config, model = self.config, self.model
-        self._restore = RestoreStage(self._create_engine, config.restore.batch_size, config.restore.strength)
+        settings = config.restore
+        self._restore = RestoreStage(self._create_engine, settings.batch_size, settings.strength, self.task)
         tail = [
             ("restore", self._restore),
             ("compose", ComposeStage(config.compose.feather, config.compose.label)),
@@ -340,7 +365,4 @@ def _usable(path: Path) -> ModelInfo:
     if model.template not in TEMPLATES:
         known = ", ".join(TEMPLATES)
         raise ModelError(f"{path}: its template {model.template!r} is unknown; known: {known}")
-    if model.in_size != model.size:
-        sizes = f"{model.in_size} px crops to {model.size} px"
-        raise ModelError(f"{path}: enlarges {sizes}; restoring needs one size")
     return model

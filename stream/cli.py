@@ -136,6 +136,31 @@ def restore(
         int | None,
         typer.Option("--batch-size", "--batch_size", help="Crops in one call.", rich_help_panel=_WAY),
     ] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="How far faces are changed, 0 to 1.", rich_help_panel=_WAY)
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="restore, colorize, inpaint or segment; otherwise what the model was trained for.",
+            rich_help_panel=_WAY,
+        ),
+    ] = None,
+    inpaint_mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="A picture as large as INPUT, white where to fill.", rich_help_panel=_WAY
+        ),
+    ] = None,
+    inpaint_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RRGGBB",
+            help="Fill what has this colour, within 24 of 255 in each channel.",
+            rich_help_panel=_WAY,
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.", rich_help_panel=_OUT)
     ] = False,
@@ -162,10 +187,20 @@ def restore(
         missing = "INPUT" if src is None else "OUTPUT"
         raise ConfigError(f"{missing} is missing; write: gpen-stream restore INPUT OUTPUT")
     overrides = list(assign or [])
-    if model is not None:
-        overrides.append(f"restore.model={json.dumps(model, ensure_ascii=False)}")
-    if batch_size is not None:
-        overrides.append(f"restore.batch_size={batch_size}")
+    switches = {
+        "model": model,
+        "batch_size": batch_size,
+        "strength": strength,
+        "task": task,
+        "inpaint_mask": inpaint_mask,
+        "inpaint_key": inpaint_key,
+    }
+    # JSON is YAML too; quoted, a colour such as 102030 stays a text.
+    overrides += [
+        f"restore.{key}={json.dumps(value, ensure_ascii=False)}"
+        for key, value in switches.items()
+        if value is not None
+    ]
     for key, regions in (("include", include), ("exclude", exclude)):
         if regions:
             overrides.append(f"select.{key}=[{', '.join(_region(key, text) for text in regions)}]")

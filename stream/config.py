@@ -89,6 +89,18 @@ class Restore(_Section):
     strength: float = Field(1.0, ge=0.0, le=1.0, description="0 leaves the face as it is")
     threads: int = Field(0, ge=0, le=256, description="for inference; 0: by the cores at hand")
     accept_licence: bool = Field(False, description="you keep to the licence of the models that you name")
+    task: Literal["auto", "restore", "colorize", "inpaint", "segment"] = Field(
+        "auto", description="what to do; auto: what the model was trained for"
+    )
+    inpaint_mask: str | None = Field(
+        None, description="path of a picture as large as the upright input, white where to fill"
+    )
+    inpaint_key: str | None = Field(
+        None, pattern="^#?[0-9A-Fa-f]{6}$", description="RRGGBB, the colour to fill, such as '00ff00'"
+    )
+    inpaint_tolerance: int = Field(
+        24, ge=0, le=255, description="how far from the key, in each channel of 0..255, a pixel may be"
+    )
 
 
 class Compose(_Section):

@@ -182,6 +182,7 @@ def _pictures(container, stream, damage: _Damage) -> Iterator[av.VideoFrame]:
 class FileSource:
     """Frames of a file in display order. One thread opens, reads and closes it.
 
+    With `in_colour` grey pictures come in a format that can hold colour, the same luma in it.
     After the last frame `corrupt_packets` and `truncated` are final, and `notes` says in words
     what was converted.
     """
@@ -193,12 +194,14 @@ class FileSource:
         duration_s: float | None = None,
         threads: int = 0,
         try_hardware: bool = False,
+        in_colour: bool = False,
     ) -> None:
         self.info = info
         self.notes: list[str] = []
         self.decoder = info.codec
         """FFmpeg's name of what decodes; the device stands behind it."""
         self.frames_in = 0
+        self._in_colour = in_colour
         self.thread_type = "AUTO"
         self._damage = _Damage()
         self._threads = threads
@@ -374,12 +377,21 @@ class FileSource:
     def _in_place(self, picture: av.VideoFrame, reformatter) -> av.VideoFrame:
         name = picture.format.name
         handled = pixels.layout_of(name) is not None and min(p.line_size for p in picture.planes) > 0
+        target = name if pixels.layout_of(name) else pixels.substitute(name)
+        coloured = pixels.in_colour(target) if self._in_colour else target
+        if coloured != target:
+            note = f"{self.info.path}: is grey; the result is in colour ({coloured})"
+            self.notes += [note] if note not in self.notes else []
+            grey = picture if handled else self._converted(picture, target, reformatter)
+            return pixels.with_chroma(grey, coloured)
         if handled:
             return picture
-        target = name if pixels.layout_of(name) else pixels.substitute(name)
         if not self.notes:
             cost = "one copy a frame" if target == name else f"a conversion to {target} a frame"
             self.notes.append(f"{self.info.path}: pixel format {name} costs {cost}")
+        return self._converted(picture, target, reformatter)
+
+    def _converted(self, picture: av.VideoFrame, target: str, reformatter) -> av.VideoFrame:
         converted = reformatter.reformat(
             picture,
             format=target,

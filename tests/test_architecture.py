@@ -7,8 +7,8 @@ ROOT = Path(__file__).parent.parent / "stream"
 # Down to up: a module may import only what stands before it. A folder counts as one place.
 ORDER = """
     __init__ errors cores colour pixels frame face config geometry channel metrics stage
-    catalog model nets engines store trust fetch importing zoo
-    container hardware decode images codecs mov trial convert remux encode
+    catalog model tasks nets engines store trust fetch importing zoo
+    container hardware decode images coloured codecs mov trial convert remux encode
     detectors detect keyframes flow association fusion track crop restore compose
     pipeline api folder progress inspection models_cli cli
 """.split()
