@@ -19,6 +19,7 @@ from stream.store import locked, models_folder, read_ledger
 from stream.trust import (
     Say,
     check_file,
+    entry_of,
     is_accepted,
     is_set,
     known_digest,
@@ -236,9 +237,11 @@ def _resolve_checkpoint(path: Path, accept_licence: bool, say: Say) -> Path:
     for own in read_ledger().imports.values():
         if own["source_sha256"] == digest and own_path(own).is_file():
             return own_path(own)
-    entry = catalog.by_sha256(digest)
+    entry = entry_of(digest)
     if entry is not None and not entry.is_checkpoint:
         return path
+    if entry is not None and _state(entry)[0] == "imported":
+        return _resolve_entry(entry, accept_licence)
     return import_file(path, Facts(), accept_licence=accept_licence, say=say).path
 
 
