@@ -13,10 +13,9 @@ from pathlib import Path
 from stream import catalog
 from stream.catalog import Entry
 from stream.errors import ConfigError, ModelError
-from stream.fetch import set_aside
 from stream.geometry import TEMPLATES
 from stream.model import INPUT_RANGES, TASKS, ModelInfo, Wanted, metadata_of, sha256_of, sidecar_path
-from stream.store import cannot_write, change_ledger, locked, models_folder
+from stream.store import cannot_write, change_ledger, locked, models_folder, set_aside
 from stream.trust import Say, check_file, entry_of, known_digest, pin, remember_file, require_licence
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
