@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from stream import __version__
 from stream.errors import ConfigError, ModelError
 from stream.model import sha256_of
-from stream.store import cannot_write
+from stream.store import cannot_write, set_aside
 
 ProgressCallback = Callable[[int, int | None], None]
 """Called with the bytes that are there and the bytes there will be (None: not known)."""
@@ -105,13 +105,6 @@ def check_url(url: str) -> None:
     if not usable or "@" in parts.netloc or re.search(r"[\s\x00-\x1f]", url):
         shown = re.sub(r"//[^/]*@", "//...@", url)
         raise ConfigError(f"{shown}: not a usable address; write http(s)://HOST/PATH, without a password")
-
-
-def set_aside(path: Path, name: str, digest: str) -> str:
-    """Rename a file that must not be used to ``NAME.refused-DIGEST``; returns the new name."""
-    aside = path.with_name(f"{name}.refused-{digest[:12]}")
-    path.replace(aside)
-    return aside.name
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

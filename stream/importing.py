@@ -13,11 +13,10 @@ from pathlib import Path
 from stream import catalog
 from stream.catalog import Entry
 from stream.errors import ConfigError, ModelError
-from stream.fetch import set_aside
 from stream.geometry import TEMPLATES
 from stream.model import INPUT_RANGES, TASKS, ModelInfo, Wanted, metadata_of, sha256_of, sidecar_path
-from stream.store import cannot_write, change_ledger, locked, models_folder, read_ledger
-from stream.trust import Say, check_file, known_digest, pin, remember_file, require_licence
+from stream.store import cannot_write, change_ledger, locked, models_folder, set_aside
+from stream.trust import Say, check_file, entry_of, known_digest, pin, remember_file, require_licence
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
 DEFAULT_TEMPLATE = "arcface_gpen"
@@ -100,8 +99,7 @@ def import_official(entry: Entry, path: Path, digest: str) -> Imported:
 
 def _official(path: Path, digest: str, name: str | None) -> Entry | None:
     """The catalogue's entry for a file, ConfigError or ModelError for one that only claims to be it."""
-    pinned = {digest: file for file, digest in read_ledger().pins.items()}
-    entry = catalog.by_sha256(digest) or catalog.by_file(pinned.get(digest, ""))
+    entry = entry_of(digest)
     if entry is not None:
         if name not in (None, entry.name):
             raise ConfigError(f"--name {name}: {path} is the official {entry.name}; leave the name out")

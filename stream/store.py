@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from platformdirs import user_data_dir
 
 from stream.errors import ModelError
@@ -88,6 +87,8 @@ def locked(file: str, waiting: Callable[[], None] | None = None) -> Iterator[Non
 
     `waiting` is called once when another process has it. A process that dies leaves no lock behind.
     """
+    from filelock import FileLock, Timeout  # with asyncio behind it: 60 ms that a run does without
+
     folder = models_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,6 +105,13 @@ def locked(file: str, waiting: Callable[[], None] | None = None) -> Iterator[Non
         yield
     finally:
         lock.release()
+
+
+def set_aside(path: Path, name: str, digest: str) -> str:
+    """Rename a file that must not be used to ``NAME.refused-DIGEST``; returns the new name."""
+    aside = path.with_name(f"{name}.refused-{digest[:12]}")
+    path.replace(aside)
+    return aside.name
 
 
 def cannot_write(folder: Path, error: OSError) -> ModelError:

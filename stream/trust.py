@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from stream import catalog
 from stream.catalog import Entry, Licence
 from stream.errors import ConfigError, ModelError
 from stream.model import sha256_of
@@ -55,6 +56,12 @@ def require_licence(name: str, licence: Licence, accept: bool = False) -> None:
 def known_digest(entry: Entry) -> str | None:
     """The digest that the entry's file must have: the published one, or the one pinned here."""
     return entry.sha256 or read_ledger().pins.get(entry.file)
+
+
+def entry_of(digest: str) -> Entry | None:
+    """The catalogue's entry whose file has this digest, as published or as pinned here."""
+    pinned = {pin: file for file, pin in read_ledger().pins.items()}
+    return catalog.by_sha256(digest) or catalog.by_file(pinned.get(digest, ""))
 
 
 def pin(entry: Entry, digest: str, say: Say) -> None:

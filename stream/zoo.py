@@ -7,18 +7,18 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stream import catalog
 from stream.catalog import Entry
 from stream.errors import ConfigError, ModelError
-from stream.fetch import Patience, ProgressCallback, check_url, fetch_file
 from stream.importing import Facts, import_file, import_official, imported_path, own_path
 from stream.model import BUNDLED_MODEL, INPUT_RANGES, ModelInfo, bundled_model_path, sha256_of
 from stream.store import locked, models_folder, read_ledger
 from stream.trust import (
     Say,
     check_file,
+    entry_of,
     is_accepted,
     is_set,
     known_digest,
@@ -26,6 +26,9 @@ from stream.trust import (
     remembered_digest,
     require_licence,
 )
+
+if TYPE_CHECKING:  # what it takes to speak to servers costs every run 50 ms
+    from stream.fetch import Patience, ProgressCallback
 
 MIRROR_VARIABLE = "GPEN_STREAM_MODELS_URL"
 """Environment variable: a base URL under which all files lie, asked in place of their publishers."""
@@ -84,6 +87,8 @@ def fetch(
     It is used only with the digest that is published or pinned; where there is none, a checkpoint
     must be the network that it claims to be, and is pinned. Raises ModelError or ConfigError.
     """
+    from stream.fetch import fetch_file
+
     say = say or _log.warning
     entry = entry_named(name)
     if entry.url is None:
@@ -124,6 +129,8 @@ def fetch(
 
 def address(entry: Entry) -> str:
     """Where a file is fetched from: its publisher, or the mirror that the environment names."""
+    from stream.fetch import check_url
+
     mirror = os.environ.get(MIRROR_VARIABLE, "").strip()
     if not mirror:
         return entry.url
@@ -236,9 +243,11 @@ def _resolve_checkpoint(path: Path, accept_licence: bool, say: Say) -> Path:
     for own in read_ledger().imports.values():
         if own["source_sha256"] == digest and own_path(own).is_file():
             return own_path(own)
-    entry = catalog.by_sha256(digest)
+    entry = entry_of(digest)
     if entry is not None and not entry.is_checkpoint:
         return path
+    if entry is not None and _state(entry)[0] == "imported":
+        return _resolve_entry(entry, accept_licence)
     return import_file(path, Facts(), accept_licence=accept_licence, say=say).path
 
 

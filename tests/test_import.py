@@ -222,6 +222,7 @@ def test_an_official_file_needs_its_licence_and_is_pinned_by_its_first_use(tmp_p
     assert (info.name, info.size, info.licence) == ("gpen-bfr-256", 256, "gpen")
     again, said = take(path)
     assert again.path == made.path and len(said) == 1, "consent and pin are remembered"
+    assert zoo.resolve(path, say=said.append) == made.path and len(said) == 1, "a run says nothing more"
     path = saved(path, {"g_ema": network(256, n_mlp=1).state_dict()})
     assert "that of gpen-bfr-256 is" in refusal(path)
     own, _ = take(path, name="mine")
