@@ -28,6 +28,7 @@ from stream.images import DetectStage, ImageSink, ImageSource, is_image
 from stream.model import BUNDLED_MODEL, ModelInfo, bundled_model_path, read_model_info
 from stream.pipeline import Pipeline, available_cores
 from stream.restore import RestoreStage
+from stream.sharpness import Gauge
 from stream.track import Tracker
 
 VIDEO_SUFFIXES = (
@@ -222,20 +223,25 @@ class _Run:
     def stages(self, still: bool) -> list[tuple[str, Any]]:
         """Everything between source and sink."""
         config, model = self.config, self.model
-        self._restore = RestoreStage(self._create_engine, config.restore.batch_size, config.restore.strength)
+        settings = config.restore
+        self._restore = RestoreStage(
+            self._create_engine, settings.batch_size, settings.strength, settings.skip_sharp
+        )
+        gauge = Gauge(steady=not still) if settings.skip_sharp < 1 else None
         tail = [
             ("restore", self._restore),
             ("compose", ComposeStage(config.compose.feather, config.compose.label)),
         ]
         if self.options.aligned:
-            return [("crop", WholeFrameStage(model.size)), *tail]
+            return [("crop", WholeFrameStage(model.size, gauge)), *tail]
         find = FaceFinder(config.detect, self.cores)
         self._track = DetectStage(find.certain) if still else Tracker(find, config.detect, config.track)
 
         def chosen(faces, size):
             return choose(faces, config.select, size)
 
-        return [("track", self._track), ("crop", CropStage(model.template, model.size, chosen)), *tail]
+        crop = CropStage(model.template, model.size, chosen, gauge)
+        return [("track", self._track), ("crop", crop), *tail]
 
     def execute(self, source, stages, sink, total, progress, stop) -> KeyboardInterrupt | None:
         """Run to the end; a Ctrl-C is handed back once what was on its way has been written.
@@ -272,6 +278,7 @@ class _Run:
             "frames_in": source.frames_in,
             "frames_out": sink.frames_out,
             "faces_restored": restore.faces_restored,
+            "faces_left_alone": restore.faces_left_alone,
             "faces_not_finite": restore.not_finite,
             "detections_run": getattr(track, "detections_run", 0),
             "frames_tracked": getattr(track, "frames_tracked", 0),

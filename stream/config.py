@@ -86,6 +86,12 @@ class Restore(_Section):
     batch_size: int = Field(4, ge=1, le=64, description="crops in one call")
     strength: float = Field(1.0, ge=0.0, le=1.0, description="0 leaves the face as it is")
     threads: int = Field(0, ge=0, le=256, description="for inference; 0: by the cores at hand")
+    skip_sharp: float = Field(
+        0.7,
+        ge=0.0,
+        le=1.0,
+        description="faces sharper than this are left alone; 0.5: restoring would gain nothing; 1: none are",
+    )
 
 
 class Compose(_Section):

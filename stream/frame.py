@@ -158,9 +158,9 @@ class Frame:
             cv2.resize(np.ascontiguousarray(self._component(i)), stored, interpolation=cv2.INTER_AREA)
             for i in range(len(self.layout.components))
         ]
-        rgb = self.view.orient(self._to_rgb(self._normalise(parts)))
+        rgb = self.view.orient(self._signal(parts))
         back = np.array([[width / size[0], 0, 0], [0, height / size[1], 0]])
-        return np.ascontiguousarray(np.clip(rgb, 0, 1)), back
+        return np.clip(rgb, 0, 1, out=np.empty(rgb.shape, np.float32)), back
 
     def luma(self, box: Box, scale: float) -> np.ndarray:
         """Luma u8[h,w] of an upright box, scaled; the box must lie inside the upright picture.
@@ -215,7 +215,7 @@ class Frame:
             if (dx, dy) != (1, 1):
                 block = self._upsample(block, size, shrink, (dx, dy), (fx, fy))
             parts.append(block)
-        return self._to_rgb(self._normalise(parts))
+        return self._signal(parts)
 
     def writable(self) -> Frame:
         """This frame with planes that no codec refers to: call before `add`."""
@@ -236,24 +236,21 @@ class Frame:
             moved = colour.network_to_hdr(seen + residual, self.colour)
             still = colour.network_to_hdr(seen, self.colour)
             residual = np.where(residual == 0, np.float32(0), moved - still)
-        if layout.kind == "rgb":
-            deltas = [residual[..., i] for i in range(3)]
-        else:
-            deltas = colour.rgb_to_yuv(residual, self._weights())[: len(layout.components)]
+        rgb = layout.kind == "rgb"
+        deltas = cv2.split(residual) if rgb else colour.rgb_to_yuv(residual, self._weights())
         x0, y0, x1, y1 = box
-        for i, (part, delta) in enumerate(zip(layout.components, deltas, strict=True)):
+        for i, (part, delta) in enumerate(zip(layout.components, deltas, strict=False)):  # grey: luma only
             dx, dy = 1 << part.log2_w, 1 << part.log2_h
-            if dx > 1:
-                delta = _decimate(delta, 1, self.chroma_site[0])
-            if dy > 1:
-                delta = _decimate(delta, 0, self.chroma_site[1])
+            if dx > 1 or dy > 1:
+                delta = _decimate(delta, (dx > 1, dy > 1), self.chroma_site)
             target = self._component(i)[y0 // dy : -(-y1 // dy), x0 // dx : -(-x1 // dx)]
             low, high = self._limits(i)
-            span = self._span(i)[1]
-            old = (target >> layout.shift).astype(np.float32)
-            new = np.rint(old + delta * span)
-            new = np.clip(new, np.minimum(old, low), np.maximum(old, high))
-            target[...] = (new.astype(layout.dtype) << layout.shift).astype(layout.dtype)
+            old = (target >> layout.shift if layout.shift else target).astype(np.float32)
+            new = cv2.scaleAdd(delta, self._span(i)[1], old)
+            np.rint(new, out=new)
+            np.maximum(new, np.minimum(old, low), out=new)
+            np.minimum(new, np.maximum(old, high), out=new)
+            target[...] = new.astype(layout.dtype) << layout.shift if layout.shift else new
 
     def to_network(self, signal: np.ndarray) -> np.ndarray:
         """A region's R'G'B' as the network sees it, f32 clipped to 0..1."""
@@ -293,18 +290,20 @@ class Frame:
             return 0.0, float((1 << layout.depth) - 1)
         return 16.0 * unit, (240.0 if layout.kind == "yuv" and index else 235.0) * unit
 
-    def _normalise(self, parts: list[np.ndarray]) -> list[np.ndarray]:
+    def _signal(self, parts: list[np.ndarray]) -> np.ndarray:
+        """R'G'B' f32[h,w,3] of equally large components: code values, or f32 with the shift undone."""
         shift = self.layout.shift
-        spans = [self._span(i) for i in range(len(parts))]
-        return [
-            ((part >> shift if shift and part.dtype.kind == "u" else part).astype(np.float32) - zero) / one
-            for part, (zero, one) in zip(parts, spans, strict=True)
+        codes = [
+            (part >> shift if shift and part.dtype.kind == "u" else part).astype(np.float32) for part in parts
         ]
+        return cv2.transform(cv2.merge(codes * (3 if len(codes) == 1 else 1)), self._to_signal())
 
-    def _to_rgb(self, parts: list[np.ndarray]) -> np.ndarray:
-        if self.layout.kind == "yuv":
-            return colour.yuv_to_rgb(*parts, self._weights())
-        return np.stack(parts if len(parts) == 3 else parts * 3, axis=-1)
+    def _to_signal(self) -> np.ndarray:
+        """Code values (and 1) of all components to R'G'B', f64[3,4]; grey is repeated."""
+        yuv = self.layout.kind == "yuv"
+        zero, one = np.array([self._span(i if yuv else 0) for i in range(3)]).T
+        turn = colour.yuv_to_rgb_matrix(self._weights()) if yuv else np.eye(3)
+        return np.hstack([turn / one, -(turn @ (zero / one))[:, None]])
 
     def _upsample(self, block, size, shrink, sub, factor) -> np.ndarray:
         """Bring chroma to a luma grid of `size`, by the position of its samples."""
@@ -324,18 +323,18 @@ class Frame:
         )
 
 
-def _decimate(image: np.ndarray, axis: int, site: float) -> np.ndarray:
-    """Halve a float image along an axis with samples at `site` (0 co-sited, 0.5 between, 1)."""
-    if image.shape[axis] % 2:
-        image = np.pad(image, [(0, int(axis == 0)), (0, int(axis == 1))], mode="edge")
-    even, odd = (image[0::2], image[1::2]) if axis == 0 else (image[:, 0::2], image[:, 1::2])
-    if site == 0.5:
-        return (even + odd) / 2
-    here, beside = (even, odd) if site == 0 else (odd, even)
-    shifted = np.roll(beside, 1 if site == 0 else -1, axis)
-    edge = 0 if site == 0 else -1
-    if axis == 0:
-        shifted[edge] = beside[edge]
-    else:
-        shifted[:, edge] = beside[:, edge]
-    return here / 2 + (beside + shifted) / 4
+_BETWEEN, _CENTRED = np.float32([0, 0.5, 0.5]), np.float32([0.25, 0.5, 0.25])
+_HALVING = {0.0: (_CENTRED, 0), 0.5: (_BETWEEN, 0), 1.0: (_CENTRED, 1)}
+"""By the samples' site: filter, and the first sample that stays."""
+_WHOLE = np.float32([0, 1, 0]), 0
+
+
+def _decimate(image: np.ndarray, halve: tuple[bool, bool], site: tuple[float, float]) -> np.ndarray:
+    """Halve f32[h,w] along x, y or both with samples at `site` (0 co-sited, 0.5 between, 1)."""
+    odd = image.shape[0] % 2 if halve[1] else 0, image.shape[1] % 2 if halve[0] else 0
+    if any(odd):
+        image = np.pad(image, [(0, odd[0]), (0, odd[1])], mode="edge")
+    (x, left), (y, top) = (_HALVING[at] if half else _WHOLE for half, at in zip(halve, site, strict=True))
+    # Mirrored at the edges: what lies beyond is taken as its like on the near side.
+    image = cv2.sepFilter2D(image, -1, x, y, borderType=cv2.BORDER_REFLECT_101)
+    return np.ascontiguousarray(image[top :: 1 + halve[1], left :: 1 + halve[0]])
