@@ -219,6 +219,7 @@ class _Run:
         self._restore: RestoreStage | None = None
         self._pipeline: Pipeline | None = None
         self._wall_s = self._cpu_s = 0.0
+        self._first_s: float | None = None
 
     def stages(self, still: bool) -> list[tuple[str, Any]]:
         """Everything between source and sink."""
@@ -249,6 +250,7 @@ class _Run:
         One that comes after `stop` was set only hurries, and is not handed back.
         """
         began, cpu_began = time.monotonic(), time.process_time()
+        began_age = metrics.process_age_s()
         self._pipeline = pipeline = Pipeline(source, [*stages, ("encode", sink)])
         sink.interrupted = lambda: pipeline.stopped
 
@@ -268,6 +270,8 @@ class _Run:
             self.stopped = pipeline.stopped
             self._wall_s = time.monotonic() - began
             self._cpu_s = time.process_time() - cpu_began
+            first = pipeline.meters["encode"].first_at
+            self._first_s = None if first is None else first - began + began_age
         tick()
         return None
 
@@ -287,6 +291,7 @@ class _Run:
             "corrupt_packets": source.corrupt_packets,
             "wall_s": round(self._wall_s, 3),
             "cpu_s": round(self._cpu_s, 3),
+            "first_frame_s": None if self._first_s is None else round(self._first_s, 3),
             "fps": round(sink.frames_out / self._wall_s, 2) if self._wall_s else 0.0,
             "stage_ms": {name: meter.summary() for name, meter in self._pipeline.meters.items()},
             "peak_rss_mb": metrics.peak_rss_mb(),

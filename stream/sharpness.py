@@ -10,11 +10,17 @@ the calibration, `tests/bench/bench_sharpness.py` makes it.
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import cache
+from importlib import resources
+from pathlib import Path
 
 import cv2
 import numpy as np
+from safetensors.numpy import load_file
 
 from stream import geometry
+
+WEIGHTS = Path(str(resources.files("stream"))) / "weights" / "sharpness.safetensors"
 
 SIDE = 256
 """The crop is looked at in this size, px; the calibration holds for it."""
@@ -37,17 +43,6 @@ _FRAMES = 12
 _SLACK = 0.03
 """The sharpness shown moves only where the average has left it by more."""
 _TRACKS = 256
-
-# Made by `bench_sharpness.py --calibrate`: a constant, then one weight, in dB, for each feature.
-_WEIGHTS = np.array([
-    -1.249,
-    -0.06226, -0.06456, 0.1067, 0.3928, -0.5172, 0.2542,
-    0.156, 0.02582, 0.4833, -0.1133, -0.3605, -3.889,
-    0.1582, -0.06488, -0.6533, -0.304, -0.07745, 5.347,
-    -0.1957, 0.1052, 0.372, 0.2795, 0.4202, -1.676,
-    0.03058, 0.02957, -0.09631, -0.009038, 0.02927, -1.713,
-    0.006071,
-])  # fmt: skip
 
 
 def features(image: np.ndarray, scale: float) -> np.ndarray:
@@ -84,9 +79,17 @@ def _stand_out(band: np.ndarray) -> list[float]:
     return [*np.log(energy[list(_QUANTILES)] + _FAINT), np.log(common + _FAINT)]
 
 
+@cache
+def _weights() -> dict[str, np.ndarray]:
+    """Made by `bench_sharpness.py --calibrate`: one layer of a few rectified sums, and their sum."""
+    return load_file(str(WEIGHTS))
+
+
 def predicted_gain(image: np.ndarray, scale: float) -> float:
     """PSNR in dB that restoring the crop with the bundled model should gain; see `features`."""
-    return float(_WEIGHTS[0] + _WEIGHTS[1:] @ features(image, scale))
+    w = _weights()
+    sums = w["inner"] @ features(image, scale) + w["inner_bias"]
+    return float(w["outer"] @ np.maximum(sums, 0) + w["outer_bias"][0])
 
 
 def sharpness(gain_db: float) -> float:

@@ -7,8 +7,9 @@ shown at 64, 128, 256 and 512 px and damaged at each level, by chance but from f
 fewer pixels, noise, then JPEG or H.264; or one of them alone; and besides at any size with any
 mixture ("mixed"). It goes through the product's own
 crop, network and compositor; PSNR is taken over the face's mask, at the picture's own size, against
-the undamaged picture. Every other file calibrates (`--calibrate` prints the weights of
-`stream/sharpness.py`), the others report. `--docs` puts table and chart (matplotlib) into docs/.
+the undamaged picture. Every other file calibrates (`--calibrate` writes
+`stream/weights/sharpness.safetensors`), the others report. `--docs` puts table and chart
+(matplotlib) into docs/.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from safetensors.numpy import save_file
 
 from stream import geometry, sharpness
 from stream.colour import Colour
@@ -215,14 +217,30 @@ def gather(folder: Path, draws: int, odd: bool, limit: float) -> list[Sample]:
     ]
 
 
-def calibrate(samples: list[Sample]) -> np.ndarray:
-    """Weights f64[32]: ridge regression of the gain, cut to -2..1 dB, on the features."""
+def calibrate(samples: list[Sample]) -> dict[str, np.ndarray]:
+    """Fit the gain, cut to -2..1 dB: eight rectified sums of the features, a little noise on these."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
     x = np.array([s.features for s in samples])
-    y = np.clip([s.gain for s in samples], -2, 1)
+    gain = torch.tensor(np.clip([s.gain for s in samples], -2, 1), dtype=torch.float32)
     mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-9
-    z = (x - mean) / spread
-    weights = np.linalg.solve(z.T @ z + 3 * np.eye(z.shape[1]), z.T @ (y - y.mean())) / spread
-    return np.concatenate([[y.mean() - weights @ mean], weights])
+    z = torch.tensor((x - mean) / spread, dtype=torch.float32)
+    net = nn.Sequential(nn.Linear(z.shape[1], 8), nn.ReLU(), nn.Linear(8, 1))
+    steps = 600
+    adam = torch.optim.AdamW(net.parameters(), 1e-2, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+    for _ in range(steps):
+        adam.zero_grad()
+        predicted = net(z + 0.05 * torch.randn_like(z))[:, 0]
+        nn.functional.smooth_l1_loss(predicted, gain).backward()
+        adam.step()
+        schedule.step()
+    inner, bias, outer, last = (p.detach().numpy().astype(np.float64) for p in net.parameters())
+    inner = inner / spread
+    return {"inner": inner, "inner_bias": bias - inner @ mean, "outer": outer[0], "outer_bias": last}
 
 
 def roc(samples: list[Sample]) -> tuple[np.ndarray, np.ndarray, float]:
@@ -322,7 +340,7 @@ def main() -> None:
     limit = Restore().skip_sharp
     samples = gather(arguments.faces, arguments.draws, not arguments.calibrate, limit)
     if arguments.calibrate:
-        print(", ".join(f"{w:.4g}" for w in calibrate(samples)))
+        save_file(calibrate(samples), sharpness.WEIGHTS)
         return
     result = tables(samples)
     print(json.dumps(result, indent=2) if arguments.json else markdown(result))

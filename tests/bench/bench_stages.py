@@ -31,8 +31,7 @@ SAMPLE = ROOT / "samples" / "portrait.mp4"
 SIZE = 1280, 720
 sys.path.insert(0, str(ROOT / "samples"))
 
-from stream.api import _Run  # noqa: E402
-from stream.api import Options  # noqa: E402
+from stream.api import Options, _Run  # noqa: E402
 from stream.config import load_config  # noqa: E402
 from stream.decode import FileSource, probe  # noqa: E402
 from stream.encode import FileSink  # noqa: E402
@@ -102,6 +101,7 @@ def one_round(path: Path, folder: Path, settings: list[str]) -> tuple[Clock, dic
     sink = FileSink(info, folder / "out.mp4", config.encode, overwrite=True)
     stages = [*run.stages(still=False), ("encode", sink)]
     finder = run._track._finder
+    finder(next(FileSource(info).frames()))  # compiles the detector for this size
     run._track._finder = lambda frame: clock("find", finder, frame)
     for _, stage in stages:
         stage.open()
