@@ -15,7 +15,7 @@ import cv2
 from stream import __version__, metrics
 from stream.compose import ComposeStage
 from stream.config import Config
-from stream.crop import CropStage, WholeFrameStage
+from stream.crop import CropStage, WholeFrameStage, cut
 from stream.decode import FileSource, probe
 from stream.detect import FaceFinder, choose
 from stream.encode import FileSink, check_destination
@@ -25,10 +25,12 @@ from stream.face import FrameWork
 from stream.frame import StreamInfo
 from stream.geometry import TEMPLATES
 from stream.images import DetectStage, ImageSink, ImageSource, is_image
+from stream.masks import MaskStage, face_parser
 from stream.model import BUNDLED_MODEL, ModelInfo, bundled_model_path, read_model_info
 from stream.pipeline import Pipeline, available_cores
 from stream.restore import RestoreStage
 from stream.track import Tracker
+from stream.upscale import UpscaleStage, background_net, check
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".mxf", ".wmv",
@@ -119,6 +121,8 @@ def restore_file(
     info = probe(src)
     if info.duration_s and (options.start_s or 0.0) >= info.duration_s:
         raise SourceError(_nothing_in(src, info, options, stopped=False))
+    if config.compose.upscale > 1:
+        check(info)
     run = _Run(config, options)
     source = FileSource(info, options.start_s, options.duration_s, threads=run.cores)
     sink = FileSink(
@@ -130,6 +134,7 @@ def restore_file(
         start_s=options.start_s,
         duration_s=options.duration_s,
         restored_note=run.note,
+        upscale=config.compose.upscale,
     )
     total = _expected_frames(info, options)
     try:
@@ -216,6 +221,7 @@ class _Run:
         self._engine_name = ""
         self._track: Any = None
         self._restore: RestoreStage | None = None
+        self._mask: MaskStage | None = None
         self._pipeline: Pipeline | None = None
         self._wall_s = self._cpu_s = 0.0
 
@@ -223,10 +229,16 @@ class _Run:
         """Everything between source and sink."""
         config, model = self.config, self.model
         self._restore = RestoreStage(self._create_engine, config.restore.batch_size, config.restore.strength)
-        tail = [
-            ("restore", self._restore),
-            ("compose", ComposeStage(config.compose.feather, config.compose.label)),
-        ]
+        compose = config.compose
+        restores = model.task == "restore"  # other tasks change what a face looks like on purpose
+        threads = config.restore.threads or self.cores
+        parser = face_parser(compose, threads) if restores else None
+        self._mask = MaskStage(parser, 1 if still else compose.mask_interval, compose.guard and restores)
+        tail = [("restore", self._restore), ("mask", self._mask)]
+        if compose.upscale > 1:
+            background = background_net(compose, config.restore.device, threads)
+            tail.append(("upscale", UpscaleStage(compose.upscale, cut, config.restore.strength, background)))
+        tail.append(("compose", ComposeStage(compose.feather, compose.label, compose.upscale)))
         if self.options.aligned:
             return [("crop", WholeFrameStage(model.size)), *tail]
         find = FaceFinder(config.detect, self.cores)
@@ -273,6 +285,8 @@ class _Run:
             "frames_out": sink.frames_out,
             "faces_restored": restore.faces_restored,
             "faces_not_finite": restore.not_finite,
+            "faces_guarded": self._mask.guarded,
+            "faces_parsed": self._mask.parsed,
             "detections_run": getattr(track, "detections_run", 0),
             "frames_tracked": getattr(track, "frames_tracked", 0),
             "tracks": getattr(track, "tracks", 0),

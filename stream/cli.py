@@ -129,6 +129,12 @@ def restore(
         int | None,
         typer.Option("--batch-size", "--batch_size", help="Crops in one call.", rich_help_panel=_WAY),
     ] = None,
+    upscale: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=4, metavar="N", help="Enlarge the picture N times, 1 to 4.", rich_help_panel=_OUT
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.", rich_help_panel=_OUT)
     ] = False,
@@ -157,6 +163,8 @@ def restore(
     overrides = list(assign or [])
     if batch_size is not None:
         overrides.append(f"restore.batch_size={batch_size}")
+    if upscale is not None:
+        overrides.append(f"compose.upscale={upscale}")
     for key, regions in (("include", include), ("exclude", exclude)):
         if regions:
             overrides.append(f"select.{key}=[{', '.join(_region(key, text) for text in regions)}]")

@@ -20,11 +20,12 @@ class ComposeStage:
     """Stage: writes residuals under the soft mask; pixels outside the masks keep every bit.
 
     A frame without a patch passes untouched and uncopied. Where masks overlap, residuals are
-    weighted so that they never add up to more than one whole.
+    weighted so that they never add up to more than one whole. `upscale` says how many times as wide
+    as the decoded frame the composed one is.
     """
 
-    def __init__(self, feather: float, label: str = "") -> None:
-        self._feather, self._label = feather, label
+    def __init__(self, feather: float, label: str = "", upscale: int = 1) -> None:
+        self._feather, self._label, self._upscale = feather, label, upscale
 
     def open(self) -> None:
         """Nothing to acquire."""
@@ -62,36 +63,39 @@ class ComposeStage:
         mask = np.ones((size, size), np.float32)
         if patch.crop.face is not None:
             mask = geometry.feather_mask(size, self._feather)
+        if patch.mask is not None:
+            mask = mask * patch.mask
         masked = np.dstack([patch.residual * mask[..., None], mask])
         to_crop = geometry.invert(patch.crop.to_stored)
         to_crop[:, 2] += to_crop[:, :2] @ (x0, y0)
         border = cv2.BORDER_CONSTANT if patch.crop.face is not None else cv2.BORDER_REPLICATE
         native = geometry.warp(masked, to_crop, (x1 - x0, y1 - y0), border)
         residual, mask = native[..., :3], native[..., 3]
-        enlarged = geometry.scale_of(patch.crop.to_stored)
+        enlarged = geometry.scale_of(patch.crop.to_stored) / self._upscale
         if enlarged > _GUARD_FROM:
             guard = min(1.0, (enlarged - _GUARD_FROM) / (_GUARD_FULL - _GUARD_FROM))
-            residual = keep_detail(residual, frame.to_network(frame.region(box)), guard)
+            residual = keep_detail(residual, frame.to_network(frame.region(box)), guard, self._upscale)
         residual[mask <= 0] = 0  # filters reach a little beyond the mask (seen at 16 bits)
         return box, residual, mask
 
 
-def keep_detail(residual: np.ndarray, face: np.ndarray, guard: float) -> np.ndarray:
+def keep_detail(residual: np.ndarray, face: np.ndarray, guard: float, pixel: int = 1) -> np.ndarray:
     """The residual f32[h,w,3] with as much of its fine part left out as the face's detail needs.
 
     The network saw a shrunk picture, so what it takes away of the finest scales (above a blur of
     1.5 px) may be detail. With f and r the fine parts of the luma of face and residual, and means
     over a neighbourhood, the part of r that stays is the largest a in 0..1 with
     <(f + a r)^2> >= 0.99 <f^2>. Where a soft face only gains, a = 1. `guard` in 0..1 scales what
-    is left out.
+    is left out. `pixel` is the side of a decoded pixel in px of an enlarged frame.
     """
+    near_side, sigma = 32 * pixel + 1, 1.5 * pixel
 
     def near(image: np.ndarray) -> np.ndarray:
-        return cv2.boxFilter(image, -1, (33, 33), borderType=cv2.BORDER_REFLECT_101)
+        return cv2.boxFilter(image, -1, (near_side, near_side), borderType=cv2.BORDER_REFLECT_101)
 
-    fine = residual - cv2.GaussianBlur(residual, (0, 0), 1.5)
+    fine = residual - cv2.GaussianBlur(residual, (0, 0), sigma)
     luma = face.mean(axis=2)
-    f, r = luma - cv2.GaussianBlur(luma, (0, 0), 1.5), fine.mean(axis=2)
+    f, r = luma - cv2.GaussianBlur(luma, (0, 0), sigma), fine.mean(axis=2)
     energy, common, own = near(f * f), near(f * r), near(r * r)
     loss = 0.01 * energy
     root = np.sqrt(np.maximum(common * common - own * loss, 0))

@@ -53,6 +53,9 @@ class Patch:
     crop: Crop
     residual: np.ndarray
     """f32[S,S,3]: restored minus crop, RGB, strength included."""
+    mask: np.ndarray | None = None
+    """f32[S,S] in 0..1: how much of the residual may be written; None: all. The feathered box still
+    bounds it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,15 +6,16 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent / "stream"
 # Down to up: a module may import only what stands before it. A folder counts as one place.
 ORDER = """
-    __init__ errors colour pixels frame face config geometry channel metrics stage model nets engines
-    container decode images codecs mov trial convert remux encode
-    detectors detect keyframes flow association fusion track crop restore compose
+    __init__ errors colour pixels resample frame face config geometry channel metrics stage model nets engines
+    container decode images codecs limits mov trial convert remux encode
+    detectors detect keyframes flow association fusion track crop restore guard masks upscale compose
     pipeline api folder progress inspection cli
 """.split()
-STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "compose"}
+STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "masks", "upscale", "compose"}
 LIBRARIES = {
     "openvino": {"engines"},
     "torch": {"engines", "nets", "detectors"},
+    "spandrel": {"engines"},
     "threading.Thread": {"pipeline"},
 }
 
