@@ -107,12 +107,11 @@ def enlarge(frame: Frame, factor: int, reformatter: av.video.reformatter.VideoRe
     old, view = frame.picture, frame.view.enlarged(factor)
     # A quick copy with all its properties, whose samples are then overwritten.
     new = reformatter.reformat(old, width=view.width, height=view.height, interpolation="POINT")
-    new.pts, new.time_base, new.duration, new.pict_type = old.pts, old.time_base, old.duration, old.pict_type
     colour = frame.colour
     if frame.layout.kind != "rgb":
         colour = colour.enlarged((frame.view.width, frame.view.height), (view.width, view.height))
-    new.colorspace = old.colorspace if colour is frame.colour else colour.matrix
-    new.color_range, new.color_trc, new.color_primaries = old.color_range, old.color_trc, old.color_primaries
+    if colour is not frame.colour:
+        new.colorspace = colour.matrix
     layout = frame.layout
     alpha = pixels.alpha_of(old.format.name)
     top = (1 << layout.depth) - 1

@@ -19,9 +19,11 @@ _MARGIN, _FADE = 16, 16
 
 
 class Enlarger:
-    """One network on one device, FP32. `path`: a `.pth` (only tensors are unpickled) or `.safetensors`.
+    """One network on one device, FP32.
 
-    `device` is "auto", "cpu" or "cuda"; "auto" takes CUDA where it is usable. Raises ModelError where spandrel is missing, or the file holds no network that enlarges RGB.
+    `path` is a `.pth`, of which only tensors are unpickled, or a `.safetensors`. `device` is "auto",
+    "cpu" or "cuda"; "auto" takes CUDA where it is usable. Raises ModelError where spandrel is missing
+    or the file holds no network that enlarges RGB.
     """
 
     def __init__(self, path: str | Path, *, device: str = "auto", threads: int | None = None) -> None:
