@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import pickle
 import warnings
 from pathlib import Path
 
@@ -106,7 +105,7 @@ def _load(path: Path):
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError):
+    except Exception:  # broken files raise anything: KeyError, IndexError, UnpicklingError
         raise ModelError(f"{path}: not a file of torch weights; fetch parsing_parsenet.pth again") from None
     net = ParseNet(in_size=SIDE, out_size=SIDE, parsing_ch=len(CLASSES))
     try:
