@@ -18,7 +18,7 @@ from stream.coloured import coloured_still, coloured_stream
 from stream.compose import ComposeStage
 from stream.config import Config, Detect
 from stream.cores import available_cores, budget
-from stream.crop import CropStage, WholeFrameStage
+from stream.crop import CropStage, WholeFrameStage, cut
 from stream.decode import FileSource, probe
 from stream.detect import FaceFinder, choose
 from stream.encode import FileSink, check_destination
@@ -28,11 +28,13 @@ from stream.face import FrameWork
 from stream.frame import StreamInfo, View
 from stream.geometry import TEMPLATES
 from stream.images import DetectStage, ImageSink, ImageSource, Still, is_image
+from stream.masks import MaskStage, face_parser
 from stream.model import ModelInfo, read_model_info
 from stream.pipeline import Pipeline
 from stream.restore import RestoreStage
 from stream.sharpness import Gauge
 from stream.track import Tracker
+from stream.upscale import UpscaleStage, background_net, check
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".mxf", ".wmv",
@@ -135,6 +137,8 @@ def _restore_video(src: Path, dst: Path, config: Config, options: Options, progr
     info = probe(src)
     if info.duration_s and (options.start_s or 0.0) >= info.duration_s:
         raise SourceError(_nothing_in(src, info, options, stopped=False))
+    if config.compose.upscale > 1:
+        check(info)
     run = _Run(config, options)
     info, source = run.source(info)
     sink = FileSink(
@@ -146,6 +150,7 @@ def _restore_video(src: Path, dst: Path, config: Config, options: Options, progr
         start_s=options.start_s,
         duration_s=options.duration_s,
         restored_note=run.note,
+        upscale=config.compose.upscale,
     )
     run.check_colour(sink.recipe)
     total = _expected_frames(info, options)
@@ -240,6 +245,7 @@ class _Run:
         self._engine_name = ""
         self._track: Any = None
         self._restore: RestoreStage | None = None
+        self._mask: MaskStage | None = None
         self._pipeline: Pipeline | None = None
         self._wall_s = self._cpu_s = 0.0
         self._first_s: float | None = None
@@ -271,17 +277,19 @@ class _Run:
     def stages(self, still: bool) -> list[tuple[str, Any]]:
         """Everything between source and sink."""
         config, model = self.config, self.model
-        settings = config.restore
-        gauge = None
-        if settings.skip_sharp < 1 and model.task == "restore":
-            gauge = Gauge(steady=not still)
+        settings, compose = config.restore, config.compose
+        restores = model.task == "restore"  # other tasks change what a face looks like on purpose
+        gauge = Gauge(steady=not still) if settings.skip_sharp < 1 and restores else None
         self._restore = RestoreStage(
             self._create_engine, settings.batch_size, settings.strength, settings.skip_sharp, self.task
         )
-        tail = [
-            ("restore", self._restore),
-            ("compose", ComposeStage(config.compose.feather, config.compose.label)),
-        ]
+        parser = face_parser(compose, self.threads.inference) if restores else None
+        self._mask = MaskStage(parser, 1 if still else compose.mask_interval, compose.guard and restores)
+        tail = [("restore", self._restore), ("mask", self._mask)]
+        if compose.upscale > 1:
+            background = background_net(compose, settings.device, self.threads.inference)
+            tail.append(("upscale", UpscaleStage(compose.upscale, cut, settings.strength, background)))
+        tail.append(("compose", ComposeStage(compose.feather, compose.label, compose.upscale)))
         if self.options.aligned:
             return [("crop", WholeFrameStage(model.size, gauge)), *tail]
         find = FaceFinder(_with_weights(config.detect), self.threads.detector)
@@ -333,6 +341,8 @@ class _Run:
             "faces_restored": restore.faces_restored,
             "faces_left_alone": restore.faces_left_alone,
             "faces_not_finite": restore.not_finite,
+            "faces_guarded": self._mask.guarded,
+            "faces_parsed": self._mask.parsed,
             "detections_run": getattr(track, "detections_run", 0),
             "frames_tracked": getattr(track, "frames_tracked", 0),
             "tracks": getattr(track, "tracks", 0),

@@ -161,6 +161,12 @@ def restore(
             rich_help_panel=_WAY,
         ),
     ] = None,
+    upscale: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=4, metavar="N", help="Enlarge the picture N times, 1 to 4.", rich_help_panel=_OUT
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.", rich_help_panel=_OUT)
     ] = False,
@@ -201,6 +207,8 @@ def restore(
         for key, value in switches.items()
         if value is not None
     ]
+    if upscale is not None:
+        overrides.append(f"compose.upscale={upscale}")
     for key, regions in (("include", include), ("exclude", exclude)):
         if regions:
             overrides.append(f"select.{key}=[{', '.join(_region(key, text) for text in regions)}]")

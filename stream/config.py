@@ -116,6 +116,28 @@ class Compose(_Section):
         0.16, gt=0.0, le=0.5, description="width of the mask's soft edge, as a part of the crop"
     )
     label: str = Field("", max_length=80, description="text drawn into the picture; empty: none")
+    mask: Literal["auto", "box", "parse"] = Field(
+        "auto",
+        description="box: a soft square; parse: the face's own outline by ParseNet, without hair, hands "
+        "and what else is before it; auto: parse where its weights are present",
+    )
+    mask_weights: str | None = Field(
+        None, description="path of parsing_parsenet.pth; unset: the one in the models folder"
+    )
+    mask_interval: int = Field(
+        24, ge=1, le=1000, description="frames after which a face is parsed again; sooner where it changes"
+    )
+    guard: bool = Field(
+        True,
+        description="where restored and input face disagree grossly, as before a hand or after a failure "
+        "of the network, the input stays",
+    )
+    upscale: int = Field(1, ge=1, le=4, description="how many times as wide and high the result is")
+    upscale_weights: str | None = Field(
+        None,
+        description="weights of a Real-ESRGAN-class network for the background, in any architecture that "
+        "spandrel reads; unset: Lanczos. On a CPU it takes minutes for a frame",
+    )
 
 
 class Encode(_Section):
