@@ -23,11 +23,11 @@ from stream.engines import create_engine
 from stream.errors import ConfigError, ModelError, SourceError, StreamError
 from stream.face import FrameWork
 from stream.frame import StreamInfo
-from stream.geometry import TEMPLATES
+from stream.geometry import TEMPLATES, template
 from stream.images import DetectStage, ImageSink, ImageSource, is_image
 from stream.model import BUNDLED_MODEL, ModelInfo, bundled_model_path, read_model_info
 from stream.pipeline import Pipeline, available_cores
-from stream.restore import RestoreStage
+from stream.restore import Interval, RestoreStage
 from stream.track import Tracker
 
 VIDEO_SUFFIXES = (
@@ -222,7 +222,15 @@ class _Run:
     def stages(self, still: bool) -> list[tuple[str, Any]]:
         """Everything between source and sink."""
         config, model = self.config, self.model
-        self._restore = RestoreStage(self._create_engine, config.restore.batch_size, config.restore.strength)
+        interval = Interval(
+            frames=1 if still else config.restore.interval,  # pictures do not follow from each other
+            lookahead=config.track.lookahead or still,
+            landmarks=template(model.template, model.size),
+            size=model.size,
+        )
+        self._restore = RestoreStage(
+            self._create_engine, config.restore.batch_size, config.restore.strength, interval
+        )
         tail = [
             ("restore", self._restore),
             ("compose", ComposeStage(config.compose.feather, config.compose.label)),
@@ -250,7 +258,7 @@ class _Run:
             if stop is not None and stop.is_set():
                 pipeline.stop()
             if progress is not None:
-                faces = self._restore.faces_restored
+                faces = self._restore.faces_restored + self._restore.faces_carried
                 elapsed = time.monotonic() - began
                 progress(Progress(source.frames_in, sink.frames_out, total, faces, elapsed))
 
@@ -272,6 +280,8 @@ class _Run:
             "frames_in": source.frames_in,
             "frames_out": sink.frames_out,
             "faces_restored": restore.faces_restored,
+            "faces_carried": restore.faces_carried,
+            "restorations_forced": restore.restorations_forced,
             "faces_not_finite": restore.not_finite,
             "detections_run": getattr(track, "detections_run", 0),
             "frames_tracked": getattr(track, "frames_tracked", 0),

@@ -86,6 +86,13 @@ class Restore(_Section):
     batch_size: int = Field(4, ge=1, le=64, description="crops in one call")
     strength: float = Field(1.0, ge=0.0, le=1.0, description="0 leaves the face as it is")
     threads: int = Field(0, ge=0, le=256, description="for inference; 0: by the cores at hand")
+    interval: int = Field(
+        1,
+        ge=1,
+        le=30,
+        description="frames from restoration to restoration of a face in a video, carried on optical "
+        "flow between; 1: every frame; what the flow cannot explain is restored all the same",
+    )
 
 
 class Compose(_Section):

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parent.parent / "stream"
 ORDER = """
     __init__ errors colour pixels frame face config geometry channel metrics stage model nets engines
     container decode images codecs mov trial convert remux encode
-    detectors detect keyframes flow association fusion track crop restore compose
+    detectors detect keyframes flow association fusion track crop carry restore compose
     pipeline api folder progress inspection cli
 """.split()
 STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "compose"}
