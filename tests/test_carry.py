@@ -429,8 +429,8 @@ def test_nothing_of_another_frame_shows(event, lookahead, network):
     # With look-ahead a cut lies between two restored frames, one of which explains each side.
     assert stage.restorations_forced > 0 or event == "fast motion" or (lookahead and event == "a scene cut")
     for at, (e, s, p) in enumerate(zip(every, spared, pictures, strict=True)):
-        assert visible(s, e) < 16, f"frame {at}"
-        assert psnr(e, p) - psnr(s, p) < 0.7, f"frame {at}"
+        assert visible(s, e) < 6, f"frame {at}"
+        assert psnr(e, p) - psnr(s, p) < 0.6, f"frame {at}"
 
 
 def test_a_new_track_in_the_same_place_takes_nothing_from_the_old_one(network):
@@ -438,7 +438,7 @@ def test_a_new_track_in_the_same_place_takes_nothing_from_the_old_one(network):
     every, _, _ = restored(pictures, network, interval=1)
     spared, stage, _ = restored(pictures, network, tracks=[1] * 5 + [2] * 4)
     assert stage.restorations_forced == 0
-    assert all(visible(s, e) < 10 for e, s in zip(every, spared, strict=True))
+    assert all(visible(s, e) < 6 for e, s in zip(every, spared, strict=True))
 
 
 @pytest.mark.parametrize("lookahead", ["true", "false"])
