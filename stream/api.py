@@ -26,12 +26,12 @@ from stream.engines import create_engine
 from stream.errors import ConfigError, EncodeError, HardwareError, ModelError, SourceError, StreamError
 from stream.face import FrameWork
 from stream.frame import StreamInfo, View
-from stream.geometry import TEMPLATES
+from stream.geometry import TEMPLATES, template
 from stream.images import DetectStage, ImageSink, ImageSource, Still, is_image
 from stream.masks import MaskStage, face_parser
 from stream.model import ModelInfo, read_model_info
 from stream.pipeline import Pipeline
-from stream.restore import RestoreStage
+from stream.restore import Interval, RestoreStage
 from stream.sharpness import Gauge
 from stream.track import Tracker
 from stream.upscale import UpscaleStage, background_net, check
@@ -280,8 +280,20 @@ class _Run:
         settings, compose = config.restore, config.compose
         restores = model.task == "restore"  # other tasks change what a face looks like on purpose
         gauge = Gauge(steady=not still) if settings.skip_sharp < 1 and restores else None
+        interval = Interval(
+            # Pictures do not follow from each other, nor do a hole and the face behind it.
+            frames=1 if still or not restores else settings.interval,
+            lookahead=config.track.lookahead or still,
+            landmarks=template(model.template, model.size),
+            size=model.size,
+        )
         self._restore = RestoreStage(
-            self._create_engine, settings.batch_size, settings.strength, settings.skip_sharp, self.task
+            self._create_engine,
+            settings.batch_size,
+            settings.strength,
+            interval,
+            settings.skip_sharp,
+            self.task,
         )
         parser = face_parser(compose, self.threads.inference) if restores else None
         self._mask = MaskStage(parser, 1 if still else compose.mask_interval, compose.guard and restores)
@@ -315,7 +327,7 @@ class _Run:
             if stop is not None and stop.is_set():
                 pipeline.stop()
             if progress is not None:
-                faces = self._restore.faces_restored
+                faces = self._restore.faces_restored + self._restore.faces_carried
                 elapsed = time.monotonic() - began
                 progress(Progress(source.frames_in, sink.frames_out, total, faces, elapsed))
 
@@ -340,6 +352,8 @@ class _Run:
             "frames_out": sink.frames_out,
             "faces_restored": restore.faces_restored,
             "faces_left_alone": restore.faces_left_alone,
+            "faces_carried": restore.faces_carried,
+            "restorations_forced": restore.restorations_forced,
             "faces_not_finite": restore.not_finite,
             "faces_guarded": self._mask.guarded,
             "faces_parsed": self._mask.parsed,

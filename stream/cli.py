@@ -281,7 +281,7 @@ def _tell(outcomes: list[Outcome], display: Display) -> int:
         elif outcome.status is Status.INTERRUPTED:
             _complain(f"stopped; what was restored so far: {path}")
         elif report.get("frames_out"):
-            frames, faces = report["frames_out"], report["faces_restored"]
+            frames, faces = report["frames_out"], report["faces_restored"] + report["faces_carried"]
             display.say(f"{path}: {frames} frames, {faces} faces, {report['fps']:.1f} fps")
     return code
 

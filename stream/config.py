@@ -107,6 +107,13 @@ class Restore(_Section):
         le=1.0,
         description="faces sharper than this are left alone; 0.5: restoring would gain nothing; 1: none are",
     )
+    interval: int = Field(
+        1,
+        ge=1,
+        le=30,
+        description="frames from restoration to restoration of a face in a video, carried on optical "
+        "flow between; 1: every frame; what the flow cannot explain is restored all the same",
+    )
 
 
 class Compose(_Section):

@@ -10,7 +10,7 @@ ORDER = """
     catalog model tasks nets engines store trust fetch importing zoo
     container hardware decode images coloured codecs limits mov trial convert remux encode
     detectors detect keyframes flow association fusion track sharpness crop
-    restore guard masks upscale compose
+    carry restore guard masks upscale compose
     pipeline api folder progress inspection models_cli cli
 """.split()
 STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "masks", "upscale", "compose"}

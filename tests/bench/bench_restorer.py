@@ -50,7 +50,7 @@ QUIET_SHARE = 0.05
 """Of the machine's CPU time, what others may take before the figures are doubted."""
 
 
-def random_weights(name: str, folder: Path) -> Path:
+def random_weights(name: str, folder: Path, template: str = "random") -> Path:
     """A file with random weights of an official model's shapes."""
     facts = OFFICIAL[name]
     torch.manual_seed(0)
@@ -60,7 +60,7 @@ def random_weights(name: str, folder: Path) -> Path:
             layer.noise.weight.data.uniform_(0.2, 1.0)
     metadata = {key: str(value) for key, value in facts.items()}
     path = folder / f"{name}.safetensors"
-    save_file(net.state_dict(), path, metadata | {"arch": "FullGenerator", "template": "random"})
+    save_file(net.state_dict(), path, metadata | {"arch": "FullGenerator", "template": template})
     return path
 
 
