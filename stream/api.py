@@ -299,6 +299,9 @@ class _Run:
             device=settings.device,
             batch_size=settings.batch_size,
             threads=settings.threads or self.cores,
+            precision=settings.precision,
+            fidelity=settings.fidelity,
+            info=self.model,
         )
         self._engine_name = engine.name
         return engine

@@ -129,6 +129,17 @@ def restore(
         int | None,
         typer.Option("--batch-size", "--batch_size", help="Crops in one call.", rich_help_panel=_WAY),
     ] = None,
+    fidelity: Annotated[
+        float | None,
+        typer.Option(
+            "--fidelity-weight",
+            "--fidelity_weight",
+            min=0,
+            max=1,
+            help="How much of the input's features the network sees; below 1 it invents more.",
+            rich_help_panel=_WAY,
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.", rich_help_panel=_OUT)
     ] = False,
@@ -157,6 +168,8 @@ def restore(
     overrides = list(assign or [])
     if batch_size is not None:
         overrides.append(f"restore.batch_size={batch_size}")
+    if fidelity is not None:
+        overrides.append(f"restore.fidelity={fidelity}")
     for key, regions in (("include", include), ("exclude", exclude)):
         if regions:
             overrides.append(f"select.{key}=[{', '.join(_region(key, text) for text in regions)}]")

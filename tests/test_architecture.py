@@ -14,6 +14,7 @@ ORDER = """
 STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "compose"}
 LIBRARIES = {
     "openvino": {"engines"},
+    "onnxruntime": {"engines"},
     "torch": {"engines", "nets", "detectors"},
     "threading.Thread": {"pipeline"},
 }

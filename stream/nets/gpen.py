@@ -259,6 +259,20 @@ class GPEN(nn.Module):
                 if isinstance(layer, ModulatedConv) and layer.demodulate:
                     layer.power = layer.weight_power()
 
+    @torch.no_grad()
+    def scale_features(self, fidelity: float) -> None:
+        """Scale the encoder's feature maps that the decoder is fed with, `fidelity` in 0..1.
+
+        Published GPEN has no such input: at 1 it is itself, bit for bit; at 0 the decoder knows
+        the input by the latent alone, and what it draws is its prior's. Every map enters through
+        one learned weight, which is scaled here, once: the network's work stays the same.
+        Levels of the SR variant that take noise keep it.
+        """
+        decoder = self.generator
+        fed = [decoder.conv1, *decoder.convs[: 2 * (self.encoder_levels - 1)]]
+        for layer in fed:
+            layer.noise.weight *= fidelity
+
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """The network's RGB at 4, 8, ... `size` px, without the residual's input (for losses)."""
         features: list[Tensor | None] = []
