@@ -17,7 +17,7 @@ from stream.model import ModelInfo, read_model_info
 
 __all__ = ["CACHE_VARIABLE", "OpenVinoEngine", "cached_network", "offered_precisions"]
 
-CONVERTER_VERSION = 2
+CONVERTER_VERSION = 3
 """Raise it whenever the network or its conversion changes: older cached models are ignored."""
 _FILES = ("model.xml", "model.bin")
 _WORDS = {

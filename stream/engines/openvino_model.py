@@ -28,11 +28,11 @@ def _from_weights(path: Path, model: ModelInfo, fidelity: float) -> ov.Model:
     import torch
 
     from stream.engines.crop_net import CropNet
-    from stream.nets import load_generator
+    from stream.nets import OneCropGPEN, load_generator
 
     net, _ = load_generator(path)
     net.scale_features(fidelity)
-    crop_net = CropNet(net, model.input_range).requires_grad_(False).eval()
+    crop_net = CropNet(OneCropGPEN(net), model.input_range).requires_grad_(False).eval()
     shape = [1, model.in_size, model.in_size, 3]
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer that OpenVINO uses is deprecated in torch

@@ -82,9 +82,8 @@ class ModulatedConv(nn.Module):
         """Sum of the squared scaled weights over each kernel, f32[out, in]."""
         return self.weight[0].float().square().sum((2, 3)) * (self.scale * self.scale)
 
-    def forward(self, x: Tensor, latent: Tensor, bias: Tensor, scale: float = 1.0) -> Tensor:
-        """The modulated convolution times `scale`, plus `bias` `[1, out, 1, 1]`."""
-        weight = self.weight[0]
+    def factors(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """What scales the input channels, f32[N, in], and the output's, f32[N, out] or f32[N, 1]."""
         direction, peak = split_style(self.modulation(latent))
         if self.demodulate:
             power = self.weight_power() if self.power is None else self.power
@@ -92,7 +91,13 @@ class ModulatedConv(nn.Module):
             gain = torch.rsqrt(norm)
         else:
             gain = peak
-        x = x * (direction * self.scale).to(x.dtype)[:, :, None, None]
+        return direction * self.scale, gain
+
+    def forward(self, x: Tensor, latent: Tensor, bias: Tensor, scale: float = 1.0) -> Tensor:
+        """The modulated convolution times `scale`, plus `bias` `[1, out, 1, 1]`."""
+        weight = self.weight[0]
+        inner, gain = self.factors(latent)
+        x = x * inner.to(x.dtype)[:, :, None, None]
         if self.upsample:
             x = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
         else:
@@ -275,6 +280,10 @@ class GPEN(nn.Module):
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """The network's RGB at 4, 8, ... `size` px, without the residual's input (for losses)."""
+        return self.generator(*self.encode(x))
+
+    def encode(self, x: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """The code `[N, style_dim]` and the feature maps that the decoder takes, 4 px first."""
         features: list[Tensor | None] = []
         h = x
         for i in range(self.encoder_levels):
@@ -283,7 +292,7 @@ class GPEN(nn.Module):
         code = self.final_linear(h.reshape(h.shape[0], -1))
         features.reverse()
         features += [None] * (len(self.generator.to_rgbs) + 1 - self.encoder_levels)
-        return self.generator(code, features)
+        return code, features
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.pyramid(x)[-1]
