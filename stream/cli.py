@@ -283,5 +283,14 @@ def probe(
     print(json.dumps(facts, indent=2) if as_json else render(facts), flush=True)
 
 
+@app.command()
+def engines(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the engines of this machine, what each lacks, and what engine auto measured and chose."""
+    from stream.engines.listing import listed, render
+
+    facts = listed()
+    print(json.dumps(facts, indent=2) if as_json else render(facts), flush=True)
+
+
 if __name__ == "__main__":
     main()

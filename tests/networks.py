@@ -60,4 +60,3 @@ def published_onnx(weights: Path, *, dynamic: bool = False) -> tuple[Path, Model
     sidecar = {"sha256": info.sha256, "metadata": facts | {"input_range": "-1,1", "task": "restore"}}
     path.with_name(path.name + ".json").write_text(json.dumps(sidecar))
     return path, info
-

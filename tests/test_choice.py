@@ -6,12 +6,13 @@ import json
 import math
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from test_nets import write_model
 
-from stream.engines import choice, create_engine, self_check
+from stream.engines import ENGINE_KINDS, choice, create_engine, self_check
 from stream.engines.disk import CACHE_VARIABLE
 from stream.engines.torch_engine import TorchEngine
 from stream.errors import ModelError
@@ -122,14 +123,25 @@ def test_a_choice_is_keyed_by_what_it_depends_on(small):
     model = create_engine("torch", small, device="cpu", threads=1).model
     candidates = {"openvino": refuses, "onnxruntime": refuses}
     entries = {
-        choice.entry_of(model, candidates, 1, "auto", 1.0),
-        choice.entry_of(model, candidates, 2, "auto", 1.0),
-        choice.entry_of(model, candidates, 1, "fp32", 1.0),
-        choice.entry_of(model, candidates, 1, "auto", 0.5),
+        choice.entry_of(model, candidates, 1),
+        choice.entry_of(model, candidates, 2),
+        choice.entry_of(model, {"openvino": refuses}, 1),
+        choice.entry_of(replace(model, sha256="another"), candidates, 1),
     }
     assert len(entries) == 4
     assert "openvino 2" in choice.versions(candidates)
     assert choice.cpu_name()
+
+
+def test_the_command_lists_the_engines_and_the_choices_made(small, entry, run_cli):
+    choice.chosen({"openvino": Slowed(small), "onnxruntime": Slowed(small, 0.05)}, entry, FACTS)
+    facts = json.loads(run_cli("engines", "--json").stdout)
+    lacks = {row["engine"]: row["lacks"] for row in facts["engines"]}
+    assert set(lacks) == set(ENGINE_KINDS) - {"auto"}
+    assert lacks["openvino"] == lacks["torch"] == ""
+    assert facts["auto"][0]["engine"] == "openvino"
+    text = run_cli("engines").stdout
+    assert "auto, small, 1 threads: openvino" in text
 
 
 class Wrong:

@@ -38,7 +38,8 @@ def create_engine(
     """Load the model at `model_path`, safetensors or ONNX, for restoring.
 
     `kind` "auto" takes torch on CUDA where there is a usable NVIDIA card, and else the fastest on
-    this CPU: OpenVINO, or ONNX Runtime where it is installed and a first measurement says so.
+    this CPU: OpenVINO, or ONNX Runtime where a first measurement says so. Measured is what is
+    there: ONNX Runtime for `.onnx` files, and for weights that an earlier run exported for it.
     `device` is "auto", "cpu", "cuda" or "cuda:N". `batch_size` bounds the crops that go to the
     device at once. `threads` bounds the CPU threads; None leaves the library's own choice.
     `precision` is one of PRECISIONS; "auto" is FP16 on CUDA and FP32 on a CPU. `fidelity` in 0..1
@@ -73,12 +74,18 @@ def create_engine(
     return _onnxruntime(model_path, device, given | {"batch_size": batch_size})
 
 
+def driver_present() -> bool:
+    """Whether NVIDIA's driver is installed."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
 def cuda_usable() -> bool:
     """Whether torch can use a CUDA device; torch is imported only where a driver is present."""
-    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    try:
-        ctypes.CDLL(library)
-    except OSError:
+    if not driver_present():
         return False
     import torch
 
@@ -92,13 +99,13 @@ def _fastest_on_cpu(model_path: str | Path, given: dict) -> Engine:
         _log.warning("restore.precision: this CPU has no BF16 of its own: computing in FP32")
         given = given | {"precision": "fp32"}
     candidates = {"openvino": lambda: _openvino(model_path, given)}
-    exportable = Path(model_path).suffix == ".onnx" or onnx_engine.can_export()
-    if onnx_engine.installed() and exportable and given["precision"] in ("auto", "fp32"):
+    ready = onnx_engine.ready_for(model_path, given["info"], given["fidelity"])
+    if ready and given["precision"] in ("auto", "fp32"):
         candidates["onnxruntime"] = lambda: _onnxruntime(model_path, "cpu", given)
     if len(candidates) == 1:
         return candidates["openvino"]()
     model, threads = given["info"], given["threads"]
-    entry = choice.entry_of(model, candidates, threads, given["precision"], given["fidelity"])
+    entry = choice.entry_of(model, candidates, threads)
     facts = {"model": model.name, "threads": threads, "cpu": choice.cpu_name()}
     return choice.chosen(candidates, entry, facts)
 

@@ -84,9 +84,9 @@ def measured_ms(engines: Mapping[str, Engine]) -> dict[str, float]:
     return {kind: round(min(values), 2) for kind, values in times.items()}
 
 
-def entry_of(model: ModelInfo, candidates: Candidates, threads: int | None, *settings: object) -> Path:
-    """Where a choice is kept: by processor, versions, weights, threads and what else is set."""
-    key = disk.key_of(cpu_name(), versions(candidates), model.sha256, threads, *settings)
+def entry_of(model: ModelInfo, candidates: Candidates, threads: int | None) -> Path:
+    """Where a choice is kept: by processor, candidates and their versions, weights and threads."""
+    key = disk.key_of(cpu_name(), versions(candidates), model.sha256, threads)
     return disk.cache_folder() / "choice" / f"{key}.json"
 
 

@@ -112,9 +112,18 @@ def installed() -> bool:
     return importlib.util.find_spec("onnxruntime") is not None
 
 
-def can_export() -> bool:
-    """Whether safetensors can be exported for ONNX Runtime."""
+def ready_for(path: str | Path, model: ModelInfo, fidelity: float) -> bool:
+    """Whether ONNX Runtime is there and needs no export, which takes torch and many seconds."""
+    return installed() and (Path(path).suffix == ".onnx" or _entry(model, fidelity).is_dir())
+
+
+def _can_export() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("onnx", "onnxscript"))
+
+
+def _entry(model: ModelInfo, fidelity: float) -> Path:
+    key = disk.key_of(EXPORT_VERSION, model.sha256, fidelity)
+    return disk.cache_folder() / "onnx" / key
 
 
 def _runtime(accelerator: str):
@@ -158,13 +167,13 @@ def _between_crops(path: Path, session, model: ModelInfo) -> bool:
 
 def _exported(path: Path, model: ModelInfo, fidelity: float) -> Path:
     """The ONNX file of our own weights, exported now or by an earlier run."""
-    entry = disk.cache_folder() / "onnx" / disk.key_of(EXPORT_VERSION, model.sha256, fidelity)
+    entry = _entry(model, fidelity)
     try:
         if disk.whole(entry, _FILES):
             return entry / _FILES[0]
     except (OSError, ValueError) as error:
         _log.warning("%s: broken export (%s), exporting again", entry, error)
-    if not can_export():
+    if not _can_export():
         raise ConfigError(
             "restore.engine: exporting to ONNX needs onnx and onnxscript; "
             "pip install 'gpen-stream[onnxruntime]', or use engine openvino"
