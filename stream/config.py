@@ -89,7 +89,8 @@ class Restore(_Section):
     strength: float = Field(1.0, ge=0.0, le=1.0, description="0 leaves the face as it is")
     threads: int = Field(0, ge=0, le=256, description="for inference; 0: by the cores at hand")
     precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = Field(
-        "auto", description="of weights and arithmetic; auto: fp16 on CUDA, fp32 on a CPU"
+        "auto",
+        description="of weights and arithmetic; auto: fp16 on CUDA, fp32 on a CPU; no engine has int8 yet",
     )
     fidelity: float = Field(
         1.0,
