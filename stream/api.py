@@ -385,6 +385,9 @@ class _Run:
             device=settings.device,
             batch_size=settings.batch_size,
             threads=self.threads.inference,
+            precision=settings.precision,
+            fidelity=settings.fidelity,
+            info=self.model,
         )
         self._engine_name = engine.name
         return engine

@@ -167,6 +167,17 @@ def restore(
             min=1, max=4, metavar="N", help="Enlarge the picture N times, 1 to 4.", rich_help_panel=_OUT
         ),
     ] = None,
+    fidelity: Annotated[
+        float | None,
+        typer.Option(
+            "--fidelity-weight",
+            "--fidelity_weight",
+            min=0,
+            max=1,
+            help="How much of the input's features the network sees; below 1 it invents more.",
+            rich_help_panel=_WAY,
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.", rich_help_panel=_OUT)
     ] = False,
@@ -196,6 +207,7 @@ def restore(
     switches = {
         "model": model,
         "batch_size": batch_size,
+        "fidelity": fidelity,
         "strength": strength,
         "task": task,
         "inpaint_mask": inpaint_mask,
@@ -319,6 +331,15 @@ def probe(
     from stream.inspection import describe, render
 
     facts = describe(source)
+    print(json.dumps(facts, indent=2) if as_json else render(facts), flush=True)
+
+
+@app.command()
+def engines(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the engines of this machine, what each lacks, and what engine auto measured and chose."""
+    from stream.engines.listing import listed, render
+
+    facts = listed()
     print(json.dumps(facts, indent=2) if as_json else render(facts), flush=True)
 
 

@@ -83,7 +83,9 @@ class Restore(_Section):
     """Which network restores the crops, on what and how strongly."""
 
     model: str = Field("gpen-lite-256", description="a model's name (gpen-stream models list) or file")
-    engine: Literal["auto", "openvino", "torch"] = Field("auto", description="what runs it")
+    engine: Literal["auto", "openvino", "torch", "torch-compile", "onnxruntime", "tensorrt"] = Field(
+        "auto", description="what runs it; auto: torch on CUDA, else the fastest on this CPU"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where")
     batch_size: int = Field(4, ge=1, le=64, description="crops in one call")
     strength: float = Field(1.0, ge=0.0, le=1.0, description="0 leaves the face as it is")
@@ -113,6 +115,16 @@ class Restore(_Section):
         le=30,
         description="frames from restoration to restoration of a face in a video, carried on optical "
         "flow between; 1: every frame; what the flow cannot explain is restored all the same",
+    )
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        "auto",
+        description="of weights and arithmetic; auto: fp16 on CUDA, fp32 on a CPU",
+    )
+    fidelity: float = Field(
+        1.0,
+        ge=0.0,
+        le=1.0,
+        description="how much of the input's features the network sees; 1: the published network",
     )
 
 

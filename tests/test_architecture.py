@@ -16,6 +16,7 @@ ORDER = """
 STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "masks", "upscale", "compose"}
 LIBRARIES = {
     "openvino": {"engines"},
+    "onnxruntime": {"engines"},
     "torch": {"engines", "nets", "detectors"},
     "spandrel": {"engines"},
     "threading.Thread": {"pipeline"},
