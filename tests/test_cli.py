@@ -22,7 +22,8 @@ from safetensors.numpy import save_file
 
 REPORTED = {
     "frames_in", "frames_out", "faces_restored", "faces_carried", "restorations_forced",
-    "detections_run", "frames_tracked", "tracks", "scene_cuts", "corrupt_packets", "wall_s", "fps", "stage_ms", "peak_rss_mb", "engine", "model", "config",
+    "detections_run", "frames_tracked", "tracks", "scene_cuts", "corrupt_packets",
+    "wall_s", "fps", "stage_ms", "peak_rss_mb", "engine", "model", "config",
 }  # fmt: skip
 
 
