@@ -66,7 +66,7 @@ class Carrier:
         self._side = side = int(np.clip(size // 2, _LEAST_SIDE, _MOST_SIDE))
         self._face = face_region(landmarks * (side / size), side)
         self._sigma = _SPREAD * side
-        self._buffers = np.empty((2, size, size, 3), np.float32)
+        self._buffers = np.empty((3, size, size, 3), np.float32)  # fresh memory: 0.3 ms each
         self._grids = {n: _grid(n) for n in (side, size)}
         # At half size the quarter-pixel start of the fast preset would step over an eyelid.
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
@@ -112,8 +112,9 @@ class Carrier:
         ]
         result = moved[0]
         if len(moved) > 1:
-            result = cv2.blendLinear(*moved, *map(self._large, carry.shares))
-        cv2.add(result, self._large(carry.light), dst=result)
+            result = cv2.blendLinear(*moved, *map(self._large, carry.shares), dst=result)
+        light = cv2.resize(carry.light, (self._size, self._size), dst=self._buffers[2])
+        cv2.add(result, light, dst=result)
         own = self._large(carry.own)
         return cv2.blendLinear(result, image, 1 - own, own)
 

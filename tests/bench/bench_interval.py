@@ -5,12 +5,12 @@
 Quality: PSNR to the clean picture inside the face masks, over all faces of the two samples, for
 every frame restored and for intervals of 2, 3 and 5; "live" carries without look-ahead. The clean
 picture is the sample before lens, noise and coding, painted anew by the scripts in `samples/`
-(needs scikit-image and Pillow; some ten minutes a clip, kept in FOLDER as NAME/0000.png, 16 bits). A frame
-counts as non-rigid where its face turns, blinks or speaks. "Worst" is the largest loss on one crop.
+(needs scikit-image and Pillow; some ten minutes a clip, kept in FOLDER as NAME/0000.png, 16 bits).
+A frame counts as non-rigid where its face turns, blinks or speaks. "Worst" is the largest loss on
+one crop.
 
 Speed: frames a second of whole runs on the portrait sample with the shapes of GPEN-BFR-256 (random
-weights), where the restorer is the bottleneck, interval 3 against every frame, in turn; and the
-CPU time of carrying one crop.
+weights), where the restorer is the bottleneck, interval 3 against every frame, in turn.
 """
 
 from __future__ import annotations
