@@ -31,11 +31,12 @@ from bench_restorer import random_weights
 
 from stream import geometry, load_config, restore_file
 from stream.crop import CropStage
-from stream.decode import FileSource, probe
+from stream.decode import FileSource
 from stream.detect import FaceFinder, choose
 from stream.engines import create_engine
 from stream.face import Crop, FrameWork
 from stream.model import bundled_model_path, read_model_info
+from stream.probe import probe
 from stream.restore import Interval, RestoreStage
 from stream.track import Tracker
 

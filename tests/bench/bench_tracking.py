@@ -24,9 +24,10 @@ import numpy as np
 
 from stream import geometry
 from stream.config import Detect, Track
-from stream.decode import FileSource, probe
+from stream.decode import FileSource
 from stream.detect import FaceFinder
 from stream.face import FrameWork
+from stream.probe import probe
 from stream.track import Tracker
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
