@@ -294,7 +294,9 @@ def _tell(outcomes: list[Outcome], display: Display) -> int:
             _complain(f"stopped; what was restored so far: {path}")
         elif report.get("frames_out"):
             frames, faces = report["frames_out"], report["faces_restored"] + report["faces_carried"]
-            display.say(f"{path}: {frames} frames, {faces} faces, {report['fps']:.1f} fps")
+            alone = report["faces_left_alone"]
+            spared = f", {alone} left alone" if alone else ""
+            display.say(f"{path}: {frames} frames, {faces} faces{spared}, {report['fps']:.1f} fps")
     return code
 
 

@@ -22,6 +22,7 @@ from safetensors.numpy import save_file
 
 REPORTED = {
     "frames_in", "frames_out", "faces_restored", "faces_carried", "restorations_forced",
+    "faces_left_alone", "first_frame_s",
     "detections_run", "frames_tracked", "tracks", "scene_cuts", "corrupt_packets", "wall_s", "fps",
     "stage_ms", "peak_rss_mb", "engine", "model", "config",
 }  # fmt: skip
@@ -259,6 +260,8 @@ def test_published_spellings_work_for_a_folder_of_aligned_crops(face, run_cli, t
         "--batch_size",
         "2",
         "--aligned",
+        "--set",
+        "restore.skip_sharp=1",
         "--report",
         "r.json",
     ]
@@ -293,9 +296,10 @@ def test_without_a_terminal_progress_is_plain_lines(face, run_cli, tmp_path):
     done = run_cli("restore", face, tmp_path / "x.jpg", code=often)
     assert done.returncode == 0
     *progress, last = lines(done.stderr)
+    assert ", 1 left alone, " in last, "this face is sharp already"
     assert progress and all(" of 1 frames, " in line and " fps, " in line for line in progress)
     assert "\x1b" not in done.stderr and "\r" not in done.stderr
-    assert last.startswith(f"{tmp_path / 'x.jpg'}: 1 frames, 1 faces, ")
+    assert last.startswith(f"{tmp_path / 'x.jpg'}: 1 frames, 0 faces, ")
 
 
 def test_on_a_terminal_there_is_a_bar_that_goes_away(portrait, tmp_path):
