@@ -9,12 +9,12 @@ ORDER = """
     __init__ errors colour pixels frame face config geometry channel metrics stage model nets engines
     container decode images codecs mov trial convert remux encode
     detectors detect keyframes flow association fusion track crop restore compose
-    pipeline api folder progress inspection cli
+    pipeline api folder progress inspection bench cli
 """.split()
 STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "compose"}
 LIBRARIES = {
     "openvino": {"engines"},
-    "torch": {"engines", "nets", "detectors"},
+    "torch": {"engines", "nets", "detectors", "bench"},
     "threading.Thread": {"pipeline"},
 }
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 
 from stream import geometry
 from stream.bench.worker import BenchError
+from stream.colour import Colour
+from stream.frame import Frame, Timestamp, View
 
 _MARGIN = 16
 """px round the 256 px of a sample portrait's aligned crop."""
@@ -57,6 +61,13 @@ def placed(face: Portrait, size: tuple[int, int]) -> Portrait:
     matte = np.clip(layers[..., 3:], 0, 1)
     rgb = behind * (1 - matte) + layers[..., :3] * matte
     return Portrait(face.name, _u8(rgb), geometry.apply(to_picture, face.landmarks))
+
+
+def rgb_frame(rgb: np.ndarray) -> Frame:
+    """A frame of RGB u8[h,w,3], full range."""
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24")
+    view = View(rgb.shape[1], rgb.shape[0])
+    return Frame(0, Timestamp(0, Fraction(1, 25)), picture, view, Colour(1, 1, 1, True))
 
 
 # --- damage -----------------------------------------------------------------------------------

@@ -152,10 +152,18 @@ def _crops(folder: Path, count: int) -> list[np.ndarray]:
 # --- tables -----------------------------------------------------------------------------------
 
 _COLUMNS = {
-    "row": "row", "ms": "one picture, ms", "before": "times faster than the row before",
-    "base": "times faster than the baseline", "detect": "detection, ms", "read": "reading, ms", "prepare": "preparing, ms",
-    "network": "network, ms", "finish": "finishing, ms", "peak_mb": "peak memory, MiB", "note": "",
-}  # fmt: skip
+    "row": "row",
+    "ms": "one picture, ms",
+    "before": "times faster than the row before",
+    "base": "times faster than the baseline",
+    "detect": "detection, ms",
+    "read": "reading, ms",
+    "prepare": "preparing, ms",
+    "network": "network, ms",
+    "finish": "finishing, ms",
+    "peak_mb": "peak memory, MiB",
+    "note": "",
+}
 
 
 def _times(
@@ -192,7 +200,11 @@ def _quality(crops: dict[str, list[np.ndarray]], kinds: list[str], clean: list[n
     base = crops["0 baseline"]
     columns = {"row": "row"}
     for kind in DAMAGE:
-        columns |= {f"psnr {kind}": f"{kind}: PSNR, dB", f"ssim {kind}": "SSIM", f"clean {kind}": "to clean, dB"}
+        columns |= {
+            f"psnr {kind}": f"{kind}: PSNR, dB",
+            f"ssim {kind}": "SSIM",
+            f"clean {kind}": "to clean, dB",
+        }
     result = []
     for name, own in crops.items():
         row: Row = {"row": name}
@@ -202,7 +214,9 @@ def _quality(crops: dict[str, list[np.ndarray]], kinds: list[str], clean: list[n
             row[f"ssim {kind}"] = float(np.mean([ssim(own[i], base[i]) for i in places]))
             row[f"clean {kind}"] = float(np.mean([psnr(own[i], clean[i]) for i in places]))
         result.append(row)
-    return Table("quality", "Restored crops against the baseline's, and against the clean portrait", columns, result)
+    return Table(
+        "quality", "Restored crops against the baseline's, and against the clean portrait", columns, result
+    )
 
 
 def _remarks(timed: dict[str, list[dict]], workers: Workers) -> list[str]:
@@ -222,7 +236,7 @@ def _remarks(timed: dict[str, list[dict]], workers: Workers) -> list[str]:
         notes.append(f"A batch of 4 runs the network {gain:.2f} times as fast as single pictures.")
         if not cuda_usable():
             notes.append(
-                "On a CPU one crop keeps all cores busy already (`bench engines` tells how busy), so there is "
+                "On a CPU one crop keeps all cores busy already (`bench engines` tells how busy): there is "
                 "no idle arithmetic for a batch to fill, as there is on a GPU."
             )
     if "alone: inference_mode" in timed:

@@ -200,7 +200,12 @@ def _finder(detector: str, retinaface: str, threads: int) -> FaceFinder | None:
         return None
     if detector == "haar":
         return FaceFinder(Detect(detector="haar"), threads)
-    settings = Detect(detector="retinaface", weights=retinaface, pyramid=PYRAMID, max_side=8192)
+    return retinaface_finder(retinaface, threads)
+
+
+def retinaface_finder(weights: str, threads: int) -> FaceFinder:
+    """The recipe's detection: RetinaFace-ResNet50 at every scale of PYRAMID."""
+    settings = Detect(detector="retinaface", weights=weights, pyramid=PYRAMID, max_side=8192)
     return FaceFinder(settings, threads)
 
 

@@ -86,7 +86,9 @@ def doubts(report: Report) -> str:
     if report.other_load is None or report.other_load <= QUIET_SHARE:
         return ""
     share = round(report.other_load * 100)
-    return f"The machine was not quiet (others took up to {share} % of it): these times are not to be trusted."
+    return (
+        f"The machine was not quiet (others took up to {share} % of it): these times are not to be trusted."
+    )
 
 
 def show(report: Report) -> None:
@@ -106,12 +108,12 @@ def show(report: Report) -> None:
         console.print(warning, style="bold")
 
 
-def markdown(table: Table, warning: str = "") -> str:
-    """The table as the README holds it."""
+def markdown(table: Table, *remarks: str) -> str:
+    """The table as the README holds it: title, rows, and its notes with `remarks` behind them."""
     lines = ["| " + " | ".join(table.columns.values()) + " |", "|" + "---|" * len(table.columns)]
     lines += ["| " + " | ".join(shown(row.get(key)) for key in table.columns) + " |" for row in table.rows]
-    notes = [*table.notes, *([warning] if warning else [])]
-    return "\n".join(lines + (["", " ".join(notes)] if notes else []))
+    notes = [text for text in (*table.notes, *remarks) if text]
+    return "\n".join([f"{table.title}:", "", *lines, *(["", " ".join(notes)] if notes else [])])
 
 
 def draw(report: Report, path: Path) -> None:

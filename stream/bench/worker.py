@@ -43,7 +43,7 @@ class Worker:
     """The parent's end of a child. `start` returns at once, `ready` waits for the first run."""
 
     def __init__(self, job: str, arguments: Mapping[str, Any]) -> None:
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in `close`
         self._child = subprocess.Popen(
             [sys.executable, "-m", "stream.bench"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
