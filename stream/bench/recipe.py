@@ -83,7 +83,8 @@ def run(
     info = read_model_info(path)
     pictures, clean = make_pictures(folder, portraits, height, info)
     steps, alone = (_chosen(part, only) for part in rows(cuda_usable()))
-    setups = {"0 baseline": BASELINE} | steps | {f"alone: {name}": setup for name, setup in alone.items()}
+    steps = {"0 baseline": BASELINE} | steps
+    setups = steps | {f"alone: {name}": setup for name, setup in alone.items()}
     if len(setups) == 1 and only:
         raise BenchError(f"--only {' '.join(only)}: no such row; see the table's first column")
     shared = {
