@@ -5,28 +5,31 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import cv2
 
-from stream import __version__, metrics
+from stream import __version__, metrics, tasks, zoo
+from stream.codecs import Recipe
+from stream.coloured import coloured_still, coloured_stream
 from stream.compose import ComposeStage
-from stream.config import Config
+from stream.config import Config, Detect
+from stream.cores import available_cores, budget
 from stream.crop import CropStage, WholeFrameStage
 from stream.decode import FileSource, probe
 from stream.detect import FaceFinder, choose
 from stream.encode import FileSink, check_destination
 from stream.engines import create_engine
-from stream.errors import ConfigError, ModelError, SourceError, StreamError
+from stream.errors import ConfigError, EncodeError, HardwareError, ModelError, SourceError, StreamError
 from stream.face import FrameWork
-from stream.frame import StreamInfo
+from stream.frame import StreamInfo, View
 from stream.geometry import TEMPLATES
-from stream.images import DetectStage, ImageSink, ImageSource, is_image
-from stream.model import BUNDLED_MODEL, ModelInfo, bundled_model_path, read_model_info
-from stream.pipeline import Pipeline, available_cores
+from stream.images import DetectStage, ImageSink, ImageSource, Still, is_image
+from stream.model import ModelInfo, read_model_info
+from stream.pipeline import Pipeline
 from stream.restore import RestoreStage
 from stream.track import Tracker
 
@@ -116,21 +119,34 @@ def restore_file(
         if outcome.failures:
             raise outcome.failures[0]
         return replace(outcome, report=names | outcome.report)
+    try:
+        return _restore_video(src, dst, config, options, progress, stop)
+    except HardwareError as error:
+        encode = config.encode.model_copy(update={"hardware": "off"})
+        config = config.model_copy(update={"encode": encode})
+        outcome = _restore_video(src, dst, config, options, progress, stop)
+        note = f"{src}: made again by {outcome.report['encoder']} ({error})"
+        outcome.report["notes"].append(note)
+        return replace(outcome, notes=(*outcome.notes, note))
+
+
+def _restore_video(src: Path, dst: Path, config: Config, options: Options, progress, stop) -> Outcome:
     info = probe(src)
     if info.duration_s and (options.start_s or 0.0) >= info.duration_s:
         raise SourceError(_nothing_in(src, info, options, stopped=False))
     run = _Run(config, options)
-    source = FileSource(info, options.start_s, options.duration_s, threads=run.cores)
+    info, source = run.source(info)
     sink = FileSink(
         info,
         dst,
-        config.encode.model_copy(update={"threads": config.encode.threads or run.cores}),
+        config.encode.model_copy(update={"threads": run.threads.encoder}),
         overwrite=options.overwrite,
         allow_loss=options.allow_loss,
         start_s=options.start_s,
         duration_s=options.duration_s,
         restored_note=run.note,
     )
+    run.check_colour(sink.recipe)
     total = _expected_frames(info, options)
     try:
         ended = run.execute(source, run.stages(still=False), sink, total, progress, stop)
@@ -146,7 +162,9 @@ def restore_file(
     status = Status.COMPLETE if complete else Status.INTERRUPTED
     if complete and source.truncated:
         status = Status.TRUNCATED
-    report = names | run.report(source, sink) | {"output": str(path), "status": status.value}
+    names = {"input": str(src), "output": str(path)}
+    coders = {"decoder": source.decoder, "encoder": sink.recipe.encoder}
+    report = names | run.report(source, sink) | coders | {"status": status.value}
     return Outcome(path, status, report, tuple(source.notes + sink.notes))
 
 
@@ -160,7 +178,7 @@ def restore_images(
 ) -> Outcome:
     """Restore pictures, (source, destination) each, as one batch; broken ones are in `failures`."""
     run = _Run(config or Config(), options or Options())
-    source = ImageSource(jobs)
+    source = ImageSource(jobs, run.adapt)
     sink = ImageSink(source, run.note)
     ended = run.execute(source, run.stages(still=True), sink, len(jobs), progress, stop)
     if ended is not None:
@@ -181,7 +199,7 @@ def restored_frames(
     timestamp, `faces` what was found. Leaving the loop early stops the pipeline.
     """
     run = _Run(config or Config(), options or Options())
-    source = FileSource(probe(src), run.options.start_s, run.options.duration_s, threads=run.cores)
+    _, source = run.source(probe(src))
     yield from Pipeline(source, run.stages(still=False))
 
 
@@ -205,12 +223,17 @@ class _Run:
     """One run: builds the stages, watches them, and reports."""
 
     def __init__(self, config: Config, options: Options) -> None:
-        cv2.setNumThreads(1)  # every stage has its thread already; cv2's pool would compete
         self.config, self.options = config, options
         self.cores = available_cores()
-        name = config.restore.model
-        self._model_path = bundled_model_path() if name == BUNDLED_MODEL else Path(name)
+        self.threads = budget(
+            self.cores, config.restore.threads, config.decode.threads, config.encode.threads
+        )
+        cv2.setNumThreads(self.threads.cv2)
+        accept = config.restore.accept_licence
+        self._model_path = zoo.resolve(config.restore.model, accept_licence=accept)
         self.model = _usable(self._model_path)
+        zoo.require_licence_of(self.model, accept)
+        self.task = tasks.create(self.model, config.restore, options.aligned)
         self.note = f"faces restored by gpen-stream {__version__} ({self.model.name})"
         self.stopped = False
         self._engine_name = ""
@@ -219,17 +242,42 @@ class _Run:
         self._pipeline: Pipeline | None = None
         self._wall_s = self._cpu_s = 0.0
 
+    def source(self, info: StreamInfo) -> tuple[StreamInfo, FileSource]:
+        """A video's frames, as the task wants them, and the facts about them."""
+        self.task.check_size(info.path, info.view.upright_size)
+        options, in_colour = self.options, self.task.in_colour
+        info = coloured_stream(info) if in_colour else info
+        hardware = self.config.decode.hardware == "auto"
+        return info, FileSource(
+            info, options.start_s, options.duration_s, self.threads.decoder, hardware, in_colour
+        )
+
+    def adapt(self, still: Still) -> Still:
+        """A picture as the task wants it; SourceError where it cannot do with it."""
+        height, width = still.pixels.shape[:2]
+        self.task.check_size(still.path, View(width, height, turn=still.turn).upright_size)
+        return coloured_still(still) if self.task.in_colour else still
+
+    def check_colour(self, recipe: Recipe) -> None:
+        """Raise EncodeError where a result in colour would be written in grey."""
+        if self.task.in_colour and recipe.pix_fmt.startswith("gray"):
+            raise EncodeError(
+                f"encode.codec: {recipe.encoder} holds grey only, but {self.model.name} gives colour; "
+                "leave it out or name another"
+            )
+
     def stages(self, still: bool) -> list[tuple[str, Any]]:
         """Everything between source and sink."""
         config, model = self.config, self.model
-        self._restore = RestoreStage(self._create_engine, config.restore.batch_size, config.restore.strength)
+        settings = config.restore
+        self._restore = RestoreStage(self._create_engine, settings.batch_size, settings.strength, self.task)
         tail = [
             ("restore", self._restore),
             ("compose", ComposeStage(config.compose.feather, config.compose.label)),
         ]
         if self.options.aligned:
             return [("crop", WholeFrameStage(model.size)), *tail]
-        find = FaceFinder(config.detect, self.cores)
+        find = FaceFinder(_with_weights(config.detect), self.threads.detector)
         self._track = DetectStage(find.certain) if still else Tracker(find, config.detect, config.track)
 
         def chosen(faces, size):
@@ -284,6 +332,7 @@ class _Run:
             "stage_ms": {name: meter.summary() for name, meter in self._pipeline.meters.items()},
             "peak_rss_mb": metrics.peak_rss_mb(),
             "cores": self.cores,
+            "threads": asdict(self.threads),
             "engine": self._engine_name,
             "model": self.model.name,
             "model_sha256": self.model.sha256,
@@ -298,10 +347,17 @@ class _Run:
             self._model_path,
             device=settings.device,
             batch_size=settings.batch_size,
-            threads=settings.threads or self.cores,
+            threads=self.threads.inference,
         )
         self._engine_name = engine.name
         return engine
+
+
+def _with_weights(detect: Detect) -> Detect:
+    """The settings with the zoo's weights where the detector needs some and none are named."""
+    if detect.detector != "retinaface" or detect.weights is not None:
+        return detect
+    return detect.model_copy(update={"weights": str(zoo.resolve("retinaface-resnet50"))})
 
 
 def _usable(path: Path) -> ModelInfo:
@@ -309,7 +365,4 @@ def _usable(path: Path) -> ModelInfo:
     if model.template not in TEMPLATES:
         known = ", ".join(TEMPLATES)
         raise ModelError(f"{path}: its template {model.template!r} is unknown; known: {known}")
-    if model.in_size != model.size:
-        sizes = f"{model.in_size} px crops to {model.size} px"
-        raise ModelError(f"{path}: enlarges {sizes}; restoring needs one size")
     return model

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream import __version__
+from stream import __version__, models_cli
 from stream.bench.cli import app as bench_app
 from stream.config import PRESETS, Config, load_config
 from stream.errors import ConfigError, EncodeError, StreamError
@@ -29,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(models_cli.app)
 app.add_typer(bench_app, name="bench")
 _TRUNCATED = 3
 _debug = False
@@ -62,7 +63,7 @@ def main() -> None:
 
 
 def _fail(error: BaseException, message: str, code: int) -> None:
-    if _debug:
+    if _debug or models_cli.debug:
         traceback.print_exception(error)
     _complain(f"error: {message}")
     raise SystemExit(code)
@@ -127,9 +128,40 @@ def restore(
             "--set", metavar="KEY=VALUE", help="One setting, e.g. restore.strength=0.7.", rich_help_panel=_WAY
         ),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|PATH", help="Which model restores; see `models list`.", rich_help_panel=_WAY
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option("--batch-size", "--batch_size", help="Crops in one call.", rich_help_panel=_WAY),
+    ] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="How far faces are changed, 0 to 1.", rich_help_panel=_WAY)
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="restore, colorize, inpaint or segment; otherwise what the model was trained for.",
+            rich_help_panel=_WAY,
+        ),
+    ] = None,
+    inpaint_mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="A picture as large as INPUT, white where to fill.", rich_help_panel=_WAY
+        ),
+    ] = None,
+    inpaint_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RRGGBB",
+            help="Fill what has this colour, within 24 of 255 in each channel.",
+            rich_help_panel=_WAY,
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.", rich_help_panel=_OUT)
@@ -157,8 +189,20 @@ def restore(
         missing = "INPUT" if src is None else "OUTPUT"
         raise ConfigError(f"{missing} is missing; write: gpen-stream restore INPUT OUTPUT")
     overrides = list(assign or [])
-    if batch_size is not None:
-        overrides.append(f"restore.batch_size={batch_size}")
+    switches = {
+        "model": model,
+        "batch_size": batch_size,
+        "strength": strength,
+        "task": task,
+        "inpaint_mask": inpaint_mask,
+        "inpaint_key": inpaint_key,
+    }
+    # JSON is YAML too; quoted, a colour such as 102030 stays a text.
+    overrides += [
+        f"restore.{key}={json.dumps(value, ensure_ascii=False)}"
+        for key, value in switches.items()
+        if value is not None
+    ]
     for key, regions in (("include", include), ("exclude", exclude)):
         if regions:
             overrides.append(f"select.{key}=[{', '.join(_region(key, text) for text in regions)}]")

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import av
 
-from stream import pixels
+from stream import hardware, pixels
 from stream.config import Encode
 from stream.errors import EncodeError
 from stream.frame import StreamInfo
@@ -76,7 +76,7 @@ COARSE_TIME = ("mpeg4", "mpeg2video", "mpeg1video", "h263", "msmpeg4", "msmpeg4v
 RANGES = {
     "libx264": (12, 19, 23), "libx264rgb": (8, 15, 20), "libx265": (10, 19, 24), "libvpx": (4, 8, 20),
     "libvpx-vp9": (6, 18, 30), "libsvtav1": (6, 18, 32), "libaom-av1": (6, 18, 32),
-} | {name: (1, 3, 8) for name in _SAME_NAME_QSCALE}  # fmt: skip
+} | {name: (1, 3, 8) for name in _SAME_NAME_QSCALE} | hardware.RANGES  # fmt: skip
 """Best, first and worst quality tried where none is set: crf, or quantiser. The worst bounds the
 harm where the tried frames are easier than the rest (a black title, say)."""
 _FRACTIONS = ("libx264", "libx264rgb", "libx265")
@@ -119,6 +119,8 @@ class Recipe:
     """Bits per second; 0: not steered by it."""
     thorough: str = ""
     """The preset to use where the file would become too large; empty: none."""
+    rival: bool = False
+    """Whether the encoder is hardware that nobody named: it gives way to software where it fails."""
     notes: tuple[str, ...] = field(default=())
 
 
@@ -146,7 +148,7 @@ def recipe(info: StreamInfo, config: Encode) -> Recipe:
         pix_fmt, loses = nearest(target, pixels.substitute(pix_fmt))
     if loses:
         notes.append(f"{info.path}: {encoder} cannot hold {info.pix_fmt}; the video becomes {pix_fmt}")
-    options = dict(_OPTIONS.get(encoder, {}))
+    options = _OPTIONS.get(encoder, {}) | hardware.options(encoder, config.effort)
     if config.preset is not None and encoder not in PRESETS:
         raise EncodeError(f"encode.preset: {encoder} has no presets; leave it out")
     known = _PRESET_NAMES.get(encoder, _SPEEDS)
@@ -180,6 +182,28 @@ def recipe(info: StreamInfo, config: Encode) -> Recipe:
         thorough=THOROUGH.get(encoder, "") if config.preset is None and config.effort != "low" else "",
         notes=tuple(notes),
     )
+
+
+def rivals(info: StreamInfo, plan: Recipe, config: Encode) -> list[Recipe]:
+    """Hardware encoders that could take the plan's place, best known first; empty without `auto`.
+
+    None where software does what they cannot: fields, HDR data in the bitstream, other pixels, a
+    quality, preset or encoder that the user named.
+    """
+    named = config.codec or config.preset or config.crf is not None
+    beyond = info.field_order != "progressive" or info.mastering_display or info.content_light
+    if config.hardware == "off" or named or beyond or plan.codec != canonical(info.codec):
+        return []
+    found = []
+    for encoder in hardware.encoders(plan.codec, plan.pix_fmt):
+        pix_fmt, loses = nearest(_codec(encoder), plan.pix_fmt)
+        if not loses:
+            options = hardware.options(encoder, config.effort)
+            first = RANGES[encoder][1]
+            found.append(
+                Recipe(encoder, plan.codec, pix_fmt, options, first, False, rival=True, notes=plan.notes)
+            )
+    return found
 
 
 def configure(context, info: StreamInfo, plan: Recipe, like, threads: int) -> None:
@@ -217,6 +241,8 @@ def configure(context, info: StreamInfo, plan: Recipe, like, threads: int) -> No
         options["chroma_sample_location"] = info.chroma_location
     if plan.encoder in CRF_MAX:
         options["crf"] = f"{plan.quality:g}"
+    elif plan.encoder in hardware.RANGES:
+        options |= hardware.quality_options(plan.encoder, plan.quality)
     elif plan.quality is not None:
         # PyAV has no frame.quality: a quantiser is fixed by its two ends (measured).
         context.qscale = True

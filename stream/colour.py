@@ -1,7 +1,7 @@
 """Colour arithmetic on float arrays: Y'CbCr <-> R'G'B' and HDR signal <-> network range.
 
 Nothing here knows frames or planes. Formulas: ITU-R BT.601/709/2020 (matrices), H.273 (code
-points), BT.2100 (PQ and HLG curves).
+points), BT.2100 (PQ and HLG curves), CIE 15 (L*a*b*), IEC 61966-2-1 (sRGB).
 """
 
 from __future__ import annotations
@@ -65,6 +65,51 @@ def rgb_to_yuv(rgb: np.ndarray, weights) -> tuple[np.ndarray, np.ndarray, np.nda
     r, g, b = rgb[..., 0], rgb[..., 1], rgb[..., 2]
     y = kr * r + kg * g + kb * b
     return y, (b - y) / (2 - 2 * kb), (r - y) / (2 - 2 * kr)
+
+
+_RGB_TO_XYZ = np.array(
+    [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]], np.float32
+)
+"""IEC 61966-2-1: linear light of BT.709 primaries to CIE XYZ, white D65."""
+_RGB_TO_XYZ_OVER_WHITE = _RGB_TO_XYZ / _RGB_TO_XYZ.sum(axis=1, keepdims=True)
+_XYZ_OVER_WHITE_TO_RGB = np.linalg.inv(_RGB_TO_XYZ_OVER_WHITE.astype(np.float64)).astype(np.float32)
+_LAB_KNEE = 6 / 29
+
+
+def with_lightness(rgb: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """sRGB f32[H,W,3] of 0..1 with the L* of `of` and the a*, b* of `rgb`, as far as it can be had.
+
+    CIE 15: with f the cube root of XYZ over white's (linear below (6/29)^3), L* = 116 fY - 16,
+    a* = 500 (fX - fY), b* = 200 (fY - fZ). What no sRGB has is drawn along a straight line in
+    linear light towards the grey of the same Y, which leaves L* as it is.
+    """
+    light = _to_linear(of) @ _RGB_TO_XYZ_OVER_WHITE[1]
+    given = _lab_curve(_to_linear(rgb) @ _RGB_TO_XYZ_OVER_WHITE.T)
+    shift = _lab_curve(light) - given[..., 1]
+    xyz = _lab_curve_back(given + shift[..., None])
+    xyz[..., 1] = light
+    apart = xyz @ _XYZ_OVER_WHITE_TO_RGB.T - light[..., None]
+    room = np.where(apart > 0, 1 - light[..., None], light[..., None])
+    reach = (room / np.maximum(np.abs(apart), 1e-9)).min(axis=2, keepdims=True)
+    return _from_linear(np.clip(light[..., None] + np.minimum(reach, 1) * apart, 0, 1))
+
+
+def _to_linear(srgb: np.ndarray) -> np.ndarray:
+    srgb = np.clip(srgb, 0, 1)
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def _from_linear(light: np.ndarray) -> np.ndarray:
+    curve = 1.055 * light ** (1 / 2.4) - 0.055
+    return np.where(light <= 0.0031308, light * 12.92, curve).astype(np.float32)
+
+
+def _lab_curve(t: np.ndarray) -> np.ndarray:
+    return np.where(t > _LAB_KNEE**3, np.cbrt(t), t / (3 * _LAB_KNEE**2) + 4 / 29).astype(np.float32)
+
+
+def _lab_curve_back(f: np.ndarray) -> np.ndarray:
+    return np.where(f > _LAB_KNEE, f**3, 3 * _LAB_KNEE**2 * (f - 4 / 29)).astype(np.float32)
 
 
 # The network has only seen SDR pictures. An HDR signal goes to it through an invertible curve:

@@ -20,7 +20,8 @@ class ComposeStage:
     """Stage: writes residuals under the soft mask; pixels outside the masks keep every bit.
 
     A frame without a patch passes untouched and uncopied. Where masks overlap, residuals are
-    weighted so that they never add up to more than one whole.
+    weighted so that they never add up to more than one whole. A patch with an opacity takes the
+    picture's place instead, with no mask of its own.
     """
 
     def __init__(self, feather: float, label: str = "") -> None:
@@ -32,9 +33,13 @@ class ComposeStage:
     def process(self, work: FrameWork) -> Iterable[FrameWork]:
         """Compose one frame; its crops and patches end here."""
         frame = work.frame
-        placed = [p for patch in work.patches if (p := self._place(frame, patch)) is not None]
-        if placed or self._label:
+        added = [patch for patch in work.patches if patch.opacity is None]
+        placed = [p for patch in added if (p := self._place(frame, patch)) is not None]
+        filled = [f for patch in work.patches if (f := _fill(frame, patch)) is not None]
+        if placed or filled or self._label:
             frame = frame.writable()
+            for box, image, opacity in filled:
+                frame.blend(box, image, opacity)
             _share(placed)
             for box, residual, _ in placed:
                 frame.add(box, residual)
@@ -63,10 +68,8 @@ class ComposeStage:
         if patch.crop.face is not None:
             mask = geometry.feather_mask(size, self._feather)
         masked = np.dstack([patch.residual * mask[..., None], mask])
-        to_crop = geometry.invert(patch.crop.to_stored)
-        to_crop[:, 2] += to_crop[:, :2] @ (x0, y0)
         border = cv2.BORDER_CONSTANT if patch.crop.face is not None else cv2.BORDER_REPLICATE
-        native = geometry.warp(masked, to_crop, (x1 - x0, y1 - y0), border)
+        native = _to_native(masked, patch, box, border)
         residual, mask = native[..., :3], native[..., 3]
         enlarged = geometry.scale_of(patch.crop.to_stored)
         if enlarged > _GUARD_FROM:
@@ -74,6 +77,26 @@ class ComposeStage:
             residual = keep_detail(residual, frame.to_network(frame.region(box)), guard)
         residual[mask <= 0] = 0  # filters reach a little beyond the mask (seen at 16 bits)
         return box, residual, mask
+
+
+def _fill(frame: Frame, patch: Patch) -> tuple[Box, np.ndarray, np.ndarray] | None:
+    """Stored box, what it shall show f32[h,w,3] and how far f32[h,w]; None: nothing is replaced."""
+    if patch.opacity is None or not patch.opacity.any() or not patch.residual.any():
+        return None
+    box = geometry.cover(patch.crop.to_stored, len(patch.opacity), (frame.view.width, frame.view.height))
+    if box[2] <= box[0] or box[3] <= box[1]:
+        return None
+    native = _to_native(patch.crop.image + patch.residual, patch, box, cv2.BORDER_REPLICATE)
+    border = cv2.BORDER_CONSTANT if patch.crop.face is not None else cv2.BORDER_REPLICATE
+    opacity = np.clip(_to_native(patch.opacity, patch, box, border), 0, 1)
+    return box, native, opacity
+
+
+def _to_native(image: np.ndarray, patch: Patch, box: Box, border: int) -> np.ndarray:
+    """An image f32[S,S,...] of crop px at the stored px of a box."""
+    to_crop = geometry.invert(patch.crop.to_stored)
+    to_crop[:, 2] += to_crop[:, :2] @ box[:2]
+    return geometry.warp(image, to_crop, (box[2] - box[0], box[3] - box[1]), border)
 
 
 def keep_detail(residual: np.ndarray, face: np.ndarray, guard: float) -> np.ndarray:

@@ -28,9 +28,11 @@ class Detect(_Section):
     """Which detector finds faces, at which size and how often."""
 
     detector: Literal["centerface", "retinaface", "haar"] = Field(
-        "centerface", description="retinaface needs its weights in `detect.weights`"
+        "centerface", description="retinaface needs weights: gpen-stream models fetch retinaface-resnet50"
     )
-    weights: str | None = Field(None, description="path of detection_Resnet50_Final.pth")
+    weights: str | None = Field(
+        None, description="a file of weights for it; unset: the fetched retinaface-resnet50"
+    )
     interval: int = Field(10, ge=1, le=250, description="frames from keyframe to keyframe")
     max_side: int = Field(
         960, ge=128, le=8192, description="longer side of the picture that the detector sees, px"
@@ -84,12 +86,25 @@ class Select(_Section):
 class Restore(_Section):
     """Which network restores the crops, on what and how strongly."""
 
-    model: str = Field("gpen-lite-256", description="a bundled model's name or a weights file")
+    model: str = Field("gpen-lite-256", description="a model's name (gpen-stream models list) or file")
     engine: Literal["auto", "openvino", "torch"] = Field("auto", description="what runs it")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where")
     batch_size: int = Field(4, ge=1, le=64, description="crops in one call")
     strength: float = Field(1.0, ge=0.0, le=1.0, description="0 leaves the face as it is")
     threads: int = Field(0, ge=0, le=256, description="for inference; 0: by the cores at hand")
+    accept_licence: bool = Field(False, description="you keep to the licence of the models that you name")
+    task: Literal["auto", "restore", "colorize", "inpaint", "segment"] = Field(
+        "auto", description="what to do; auto: what the model was trained for"
+    )
+    inpaint_mask: str | None = Field(
+        None, description="path of a picture as large as the upright input, white where to fill"
+    )
+    inpaint_key: str | None = Field(
+        None, pattern="^#?[0-9A-Fa-f]{6}$", description="RRGGBB, the colour to fill, such as '00ff00'"
+    )
+    inpaint_tolerance: int = Field(
+        24, ge=0, le=255, description="how far from the key, in each channel of 0..255, a pixel may be"
+    )
 
 
 class Compose(_Section):
@@ -110,7 +125,20 @@ class Encode(_Section):
         "normal", description="how hard the encoder works for a small file, whichever encoder it is"
     )
     preset: str | None = Field(None, description="encoder's own speed preset, in place of the effort")
-    threads: int = Field(0, ge=0, le=256, description="0: by the cores at hand")
+    threads: int = Field(0, ge=0, le=256, description="of the encoder; 0: by the cores at hand")
+    hardware: Literal["auto", "off"] = Field(
+        "off",
+        description="auto: an encoder of the graphics card, where a trial shows that it keeps the quality",
+    )
+
+
+class Decode(_Section):
+    """How the input is decoded; the pictures are the same either way."""
+
+    threads: int = Field(0, ge=0, le=256, description="of the decoder; 0: by the cores at hand")
+    hardware: Literal["auto", "off"] = Field(
+        "off", description="auto: by the graphics card, where its pictures are bit for bit the software's"
+    )
 
 
 class Config(_Section):
@@ -122,6 +150,7 @@ class Config(_Section):
     restore: Restore = Restore()
     compose: Compose = Compose()
     encode: Encode = Encode()
+    decode: Decode = Decode()
 
 
 def preset_path(name: str) -> Path:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import av
+from av.codec.hwaccel import HWAccel
 
 from stream.errors import SourceError
 
 
-def open_video(path: Path) -> av.container.InputContainer:
-    """Open a container that holds a video stream; SourceError, in one line, says why not."""
+def open_video(path: Path, hwaccel: HWAccel | None = None) -> av.container.InputContainer:
+    """Open a container that holds a video stream; SourceError, in one line, says why not.
+
+    With `hwaccel` its errors come as they are: av.FFmpegError, or RuntimeError where it fits no stream.
+    """
     if not path.exists():
         raise SourceError(f"{path}: no such file; check the path")
     if path.is_dir():
@@ -19,9 +23,14 @@ def open_video(path: Path) -> av.container.InputContainer:
         raise SourceError(f"{path}: is empty; copy it again")
     try:  # absolute: in a relative name FFmpeg would take what stands before a colon as a protocol
         container = av.open(
-            str(path.absolute()), metadata_errors="replace", options={"protocol_whitelist": "file"}
+            str(path.absolute()),
+            metadata_errors="replace",
+            options={"protocol_whitelist": "file"},
+            hwaccel=hwaccel,
         )
     except av.FFmpegError as error:
+        if hwaccel is not None:
+            raise
         reason = "cannot be read" if isinstance(error, av.PermissionError) else "not a video that can be read"
         raise SourceError(f"{path}: {reason} ({_reason(error)}); is it whole?") from error
     if container.format.name == "tty":  # FFmpeg would film a text file

@@ -57,7 +57,7 @@ class CropStage:
             to_stored = geometry.chain(work.frame.view.to_stored, to_upright)
             image = cut(work.frame, to_stored, self._size)
             if image is not None:
-                crops.append(Crop(face, image, to_stored))
+                crops.append(Crop(face, image, to_stored, work.frame.view))
         yield replace(work, crops=tuple(crops))
 
     def flush(self) -> Iterable[FrameWork]:
@@ -87,7 +87,7 @@ class WholeFrameStage:
             image = work.frame.to_network(work.frame.thumbnail(self._size)[0])
         else:
             image = cut(work.frame, to_stored, self._size)
-        crops = () if image is None else (Crop(None, image, to_stored),)
+        crops = () if image is None else (Crop(None, image, to_stored, work.frame.view),)
         yield replace(work, crops=crops)
 
     def flush(self) -> Iterable[FrameWork]:

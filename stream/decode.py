@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import closing
 from fractions import Fraction
+from itertools import dropwhile
 from pathlib import Path
 
 import av
 from av.sidedata.sidedata import Type as SideData
 
-from stream import pixels
+from stream import hardware, pixels
 from stream.colour import Colour
 from stream.container import main_stream, open_video
 from stream.errors import SourceError
@@ -26,6 +28,9 @@ _SITES = {
 _FIELD_ORDERS = {2: "tt", 3: "bb", 4: "tb", 5: "bt"}
 _GIVE_UP_AFTER = 250
 """Damaged packets in a row after which the rest of the file is taken as lost."""
+_COMPARED = 24
+"""Pictures of a hardware decoder that are held against the software's: a second of them shows every
+kind of prediction that the file uses."""
 
 
 def probe(path: str | Path) -> StreamInfo:
@@ -129,6 +134,22 @@ class _Damage:
         self.packets += 1
         self.in_a_row += 1
 
+    def mark(self) -> None:
+        """One more packet came damaged, and was decoded all the same."""
+        self.packets += 1
+
+
+class _NoDamage(_Damage):
+    """For a hardware decoder: how it conceals damage is its own, so it is not asked to."""
+
+    def count(self) -> None:
+        """See `_Damage.count`."""
+        raise hardware.Unusable("a packet could not be decoded")
+
+    def mark(self) -> None:
+        """See `_Damage.mark`."""
+        raise hardware.Unusable("a damaged packet")
+
 
 def _pictures(container, stream, damage: _Damage) -> Iterator[av.VideoFrame]:
     """Decoded pictures; a packet that fails is counted and skipped."""
@@ -152,7 +173,8 @@ def _pictures(container, stream, damage: _Damage) -> Iterator[av.VideoFrame]:
             damage.count()
             continue
         damage.in_a_row = 0
-        damage.packets += bool(packet.is_corrupt)
+        if packet.is_corrupt:
+            damage.mark()
         yield from pictures
     damage.ended_early = True
 
@@ -160,6 +182,7 @@ def _pictures(container, stream, damage: _Damage) -> Iterator[av.VideoFrame]:
 class FileSource:
     """Frames of a file in display order. One thread opens, reads and closes it.
 
+    With `in_colour` grey pictures come in a format that can hold colour, the same luma in it.
     After the last frame `corrupt_packets` and `truncated` are final, and `notes` says in words
     what was converted.
     """
@@ -170,13 +193,19 @@ class FileSource:
         start_s: float | None = None,
         duration_s: float | None = None,
         threads: int = 0,
+        try_hardware: bool = False,
+        in_colour: bool = False,
     ) -> None:
         self.info = info
         self.notes: list[str] = []
+        self.decoder = info.codec
+        """FFmpeg's name of what decodes; the device stands behind it."""
         self.frames_in = 0
+        self._in_colour = in_colour
         self.thread_type = "AUTO"
         self._damage = _Damage()
         self._threads = threads
+        self._try_hardware = try_hardware
         unit = info.time_base
         self._from_pts = None if start_s is None else info.start_pts + round(start_s / unit)
         first = info.start_pts if self._from_pts is None else self._from_pts
@@ -204,33 +233,99 @@ class FileSource:
 
     def frames(self) -> Iterator[Frame]:
         """Decode; the caller may stop at any time. Raises SourceError."""
+        pictures = self._by_either() if self._try_hardware else self._by_software(self._from_pts)
+        with closing(pictures):
+            yield from self._frames(pictures)
+
+    def _frames(self, pictures: Iterator[av.VideoFrame]) -> Iterator[Frame]:
+        """The window's frames out of its pictures and those before it."""
         info = self.info
+        reformatter = av.video.reformatter.VideoReformatter()
+        for picture in pictures:
+            pts = self._last_pts = self._pts(picture)
+            if self._from_pts is not None and pts < self._from_pts:
+                continue
+            if self._until_pts is not None and pts >= self._until_pts:
+                self._window_done = True
+                return
+            self._check_size(picture, pts)
+            picture = self._in_place(picture, reformatter)
+            self.frames_in += 1
+            yield Frame(
+                index=self.frames_in - 1,
+                time=Timestamp(pts, info.time_base),
+                picture=picture,
+                view=info.view,
+                colour=info.colour,
+                chroma_site=_SITES.get(info.chroma_location, _SITES["left"]),
+            )
+
+    def _by_software(self, from_pts: int | None) -> Iterator[av.VideoFrame]:
+        """All pictures of the file, or from where those at `from_pts` begin to be decoded."""
         container = self._open()
         try:
-            if self._from_pts is not None and not self._seek(container):
+            if from_pts is not None and not self._seek(container, from_pts):
                 container.close()
                 container = self._open()
-            reformatter = av.video.reformatter.VideoReformatter()
-            for picture in _pictures(container, main_stream(container), self._damage):
-                pts = self._last_pts = self._pts(picture)
-                if self._from_pts is not None and pts < self._from_pts:
-                    continue
-                if self._until_pts is not None and pts >= self._until_pts:
-                    self._window_done = True
-                    return
-                self._check_size(picture, pts)
-                picture = self._in_place(picture, reformatter)
-                self.frames_in += 1
-                yield Frame(
-                    index=self.frames_in - 1,
-                    time=Timestamp(pts, info.time_base),
-                    picture=picture,
-                    view=info.view,
-                    colour=info.colour,
-                    chroma_site=_SITES.get(info.chroma_location, _SITES["left"]),
-                )
+            yield from _pictures(container, main_stream(container), self._damage)
         finally:
             container.close()
+
+    def _by_hardware(self) -> Iterator[av.VideoFrame]:
+        """The same pictures by a hardware decoder; Unusable at the first that may be another one.
+
+        The first of them are held against the software decoder's, bit by bit.
+        """
+        path, pix_fmt = Path(self.info.path), self.info.pix_fmt
+        container, device = hardware.open_decoder(path, self.info.codec)
+        reformatter = av.video.reformatter.VideoReformatter()
+        twin = FileSource(self.info, threads=self._threads)._by_software(self._from_pts)
+        last, left = None, _COMPARED
+        try:
+            if container.format.name == "avi":
+                raise hardware.Unusable("AVI stores no times to go on by")
+            if self._from_pts is not None and not self._seek(container, self._from_pts):
+                container.close()
+                container, device = hardware.open_decoder(path, self.info.codec)
+            for picture in _pictures(container, main_stream(container), _NoDamage()):
+                if picture.is_corrupt or picture.pts is None or (last is not None and picture.pts <= last):
+                    raise hardware.Unusable("a damaged picture, or one out of order")
+                picture = hardware.as_software(picture, pix_fmt, reformatter)
+                if left:
+                    left -= 1
+                    other = next(twin, None)
+                    if other is None or not hardware.same(picture, other):
+                        raise hardware.Unusable(f"{device} shows other pictures than software")
+                else:
+                    twin.close()
+                last = picture.pts
+                self.decoder = f"{self.info.codec} ({device})"
+                yield picture
+            if left and next(twin, None) is not None:
+                raise hardware.Unusable(f"{device} shows fewer pictures than software")
+        finally:
+            twin.close()
+            container.close()
+
+    def _by_either(self) -> Iterator[av.VideoFrame]:
+        """Pictures by hardware as far as that goes, and by software from there on."""
+        last = None
+        try:
+            for picture in self._by_hardware():
+                last = picture.pts
+                yield picture
+            return
+        except (hardware.Unusable, av.FFmpegError) as error:
+            reason = hardware.why(error)
+        path = self.info.path
+        if last is None:
+            self.notes.append(f"{path}: decoded by software, no hardware would do ({reason})")
+            yield from self._by_software(self._from_pts)
+            return
+        at = float((last - self.info.start_pts) * self.info.time_base)
+        self.notes.append(f"{path}: decoded by software from {at:.2f} s on ({reason})")
+        self.decoder += ", then software"
+        yield from dropwhile(lambda picture: picture.pts <= last, self._by_software(last))
 
     def _open(self) -> av.container.InputContainer:
         container = open_video(Path(self.info.path))
@@ -241,21 +336,21 @@ class FileSource:
             stream.codec_context.thread_count = self._threads
         return container
 
-    def _seek(self, container) -> bool:
-        """Go to where decoding has to begin for the window's first frame; False: read it all.
+    def _seek(self, container, from_pts: int) -> bool:
+        """Go to where decoding has to begin for the frame at `from_pts`; False: read it all.
 
         Containers without an index (MPEG-TS) land beyond the keyframe that is needed, and with a
         longer run-up before it.
         """
         stream = main_stream(container)
         for run_up_s in (0, 2, 8, 32):
-            target = self._from_pts - round(run_up_s / self.info.time_base)
+            target = from_pts - round(run_up_s / self.info.time_base)
             if target < self.info.start_pts:
                 return False
             try:
                 container.seek(target, stream=stream, backward=True)
                 first = next(_pictures(container, stream, _Damage()), None)
-                if first is not None and first.pts is not None and first.pts <= self._from_pts:
+                if first is not None and first.pts is not None and first.pts <= from_pts:
                     container.seek(target, stream=stream, backward=True)
                     return True
             except av.FFmpegError:
@@ -282,12 +377,21 @@ class FileSource:
     def _in_place(self, picture: av.VideoFrame, reformatter) -> av.VideoFrame:
         name = picture.format.name
         handled = pixels.layout_of(name) is not None and min(p.line_size for p in picture.planes) > 0
+        target = name if pixels.layout_of(name) else pixels.substitute(name)
+        coloured = pixels.in_colour(target) if self._in_colour else target
+        if coloured != target:
+            note = f"{self.info.path}: is grey; the result is in colour ({coloured})"
+            self.notes += [note] if note not in self.notes else []
+            grey = picture if handled else self._converted(picture, target, reformatter)
+            return pixels.with_chroma(grey, coloured)
         if handled:
             return picture
-        target = name if pixels.layout_of(name) else pixels.substitute(name)
         if not self.notes:
             cost = "one copy a frame" if target == name else f"a conversion to {target} a frame"
             self.notes.append(f"{self.info.path}: pixel format {name} costs {cost}")
+        return self._converted(picture, target, reformatter)
+
+    def _converted(self, picture: av.VideoFrame, target: str, reformatter) -> av.VideoFrame:
         converted = reformatter.reformat(
             picture,
             format=target,
@@ -295,6 +399,7 @@ class FileSource:
             dst_colorspace=picture.colorspace,
             src_color_range=picture.color_range,
             dst_color_range=picture.color_range,
+            threads=self._threads,
         )
         converted.pts, converted.time_base = picture.pts, picture.time_base
         return converted

@@ -181,7 +181,7 @@ def _detector(settings: Detect, threads: int | None) -> Detector:
     if settings.detector == "haar":
         return Haar()
     if settings.detector == "retinaface":
-        return RetinaFace(settings.weights, settings.keep_score)
+        return RetinaFace(settings.weights, settings.keep_score, threads)
     return CenterFace(settings.keep_score, threads)
 
 

@@ -77,10 +77,10 @@ class CenterFace:
 class RetinaFace:
     """RetinaFace (Deng et al., 2020) as facexlib carries it, where its weights are present."""
 
-    def __init__(self, weights: str | None, min_score: float) -> None:
+    def __init__(self, weights: str | None, min_score: float, threads: int | None = None) -> None:
         from stream.engines.retinaface_net import load_retinaface  # torch is not needed otherwise
 
-        self._net = load_retinaface(weights, min_score)
+        self._net = load_retinaface(weights, min_score, threads)
 
     def detect(self, rgb: np.ndarray) -> list[Detection]:
         """See `Detector.detect`."""

@@ -12,10 +12,10 @@ from pathlib import Path
 import av
 from av.stream import Disposition
 
-from stream import codecs, mov, remux, trial
+from stream import codecs, hardware, mov, remux, trial
 from stream.config import Encode
 from stream.container import main_stream, open_video
-from stream.errors import EncodeError
+from stream.errors import EncodeError, HardwareError
 from stream.face import FrameWork
 from stream.frame import StreamInfo
 from stream.remux import Copier
@@ -90,7 +90,7 @@ class FileSink:
         info = self.info
         with self._errors():
             self._output = self._open_output()
-            self.recipe = trial.settle(info, self.recipe, self._config.threads, self._window)
+            self._settle()
             self._source = open_video(Path(info.path))
             main = main_stream(self._source)
             muxer = self._output.format.name
@@ -119,6 +119,15 @@ class FileSink:
             self._output.metadata.update(metadata)
             self._output.set_chapters(remux.chapters(self._source, self._window, shift))
             self._output.start_encoding()
+
+    def _settle(self) -> None:
+        """Settle the quality, and whether a hardware encoder does the work."""
+        rivals = codecs.rivals(self.info, self.recipe, self._config)
+        known = set(self.recipe.notes)
+        self.recipe = trial.settle(self.info, self.recipe, self._config.threads, self._window, rivals)
+        self.notes.extend(note for note in self.recipe.notes if note not in known)
+        if self._config.hardware == "auto" and not rivals:
+            self.notes.append(f"{self.info.path}: encoded by {self.recipe.encoder}, no hardware suits it")
 
     def _check_losses(self, losses: list[str]) -> None:
         if not losses:
@@ -275,6 +284,7 @@ class FileSink:
             dst_colorspace=context.colorspace or matrix,
             src_color_range=2 if old.range_full else 1,
             dst_color_range=context.color_range or 1,
+            threads=self._config.threads,
         )
         result.pts, result.time_base, result.duration = picture.pts, picture.time_base, picture.duration
         return result
@@ -314,10 +324,10 @@ class FileSink:
             return EncodeError(f"{self.destination}: the disk is full; free some space and run again")
         if code == errno.EFBIG:
             return EncodeError(f"{self.destination}: the file grew beyond what is allowed; raise the limit")
-        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return EncodeError(
-            f"{self.destination}: {self.recipe.encoder} failed ({text.lower()}); try encode.codec"
-        )
+        failed = f"{self.recipe.encoder} failed ({hardware.why(error)})"
+        if self.recipe.rival:
+            return HardwareError(f"{self.destination}: {failed}; set encode.hardware to off")
+        return EncodeError(f"{self.destination}: {failed}; try encode.codec")
 
 
 class _Errors:

@@ -27,5 +27,9 @@ class EncodeError(StreamError):
     """An output cannot be written; the message names the file or the codec."""
 
 
+class HardwareError(EncodeError):
+    """A hardware encoder that nobody named failed: the video can be made in software."""
+
+
 class StageError(StreamError):
     """A stage failed unexpectedly; the original exception is its `__cause__`."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stream.frame import Frame
+from stream.frame import Frame, View
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,6 +44,8 @@ class Crop:
     """f32[S,S,3] RGB 0..1, its own memory."""
     to_stored: np.ndarray
     """f64[2,3]: crop px to stored px of the frame."""
+    view: View | None = None
+    """How the frame's stored px lie in the upright picture."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +55,8 @@ class Patch:
     crop: Crop
     residual: np.ndarray
     """f32[S,S,3]: restored minus crop, RGB, strength included."""
+    opacity: np.ndarray | None = None
+    """f32[S,S] in 0..1: how far the picture gives way to crop + residual; None: the residual is added."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -240,20 +240,51 @@ class Frame:
             deltas = [residual[..., i] for i in range(3)]
         else:
             deltas = colour.rgb_to_yuv(residual, self._weights())[: len(layout.components)]
+        for i, delta in enumerate(deltas):
+            self._change(box, i, self._thinned(delta, i) * self._span(i)[1])
+
+    def blend(self, box: Box, image: np.ndarray, opacity: np.ndarray) -> None:
+        """Let a stored box give way to R'G'B' f32[h,w,3] (network range), in place.
+
+        `opacity` f32[h,w] in 0..1 says how far; 0 changes no bit. In the planes themselves, so that
+        nothing of the old picture's detail is left where it is 1. The box is as for `add`.
+        """
+        signal = np.clip(image, 0, 1)
+        if self.colour.is_hdr:
+            signal = colour.network_to_hdr(signal, self.colour)
+        if self.layout.kind == "rgb":
+            values = [signal[..., i] for i in range(3)]
+        else:
+            values = colour.rgb_to_yuv(signal, self._weights())[: len(self.layout.components)]
+        for i, value in enumerate(values):
+            zero, one = self._span(i)
+            apart = self._thinned(value, i) * one + zero - self._values(box, i)
+            self._change(box, i, apart * self._thinned(opacity, i))
+
+    def _thinned(self, image: np.ndarray, index: int) -> np.ndarray:
+        """A full-size float image at a component's own samples."""
+        part = self.layout.components[index]
+        if part.log2_w:
+            image = _decimate(image, 1, self.chroma_site[0])
+        return _decimate(image, 0, self.chroma_site[1]) if part.log2_h else image
+
+    def _samples(self, box: Box, index: int) -> np.ndarray:
+        """View of a component's stored samples in a box."""
         x0, y0, x1, y1 = box
-        for i, (part, delta) in enumerate(zip(layout.components, deltas, strict=True)):
-            dx, dy = 1 << part.log2_w, 1 << part.log2_h
-            if dx > 1:
-                delta = _decimate(delta, 1, self.chroma_site[0])
-            if dy > 1:
-                delta = _decimate(delta, 0, self.chroma_site[1])
-            target = self._component(i)[y0 // dy : -(-y1 // dy), x0 // dx : -(-x1 // dx)]
-            low, high = self._limits(i)
-            span = self._span(i)[1]
-            old = (target >> layout.shift).astype(np.float32)
-            new = np.rint(old + delta * span)
-            new = np.clip(new, np.minimum(old, low), np.maximum(old, high))
-            target[...] = (new.astype(layout.dtype) << layout.shift).astype(layout.dtype)
+        part = self.layout.components[index]
+        dx, dy = 1 << part.log2_w, 1 << part.log2_h
+        return self._component(index)[y0 // dy : -(-y1 // dy), x0 // dx : -(-x1 // dx)]
+
+    def _values(self, box: Box, index: int) -> np.ndarray:
+        return (self._samples(box, index) >> self.layout.shift).astype(np.float32)
+
+    def _change(self, box: Box, index: int, delta: np.ndarray) -> None:
+        """Add f32 code values to a component, rounded and within the range that is allowed there."""
+        layout = self.layout
+        low, high = self._limits(index)
+        old = self._values(box, index)
+        new = np.clip(np.rint(old + delta), np.minimum(old, low), np.maximum(old, high))
+        self._samples(box, index)[...] = (new.astype(layout.dtype) << layout.shift).astype(layout.dtype)
 
     def to_network(self, signal: np.ndarray) -> np.ndarray:
         """A region's R'G'B' as the network sees it, f32 clipped to 0..1."""

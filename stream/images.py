@@ -283,20 +283,25 @@ def _line(error: BaseException) -> str:
 
 
 class ImageSource:
-    """Frames of several pictures, each with its own size; a broken one is told and left out."""
+    """Frames of several pictures, each with its own size; a broken one is told and left out.
 
-    def __init__(self, jobs: Sequence[tuple[Path, Path]]) -> None:
+    `adapt` may change a picture that was read, or refuse it by a SourceError.
+    """
+
+    def __init__(
+        self, jobs: Sequence[tuple[Path, Path]], adapt: Callable[[Still], Still] = lambda still: still
+    ) -> None:
         self.stills: dict[int, tuple[Still, Path]] = {}
         """Pictures that are on their way, by the frame's index; `ImageSink` takes them out."""
         self.failures: list[SourceError] = []
         self.frames_in, self.corrupt_packets, self.truncated, self.notes = 0, 0, False, []
-        self._jobs = jobs
+        self._jobs, self._adapt = jobs, adapt
 
     def frames(self) -> Iterator[Frame]:
         """Read the pictures in order."""
         for path, destination in self._jobs:
             try:
-                still = read_image(path)
+                still = self._adapt(read_image(path))
             except SourceError as error:
                 self.failures.append(error)
                 continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
@@ -25,13 +24,6 @@ class Source(Protocol):
 
     def frames(self) -> Iterator[Frame]:
         """Frames in order; the generator is closed where it is left."""
-
-
-def available_cores() -> int:
-    """Cores that this process may use (affinity), at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Pipeline:

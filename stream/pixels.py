@@ -99,6 +99,13 @@ def substitute(pix_fmt: str) -> str:
     return "yuv444p16le" if deep else "yuv444p"
 
 
+def in_colour(pix_fmt: str) -> str:
+    """The format that holds colour at a grey one's depth (YUV 4:2:0); any other as it is."""
+    name = pix_fmt if layout_of(pix_fmt) else substitute(pix_fmt)
+    grey = name.startswith("gray")
+    return "yuv420p" + name.removeprefix("gray") if grey else pix_fmt
+
+
 def view(picture: av.VideoFrame, layout: Layout, index: int) -> np.ndarray:
     """A writable view [h, w] of one component's stored samples. Valid until `make_writable`."""
     part = layout.components[index]
@@ -109,3 +116,18 @@ def view(picture: av.VideoFrame, layout: Layout, index: int) -> np.ndarray:
     width = -(-picture.width >> part.log2_w)
     rows = samples[: samples.size // stride * stride].reshape(-1, stride)[:height]
     return rows[:, part.offset : part.offset + part.step * (width - 1) + 1 : part.step]
+
+
+def with_chroma(picture: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
+    """A grey picture as `in_colour` names it: the same luma to the bit, and no colour yet.
+
+    swscale would change the range (measured: 9 of 255 levels).
+    """
+    result = av.VideoFrame(picture.width, picture.height, pix_fmt)
+    old, new = layout_of(picture.format.name), layout_of(pix_fmt)
+    view(result, new, 0)[...] = view(picture, old, 0)
+    for index in (1, 2):
+        view(result, new, index)[...] = 1 << (new.depth - 1)
+    result.pts, result.time_base = picture.pts, picture.time_base
+    result.color_range = picture.color_range
+    return result

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from stream.face import Crop, FrameWork, Patch
+from stream.tasks import Restoration
 
 _MAX_HELD = 32
 """Frames without a face ride along while a batch fills; more than this many are not held back."""
@@ -19,21 +20,31 @@ class Restorer(Protocol):
     """What an engine offers; see `stream.engines`."""
 
     def restore(self, crops: np.ndarray) -> np.ndarray:
-        """RGB f32[N,S,S,3] in 0..1 -> the restored crops, same shape, not clipped."""
+        """RGB f32[N,in,in,3] in 0..1 -> the restored crops, f32[N,S,S,3], not clipped."""
 
     def close(self) -> None:
         """Release the network."""
 
 
 class RestoreStage:
-    """Stage: gathers crops of several frames into one batch and hands the frames on in order."""
+    """Stage: gathers crops of several frames into one batch and hands the frames on in order.
 
-    def __init__(self, create: Callable[[], Restorer], batch_size: int, strength: float) -> None:
+    `task` says what the network is shown of a crop and what comes of its answer.
+    """
+
+    def __init__(
+        self,
+        create: Callable[[], Restorer],
+        batch_size: int,
+        strength: float,
+        task: Restoration | None = None,
+    ) -> None:
         self.faces_restored = 0
         self.not_finite = 0
         """Crops whose output held NaN or infinity: they went through unchanged."""
         self._create, self._engine = create, None
         self._batch_size, self._strength = batch_size, np.float32(strength)
+        self._task = task or Restoration()
         self._waiting: deque[FrameWork] = deque()
 
     def open(self) -> None:
@@ -62,13 +73,13 @@ class RestoreStage:
     def _patches(self, crops: list[Crop]) -> Iterable[Patch]:
         for at in range(0, len(crops), self._batch_size):
             batch = crops[at : at + self._batch_size]
-            restored = self._engine.restore(np.stack([crop.image for crop in batch]))
+            restored = self._engine.restore(np.stack([self._task.prepare(crop) for crop in batch]))
             for crop, image in zip(batch, restored, strict=True):
-                yield Patch(crop, self._residual(crop, image))
+                yield Patch(crop, self._residual(crop, image), opacity=self._task.opacity(crop))
 
     def _residual(self, crop: Crop, image: np.ndarray) -> np.ndarray:
         if not np.isfinite(image).all():
             self.not_finite += 1
             return np.zeros_like(crop.image)
         self.faces_restored += 1
-        return (np.clip(image, 0, 1) - crop.image) * self._strength
+        return (self._task.finish(crop, image) - crop.image) * self._strength

@@ -6,6 +6,7 @@ larger; at 23 it keeps 31 dB of the one and makes the other 1.8 times larger (48
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from stream import codecs, pixels
+from stream import codecs, hardware, pixels
 from stream.codecs import Recipe
 from stream.container import main_stream, open_video
 from stream.frame import StreamInfo, View
@@ -48,11 +49,12 @@ class _Sample:
     like: av.CodecContext
 
 
-def settle(info: StreamInfo, plan: Recipe, threads: int, window) -> Recipe:
+def settle(info: StreamInfo, plan: Recipe, threads: int, window, rivals: Sequence[Recipe] = ()) -> Recipe:
     """The plan with the cheapest quality that keeps TARGET_DB on frames from all over the video.
 
     window: (start, end) in seconds of the input's clock, None for its ends. An encoder or input
     that cannot be tried keeps its first value: whatever is wrong will show when it is used.
+    The first of the `rivals` that keeps TARGET_DB within LIMIT takes the plan's place.
     """
     if plan.settled:
         return plan
@@ -60,17 +62,45 @@ def settle(info: StreamInfo, plan: Recipe, threads: int, window) -> Recipe:
         sample = _sample(info, window)
         if not sample.pictures:
             return replace(plan, settled=True)
-        plan, growth = _search(info, plan, sample, threads)
+        reasons = []
+        for rival in rivals:
+            try:
+                return replace(_proven(info, rival, sample, threads), settled=True)
+            except hardware.Unusable as reason:
+                reasons.append(str(reason))
+        if reasons:
+            note = f"{info.path}: encoded by {plan.encoder}, no hardware would do ({'; '.join(reasons)})"
+            plan = replace(plan, notes=(*plan.notes, note))
+        plan, growth, _ = _search(info, plan, sample, threads)
         if plan.thorough and growth > LIMIT:
             plan = replace(plan, options=plan.options | {"preset": plan.thorough})
-            plan, _ = _search(info, plan, sample, threads)
+            plan, _, _ = _search(info, plan, sample, threads)
     except (av.FFmpegError, ValueError):
         return replace(plan, settled=True)  # told where it is used, with the file's name
     return replace(plan, settled=True)
 
 
-def _search(info: StreamInfo, plan: Recipe, sample: _Sample, threads: int) -> tuple[Recipe, float]:
-    """The plan with the quality found, and how many times larger than the input it makes the video."""
+def _proven(info: StreamInfo, rival: Recipe, sample: _Sample, threads: int) -> Recipe:
+    """A hardware encoder with its quality; Unusable where it does not open, or falls short."""
+    if "Baseline" in (sample.like.profile or ""):
+        raise hardware.Unusable(f"{rival.encoder}: writes no {sample.like.profile} profile here")
+    try:
+        encoder = av.CodecContext.create(rival.encoder, "w")
+        codecs.configure(encoder, info, rival, sample.like, threads)
+        encoder.open()  # at full size, which it may not know
+        rival, growth, kept = _search(info, rival, sample, threads)
+    except (av.FFmpegError, ValueError) as error:
+        raise hardware.Unusable(f"{rival.encoder}: {hardware.why(error)}") from error
+    if kept < TARGET_DB:
+        raise hardware.Unusable(f"{rival.encoder}: keeps {kept:.1f} dB, {TARGET_DB} are wanted")
+    if growth > LIMIT:
+        raise hardware.Unusable(f"{rival.encoder}: makes the video {growth:.1f} times as large")
+    return rival
+
+
+def _search(info: StreamInfo, plan: Recipe, sample: _Sample, threads: int) -> tuple[Recipe, float, float]:
+    """The plan with the quality found, how many times larger than the input it makes the video,
+    and the luma PSNR that it keeps, dB."""
     quality, tried, sizes = plan.quality, {}, {}
     for _ in range(_TRIALS):
         tried[quality], sizes[quality] = _kept(info, replace(plan, quality=quality), sample, threads)
@@ -81,7 +111,7 @@ def _search(info: StreamInfo, plan: Recipe, sample: _Sample, threads: int) -> tu
             break
     good = [q for q, db in tried.items() if db >= _target(plan)]
     quality = max(good) if good else min(tried)
-    return replace(plan, quality=quality), sizes[quality] / max(1.0, sample.size)
+    return replace(plan, quality=quality), sizes[quality] / max(1.0, sample.size), tried[quality]
 
 
 def _target(plan: Recipe) -> float:

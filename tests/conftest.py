@@ -21,8 +21,12 @@ SAMPLES = ROOT / "samples"
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory):
-    """Converting the network takes seconds: once for the session, in this process and in others."""
+    """Converting the network takes seconds: once for the session, in this process and in others.
+
+    The models folder is the tests' own too.
+    """
     folder = os.environ.setdefault("GPEN_STREAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+    os.environ["GPEN_STREAM_MODELS"] = str(tmp_path_factory.mktemp("models"))
     return Path(folder)
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent / "stream"
 # Down to up: a module may import only what stands before it. A folder counts as one place.
 ORDER = """
-    __init__ errors colour pixels frame face config geometry channel metrics stage model nets engines
-    container decode images codecs mov trial convert remux encode
+    __init__ errors cores colour pixels frame face config geometry channel metrics stage
+    catalog model tasks nets engines store trust fetch importing zoo
+    container hardware decode images coloured codecs mov trial convert remux encode
     detectors detect keyframes flow association fusion track crop restore compose
-    pipeline api folder progress inspection bench cli
+    pipeline api folder progress inspection models_cli bench cli
 """.split()
 STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "compose"}
 LIBRARIES = {

@@ -321,7 +321,8 @@ def test_on_a_terminal_there_is_a_bar_that_goes_away(portrait, tmp_path):
 
 OPTIONS = (
     "--input --input_dir --output --output_dir --aligned --start --duration --include --exclude --preset "
-    "--config --set --batch-size --batch_size --overwrite --allow-loss --report --quiet --debug --help"
+    "--config --set --model --batch-size --batch_size --overwrite --allow-loss --report --quiet --debug "
+    "--help"
 )
 
 

@@ -167,7 +167,7 @@ def _tell(
         if path is not None and not path.resolve().parent.is_dir():
             raise ConfigError(f"{path}: its folder does not exist; make it first")
     from stream.bench import report as reports
-    from stream.pipeline import available_cores
+    from stream.cores import available_cores
 
     with tempfile.TemporaryDirectory(prefix="gpen-stream-bench-") as folder:
         report = run(Path(folder), threads or available_cores())

@@ -3,7 +3,7 @@
 Eileen Collins (NASA's portrait, public domain, as scikit-image ships it) before a drawn wall. In
 the first half the head sways, tilts and comes nearer: rigid. In the second it turns out of the
 plane and speaks as well: non-rigid. The clean picture is kept without loss; the clip is that,
-through a soft lens, with a sensor's noise, coded by x264 at crf 26. Seeded: the same packages give
+through a soft lens, with a sensor's noise, coded by x264 at crf 28. Seeded: the same packages give
 the same pixels. Coordinates are continuous px, times are in frames.
 """
 
@@ -66,19 +66,19 @@ def make_clip(folder: Path, seconds: float, face: bool = True) -> Clip:
     rng = np.random.default_rng(20210601)
     wall = _wall(rng)
     actor = _Actor(count) if face else None
-    grain = rng.normal(0, 7, (4, SIZE[1] + 64, SIZE[0] + 64, 1)).astype(np.float32)
+    grain = rng.normal(0, 12, (4, SIZE[1] + 64, SIZE[0] + 64, 1)).astype(np.float32)
     with (
         av.open(str(path), "w") as filmed,
         av.open(str(clean), "w") as kept,
     ):
-        film = _stream(filmed, {"preset": "fast", "crf": "26"})
+        film = _stream(filmed, {"preset": "fast", "crf": "28"})
         keep = _stream(kept, {"preset": "ultrafast", "qp": "0"})
         for t in range(count):
             picture = actor.paint(t, wall) if actor else wall
             _write(kept, keep, picture, t)
             x, y = rng.integers(0, 64, 2)
             noise = grain[rng.integers(4), y : y + SIZE[1], x : x + SIZE[0]]
-            _write(filmed, film, cv2.GaussianBlur(picture, (0, 0), 1.3) + noise, t)
+            _write(filmed, film, cv2.GaussianBlur(picture, (0, 0), 1.6) + noise, t)
         filmed.mux(film.encode())
         kept.mux(keep.encode())
     marks = [actor.landmarks(t) for t in range(count)] if actor else np.empty((0, 5, 2))

@@ -76,7 +76,7 @@ def run(
         "model": "model", "engine": "engine", "precision": "precision", "ms": "one crop, ms",
         "ratio": "times faster than published", "target": "aim", "strict": "than depthwise",
         "use": "use of the machine", "gflop": "GFLOP", "machine": "machine, GFLOP/s",
-        "psnr": "to published, dB", "peak_mb": "peak memory, MiB", "note": "",
+        "psnr": "to published, dB", "peak_mb": "peak memory, MiB", "note": "note",
     }  # fmt: skip
     notes = [
         f"Use of the machine: the network's arithmetic over the time, against FP32 products of "

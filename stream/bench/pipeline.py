@@ -123,7 +123,7 @@ def _speed_table(rows: list[Row], clip: Clip) -> Table:
         "model": "model", "side": "side", "fps": "fps", "fair": "times the fair baseline",
         "recipe": "times the recipe's", "every": "times every frame", "aim": "aim",
         "psnr": "face to clean, dB", "rigid": "rigid part, dB", "non_rigid": "non-rigid part, dB",
-        "frames": "frames", "restored": "network's calls", "peak_mb": "peak memory, MiB", "note": "",
+        "frames": "frames", "restored": "network's calls", "peak_mb": "peak memory, MiB", "note": "note",
     }  # fmt: skip
     given = [kept_quality(clip, clip.path, part) for part in (None, clip.rigid, clip.non_rigid)]
     notes = ["The clip as given keeps {:.2f} dB ({:.2f} rigid, {:.2f} non-rigid).".format(*given)]

@@ -163,7 +163,7 @@ _COLUMNS = {
     "network": "network, ms",
     "finish": "finishing, ms",
     "peak_mb": "peak memory, MiB",
-    "note": "",
+    "note": "note",
 }
 
 

@@ -18,10 +18,14 @@ Hits = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Boxes f32[n,4] and landmarks f32[n,5,2] in px, scores f32[n]; overlaps not yet suppressed."""
 
 
-def load_retinaface(path: str | Path | None, least_score: float) -> Callable[[np.ndarray], Hits]:
+def load_retinaface(
+    path: str | Path | None, least_score: float, threads: int | None = None
+) -> Callable[[np.ndarray], Hits]:
     """A callable from RGB f32[h,w,3] of 0..1 to what is seen there.
 
     `path` is detection_Resnet50_Final.pth of facexlib's release 0.1.0; only tensors are unpickled.
+    `threads` sets torch's pool, which belongs to the whole process: a torch engine that is created
+    later sets its own number.
     Raises ModelError where it is missing or holds something else.
     """
     if path is None:
@@ -32,6 +36,8 @@ def load_retinaface(path: str | Path | None, least_score: float) -> Callable[[np
         raise ModelError(f"{path}: cannot be read ({error.strerror}); check detect.weights") from None
     except (RuntimeError, pickle.UnpicklingError, EOFError):
         raise ModelError(f"{path}: not a file of torch weights; fetch detection_Resnet50_Final.pth") from None
+    if threads is not None:
+        torch.set_num_threads(threads)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchvision deprecates the argument that facexlib uses
         from facexlib.detection.retinaface import RetinaFace

@@ -33,6 +33,8 @@ def load_generator(path: str | Path) -> tuple[GPEN, ModelInfo]:
     Every tensor's name and shape must be the expected one. Raises ModelError in one line.
     """
     info = read_model_info(path)
+    if not info.narrow:
+        raise ModelError(f"{path}: an ONNX network, which torch does not run; choose another restore.engine")
     net = build_generator(info)
     try:
         tensors = load_file(path)
@@ -41,7 +43,7 @@ def load_generator(path: str | Path) -> tuple[GPEN, ModelInfo]:
     expected = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != found:
-        raise ModelError(f"{path}: {_difference(expected, found)}; these are other weights")
+        raise ModelError(f"{path}: {difference(expected, found)}; these are other weights")
     wrong_type = next((name for name, t in tensors.items() if not t.is_floating_point()), None)
     if wrong_type:
         raise ModelError(f"{path}: tensor {wrong_type} is not floating point")
@@ -49,7 +51,8 @@ def load_generator(path: str | Path) -> tuple[GPEN, ModelInfo]:
     return net.requires_grad_(True).eval(), info
 
 
-def _difference(expected: dict[str, tuple], found: dict[str, tuple]) -> str:
+def difference(expected: dict[str, tuple], found: dict[str, tuple]) -> str:
+    """In words, the first way in which tensors found differ from those expected, shapes by name."""
     missing = sorted(expected.keys() - found.keys())
     if missing:
         return f"{len(missing)} tensors are missing, the first is {missing[0]}"
