@@ -31,6 +31,7 @@ from stream.images import DetectStage, ImageSink, ImageSource, Still, is_image
 from stream.model import ModelInfo, read_model_info
 from stream.pipeline import Pipeline
 from stream.restore import RestoreStage
+from stream.sharpness import Gauge
 from stream.track import Tracker
 
 VIDEO_SUFFIXES = (
@@ -241,6 +242,7 @@ class _Run:
         self._restore: RestoreStage | None = None
         self._pipeline: Pipeline | None = None
         self._wall_s = self._cpu_s = 0.0
+        self._first_s: float | None = None
 
     def source(self, info: StreamInfo) -> tuple[StreamInfo, FileSource]:
         """A video's frames, as the task wants them, and the facts about them."""
@@ -270,20 +272,26 @@ class _Run:
         """Everything between source and sink."""
         config, model = self.config, self.model
         settings = config.restore
-        self._restore = RestoreStage(self._create_engine, settings.batch_size, settings.strength, self.task)
+        gauge = None
+        if settings.skip_sharp < 1 and model.task == "restore":
+            gauge = Gauge(steady=not still)
+        self._restore = RestoreStage(
+            self._create_engine, settings.batch_size, settings.strength, settings.skip_sharp, self.task
+        )
         tail = [
             ("restore", self._restore),
             ("compose", ComposeStage(config.compose.feather, config.compose.label)),
         ]
         if self.options.aligned:
-            return [("crop", WholeFrameStage(model.size)), *tail]
+            return [("crop", WholeFrameStage(model.size, gauge)), *tail]
         find = FaceFinder(_with_weights(config.detect), self.threads.detector)
         self._track = DetectStage(find.certain) if still else Tracker(find, config.detect, config.track)
 
         def chosen(faces, size):
             return choose(faces, config.select, size)
 
-        return [("track", self._track), ("crop", CropStage(model.template, model.size, chosen)), *tail]
+        crop = CropStage(model.template, model.size, chosen, gauge)
+        return [("track", self._track), ("crop", crop), *tail]
 
     def execute(self, source, stages, sink, total, progress, stop) -> KeyboardInterrupt | None:
         """Run to the end; a Ctrl-C is handed back once what was on its way has been written.
@@ -291,6 +299,7 @@ class _Run:
         One that comes after `stop` was set only hurries, and is not handed back.
         """
         began, cpu_began = time.monotonic(), time.process_time()
+        began_age = metrics.process_age_s()
         self._pipeline = pipeline = Pipeline(source, [*stages, ("encode", sink)])
         sink.interrupted = lambda: pipeline.stopped
 
@@ -310,6 +319,8 @@ class _Run:
             self.stopped = pipeline.stopped
             self._wall_s = time.monotonic() - began
             self._cpu_s = time.process_time() - cpu_began
+            first = pipeline.meters["encode"].first_at
+            self._first_s = None if first is None else first - began + began_age
         tick()
         return None
 
@@ -320,6 +331,7 @@ class _Run:
             "frames_in": source.frames_in,
             "frames_out": sink.frames_out,
             "faces_restored": restore.faces_restored,
+            "faces_left_alone": restore.faces_left_alone,
             "faces_not_finite": restore.not_finite,
             "detections_run": getattr(track, "detections_run", 0),
             "frames_tracked": getattr(track, "frames_tracked", 0),
@@ -328,6 +340,7 @@ class _Run:
             "corrupt_packets": source.corrupt_packets,
             "wall_s": round(self._wall_s, 3),
             "cpu_s": round(self._cpu_s, 3),
+            "first_frame_s": None if self._first_s is None else round(self._first_s, 3),
             "fps": round(sink.frames_out / self._wall_s, 2) if self._wall_s else 0.0,
             "stage_ms": {name: meter.summary() for name, meter in self._pipeline.meters.items()},
             "peak_rss_mb": metrics.peak_rss_mb(),

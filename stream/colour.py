@@ -6,8 +6,11 @@ points), BT.2100 (PQ and HLG curves), CIE 15 (L*a*b*), IEC 61966-2-1 (sRGB).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
+import cv2
 import numpy as np
 
 # H.273 matrix coefficients -> (Kr, Kb).
@@ -49,22 +52,21 @@ class Colour:
         return kr, 1.0 - kr - kb, kb
 
 
-def yuv_to_rgb(y, cb, cr, weights) -> np.ndarray:
-    """R'G'B' f32[H,W,3] from Y' in 0..1 and Cb, Cr in -0.5..0.5, each f32[H,W]; not clipped."""
-    kr, kg, kb = weights
-    rgb = np.empty((*y.shape, 3), np.float32)
-    r, b = y + (2 - 2 * kr) * cr, y + (2 - 2 * kb) * cb
-    rgb[..., 0], rgb[..., 2] = r, b
-    rgb[..., 1] = (y - kr * r - kb * b) / kg
-    return rgb
+def yuv_to_rgb_matrix(weights: tuple[float, float, float]) -> np.ndarray:
+    """R'G'B' in 0..1 from Y' in 0..1 and Cb, Cr in -0.5..0.5: f64[3,3]."""
+    return np.linalg.inv(_yuv_matrix(weights))
 
 
-def rgb_to_yuv(rgb: np.ndarray, weights) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def rgb_to_yuv(rgb: np.ndarray, weights: tuple[float, float, float]) -> Sequence[np.ndarray]:
     """Y', Cb, Cr f32[H,W] from R'G'B' f32[H,W,3]. Linear, so it maps differences as well."""
+    return cv2.split(cv2.transform(rgb, _yuv_matrix(weights)))
+
+
+@cache
+def _yuv_matrix(weights: tuple[float, float, float]) -> np.ndarray:
     kr, kg, kb = weights
-    r, g, b = rgb[..., 0], rgb[..., 1], rgb[..., 2]
-    y = kr * r + kg * g + kb * b
-    return y, (b - y) / (2 - 2 * kb), (r - y) / (2 - 2 * kr)
+    luma = np.array([kr, kg, kb])
+    return np.array([luma, ([0, 0, 1] - luma) / (2 - 2 * kb), ([1, 0, 0] - luma) / (2 - 2 * kr)])
 
 
 _RGB_TO_XYZ = np.array(

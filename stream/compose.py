@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import cv2
@@ -12,6 +12,7 @@ from stream import geometry
 from stream.face import FrameWork, Patch
 from stream.frame import Box, Frame
 
+_MEAN = np.full((1, 3), 1 / 3)
 _GUARD_FROM, _GUARD_FULL = 1.2, 1.6
 """Native px for a crop px from which, and fully from which, a face's own detail is guarded."""
 
@@ -67,16 +68,17 @@ class ComposeStage:
         mask = np.ones((size, size), np.float32)
         if patch.crop.face is not None:
             mask = geometry.feather_mask(size, self._feather)
-        masked = np.dstack([patch.residual * mask[..., None], mask])
+        to_crop = geometry.invert(patch.crop.to_stored)
+        to_crop[:, 2] += to_crop[:, :2] @ (x0, y0)
         border = cv2.BORDER_CONSTANT if patch.crop.face is not None else cv2.BORDER_REPLICATE
-        native = _to_native(masked, patch, box, border)
-        residual, mask = native[..., :3], native[..., 3]
+        layers = [*(cv2.multiply(plane, mask) for plane in cv2.split(patch.residual)), mask]
+        *planes, mask = geometry.warp_planes(layers, to_crop, (x1 - x0, y1 - y0), border)
         enlarged = geometry.scale_of(patch.crop.to_stored)
         if enlarged > _GUARD_FROM:
             guard = min(1.0, (enlarged - _GUARD_FROM) / (_GUARD_FULL - _GUARD_FROM))
-            residual = keep_detail(residual, frame.to_network(frame.region(box)), guard)
-        residual[mask <= 0] = 0  # filters reach a little beyond the mask (seen at 16 bits)
-        return box, residual, mask
+            keep_detail(planes, frame.to_network(frame.region(box)), guard)
+        # Filters reach a little beyond the mask (seen at 16 bits).
+        return box, cv2.copyTo(cv2.merge(planes), cv2.compare(mask, 0, cv2.CMP_GT)), mask
 
 
 def _fill(frame: Frame, patch: Patch) -> tuple[Box, np.ndarray, np.ndarray] | None:
@@ -99,27 +101,36 @@ def _to_native(image: np.ndarray, patch: Patch, box: Box, border: int) -> np.nda
     return geometry.warp(image, to_crop, (box[2] - box[0], box[3] - box[1]), border)
 
 
-def keep_detail(residual: np.ndarray, face: np.ndarray, guard: float) -> np.ndarray:
-    """The residual f32[h,w,3] with as much of its fine part left out as the face's detail needs.
+def keep_detail(residual: Sequence[np.ndarray], face: np.ndarray, guard: float) -> None:
+    """Take as much of the residual's fine part out, in place, as the face's detail needs.
 
-    The network saw a shrunk picture, so what it takes away of the finest scales (above a blur of
-    1.5 px) may be detail. With f and r the fine parts of the luma of face and residual, and means
-    over a neighbourhood, the part of r that stays is the largest a in 0..1 with
-    <(f + a r)^2> >= 0.99 <f^2>. Where a soft face only gains, a = 1. `guard` in 0..1 scales what
-    is left out.
+    `residual` are its R, G, B f32[h,w], `face` is f32[h,w,3]. The network saw a shrunk picture, so
+    what it takes away of the finest scales (above a blur of 1.5 px) may be detail. With f and r the
+    fine parts of the luma of face and residual, and means over a neighbourhood, the part of r that
+    stays is the largest a in 0..1 with <(f + a r)^2> >= 0.99 <f^2>. Where a soft face only gains,
+    a = 1. `guard` in 0..1 scales what is left out.
     """
 
     def near(image: np.ndarray) -> np.ndarray:
         return cv2.boxFilter(image, -1, (33, 33), borderType=cv2.BORDER_REFLECT_101)
 
-    fine = residual - cv2.GaussianBlur(residual, (0, 0), 1.5)
-    luma = face.mean(axis=2)
-    f, r = luma - cv2.GaussianBlur(luma, (0, 0), 1.5), fine.mean(axis=2)
-    energy, common, own = near(f * f), near(f * r), near(r * r)
-    loss = 0.01 * energy
-    root = np.sqrt(np.maximum(common * common - own * loss, 0))
-    stays = np.where(own + 2 * common >= -loss, 1, (-common - root) / np.maximum(own, 1e-12))
-    return residual - ((1 - np.clip(stays, 0, 1)) * guard)[..., None].astype(np.float32) * fine
+    def fine_part(image: np.ndarray) -> np.ndarray:
+        return cv2.subtract(image, cv2.GaussianBlur(image, (0, 0), 1.5))
+
+    fine = [fine_part(plane) for plane in residual]
+    f, r = fine_part(cv2.transform(face, _MEAN)), sum(fine[1:], fine[0]) / np.float32(3)
+    own, common = near(cv2.multiply(r, r)), near(cv2.multiply(f, r))
+    loss = near(cv2.multiply(f, f, scale=0.01))
+    harmless = cv2.compare(cv2.scaleAdd(common, 2, own), -loss, cv2.CMP_GE)
+    # The smaller root of own a^2 + 2 common a + loss = 0, all arrays reused.
+    root = cv2.sqrt(np.maximum(cv2.multiply(common, common) - cv2.multiply(own, loss), 0))
+    root += common
+    root /= np.maximum(own, 1e-12, out=own)
+    left_out = np.clip(1 + root, 0, 1, out=root)
+    left_out[harmless > 0] = 0
+    left_out *= np.float32(guard)
+    for plane, part in zip(residual, fine, strict=True):
+        plane -= cv2.multiply(part, left_out, dst=part)
 
 
 def _share(placed: list[tuple[Box, np.ndarray, np.ndarray]]) -> None:
@@ -133,7 +144,7 @@ def _share(placed: list[tuple[Box, np.ndarray, np.ndarray]]) -> None:
                 own += mask[y0 - b[1] : y1 - b[1], x0 - b[0] : x1 - b[0]]
     for (_, residual, _), total in zip(placed, totals, strict=True):
         if total.max() > 1:
-            residual /= np.maximum(total, 1)[..., None]
+            cv2.divide(residual, cv2.merge([np.maximum(total, 1)] * 3), dst=residual)
 
 
 def draw_label(frame: Frame, text: str) -> None:

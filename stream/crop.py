@@ -12,6 +12,9 @@ from stream import geometry
 from stream.face import Crop, Face, FrameWork
 from stream.frame import Frame
 
+Measure = Callable[[np.ndarray, np.ndarray, int | None], float]
+"""Crop f32[S,S,3], its affine to stored px, its track's number -> sharpness 0..1."""
+
 
 def cut(frame: Frame, to_stored: np.ndarray, size: int) -> np.ndarray | None:
     """The crop f32[size,size,3] RGB 0..1 whose px map to stored px by `to_stored`.
@@ -36,6 +39,7 @@ class CropStage:
     """Stage: cuts the chosen faces of a frame out, aligned to the model's template.
 
     `choose` takes a frame's faces and the upright picture's size, and returns those to restore.
+    `measure` fills the crops' sharpness.
     """
 
     def __init__(
@@ -43,8 +47,10 @@ class CropStage:
         template: str,
         size: int,
         choose: Callable[[Sequence[Face], tuple[float, float]], Sequence[Face]],
+        measure: Measure | None = None,
     ) -> None:
         self._landmarks, self._size, self._choose = geometry.template(template, size), size, choose
+        self._measure = measure
 
     def open(self) -> None:
         """Nothing to acquire."""
@@ -57,7 +63,8 @@ class CropStage:
             to_stored = geometry.chain(work.frame.view.to_stored, to_upright)
             image = cut(work.frame, to_stored, self._size)
             if image is not None:
-                crops.append(Crop(face, image, to_stored, work.frame.view))
+                sharp = self._measure(image, to_stored, face.track_id) if self._measure else 0.0
+                crops.append(Crop(face, image, to_stored, work.frame.view, sharp))
         yield replace(work, crops=tuple(crops))
 
     def flush(self) -> Iterable[FrameWork]:
@@ -71,8 +78,8 @@ class CropStage:
 class WholeFrameStage:
     """Stage for `--aligned`: every frame is one crop already."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, size: int, measure: Measure | None = None) -> None:
+        self._size, self._measure = size, measure
 
     def open(self) -> None:
         """Nothing to acquire."""
@@ -87,8 +94,11 @@ class WholeFrameStage:
             image = work.frame.to_network(work.frame.thumbnail(self._size)[0])
         else:
             image = cut(work.frame, to_stored, self._size)
-        crops = () if image is None else (Crop(None, image, to_stored, work.frame.view),)
-        yield replace(work, crops=crops)
+        if image is None:
+            yield replace(work, crops=())
+            return
+        sharp = self._measure(image, to_stored, None) if self._measure else 0.0
+        yield replace(work, crops=(Crop(None, image, to_stored, work.frame.view, sharp),))
 
     def flush(self) -> Iterable[FrameWork]:
         """Nothing is held back."""

@@ -46,6 +46,8 @@ class Crop:
     """f64[2,3]: crop px to stored px of the frame."""
     view: View | None = None
     """How the frame's stored px lie in the upright picture."""
+    sharpness: float = 0.0
+    """0..1, see `stream.sharpness`; 0 where it was not measured."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

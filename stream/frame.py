@@ -158,9 +158,9 @@ class Frame:
             cv2.resize(np.ascontiguousarray(self._component(i)), stored, interpolation=cv2.INTER_AREA)
             for i in range(len(self.layout.components))
         ]
-        rgb = self.view.orient(self._to_rgb(self._normalise(parts)))
+        rgb = self.view.orient(self._signal(parts))
         back = np.array([[width / size[0], 0, 0], [0, height / size[1], 0]])
-        return np.ascontiguousarray(np.clip(rgb, 0, 1)), back
+        return np.clip(rgb, 0, 1, out=np.empty(rgb.shape, np.float32)), back
 
     def luma(self, box: Box, scale: float) -> np.ndarray:
         """Luma u8[h,w] of an upright box, scaled; the box must lie inside the upright picture.
@@ -215,7 +215,7 @@ class Frame:
             if (dx, dy) != (1, 1):
                 block = self._upsample(block, size, shrink, (dx, dy), (fx, fy))
             parts.append(block)
-        return self._to_rgb(self._normalise(parts))
+        return self._signal(parts)
 
     def writable(self) -> Frame:
         """This frame with planes that no codec refers to: call before `add`."""
@@ -236,12 +236,10 @@ class Frame:
             moved = colour.network_to_hdr(seen + residual, self.colour)
             still = colour.network_to_hdr(seen, self.colour)
             residual = np.where(residual == 0, np.float32(0), moved - still)
-        if layout.kind == "rgb":
-            deltas = [residual[..., i] for i in range(3)]
-        else:
-            deltas = colour.rgb_to_yuv(residual, self._weights())[: len(layout.components)]
-        for i, delta in enumerate(deltas):
-            self._change(box, i, self._thinned(delta, i) * self._span(i)[1])
+        rgb = layout.kind == "rgb"
+        deltas = cv2.split(residual) if rgb else colour.rgb_to_yuv(residual, self._weights())
+        for i, delta in zip(range(len(layout.components)), deltas, strict=False):  # grey: luma only
+            self._change(box, i, self._thinned(delta, i), self._span(i)[1])
 
     def blend(self, box: Box, image: np.ndarray, opacity: np.ndarray) -> None:
         """Let a stored box give way to R'G'B' f32[h,w,3] (network range), in place.
@@ -252,11 +250,9 @@ class Frame:
         signal = np.clip(image, 0, 1)
         if self.colour.is_hdr:
             signal = colour.network_to_hdr(signal, self.colour)
-        if self.layout.kind == "rgb":
-            values = [signal[..., i] for i in range(3)]
-        else:
-            values = colour.rgb_to_yuv(signal, self._weights())[: len(self.layout.components)]
-        for i, value in enumerate(values):
+        rgb = self.layout.kind == "rgb"
+        values = cv2.split(signal) if rgb else colour.rgb_to_yuv(signal, self._weights())
+        for i, value in zip(range(len(self.layout.components)), values, strict=False):
             zero, one = self._span(i)
             apart = self._thinned(value, i) * one + zero - self._values(box, i)
             self._change(box, i, apart * self._thinned(opacity, i))
@@ -264,9 +260,8 @@ class Frame:
     def _thinned(self, image: np.ndarray, index: int) -> np.ndarray:
         """A full-size float image at a component's own samples."""
         part = self.layout.components[index]
-        if part.log2_w:
-            image = _decimate(image, 1, self.chroma_site[0])
-        return _decimate(image, 0, self.chroma_site[1]) if part.log2_h else image
+        halved = part.log2_w > 0, part.log2_h > 0
+        return _decimate(image, halved, self.chroma_site) if any(halved) else image
 
     def _samples(self, box: Box, index: int) -> np.ndarray:
         """View of a component's stored samples in a box."""
@@ -276,15 +271,20 @@ class Frame:
         return self._component(index)[y0 // dy : -(-y1 // dy), x0 // dx : -(-x1 // dx)]
 
     def _values(self, box: Box, index: int) -> np.ndarray:
-        return (self._samples(box, index) >> self.layout.shift).astype(np.float32)
+        samples, shift = self._samples(box, index), self.layout.shift
+        return (samples >> shift if shift else samples).astype(np.float32)
 
-    def _change(self, box: Box, index: int, delta: np.ndarray) -> None:
-        """Add f32 code values to a component, rounded and within the range that is allowed there."""
+    def _change(self, box: Box, index: int, delta: np.ndarray, unit: float = 1.0) -> None:
+        """Add `delta` f32 times `unit` code values, rounded and within the range allowed there."""
         layout = self.layout
         low, high = self._limits(index)
         old = self._values(box, index)
-        new = np.clip(np.rint(old + delta), np.minimum(old, low), np.maximum(old, high))
-        self._samples(box, index)[...] = (new.astype(layout.dtype) << layout.shift).astype(layout.dtype)
+        new = cv2.scaleAdd(delta, unit, old)
+        np.rint(new, out=new)
+        np.maximum(new, np.minimum(old, low), out=new)
+        np.minimum(new, np.maximum(old, high), out=new)
+        target = self._samples(box, index)
+        target[...] = new.astype(layout.dtype) << layout.shift if layout.shift else new
 
     def to_network(self, signal: np.ndarray) -> np.ndarray:
         """A region's R'G'B' as the network sees it, f32 clipped to 0..1."""
@@ -324,18 +324,20 @@ class Frame:
             return 0.0, float((1 << layout.depth) - 1)
         return 16.0 * unit, (240.0 if layout.kind == "yuv" and index else 235.0) * unit
 
-    def _normalise(self, parts: list[np.ndarray]) -> list[np.ndarray]:
+    def _signal(self, parts: list[np.ndarray]) -> np.ndarray:
+        """R'G'B' f32[h,w,3] of equally large components: code values, or f32 with the shift undone."""
         shift = self.layout.shift
-        spans = [self._span(i) for i in range(len(parts))]
-        return [
-            ((part >> shift if shift and part.dtype.kind == "u" else part).astype(np.float32) - zero) / one
-            for part, (zero, one) in zip(parts, spans, strict=True)
+        codes = [
+            (part >> shift if shift and part.dtype.kind == "u" else part).astype(np.float32) for part in parts
         ]
+        return cv2.transform(cv2.merge(codes * (3 if len(codes) == 1 else 1)), self._to_signal())
 
-    def _to_rgb(self, parts: list[np.ndarray]) -> np.ndarray:
-        if self.layout.kind == "yuv":
-            return colour.yuv_to_rgb(*parts, self._weights())
-        return np.stack(parts if len(parts) == 3 else parts * 3, axis=-1)
+    def _to_signal(self) -> np.ndarray:
+        """Code values (and 1) of all components to R'G'B', f64[3,4]; grey is repeated."""
+        yuv = self.layout.kind == "yuv"
+        zero, one = np.array([self._span(i if yuv else 0) for i in range(3)]).T
+        turn = colour.yuv_to_rgb_matrix(self._weights()) if yuv else np.eye(3)
+        return np.hstack([turn / one, -(turn @ (zero / one))[:, None]])
 
     def _upsample(self, block, size, shrink, sub, factor) -> np.ndarray:
         """Bring chroma to a luma grid of `size`, by the position of its samples."""
@@ -355,18 +357,18 @@ class Frame:
         )
 
 
-def _decimate(image: np.ndarray, axis: int, site: float) -> np.ndarray:
-    """Halve a float image along an axis with samples at `site` (0 co-sited, 0.5 between, 1)."""
-    if image.shape[axis] % 2:
-        image = np.pad(image, [(0, int(axis == 0)), (0, int(axis == 1))], mode="edge")
-    even, odd = (image[0::2], image[1::2]) if axis == 0 else (image[:, 0::2], image[:, 1::2])
-    if site == 0.5:
-        return (even + odd) / 2
-    here, beside = (even, odd) if site == 0 else (odd, even)
-    shifted = np.roll(beside, 1 if site == 0 else -1, axis)
-    edge = 0 if site == 0 else -1
-    if axis == 0:
-        shifted[edge] = beside[edge]
-    else:
-        shifted[:, edge] = beside[:, edge]
-    return here / 2 + (beside + shifted) / 4
+_BETWEEN, _CENTRED = np.float32([0, 0.5, 0.5]), np.float32([0.25, 0.5, 0.25])
+_HALVING = {0.0: (_CENTRED, 0), 0.5: (_BETWEEN, 0), 1.0: (_CENTRED, 1)}
+"""By the samples' site: filter, and the first sample that stays."""
+_WHOLE = np.float32([0, 1, 0]), 0
+
+
+def _decimate(image: np.ndarray, halve: tuple[bool, bool], site: tuple[float, float]) -> np.ndarray:
+    """Halve f32[h,w] along x, y or both with samples at `site` (0 co-sited, 0.5 between, 1)."""
+    odd = image.shape[0] % 2 if halve[1] else 0, image.shape[1] % 2 if halve[0] else 0
+    if any(odd):
+        image = np.pad(image, [(0, odd[0]), (0, odd[1])], mode="edge")
+    (x, left), (y, top) = (_HALVING[at] if half else _WHOLE for half, at in zip(halve, site, strict=True))
+    # Mirrored at the edges: what lies beyond is taken as its like on the near side.
+    image = cv2.sepFilter2D(image, -1, x, y, borderType=cv2.BORDER_REFLECT_101)
+    return np.ascontiguousarray(image[top :: 1 + halve[1], left :: 1 + halve[0]])

@@ -5,6 +5,7 @@ An affine is f64[2,3] and maps column vectors (x, y, 1). Pure functions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import cv2
@@ -84,15 +85,25 @@ def warp(image: np.ndarray, to_source: np.ndarray, size: tuple[int, int], border
     (Gaussian of variance (s^2 - 1) / 4 for a shrink by s). `border` is a cv2 border mode; the
     constant one is 0.
     """
+    return cv2.merge(warp_planes(cv2.split(image), to_source, size, border))
+
+
+def warp_planes(
+    planes: Sequence[np.ndarray], to_source: np.ndarray, size: tuple[int, int], border: int
+) -> list[np.ndarray]:
+    """`warp` for channels f32[H,W] that lie apart.
+
+    OpenCV's bicubic takes 0.18 ms for one channel of 256 px, and 1.24 ms for three side by side,
+    with the same result (4.14, one core).
+    """
     shrink = scale_of(to_source)
     if shrink > 1.05:
         sigma = 0.5 * np.sqrt(shrink * shrink - 1)
-        image = cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        planes = [cv2.GaussianBlur(p, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE) for p in planes]
     shifted = to_source.copy()
     shifted[:, 2] += shifted[:, :2] @ (0.5, 0.5) - 0.5
-    return cv2.warpAffine(
-        image, shifted, size, flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP, borderMode=border
-    )
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    return [cv2.warpAffine(plane, shifted, size, flags=flags, borderMode=border) for plane in planes]
 
 
 def cover(affine: np.ndarray, size: int, bounds: tuple[int, int], margin: int = 0, grid: int = 2):

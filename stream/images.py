@@ -15,7 +15,6 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-import tifffile
 from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from stream.colour import Colour
@@ -189,6 +188,8 @@ def _described(exif: Image.Exif) -> Image.Exif:
 
 
 def _without_orientation(data: bytes) -> bytes:
+    import tifffile  # 30 ms that a video need not wait
+
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         tag = file.pages[0].tags.get(_ORIENTATION)
         if tag is None:
@@ -264,6 +265,8 @@ def _deep_tiff(still: Still, pixels: np.ndarray, note: str) -> bytes:
     tags += [(key, 2, 0, exif[key], True) for key in _TIFF_TEXTS & set(exif)]
     colour = pixels.ndim == 3
     file = io.BytesIO()
+    import tifffile
+
     tifffile.imwrite(
         file, pixels, photometric="rgb" if colour else "minisblack", compression="zlib", metadata=None,
         description=exif.get(_DESCRIPTION, note), resolution=still.kept.get("dpi"), resolutionunit="inch",

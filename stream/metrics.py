@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
@@ -21,6 +23,8 @@ class Meter:
         self.calls = 0
         self.busy_s = 0.0
         self.cpu_s = 0.0
+        self.first_at: float | None = None
+        """`time.monotonic()` at the end of the first call."""
         self._sample_ms: list[float] = []
         self._random = random.Random(0)
 
@@ -35,6 +39,8 @@ class Meter:
             self.busy_s += elapsed
             self.cpu_s += time.thread_time() - cpu
             self.calls += 1
+            if self.first_at is None:
+                self.first_at = time.monotonic()
             if len(self._sample_ms) < _KEPT:
                 self._sample_ms.append(elapsed * 1e3)
             elif (place := self._random.randrange(self.calls)) < _KEPT:
@@ -50,6 +56,18 @@ class Meter:
             "busy_s": round(self.busy_s, 3),
             "cpu_s": round(self.cpu_s, 3),
         }
+
+
+_LOADED_AT = time.monotonic()
+
+
+def process_age_s() -> float:
+    """Seconds since this process began; where the system does not tell, since this module was loaded."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
+        return time.monotonic() - _LOADED_AT
 
 
 def peak_rss_mb() -> float:

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from stream.face import Crop, FrameWork, Patch
+from stream.sharpness import keep
 from stream.tasks import Restoration
 
 _MAX_HELD = 32
@@ -37,14 +38,18 @@ class RestoreStage:
         create: Callable[[], Restorer],
         batch_size: int,
         strength: float,
+        skip_sharp: float = 1.0,
         task: Restoration | None = None,
     ) -> None:
         self.faces_restored = 0
+        self.faces_left_alone = 0
+        """Crops too sharp to gain: the network never saw them."""
         self.not_finite = 0
         """Crops whose output held NaN or infinity: they went through unchanged."""
         self._create, self._engine = create, None
         self._batch_size, self._strength = batch_size, np.float32(strength)
         self._task = task or Restoration()
+        self._skip_sharp = skip_sharp
         self._waiting: deque[FrameWork] = deque()
 
     def open(self) -> None:
@@ -53,7 +58,7 @@ class RestoreStage:
 
     def process(self, work: FrameWork) -> Iterable[FrameWork]:
         """Hold the frame until the batch is full; a frame alone with no face passes at once."""
-        self._waiting.append(work)
+        self._waiting.append(self._without_sharp(work))
         crops = sum(len(held.crops) for held in self._waiting)
         if crops == 0 or crops >= self._batch_size or len(self._waiting) >= _MAX_HELD:
             yield from self.flush()
@@ -70,6 +75,11 @@ class RestoreStage:
         if self._engine is not None:
             self._engine.close()
 
+    def _without_sharp(self, work: FrameWork) -> FrameWork:
+        worth = tuple(crop for crop in work.crops if keep(crop.sharpness, self._skip_sharp) > 0)
+        self.faces_left_alone += len(work.crops) - len(worth)
+        return work if len(worth) == len(work.crops) else replace(work, crops=worth)
+
     def _patches(self, crops: list[Crop]) -> Iterable[Patch]:
         for at in range(0, len(crops), self._batch_size):
             batch = crops[at : at + self._batch_size]
@@ -82,4 +92,5 @@ class RestoreStage:
             self.not_finite += 1
             return np.zeros_like(crop.image)
         self.faces_restored += 1
-        return (self._task.finish(crop, image) - crop.image) * self._strength
+        weight = self._strength * np.float32(keep(crop.sharpness, self._skip_sharp))
+        return (self._task.finish(crop, image) - crop.image) * weight

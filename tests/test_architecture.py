@@ -9,7 +9,7 @@ ORDER = """
     __init__ errors cores colour pixels frame face config geometry channel metrics stage
     catalog model tasks nets engines store trust fetch importing zoo
     container hardware decode images coloured codecs mov trial convert remux encode
-    detectors detect keyframes flow association fusion track crop restore compose
+    detectors detect keyframes flow association fusion track sharpness crop restore compose
     pipeline api folder progress inspection models_cli bench cli
 """.split()
 STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "compose"}

@@ -1,0 +1,352 @@
+"""Does the sharpness measure leave the right faces alone? Aligned faces at four levels of damage.
+
+    python tests/bench/bench_sharpness.py --faces DIR [--draws 1] [--docs | --json | --calibrate]
+
+Every picture of DIR (aligned faces of 288 px: the FFHQ template at 256 px with 16 px of margin) is
+shown at 64, 128, 256 and 512 px and damaged at each level, by chance but from fixed seeds: blur,
+fewer pixels, noise, then JPEG or H.264; or one of them alone; and besides at any size with any
+mixture ("mixed"). It goes through the product's own
+crop, network and compositor; PSNR is taken over the face's mask, at the picture's own size, against
+the undamaged picture. Every other file calibrates (`--calibrate` writes
+`stream/weights/sharpness.safetensors`), the others report. `--docs` puts table and chart
+(matplotlib) into docs/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from safetensors.numpy import save_file
+
+from stream import geometry, sharpness
+from stream.colour import Colour
+from stream.compose import ComposeStage
+from stream.config import Restore
+from stream.crop import cut
+from stream.engines import create_engine
+from stream.face import Crop, Face, FrameWork, Patch
+from stream.frame import Frame, Timestamp, View
+from stream.model import bundled_model_path
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+SIZES = (64, 128, 256, 512)
+"""Sides of the face's crop, px of the picture."""
+FEATHER = 0.16
+FLOOR_DB = 45.0
+"""An error that the undamaged pictures (JPEGs themselves) are taken to have: without it a picture
+that nothing was done to would lose without bounds."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """Ranges to draw from: blur and shrink in px of a 256 px face, noise in 8-bit levels."""
+
+    blur: tuple[float, float]
+    shrink: tuple[float, float]
+    noise: tuple[float, float]
+    jpeg: tuple[int, int]
+    crf: tuple[int, int]
+
+
+LEVELS = {
+    "near-clean": Level((0.0, 0.45), (1.0, 1.0), (0.0, 1.5), (88, 97), (15, 20)),
+    "mild": Level((0.4, 1.0), (1.0, 1.5), (1.0, 4.0), (60, 85), (22, 27)),
+    "medium": Level((0.8, 1.8), (1.5, 3.0), (3.0, 8.0), (35, 65), (28, 34)),
+    "heavy": Level((1.5, 3.0), (3.0, 6.0), (6.0, 14.0), (15, 40), (34, 40)),
+}
+MIXED = Level((0.0, 2.0), (1.0, 4.0), (0.0, 12.0), (15, 97), (15, 40))
+"""Anything with anything: as strong or weak as chance has it, each part there in two of three."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One damaged face: what the measure saw, and PSNR in dB before, after, and as the product does it."""
+
+    picture: int
+    level: str
+    size: int
+    features: np.ndarray
+    before: float
+    restored: float
+    product: float
+    sharp: float
+
+    @property
+    def gain(self) -> float:
+        """dB that restoring in full brings."""
+        return self.restored - self.before
+
+
+def damage(rng: np.random.Generator, rgb: np.ndarray, name: str, size: int) -> np.ndarray:
+    """RGB u8 [h,w,3] made worse; blur and shrink grow with the face, noise and blocks do not.
+
+    A level has all its parts, one of four has only one of them.
+    """
+    level = LEVELS.get(name, MIXED)
+    height, width = rgb.shape[:2]
+    parts = dict.fromkeys(("blur", "shrink", "noise", "blocks"), True)
+    if name == "mixed":
+        parts = {part: rng.random() < 0.67 for part in parts}
+    elif rng.random() < 0.25:
+        parts = dict.fromkeys([str(rng.choice(list(parts)))], True)
+    image = rgb.astype(np.float32)
+    blur, shrink = rng.uniform(*level.blur) * size / 256, rng.uniform(*level.shrink) * max(size, 128) / 256
+    if parts.get("blur") and blur > 0.15:
+        image = cv2.GaussianBlur(image, (0, 0), blur)
+    if parts.get("shrink") and shrink > 1.05:
+        small = max(8, round(width / shrink)), max(8, round(height / shrink))
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+    noise = rng.uniform(*level.noise) if parts.get("noise") else 0.0
+    grey, grain = rng.random(), rng.uniform(0, 0.8)
+
+    def noisy(picture: np.ndarray) -> np.ndarray:
+        """As a sensor has it: partly the same in all channels, more in the dark, new each time."""
+        drawn = rng.normal(0, 1, (*picture.shape[:2], 4)).astype(np.float32)
+        if grain > 0.3:
+            drawn = cv2.GaussianBlur(drawn, (0, 0), grain)
+        drawn = np.sqrt(grey) * drawn[..., :1] + np.sqrt(1 - grey) * drawn[..., 1:]
+        sigma = noise * (1.25 - 0.5 * picture / 255) / max(float(drawn.std()), 1e-6)
+        return np.clip(np.rint(picture + drawn * sigma), 0, 255).astype(np.uint8)
+
+    if parts.get("blocks") and rng.random() < 0.6 and min(image.shape[:2]) >= 32:
+        shots = [
+            noisy(cv2.warpAffine(image, np.float32([[1, 0, x], [0, 1, 0]]), image.shape[1::-1],
+                                 borderMode=cv2.BORDER_REFLECT_101))
+            for x in (-3, -2, -1, 0)
+        ]  # fmt: skip
+        picture = through_h264(shots, round(rng.uniform(*level.crf)))
+    else:
+        picture = noisy(image)
+        if parts.get("blocks"):
+            quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.uniform(*level.jpeg))]
+            picture = cv2.imdecode(cv2.imencode(".jpg", picture[..., ::-1], quality)[1], 1)[..., ::-1]
+    if picture.shape != rgb.shape:
+        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.ascontiguousarray(picture)
+
+
+def through_h264(shots: list[np.ndarray], crf: int) -> np.ndarray:
+    """The last of some pictures u8[h,w,3], encoded and decoded; an odd edge stays as it was."""
+    height, width = (side // 2 * 2 for side in shots[0].shape[:2])
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+    encoder.time_base, encoder.max_b_frames = Fraction(1, 25), 0
+    encoder.options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}
+    packets = []
+    for index, shot in enumerate(shots):
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(shot[:height, :width]), format="rgb24")
+        picture = picture.reformat(format="yuv420p", dst_colorspace=1)
+        picture.pts, picture.time_base = index, Fraction(1, 25)
+        packets += encoder.encode(picture)
+    packets += encoder.encode(None)
+    decoder = av.CodecContext.create("h264", "r")
+    decoder.extradata = encoder.extradata
+    pictures = [picture for packet in (*packets, None) for picture in decoder.decode(packet)]
+    result = shots[-1].copy()
+    result[:height, :width] = pictures[-1].reformat(format="rgb24", src_colorspace=1).to_ndarray()
+    return result
+
+
+def placed(rng: np.random.Generator, size: int, side: int) -> np.ndarray:
+    """A crop of the middle, f64[2,3] to px of a picture of `side` px, a little turned and shifted."""
+    angle, scale = np.deg2rad(rng.uniform(-10, 10)), rng.uniform(0.95, 1.06) * size / 256
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    centre = np.array([side / 2, side / 2]) + rng.uniform(-8, 8, 2) * size / 256
+    return np.hstack([turn, (centre - turn @ [128, 128])[:, None]])
+
+
+def frame_of(rgb: np.ndarray) -> Frame:
+    """A picture u8[h,w,3] as the pipeline has it."""
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+    return Frame(0, Timestamp(0, Fraction(1, 25)), picture, View(*rgb.shape[1::-1]), Colour(0, 1, 1, True))
+
+
+def psnr(one: np.ndarray, two: np.ndarray, mask: np.ndarray) -> float:
+    """dB over the pixels of the mask, an error of `FLOOR_DB` added."""
+    error = ((one.astype(np.float32) - two)[mask] ** 2).mean() / 255**2
+    return float(-10 * np.log10(error + 10 ** (-FLOOR_DB / 10)))
+
+
+def sample(engine, picture: int, image: np.ndarray, name: str, size: int, draw: int, limit: float) -> Sample:
+    """Damage one face, restore it in full and as the product would with `limit`."""
+    rng = np.random.default_rng([picture, [*LEVELS, "mixed"].index(name), size, draw])
+    size = size or int(np.exp(rng.uniform(np.log(48), np.log(600))))
+    side = round(288 * size / 256)
+    kind = cv2.INTER_AREA if size < 256 else cv2.INTER_CUBIC
+    clean = cv2.resize(image, (side, side), interpolation=kind)
+    bad = damage(rng, clean, name, size)
+    to_stored = placed(rng, size, side)
+    face = Face(0, np.zeros(4), np.zeros((5, 2)), 1.0, coasted=False, confidence=1.0)
+    crop = Crop(face, cut(frame_of(bad), to_stored, 256), to_stored)
+    residual = np.clip(engine.restore(crop.image[None])[0], 0, 1) - crop.image
+    mask = np.dstack([geometry.feather_mask(256, FEATHER)] * 3)
+    mask = geometry.warp(mask, geometry.invert(to_stored), (side, side), cv2.BORDER_CONSTANT)[..., 0] > 0.5
+    scale = geometry.scale_of(to_stored)
+    sharp = sharpness.sharpness(sharpness.predicted_gain(crop.image, scale))
+
+    def result(weight: float) -> float:
+        work = FrameWork(frame_of(bad), patches=(Patch(crop, residual * np.float32(weight)),))
+        (done,) = ComposeStage(FEATHER).process(work)
+        return psnr(done.frame.picture.to_ndarray(format="rgb24"), clean, mask)
+
+    restored, weight = result(1.0), sharpness.keep(sharp, limit)
+    return Sample(
+        picture, name, size, sharpness.features(crop.image, scale), psnr(bad, clean, mask), restored,
+        restored if weight == 1 else result(weight), sharp,
+    )  # fmt: skip
+
+
+def gather(folder: Path, draws: int, odd: bool, limit: float) -> list[Sample]:
+    """Samples of every other file: those that calibrate, or (`odd`) those that report."""
+    engine = create_engine("openvino", bundled_model_path())
+    files = sorted(folder.glob("*.jpg"))
+    kinds = [(name, size, n) for name in LEVELS for size in SIZES for n in range(draws)]
+    kinds += [("mixed", 0, n) for n in range((8 if odd else 24) * draws)]
+    return [
+        sample(engine, number, cv2.imread(str(path))[..., ::-1], *kind, limit)
+        for number, path in enumerate(files)
+        if number % 2 == odd
+        for kind in kinds
+    ]
+
+
+def calibrate(samples: list[Sample]) -> dict[str, np.ndarray]:
+    """Fit the gain, cut to -2..1 dB: eight rectified sums of the features, a little noise on these."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    x = np.array([s.features for s in samples])
+    gain = torch.tensor(np.clip([s.gain for s in samples], -2, 1), dtype=torch.float32)
+    mean, spread = x.mean(axis=0), x.std(axis=0) + 1e-9
+    z = torch.tensor((x - mean) / spread, dtype=torch.float32)
+    net = nn.Sequential(nn.Linear(z.shape[1], 8), nn.ReLU(), nn.Linear(8, 1))
+    steps = 600
+    adam = torch.optim.AdamW(net.parameters(), 1e-2, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
+    for _ in range(steps):
+        adam.zero_grad()
+        predicted = net(z + 0.05 * torch.randn_like(z))[:, 0]
+        nn.functional.smooth_l1_loss(predicted, gain).backward()
+        adam.step()
+        schedule.step()
+    inner, bias, outer, last = (p.detach().numpy().astype(np.float64) for p in net.parameters())
+    inner = inner / spread
+    return {"inner": inner, "inner_bias": bias - inner @ mean, "outer": outer[0], "outer_bias": last}
+
+
+def roc(samples: list[Sample]) -> tuple[np.ndarray, np.ndarray, float]:
+    """False and true positive rates of "restoring loses" by sharpness, and the area below."""
+    order = sorted(samples, key=lambda s: -s.sharp)
+    loses = np.array([s.gain < 0 for s in order])
+    true = np.concatenate([[0], np.cumsum(loses) / max(loses.sum(), 1)])
+    false = np.concatenate([[0], np.cumsum(~loses) / max((~loses).sum(), 1)])
+    return false, true, float(np.trapezoid(true, false))
+
+
+def tables(samples: list[Sample]) -> dict:
+    """Mean PSNR by size and level without and with the measure, and the area under the ROC."""
+    rows = []
+    for size in (*SIZES, "all"):
+        for name in [*LEVELS, "mixed"] if size == "all" else LEVELS:
+            some = [s for s in samples if s.level == name and size in (s.size, "all")]
+            rows.append(
+                {
+                    "face_px": size, "level": name, "input_db": np.mean([s.before for s in some]),
+                    "restored_db": np.mean([s.gain for s in some]),
+                    "product_db": np.mean([s.product - s.before for s in some]),
+                    "worst_tenth_db": np.percentile([s.product - s.before for s in some], 10),
+                    "left_alone": np.mean([s.product == s.before for s in some]),
+                }
+            )  # fmt: skip
+    areas = {str(size): roc([s for s in samples if s.size == size])[2] for size in SIZES}
+    areas["all"] = roc(samples)[2]
+    return {"faces": len({s.picture for s in samples}), "rows": rows, "roc_area": areas}
+
+
+def markdown(result: dict) -> str:
+    """The tables as docs/sharpness.md has them."""
+    lines = [
+        "| face | damage | input | restored in full | with `skip_sharp` | its worst tenth | left alone |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        face = "all sizes" if row["face_px"] == "all" else f"{row['face_px']} px"
+        lines.append(
+            f"| {face} | {row['level']} | {row['input_db']:.2f} dB | {row['restored_db']:+.2f} dB "
+            f"| {row['product_db']:+.2f} dB | {row['worst_tenth_db']:+.2f} dB | {row['left_alone']:.0%} |"
+        )
+    areas = ", ".join(f"{size}: {area:.2f}" for size, area in result["roc_area"].items())
+    return "\n".join([*lines, "", f"Area under the ROC curve by face size: {areas}."])
+
+
+def draw(samples: list[Sample], path: Path) -> None:
+    """Gain against sharpness, and the ROC curve."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    limit = Restore().skip_sharp
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.6))
+    for name in [*LEVELS, "mixed"]:
+        some = [s for s in samples if s.level == name]
+        left.scatter([s.sharp for s in some], [max(s.gain, -4) for s in some], s=5, alpha=0.5, label=name)
+    x = np.linspace(0, 1, 201)
+    weight = left.twinx()
+    weight.plot(x, [sharpness.keep(v, limit) for v in x], "k-", lw=1)
+    weight.set_ylabel("weight of the restoration (line)")
+    left.axhline(0, color="grey", lw=0.5)
+    left.set(xlabel="sharpness", ylabel="gain of restoring in full, dB (cut at -4)")
+    left.legend(loc="lower left")
+    for size in SIZES:
+        false, true, area = roc([s for s in samples if s.size == size])
+        right.plot(false, true, label=f"{size} px: {area:.2f}")
+    right.plot([0, 1], [0, 1], "k:", lw=0.5)
+    right.set(xlabel="left alone though restoring gains", ylabel="left alone where restoring loses")
+    right.legend(title="face, area", loc="lower right")
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+
+
+def write_docs(samples: list[Sample], text: str) -> None:
+    """Put the chart and the tables into docs/."""
+    draw(samples, DOCS / "img" / "sharpness.png")
+    page = DOCS / "sharpness.md"
+    before, rest = page.read_text().split("<!-- tables -->\n")
+    after = rest.split("<!-- end -->\n")[1]
+    page.write_text(f"{before}<!-- tables -->\n{text}\n<!-- end -->\n{after}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--faces", type=Path, required=True)
+    parser.add_argument("--draws", type=int, default=1)
+    for name in ("--docs", "--json", "--calibrate"):
+        parser.add_argument(name, action="store_true")
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    limit = Restore().skip_sharp
+    samples = gather(arguments.faces, arguments.draws, not arguments.calibrate, limit)
+    if arguments.calibrate:
+        save_file(calibrate(samples), sharpness.WEIGHTS)
+        return
+    result = tables(samples)
+    print(json.dumps(result, indent=2) if arguments.json else markdown(result))
+    if arguments.docs:
+        write_docs(samples, markdown(result))
+
+
+if __name__ == "__main__":
+    main()
