@@ -18,7 +18,7 @@ from stream.coloured import coloured_still, coloured_stream
 from stream.compose import ComposeStage
 from stream.config import Config, Detect
 from stream.cores import available_cores, budget
-from stream.crop import CropStage, WholeFrameStage
+from stream.crop import CropStage, WholeFrameStage, cut
 from stream.decode import FileSource, probe
 from stream.detect import FaceFinder, choose
 from stream.encode import FileSink, check_destination
@@ -26,13 +26,15 @@ from stream.engines import create_engine
 from stream.errors import ConfigError, EncodeError, HardwareError, ModelError, SourceError, StreamError
 from stream.face import FrameWork
 from stream.frame import StreamInfo, View
-from stream.geometry import TEMPLATES
+from stream.geometry import TEMPLATES, template
 from stream.images import DetectStage, ImageSink, ImageSource, Still, is_image
+from stream.masks import MaskStage, face_parser
 from stream.model import ModelInfo, read_model_info
 from stream.pipeline import Pipeline
-from stream.restore import RestoreStage
+from stream.restore import Interval, RestoreStage
 from stream.sharpness import Gauge
 from stream.track import Tracker
+from stream.upscale import UpscaleStage, background_net, check
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".mxf", ".wmv",
@@ -135,6 +137,8 @@ def _restore_video(src: Path, dst: Path, config: Config, options: Options, progr
     info = probe(src)
     if info.duration_s and (options.start_s or 0.0) >= info.duration_s:
         raise SourceError(_nothing_in(src, info, options, stopped=False))
+    if config.compose.upscale > 1:
+        check(info)
     run = _Run(config, options)
     info, source = run.source(info)
     sink = FileSink(
@@ -146,6 +150,7 @@ def _restore_video(src: Path, dst: Path, config: Config, options: Options, progr
         start_s=options.start_s,
         duration_s=options.duration_s,
         restored_note=run.note,
+        upscale=config.compose.upscale,
     )
     run.check_colour(sink.recipe)
     total = _expected_frames(info, options)
@@ -240,6 +245,7 @@ class _Run:
         self._engine_name = ""
         self._track: Any = None
         self._restore: RestoreStage | None = None
+        self._mask: MaskStage | None = None
         self._pipeline: Pipeline | None = None
         self._wall_s = self._cpu_s = 0.0
         self._first_s: float | None = None
@@ -271,17 +277,31 @@ class _Run:
     def stages(self, still: bool) -> list[tuple[str, Any]]:
         """Everything between source and sink."""
         config, model = self.config, self.model
-        settings = config.restore
-        gauge = None
-        if settings.skip_sharp < 1 and model.task == "restore":
-            gauge = Gauge(steady=not still)
-        self._restore = RestoreStage(
-            self._create_engine, settings.batch_size, settings.strength, settings.skip_sharp, self.task
+        settings, compose = config.restore, config.compose
+        restores = model.task == "restore"  # other tasks change what a face looks like on purpose
+        gauge = Gauge(steady=not still) if settings.skip_sharp < 1 and restores else None
+        interval = Interval(
+            # Pictures do not follow from each other, nor do a hole and the face behind it.
+            frames=1 if still or not restores else settings.interval,
+            lookahead=config.track.lookahead or still,
+            landmarks=template(model.template, model.size),
+            size=model.size,
         )
-        tail = [
-            ("restore", self._restore),
-            ("compose", ComposeStage(config.compose.feather, config.compose.label)),
-        ]
+        self._restore = RestoreStage(
+            self._create_engine,
+            settings.batch_size,
+            settings.strength,
+            interval,
+            settings.skip_sharp,
+            self.task,
+        )
+        parser = face_parser(compose, self.threads.inference) if restores else None
+        self._mask = MaskStage(parser, 1 if still else compose.mask_interval, compose.guard and restores)
+        tail = [("restore", self._restore), ("mask", self._mask)]
+        if compose.upscale > 1:
+            background = background_net(compose, settings.device, self.threads.inference)
+            tail.append(("upscale", UpscaleStage(compose.upscale, cut, settings.strength, background)))
+        tail.append(("compose", ComposeStage(compose.feather, compose.label, compose.upscale)))
         if self.options.aligned:
             return [("crop", WholeFrameStage(model.size, gauge)), *tail]
         find = FaceFinder(_with_weights(config.detect), self.threads.detector)
@@ -307,7 +327,7 @@ class _Run:
             if stop is not None and stop.is_set():
                 pipeline.stop()
             if progress is not None:
-                faces = self._restore.faces_restored
+                faces = self._restore.faces_restored + self._restore.faces_carried
                 elapsed = time.monotonic() - began
                 progress(Progress(source.frames_in, sink.frames_out, total, faces, elapsed))
 
@@ -332,7 +352,11 @@ class _Run:
             "frames_out": sink.frames_out,
             "faces_restored": restore.faces_restored,
             "faces_left_alone": restore.faces_left_alone,
+            "faces_carried": restore.faces_carried,
+            "restorations_forced": restore.restorations_forced,
             "faces_not_finite": restore.not_finite,
+            "faces_guarded": self._mask.guarded,
+            "faces_parsed": self._mask.parsed,
             "detections_run": getattr(track, "detections_run", 0),
             "frames_tracked": getattr(track, "frames_tracked", 0),
             "tracks": getattr(track, "tracks", 0),
@@ -361,6 +385,9 @@ class _Run:
             device=settings.device,
             batch_size=settings.batch_size,
             threads=self.threads.inference,
+            precision=settings.precision,
+            fidelity=settings.fidelity,
+            info=self.model,
         )
         self._engine_name = engine.name
         return engine

@@ -163,6 +163,23 @@ def restore(
             rich_help_panel=_WAY,
         ),
     ] = None,
+    upscale: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=4, metavar="N", help="Enlarge the picture N times, 1 to 4.", rich_help_panel=_OUT
+        ),
+    ] = None,
+    fidelity: Annotated[
+        float | None,
+        typer.Option(
+            "--fidelity-weight",
+            "--fidelity_weight",
+            min=0,
+            max=1,
+            help="How much of the input's features the network sees; below 1 it invents more.",
+            rich_help_panel=_WAY,
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUTPUT if it exists.", rich_help_panel=_OUT)
     ] = False,
@@ -192,6 +209,7 @@ def restore(
     switches = {
         "model": model,
         "batch_size": batch_size,
+        "fidelity": fidelity,
         "strength": strength,
         "task": task,
         "inpaint_mask": inpaint_mask,
@@ -203,6 +221,8 @@ def restore(
         for key, value in switches.items()
         if value is not None
     ]
+    if upscale is not None:
+        overrides.append(f"compose.upscale={upscale}")
     for key, regions in (("include", include), ("exclude", exclude)):
         if regions:
             overrides.append(f"select.{key}=[{', '.join(_region(key, text) for text in regions)}]")
@@ -275,7 +295,7 @@ def _tell(outcomes: list[Outcome], display: Display) -> int:
         elif outcome.status is Status.INTERRUPTED:
             _complain(f"stopped; what was restored so far: {path}")
         elif report.get("frames_out"):
-            frames, faces = report["frames_out"], report["faces_restored"]
+            frames, faces = report["frames_out"], report["faces_restored"] + report["faces_carried"]
             display.say(f"{path}: {frames} frames, {faces} faces, {report['fps']:.1f} fps")
     return code
 
@@ -313,6 +333,15 @@ def probe(
     from stream.inspection import describe, render
 
     facts = describe(source)
+    print(json.dumps(facts, indent=2) if as_json else render(facts), flush=True)
+
+
+@app.command()
+def engines(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the engines of this machine, what each lacks, and what engine auto measured and chose."""
+    from stream.engines.listing import listed, render
+
+    facts = listed()
     print(json.dumps(facts, indent=2) if as_json else render(facts), flush=True)
 
 

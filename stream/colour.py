@@ -7,7 +7,7 @@ points), BT.2100 (PQ and HLG curves), CIE 15 (L*a*b*), IEC 61966-2-1 (sRGB).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import cv2
@@ -50,6 +50,16 @@ class Colour:
             matrix = 1 if width >= 1280 or height > 576 else 6
         kr, kb = _LUMA_WEIGHTS[matrix]
         return kr, 1.0 - kr - kb, kb
+
+    def enlarged(self, old: tuple[int, int], new: tuple[int, int]) -> Colour:
+        """The colour of a picture of (width, height) `old` that becomes one of `new`.
+
+        A player takes an unspecified matrix by the size: where that would change from SD to HD, the
+        matrix that the samples have is stated.
+        """
+        if self.matrix != 2 or self.weights(*old) == self.weights(*new):
+            return self
+        return replace(self, matrix=6)
 
 
 def yuv_to_rgb_matrix(weights: tuple[float, float, float]) -> np.ndarray:

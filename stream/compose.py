@@ -22,11 +22,12 @@ class ComposeStage:
 
     A frame without a patch passes untouched and uncopied. Where masks overlap, residuals are
     weighted so that they never add up to more than one whole. A patch with an opacity takes the
-    picture's place instead, with no mask of its own.
+    picture's place instead, with no mask of its own. `upscale` says how many times as wide as the
+    decoded frame the composed one is.
     """
 
-    def __init__(self, feather: float, label: str = "") -> None:
-        self._feather, self._label = feather, label
+    def __init__(self, feather: float, label: str = "", upscale: int = 1) -> None:
+        self._feather, self._label, self._upscale = feather, label, upscale
 
     def open(self) -> None:
         """Nothing to acquire."""
@@ -68,15 +69,17 @@ class ComposeStage:
         mask = np.ones((size, size), np.float32)
         if patch.crop.face is not None:
             mask = geometry.feather_mask(size, self._feather)
+        if patch.mask is not None:
+            mask = mask * patch.mask
         to_crop = geometry.invert(patch.crop.to_stored)
         to_crop[:, 2] += to_crop[:, :2] @ (x0, y0)
         border = cv2.BORDER_CONSTANT if patch.crop.face is not None else cv2.BORDER_REPLICATE
         layers = [*(cv2.multiply(plane, mask) for plane in cv2.split(patch.residual)), mask]
         *planes, mask = geometry.warp_planes(layers, to_crop, (x1 - x0, y1 - y0), border)
-        enlarged = geometry.scale_of(patch.crop.to_stored)
+        enlarged = geometry.scale_of(patch.crop.to_stored) / self._upscale
         if enlarged > _GUARD_FROM:
             guard = min(1.0, (enlarged - _GUARD_FROM) / (_GUARD_FULL - _GUARD_FROM))
-            keep_detail(planes, frame.to_network(frame.region(box)), guard)
+            keep_detail(planes, frame.to_network(frame.region(box)), guard, self._upscale)
         # Filters reach a little beyond the mask (seen at 16 bits).
         return box, cv2.copyTo(cv2.merge(planes), cv2.compare(mask, 0, cv2.CMP_GT)), mask
 
@@ -101,21 +104,24 @@ def _to_native(image: np.ndarray, patch: Patch, box: Box, border: int) -> np.nda
     return geometry.warp(image, to_crop, (box[2] - box[0], box[3] - box[1]), border)
 
 
-def keep_detail(residual: Sequence[np.ndarray], face: np.ndarray, guard: float) -> None:
+def keep_detail(residual: Sequence[np.ndarray], face: np.ndarray, guard: float, pixel: int = 1) -> None:
     """Take as much of the residual's fine part out, in place, as the face's detail needs.
 
     `residual` are its R, G, B f32[h,w], `face` is f32[h,w,3]. The network saw a shrunk picture, so
     what it takes away of the finest scales (above a blur of 1.5 px) may be detail. With f and r the
     fine parts of the luma of face and residual, and means over a neighbourhood, the part of r that
     stays is the largest a in 0..1 with <(f + a r)^2> >= 0.99 <f^2>. Where a soft face only gains,
-    a = 1. `guard` in 0..1 scales what is left out.
+    a = 1. `guard` in 0..1 scales what is left out. `pixel` is the side of a decoded pixel in px of an
+    enlarged frame. `pixel` is the side of a
+    decoded pixel in px of an enlarged frame.
     """
+    near_side, sigma = 32 * pixel + 1, 1.5 * pixel
 
     def near(image: np.ndarray) -> np.ndarray:
-        return cv2.boxFilter(image, -1, (33, 33), borderType=cv2.BORDER_REFLECT_101)
+        return cv2.boxFilter(image, -1, (near_side, near_side), borderType=cv2.BORDER_REFLECT_101)
 
     def fine_part(image: np.ndarray) -> np.ndarray:
-        return cv2.subtract(image, cv2.GaussianBlur(image, (0, 0), 1.5))
+        return cv2.subtract(image, cv2.GaussianBlur(image, (0, 0), sigma))
 
     fine = [fine_part(plane) for plane in residual]
     f, r = fine_part(cv2.transform(face, _MEAN)), sum(fine[1:], fine[0]) / np.float32(3)

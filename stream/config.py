@@ -87,7 +87,9 @@ class Restore(_Section):
     """Which network restores the crops, on what and how strongly."""
 
     model: str = Field("gpen-lite-256", description="a model's name (gpen-stream models list) or file")
-    engine: Literal["auto", "openvino", "torch"] = Field("auto", description="what runs it")
+    engine: Literal["auto", "openvino", "torch", "torch-compile", "onnxruntime", "tensorrt"] = Field(
+        "auto", description="what runs it; auto: torch on CUDA, else the fastest on this CPU"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where")
     batch_size: int = Field(4, ge=1, le=64, description="crops in one call")
     strength: float = Field(1.0, ge=0.0, le=1.0, description="0 leaves the face as it is")
@@ -111,6 +113,23 @@ class Restore(_Section):
         le=1.0,
         description="faces sharper than this are left alone; 0.5: restoring would gain nothing; 1: none are",
     )
+    interval: int = Field(
+        1,
+        ge=1,
+        le=30,
+        description="frames from restoration to restoration of a face in a video, carried on optical "
+        "flow between; 1: every frame; what the flow cannot explain is restored all the same",
+    )
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
+        "auto",
+        description="of weights and arithmetic; auto: fp16 on CUDA, fp32 on a CPU",
+    )
+    fidelity: float = Field(
+        1.0,
+        ge=0.0,
+        le=1.0,
+        description="how much of the input's features the network sees; 1: the published network",
+    )
 
 
 class Compose(_Section):
@@ -120,6 +139,28 @@ class Compose(_Section):
         0.16, gt=0.0, le=0.5, description="width of the mask's soft edge, as a part of the crop"
     )
     label: str = Field("", max_length=80, description="text drawn into the picture; empty: none")
+    mask: Literal["auto", "box", "parse"] = Field(
+        "auto",
+        description="box: a soft square; parse: the face's own outline by ParseNet, without hair, hands "
+        "and what else is before it; auto: parse where its weights are present",
+    )
+    mask_weights: str | None = Field(
+        None, description="path of parsing_parsenet.pth; unset: the one in the models folder"
+    )
+    mask_interval: int = Field(
+        24, ge=1, le=1000, description="frames after which a face is parsed again; sooner where it changes"
+    )
+    guard: bool = Field(
+        True,
+        description="where restored and input face disagree grossly, as before a hand or after a failure "
+        "of the network, the input stays",
+    )
+    upscale: int = Field(1, ge=1, le=4, description="how many times as wide and high the result is")
+    upscale_weights: str | None = Field(
+        None,
+        description="weights of a Real-ESRGAN-class network for the background, in any architecture that "
+        "spandrel reads; unset: Lanczos. On a CPU it takes minutes for a frame",
+    )
 
 
 class Encode(_Section):

@@ -18,6 +18,7 @@ from stream.container import main_stream, open_video
 from stream.errors import EncodeError, HardwareError
 from stream.face import FrameWork
 from stream.frame import StreamInfo
+from stream.limits import check_size
 from stream.remux import Copier
 
 
@@ -57,8 +58,10 @@ class FileSink:
         start_s: float | None = None,
         duration_s: float | None = None,
         restored_note: str = "",
+        upscale: int = 1,
     ) -> None:
         self.info = info
+        self._shown = info.enlarged(upscale) if upscale > 1 else info
         self.destination = Path(destination)
         self.frames_out = 0
         self.notes: list[str] = []
@@ -68,7 +71,9 @@ class FileSink:
         self._allow_loss = allow_loss
         self._note = restored_note
         check_destination(Path(info.path), self.destination, overwrite)
-        self.recipe = codecs.recipe(info, config)
+        self.recipe = codecs.recipe(self._shown, config)
+        if upscale > 1:
+            check_size(self._shown, self.recipe)
         self.notes.extend(self.recipe.notes)
         unit = info.time_base
         self._from_pts = 0 if start_s is None else info.start_pts + round(start_s / unit)
@@ -237,7 +242,7 @@ class FileSink:
         return output
 
     def _add_video(self, main, same: bool, carry: bool):
-        info, recipe = self.info, self.recipe
+        info, recipe = self._shown, self.recipe
         try:
             stream = self._output.add_stream(recipe.encoder, rate=info.rate or 25)
         except ValueError:
@@ -275,7 +280,7 @@ class FileSink:
     def _converted(self, picture: av.VideoFrame) -> av.VideoFrame:
         """In the encoder's pixel format; matrix and range change only where they must."""
         context = self._stream.codec_context
-        old = self.info.colour
+        old = self._shown.colour
         matrix = old.matrix or 2  # 0 is RGB itself
         result = self._reformatter.reformat(
             picture,
@@ -327,7 +332,8 @@ class FileSink:
         failed = f"{self.recipe.encoder} failed ({hardware.why(error)})"
         if self.recipe.rival:
             return HardwareError(f"{self.destination}: {failed}; set encode.hardware to off")
-        return EncodeError(f"{self.destination}: {failed}; try encode.codec")
+        size = "" if self._shown is self.info else " or a smaller --upscale"
+        return EncodeError(f"{self.destination}: {failed}; try encode.codec{size}")
 
 
 class _Errors:

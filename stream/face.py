@@ -59,6 +59,9 @@ class Patch:
     """f32[S,S,3]: restored minus crop, RGB, strength included."""
     opacity: np.ndarray | None = None
     """f32[S,S] in 0..1: how far the picture gives way to crop + residual; None: the residual is added."""
+    mask: np.ndarray | None = None
+    """f32[S,S] in 0..1: how much of the residual may be written; None: all. The feathered box still
+    bounds it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

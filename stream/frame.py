@@ -7,7 +7,7 @@ and pixels square. Boxes are (x0, y0, x1, y1), affines f64[2,3] mapping (x, y, 1
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
@@ -69,6 +69,10 @@ class View:
         """Affine f64[2,3] from stored to upright coordinates; read-only."""
         return _affines(self)[1]
 
+    def enlarged(self, factor: int) -> View:
+        """The view of the picture `factor` times as wide and high."""
+        return replace(self, width=self.width * factor, height=self.height * factor)
+
     def orient(self, image: np.ndarray) -> np.ndarray:
         """A stored-orientation array [h, w, ...] turned upright; a view where possible."""
         (a, b), (c, d) = self.turn
@@ -124,6 +128,13 @@ class StreamInfo:
     """Raw AVContentLightMetadata; empty: none."""
     display_matrix: bytes = b""
     """Raw 3x3 display matrix (9 native int32); empty: none."""
+
+    def enlarged(self, factor: int) -> StreamInfo:
+        """The stream with pictures `factor` times as wide and high, and as many bits for a pixel."""
+        old, view, colour = self.view, self.view.enlarged(factor), self.colour
+        if not av.VideoFormat(self.pix_fmt, 16, 16).is_rgb:
+            colour = colour.enlarged((old.width, old.height), (view.width, view.height))
+        return replace(self, view=view, colour=colour, bit_rate=self.bit_rate * factor * factor)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -83,6 +83,19 @@ def layout_of(pix_fmt: str) -> Layout | None:
     return None
 
 
+@cache
+def alpha_of(pix_fmt: str) -> Component | None:
+    """Where the transparency of a handled format lies; None: it has none."""
+    parts = av.VideoFormat(pix_fmt, 16, 16).components
+    plane = next((part.plane for part in parts if part.is_alpha), None)
+    if plane is None:
+        return None
+    if pix_fmt not in _PACKED_RGB:
+        return Component(plane)
+    *colours, step = _PACKED_RGB[pix_fmt]
+    return Component(plane, next(i for i in range(step) if i not in colours), step)
+
+
 def substitute(pix_fmt: str) -> str:
     """The handled format that loses least of an unhandled one."""
     if pix_fmt.endswith("be") and layout_of(pix_fmt[:-2] + "le"):
@@ -108,10 +121,14 @@ def in_colour(pix_fmt: str) -> str:
 
 def view(picture: av.VideoFrame, layout: Layout, index: int) -> np.ndarray:
     """A writable view [h, w] of one component's stored samples. Valid until `make_writable`."""
-    part = layout.components[index]
+    return view_of(picture, layout.components[index], layout.dtype)
+
+
+def view_of(picture: av.VideoFrame, part: Component, dtype: np.dtype) -> np.ndarray:
+    """A writable view [h, w] of the stored samples of any component, transparency too."""
     plane = picture.planes[part.plane]
-    samples = np.frombuffer(plane, layout.dtype)
-    stride = plane.line_size // layout.dtype.itemsize
+    samples = np.frombuffer(plane, dtype)
+    stride = plane.line_size // dtype.itemsize
     height = -(-picture.height >> part.log2_h)
     width = -(-picture.width >> part.log2_w)
     rows = samples[: samples.size // stride * stride].reshape(-1, stride)[:height]

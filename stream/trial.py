@@ -72,9 +72,10 @@ def settle(info: StreamInfo, plan: Recipe, threads: int, window, rivals: Sequenc
             note = f"{info.path}: encoded by {plan.encoder}, no hardware would do ({'; '.join(reasons)})"
             plan = replace(plan, notes=(*plan.notes, note))
         plan, growth, _ = _search(info, plan, sample, threads)
-        if plan.thorough and growth > LIMIT:
-            plan = replace(plan, options=plan.options | {"preset": plan.thorough})
-            plan, _, _ = _search(info, plan, sample, threads)
+        for preset in plan.thorough:
+            if growth > LIMIT and preset != plan.options["preset"]:
+                plan = replace(plan, options=plan.options | {"preset": preset})
+                plan, growth, _ = _search(info, plan, sample, threads)
     except (av.FFmpegError, ValueError):
         return replace(plan, settled=True)  # told where it is used, with the file's name
     return replace(plan, settled=True)

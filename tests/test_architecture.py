@@ -6,16 +6,19 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent / "stream"
 # Down to up: a module may import only what stands before it. A folder counts as one place.
 ORDER = """
-    __init__ errors cores colour pixels frame face config geometry channel metrics stage
+    __init__ errors cores colour pixels resample frame face config geometry channel metrics stage
     catalog model tasks nets engines store trust fetch importing zoo
-    container hardware decode images coloured codecs mov trial convert remux encode
-    detectors detect keyframes flow association fusion track sharpness crop restore compose
+    container hardware decode images coloured codecs limits mov trial convert remux encode
+    detectors detect keyframes flow association fusion track sharpness crop
+    carry restore guard masks upscale compose
     pipeline api folder progress inspection models_cli bench cli
 """.split()
-STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "compose"}
+STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "masks", "upscale", "compose"}
 LIBRARIES = {
     "openvino": {"engines"},
+    "onnxruntime": {"engines"},
     "torch": {"engines", "nets", "detectors", "bench"},
+    "spandrel": {"engines"},
     "threading.Thread": {"pipeline"},
 }
 

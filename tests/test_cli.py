@@ -21,8 +21,9 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 REPORTED = {
-    "frames_in", "frames_out", "faces_restored", "detections_run", "frames_tracked", "tracks", "scene_cuts",
-    "corrupt_packets", "wall_s", "fps", "stage_ms", "peak_rss_mb", "engine", "model", "config",
+    "frames_in", "frames_out", "faces_restored", "faces_carried", "restorations_forced",
+    "detections_run", "frames_tracked", "tracks", "scene_cuts", "corrupt_packets", "wall_s", "fps",
+    "stage_ms", "peak_rss_mb", "engine", "model", "config",
 }  # fmt: skip
 
 
@@ -392,3 +393,19 @@ def test_a_folder_without_anything_to_restore_or_onto_itself_is_refused(run_cli,
     for dst, words in (("out", "no video and no picture"), ("in", "INPUT itself"), ("file", "is a file")):
         done = run_cli("restore", "in", dst, cwd=tmp_path)
         assert done.returncode == 1 and words in done.stderr and len(lines(done.stderr)) == 1
+
+
+def test_the_fidelity_switch_reaches_the_engine(face, tmp_path, run_cli):
+    """Both spellings; 1.0 is the default, byte for byte."""
+    plain, one, half = (tmp_path / f"{name}.png" for name in ("plain", "one", "half"))
+    for target, switches in (
+        (plain, ()),
+        (one, ("--fidelity_weight", "1.0")),
+        (half, ("--fidelity-weight", "0.5", "--set", "restore.precision=fp32")),
+    ):
+        done = run_cli("restore", face, target, "--quiet", "--aligned", *switches)
+        assert done.returncode == 0, done.stderr
+    assert plain.read_bytes() == one.read_bytes() != half.read_bytes()
+    refused = run_cli("restore", face, half, "--fidelity-weight", "1.5")
+    assert refused.returncode == 2
+    assert "fidelity" in refused.stderr

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from stream.bench.published import PublishedGPEN
 from stream.errors import ModelError
 from stream.model import bundled_model_path, read_model_info
-from stream.nets import GPEN, Discriminator, load_generator
+from stream.nets import GPEN, Discriminator, load_generator, single
 from stream.nets.gpen import ModulatedConv, StyledConv
 
 HERE = Path(__file__).parent
@@ -151,6 +151,52 @@ def test_a_frozen_generator_gives_the_same_picture_and_state():
         half = net.half()
         half.freeze()
         assert half.generator.conv1.conv.power.dtype == torch.float32
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+@pytest.mark.parametrize("name", GENERATORS)
+def test_the_rewriting_for_one_crop_gives_the_same_picture(name, everywhere, monkeypatch):
+    """On weights scaled by the style and in two parts everywhere, and as the sizes ask for it."""
+    if everywhere:
+        monkeypatch.setattr(single, "APART_FROM_PX", 1)
+        monkeypatch.setattr(single, "MAP_OVER_WEIGHTS", 0)
+    net, given, expected = golden_generator(name)
+    rewritten = single.OneCropGPEN(net)
+    with torch.inference_mode():
+        result = torch.cat([rewritten(crop[None]) for crop in given])
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
+
+
+def test_the_rewriting_keeps_the_residual_and_the_noise():
+    net = GPEN(16, narrow=1 / 64, style_dim=8, n_mlp=1, residual=True)
+    x = torch.randn(1, 3, 16, 16)
+    torch.testing.assert_close(single.OneCropGPEN(net)(x), net(x), atol=1e-5, rtol=0)
+    net, given, _ = golden_generator("gpen-sr-32-64")
+    net.generator.convs[-1].noise.weight.data.fill_(1.0)
+    rewritten = single.OneCropGPEN(net)
+    assert not torch.equal(rewritten(given[:1]), rewritten(given[:1]))
+
+
+def test_fidelity_is_exact_at_one_and_moves_further_as_it_falls():
+    far = []
+    for fidelity in (1.0, 0.9, 0.7, 0.4, 0.0):
+        net, given, expected = golden_generator("gpen-64")
+        with torch.inference_mode():
+            before = net(given)
+            net.scale_features(fidelity)
+            after = net(given)
+        if fidelity == 1.0:
+            assert torch.equal(before, after)
+        far.append(float((after - expected).abs().mean()))
+    assert far == sorted(far)
+    assert far[1] > 10 * far[0]
+
+
+def test_fidelity_leaves_the_noise_of_the_enlarging_variant_alone():
+    net, _, _ = golden_generator("gpen-sr-32-64")
+    net.generator.convs[-1].noise.weight.data.fill_(1.0)
+    net.scale_features(0.5)
+    assert net.generator.convs[-1].noise.weight == 1.0
 
 
 def test_a_residual_model_adds_its_input():

@@ -22,13 +22,12 @@ from stream.bench.networks import DEPTHWISE, PUBLISHED, network
 from stream.bench.quality import psnr
 from stream.bench.report import Report, Row, Table
 from stream.bench.worker import Workers
-from stream.engines import ENGINE_KINDS
+from stream.engines import ENGINE_KINDS, PRECISIONS
 from stream.model import BUNDLED_MODEL, read_model_info
 
 TARGETS = {BUNDLED_MODEL: 4.0, "GPEN-BFR-256": 2.8, "GPEN-BFR-512": 4.4}
 """Times as fast as the published formulation, in eager FP32."""
 USE_TARGET = 0.8
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 _SLOW_GFLOP = 100
 _SLOW_ROUNDS = 5
 """A network of more arithmetic than that runs so many rounds at most."""
@@ -68,7 +67,7 @@ def run(
         path = weights_file(name, folder)
         found, load = _model_rows(
             name, path, kinds or [kind for kind in ENGINE_KINDS if kind != "auto"],
-            precisions or list(PRECISIONS), rounds, threads, folder,
+            precisions or [name for name in PRECISIONS if name != "auto"], rounds, threads, folder,
         )  # fmt: skip
         rows += found
         loads += [load] if load is not None else []

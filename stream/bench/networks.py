@@ -42,7 +42,7 @@ class EngineSide:
     def __init__(self, kind: str, path: Path, **options: Any) -> None:
         try:
             self._engine = create_engine(kind, path, **options)
-        except (ConfigError, ImportError, TypeError) as reason:
+        except (ConfigError, ImportError) as reason:
             raise Unavailable(str(reason)) from reason
         self.model = self._engine.model
         self.description = self._engine.description
@@ -70,12 +70,14 @@ def network(
         return PublishedSide(
             path, depthwise=kind == DEPTHWISE, precision=precision, inference_mode=inference_mode
         )
-    options: dict[str, Any] = {"batch_size": batch_size, "threads": threads}
-    if precision != "fp32":
-        options["precision"] = half_name() if precision == "half" else precision
-    if fidelity != 1.0:
-        options["fidelity"] = fidelity
-    return EngineSide(kind, path, **options)
+    return EngineSide(
+        kind,
+        path,
+        batch_size=batch_size,
+        threads=threads,
+        precision=half_name() if precision == "half" else precision,
+        fidelity=fidelity,
+    )
 
 
 def half_name() -> str:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import ctypes
+import logging
+import os
 import sys
 from pathlib import Path
 
-from stream.engines.base import Engine
+from stream.engines.base import PRECISIONS, Engine
 from stream.errors import ConfigError
+from stream.model import ModelInfo, read_model_info
 
 # OpenVINO would report every import and conversion to its makers: without this package it cannot.
 sys.modules.setdefault("openvino_telemetry", None)
+# Threads of torch that wait by spinning collapse beside busy processes; read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-ENGINE_KINDS = ("auto", "openvino", "torch")
+ENGINE_KINDS = ("auto", "openvino", "torch", "torch-compile", "onnxruntime", "tensorrt")
 
-__all__ = ["ENGINE_KINDS", "Engine", "create_engine"]
+__all__ = ["ENGINE_KINDS", "PRECISIONS", "Engine", "create_engine"]
+
+_log = logging.getLogger(__name__)
 
 
 def create_engine(
@@ -24,40 +31,129 @@ def create_engine(
     device: str = "auto",
     batch_size: int = 4,
     threads: int | None = None,
+    precision: str = "auto",
+    fidelity: float = 1.0,
+    info: ModelInfo | None = None,
 ) -> Engine:
-    """Load the model at `model_path` for restoring.
+    """Load the model at `model_path`, safetensors or ONNX, for restoring.
 
-    `kind` "auto" takes torch on CUDA where there is a usable NVIDIA card, OpenVINO otherwise.
+    `kind` "auto" takes torch on CUDA where there is a usable NVIDIA card, and else the fastest on
+    this CPU: OpenVINO, or ONNX Runtime where a first measurement says so. Measured is what is
+    there: ONNX Runtime for `.onnx` files, and for weights that an earlier run exported for it.
     `device` is "auto", "cpu", "cuda" or "cuda:N". `batch_size` bounds the crops that go to the
     device at once. `threads` bounds the CPU threads; None leaves the library's own choice.
+    `precision` is one of PRECISIONS; "auto" is FP16 on CUDA and FP32 on a CPU. `fidelity` in 0..1
+    scales what the decoder sees of the input's features; 1 is the published network. `info` is
+    what `read_model_info` says of the file, for callers that have asked already.
     Raises ConfigError for settings that cannot be met, ModelError for the weights.
     """
     if kind not in ENGINE_KINDS:
         raise ConfigError(f"engine {kind!r} is unknown; use one of {', '.join(ENGINE_KINDS)}")
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision {precision!r} is unknown; use one of {', '.join(PRECISIONS)}")
     if batch_size < 1 or (threads is not None and threads < 1):
         raise ConfigError(f"expected at least 1, got {batch_size = }, {threads = }")
+    if not 0.0 <= fidelity <= 1.0:
+        raise ConfigError(f"restore.fidelity: expected 0 to 1, got {fidelity}")
     if device == "auto":
         device = "cuda" if kind != "openvino" and cuda_usable() else "cpu"
+    info = info or read_model_info(model_path)
+    given = {"threads": threads, "precision": precision, "fidelity": fidelity, "info": info}
     if kind == "auto":
-        kind = "openvino" if device == "cpu" else "torch"
-    if kind == "torch":
-        from stream.engines.torch_engine import TorchEngine
+        if device == "cpu":
+            return _fastest_on_cpu(model_path, given)
+        kind = "onnxruntime" if Path(model_path).suffix == ".onnx" else "torch"
+    if kind in ("torch", "torch-compile"):
+        return _torch(kind, model_path, device, given | {"batch_size": batch_size})
+    if kind == "openvino":
+        if device != "cpu":
+            raise ConfigError(f"engine 'openvino' runs on device cpu here, got {device!r}")
+        return _openvino(model_path, given)
+    if kind == "tensorrt":
+        device = "tensorrt"
+    return _onnxruntime(model_path, device, given | {"batch_size": batch_size})
 
-        return TorchEngine(model_path, device=device, batch_size=batch_size, threads=threads)
-    if device != "cpu":
-        raise ConfigError(f"engine 'openvino' runs on device cpu here, got {device!r}")
-    from stream.engines.openvino_engine import OpenVinoEngine
 
-    return OpenVinoEngine(model_path, threads=threads)
+def driver_present() -> bool:
+    """Whether NVIDIA's driver is installed."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def cuda_usable() -> bool:
     """Whether torch can use a CUDA device; torch is imported only where a driver is present."""
-    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    try:
-        ctypes.CDLL(library)
-    except OSError:
+    if not driver_present():
         return False
     import torch
 
     return torch.cuda.is_available()
+
+
+def _fastest_on_cpu(model_path: str | Path, given: dict) -> Engine:
+    from stream.engines import choice, onnx_engine
+
+    if given["precision"] == "bf16" and not _bf16_is_native():
+        _log.warning("restore.precision: this CPU has no BF16 of its own: computing in FP32")
+        given = given | {"precision": "fp32"}
+    candidates = {"openvino": lambda: _openvino(model_path, given)}
+    ready = onnx_engine.ready_for(model_path, given["info"], given["fidelity"])
+    if ready and given["precision"] in ("auto", "fp32"):
+        candidates["onnxruntime"] = lambda: _onnxruntime(model_path, "cpu", given)
+    if len(candidates) == 1:
+        return candidates["openvino"]()
+    model, threads = given["info"], given["threads"]
+    entry = choice.entry_of(model, candidates, threads)
+    facts = {"model": model.name, "threads": threads, "cpu": choice.cpu_name()}
+    return choice.chosen(candidates, entry, facts)
+
+
+def _bf16_is_native() -> bool:
+    import openvino as ov
+
+    from stream.engines.openvino_engine import offered_precisions
+
+    return "bf16" in offered_precisions(ov.Core())
+
+
+def _openvino(model_path: str | Path, given: dict) -> Engine:
+    from stream.engines.openvino_engine import OpenVinoEngine
+
+    return OpenVinoEngine(model_path, **given)
+
+
+def _onnxruntime(model_path: str | Path, device: str, given: dict) -> Engine:
+    accelerator = device.split(":")[0]
+    if accelerator not in ("cpu", "cuda", "tensorrt"):
+        raise ConfigError(f"device {device!r} is not known to ONNX Runtime; use cpu or cuda")
+    from stream.engines.onnx_engine import OnnxEngine
+
+    return OnnxEngine(model_path, accelerator=accelerator, **given)
+
+
+def _torch(kind: str, model_path: str | Path, device: str, given: dict) -> Engine:
+    if Path(model_path).suffix == ".onnx":
+        raise ConfigError(f"engine {kind!r} takes no ONNX files; use engine openvino or onnxruntime")
+    from stream.engines.torch_engine import TorchEngine
+
+    given = {key: value for key, value in given.items() if key != "info"}
+    given = given | {"compiled": kind == "torch-compile"}
+    engine = TorchEngine(model_path, device=device, **given)
+    if device == "cpu" or given["precision"] not in ("auto", "fp16"):
+        return engine
+    if engine.model.in_size < engine.model.size:  # it draws noise: no two runs are alike
+        return engine
+    import torch
+
+    from stream.engines import disk, self_check
+
+    card = torch.cuda.get_device_name(device)
+    key = disk.key_of(card, torch.__version__, engine.model.sha256, kind, given["fidelity"])
+    entry = disk.cache_folder() / "self-check" / f"{key}.json"
+    sure = given | {"precision": "fp32", "compiled": False}
+    if self_check.trusted(engine, lambda: TorchEngine(model_path, device="cpu", **sure), entry):
+        return engine
+    engine.close()
+    return TorchEngine(model_path, device=device, **given | {"precision": "fp32"})

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from stream.nets import GPEN
-
 
 class CropNet(nn.Module):
-    """`[N, in_size, in_size, 3]` in 0..1 to `[N, size, size, 3]` in 0..1, not clipped.
+    """`f32[N, in_size, in_size, 3]` in 0..1 to `f32[N, size, size, 3]` in 0..1, not clipped.
 
-    Range and layout change inside, once, so that Python touches no pixel. A contiguous NHWC batch
-    seen as NCHW is channels-last already.
+    Range, layout and type change inside, once, so that Python touches no pixel; between them the
+    net computes in the type of its weights. A contiguous NHWC batch seen as NCHW is channels-last
+    already.
     """
 
-    def __init__(self, net: GPEN, input_range: tuple[float, float]) -> None:
+    def __init__(self, net: nn.Module, input_range: tuple[float, float]) -> None:
         super().__init__()
         self.net = net
         self.low, self.high = input_range
 
     def forward(self, crops: Tensor) -> Tensor:
         x = crops.permute(0, 3, 1, 2) * (self.high - self.low) + self.low
-        return (self.net(x) * 0.5 + 0.5).permute(0, 2, 3, 1)
+        y = self.net(x.to(next(self.net.parameters()).dtype))
+        return (y.float() * 0.5 + 0.5).permute(0, 2, 3, 1)

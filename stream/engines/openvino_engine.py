@@ -1,37 +1,41 @@
-"""Restoration by OpenVINO: the default on a CPU.
-
-Weights are stored and arithmetic is done in FP32. FP16 storage would halve the cached file, but
-rounding the folded weights moved the output by 1.2e-4, for no gain in speed.
-"""
+"""Restoration by OpenVINO: the default on a CPU."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import shutil
-import tempfile
-import warnings
 from pathlib import Path
 
 import numpy as np
 import openvino as ov
-from platformdirs import user_cache_dir
 
-from stream.engines.base import check_crops
+from stream.engines import disk
+from stream.engines.base import check_crops, check_precision
+from stream.engines.disk import CACHE_VARIABLE, cache_folder
+from stream.engines.openvino_model import convert
 from stream.engines.openvino_runtime import cpu_config
 from stream.model import ModelInfo, read_model_info
 
-CACHE_VARIABLE = "GPEN_STREAM_CACHE"
-"""Environment variable that names another cache folder."""
-CONVERTER_VERSION = 1
+__all__ = ["CACHE_VARIABLE", "OpenVinoEngine", "cached_network", "offered_precisions"]
+
+CONVERTER_VERSION = 3
 """Raise it whenever the network or its conversion changes: older cached models are ignored."""
+_FILES = ("model.xml", "model.bin")
+_WORDS = {
+    "fp32": "FP32 storage and arithmetic",
+    "fp16": "FP16 storage, FP32 arithmetic",
+    "bf16": "FP32 storage, BF16 arithmetic",
+}
 
 _log = logging.getLogger(__name__)
 
 
 class OpenVinoEngine:
-    """OpenVINO on the CPU, FP32 storage and arithmetic.
+    """OpenVINO on the CPU.
+
+    "fp32" (also "auto") stores and computes in FP32. "fp16" rounds the weights: the cached file is
+    half as large, at the same speed. "bf16" computes in BF16, where the CPU has it natively. What
+    each costs in quality: `tests/bench/bench_precision.py`; with gpen-lite-256, "bf16" took 0.56 of
+    the CPU time of "fp32" and lost 0.003 dB.
 
     The network is compiled for one crop, and crops run one after another on all threads: measured
     on two cores for four crops, gpen-lite-256 took 113 ms that way, 112 with two streams of one
@@ -40,14 +44,27 @@ class OpenVinoEngine:
     """
 
     name = "openvino-cpu"
-    description = "OpenVINO on the CPU, FP32 storage and arithmetic"
 
-    def __init__(self, model_path: str | Path, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model_path: str | Path,
+        *,
+        threads: int | None = None,
+        precision: str = "auto",
+        fidelity: float = 1.0,
+        info: ModelInfo | None = None,
+    ) -> None:
         core = ov.Core()
-        self.model = read_model_info(model_path)
-        network = cached_network(core, self.model) or converted_network(Path(model_path), self.model)
-        compiled = core.compile_model(network, "CPU", cpu_config(threads))
-        self._request: ov.InferRequest | None = compiled.create_infer_request()
+        precision = "fp32" if precision == "auto" else precision
+        check_precision("openvino", precision, offered_precisions(core))
+        self.model = info or read_model_info(model_path)
+        self.description = f"OpenVINO on the CPU, {_WORDS[precision]}"
+        entry = entry_of(self.model, precision, fidelity)
+        network = cached_network(core, entry) or _converted(core, model_path, self.model, entry, fidelity)
+        config = cpu_config(threads, "bf16" if precision == "bf16" else "f32")
+        self._request: ov.InferRequest | None = core.compile_model(
+            network, "CPU", config
+        ).create_infer_request()
 
     def restore(self, crops: np.ndarray) -> np.ndarray:
         """See `Engine.restore`."""
@@ -66,67 +83,47 @@ class OpenVinoEngine:
         self._request = None
 
 
-def cache_folder() -> Path:
-    """Where converted networks are kept."""
-    return Path(os.environ.get(CACHE_VARIABLE) or user_cache_dir("gpen-stream"))
+def offered_precisions(core: ov.Core) -> tuple[str, ...]:
+    """The precisions at which this CPU can run; BF16 emulated in software would only be slower.
+
+    INT8 is not among them: it would take NNCF and faces to calibrate with for less than half of
+    what BF16 gains, and loses ten times as much (`tests/bench/bench_precision.py --int8`).
+    """
+    native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ("fp32", "fp16", "bf16") if native else ("fp32", "fp16")
 
 
-def _entry(model: ModelInfo) -> Path:
-    key = f"{ov.get_version()}|{CONVERTER_VERSION}|{model.sha256}"
-    return cache_folder() / "openvino" / hashlib.sha256(key.encode()).hexdigest()[:32]
+def entry_of(model: ModelInfo, precision: str = "fp32", fidelity: float = 1.0) -> Path:
+    """The cache folder of one converted network; BF16 arithmetic needs no network of its own."""
+    storage = "fp16" if precision == "fp16" else "fp32"
+    key = disk.key_of(ov.get_version(), CONVERTER_VERSION, model.sha256, storage, fidelity)
+    return cache_folder() / "openvino" / key
 
 
-def cached_network(core: ov.Core, model: ModelInfo) -> ov.Model | None:
+def cached_network(core: ov.Core, entry: Path) -> ov.Model | None:
     """The converted network, or None when there is none that is whole."""
-    entry = _entry(model)
     try:
-        if (entry / "digest").read_text() != _digest(entry):
-            raise ValueError("its digest does not match")
-        return core.read_model(entry / "model.xml")
-    except FileNotFoundError:
-        return None
+        return core.read_model(entry / _FILES[0]) if disk.whole(entry, _FILES) else None
     except (OSError, ValueError, RuntimeError) as error:
         _log.warning("%s: broken cached network (%s), converting again", entry, error)
         return None
 
 
-def converted_network(model_path: Path, model: ModelInfo) -> ov.Model:
-    """Convert the network for one crop, and keep it in the cache where that can be written."""
-    import torch
+def _converted(
+    core: ov.Core, model_path: str | Path, model: ModelInfo, entry: Path, fidelity: float
+) -> ov.Model:
+    """Convert the network for one crop, and keep it in the cache where that can be written.
 
-    from stream.engines.crop_net import CropNet
-    from stream.nets import load_generator
+    What was kept is what runs, from the first time on: rounded weights are rounded then too.
+    """
+    network = convert(core, Path(model_path), model, fidelity)
+    half = entry == entry_of(model, "fp16", fidelity)
 
-    net, _ = load_generator(model_path)
-    crop_net = CropNet(net, model.input_range).requires_grad_(False).eval()
-    shape = [1, model.in_size, model.in_size, 3]
-    with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer that OpenVINO uses is deprecated in torch
-        network = ov.convert_model(crop_net, example_input=torch.zeros(shape), input=[shape])
+    def write(folder: Path) -> None:
+        ov.save_model(network, folder / _FILES[0], compress_to_fp16=half)
+
     try:
-        _store(network, _entry(model))
+        disk.store(entry, _FILES, write)
     except (OSError, RuntimeError) as error:
         _log.warning("%s: cannot keep the converted network (%s)", cache_folder(), error)
-    return network
-
-
-def _store(network: ov.Model, entry: Path) -> None:
-    """Write a cache entry beside its place and rename it, so that no reader sees half of it."""
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f"{entry.name}-", dir=entry.parent))
-    try:
-        ov.save_model(network, draft / "model.xml", compress_to_fp16=False)
-        (draft / "digest").write_text(_digest(draft))
-        shutil.rmtree(entry, ignore_errors=True)
-        draft.rename(entry)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
-def _digest(entry: Path) -> str:
-    """SHA-256 over both files; 32 MB take 25 ms, and a crash can leave zeros in whole files."""
-    digest = hashlib.sha256()
-    for name in ("model.xml", "model.bin"):
-        with (entry / name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    return cached_network(core, entry) or network

@@ -13,14 +13,14 @@ from stream.errors import ModelError
 OnnxNet = Callable[[np.ndarray], list[np.ndarray]]
 
 
-def cpu_config(threads: int | None = None) -> dict[str, object]:
-    """Compile options: lowest latency, arithmetic in FP32, at most `threads` threads.
+def cpu_config(threads: int | None = None, arithmetic: str = "f32") -> dict[str, object]:
+    """Compile options: lowest latency, `arithmetic` "f32" or "bf16", at most `threads` threads.
 
-    OpenVINO would otherwise compute in bfloat16 where the CPU has it.
+    Left to itself OpenVINO would compute in BF16 where the CPU has it.
     """
     config: dict[str, object] = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": arithmetic,
     }
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads

@@ -3,5 +3,6 @@
 from stream.nets.discriminator import Discriminator
 from stream.nets.gpen import GPEN
 from stream.nets.loader import build_generator, load_generator
+from stream.nets.single import OneCropGPEN
 
-__all__ = ["GPEN", "Discriminator", "build_generator", "load_generator"]
+__all__ = ["GPEN", "Discriminator", "OneCropGPEN", "build_generator", "load_generator"]

@@ -82,9 +82,8 @@ class ModulatedConv(nn.Module):
         """Sum of the squared scaled weights over each kernel, f32[out, in]."""
         return self.weight[0].float().square().sum((2, 3)) * (self.scale * self.scale)
 
-    def forward(self, x: Tensor, latent: Tensor, bias: Tensor, scale: float = 1.0) -> Tensor:
-        """The modulated convolution times `scale`, plus `bias` `[1, out, 1, 1]`."""
-        weight = self.weight[0]
+    def factors(self, latent: Tensor) -> tuple[Tensor, Tensor]:
+        """What scales the input channels, f32[N, in], and the output's, f32[N, out] or f32[N, 1]."""
         direction, peak = split_style(self.modulation(latent))
         if self.demodulate:
             power = self.weight_power() if self.power is None else self.power
@@ -92,7 +91,13 @@ class ModulatedConv(nn.Module):
             gain = torch.rsqrt(norm)
         else:
             gain = peak
-        x = x * (direction * self.scale).to(x.dtype)[:, :, None, None]
+        return direction * self.scale, gain
+
+    def forward(self, x: Tensor, latent: Tensor, bias: Tensor, scale: float = 1.0) -> Tensor:
+        """The modulated convolution times `scale`, plus `bias` `[1, out, 1, 1]`."""
+        weight = self.weight[0]
+        inner, gain = self.factors(latent)
+        x = x * inner.to(x.dtype)[:, :, None, None]
         if self.upsample:
             x = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
         else:
@@ -259,8 +264,26 @@ class GPEN(nn.Module):
                 if isinstance(layer, ModulatedConv) and layer.demodulate:
                     layer.power = layer.weight_power()
 
+    @torch.no_grad()
+    def scale_features(self, fidelity: float) -> None:
+        """Scale the encoder's feature maps that the decoder is fed with, `fidelity` in 0..1.
+
+        Published GPEN has no such input: at 1 it is itself, bit for bit; at 0 the decoder knows
+        the input by the latent alone, and what it draws is its prior's. Every map enters through
+        one learned weight, which is scaled here, once: the network's work stays the same.
+        Levels of the SR variant that take noise keep it.
+        """
+        decoder = self.generator
+        fed = [decoder.conv1, *decoder.convs[: 2 * (self.encoder_levels - 1)]]
+        for layer in fed:
+            layer.noise.weight *= fidelity
+
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """The network's RGB at 4, 8, ... `size` px, without the residual's input (for losses)."""
+        return self.generator(*self.encode(x))
+
+    def encode(self, x: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+        """The code `[N, style_dim]` and the feature maps that the decoder takes, 4 px first."""
         features: list[Tensor | None] = []
         h = x
         for i in range(self.encoder_levels):
@@ -269,7 +292,7 @@ class GPEN(nn.Module):
         code = self.final_linear(h.reshape(h.shape[0], -1))
         features.reverse()
         features += [None] * (len(self.generator.to_rgbs) + 1 - self.encoder_levels)
-        return self.generator(code, features)
+        return code, features
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.pyramid(x)[-1]

@@ -1,0 +1,156 @@
+"""What the network made of one crop, carried along dense flow onto the crops round it.
+
+The restored *picture* is carried, not its difference to its own crop: that difference holds the
+noise of its frame, negated, and would add it to the noise of the next. Crops are aligned, so what
+is left to follow is small; where the flow cannot explain a crop by its neighbours, the crop itself
+shows through, and where that lies in the face, `Carry.unexplained` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+_LEAST_SIDE, _MOST_SIDE = 64, 256
+"""Crops are compared at half their size, within these bounds, px."""
+_SPREAD = 3 / 128
+"""Standard deviation of the window in which differences are judged, in parts of the side."""
+_COARSE = 16
+"""Changes of light are what is left of a difference at this many px a side."""
+_QUIETEST, _NOISIEST = (0.5 / 255) ** 2, (5.0 / 255) ** 2
+"""Bounds of the noise's variance. Faces of the samples: 1 to 4 levels; two different faces: 17 or more."""
+_EXPLAINED = 3.0
+"""Energy up to so many times the noise's needs no explanation."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Match:
+    """How a crop follows from a source crop, at the side h at which they are compared."""
+
+    flow: np.ndarray
+    """f32[h,h,2] px: where in the source each px of the crop comes from, as an offset."""
+    difference: np.ndarray
+    """f32[h,h,3]: crop minus the source along the flow."""
+    energy: np.ndarray
+    """f32[h,h]: local mean of the squared luma difference, changes of light left out."""
+    noise: float
+    """Median energy in the face: the two crops' noise, where most of the face is explained."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Carry:
+    """How a crop is made up of restored sources."""
+
+    flows: tuple[np.ndarray, ...]
+    shares: tuple[np.ndarray, ...]
+    """f32[h,h] each: weights of the sources, 1 in sum."""
+    light: np.ndarray
+    """f32[16,16,3]: change of light from the sources to the crop."""
+    own: np.ndarray
+    """f32[h,h] 0..1: how much of the crop itself shows."""
+    unexplained: float
+    """0..1: largest local root-mean-square difference in the face beyond the noise."""
+
+
+class Carrier:
+    """Compares aligned crops and carries restored pictures between them; for one thread.
+
+    `landmarks` f64[5,2] are the template's, px of a crop of `size` px; they say where the face is.
+    """
+
+    def __init__(self, landmarks: np.ndarray, size: int) -> None:
+        self._size = size
+        self._side = side = int(np.clip(size // 2, _LEAST_SIDE, _MOST_SIDE))
+        self._face = face_region(landmarks * (side / size), side)
+        self._sigma = _SPREAD * side
+        self._buffers = np.empty((3, size, size, 3), np.float32)  # fresh memory: 0.3 ms each
+        self._grids = {n: _grid(n) for n in (side, size)}
+        # At half size the quarter-pixel start of the fast preset would step over an eyelid.
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._flow.setFinestScale(1)
+
+    def match(self, image: np.ndarray, source: np.ndarray) -> Match:
+        """Follow crop `image` back to crop `source`, both f32[S,S,3] RGB 0..1."""
+        here, there = self._small(image), self._small(source)
+        flow = self._flow.calc(_luma8(here), _luma8(there), None)
+        difference = here - self._warped(there, flow, cv2.INTER_LINEAR)
+        energy = self._energy(difference)
+        return Match(flow, difference, energy, float(np.median(energy[self._face])))
+
+    def weigh(self, matches: Sequence[Match], parts: Sequence[float]) -> Carry:
+        """Make up a crop from its matches, `parts` being the sources' weights by nearness in time.
+
+        A source counts in proportion to its part over its energy beyond the noise; the crop's own
+        share is Wiener's, 1 - k n / e, for noise n and energy e of the blended difference.
+        """
+        noise = float(np.clip(min(match.noise for match in matches), _QUIETEST, _NOISIEST))
+        weights = [
+            part / (noise + np.maximum(match.energy - 2 * noise, 0))
+            for match, part in zip(matches, parts, strict=True)
+        ]
+        total = sum(weights)
+        shares = tuple((weight / total).astype(np.float32) for weight in weights)
+        difference = sum(
+            share[..., None] * match.difference for share, match in zip(shares, matches, strict=True)
+        )
+        energy = self._energy(difference)
+        own = np.maximum(1 - _EXPLAINED * noise / np.maximum(energy, 1e-12), 0).astype(np.float32)
+        beyond = float(energy[self._face].max()) - _EXPLAINED * noise
+        light = cv2.resize(difference, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA)
+        flows = tuple(match.flow for match in matches)
+        return Carry(flows, shares, light, own, float(np.sqrt(max(beyond, 0.0))))
+
+    def carry(self, image: np.ndarray, carry: Carry, restored: Sequence[np.ndarray]) -> np.ndarray:
+        """The picture f32[S,S,3] that stands for crop `image` restored, from its restored sources."""
+        scale = self._size / self._side
+        moved = [
+            self._warped(picture, self._large(flow) * scale, cv2.INTER_CUBIC, buffer)
+            for picture, flow, buffer in zip(restored, carry.flows, self._buffers, strict=False)
+        ]
+        result = moved[0]
+        if len(moved) > 1:
+            result = cv2.blendLinear(*moved, *map(self._large, carry.shares), dst=result)
+        light = cv2.resize(carry.light, (self._size, self._size), dst=self._buffers[2])
+        cv2.add(result, light, dst=result)
+        own = self._large(carry.own)
+        return cv2.blendLinear(result, image, 1 - own, own)
+
+    def _small(self, image: np.ndarray) -> np.ndarray:
+        return cv2.resize(image, (self._side, self._side), interpolation=cv2.INTER_AREA)
+
+    def _large(self, image: np.ndarray) -> np.ndarray:
+        return cv2.resize(image, (self._size, self._size))
+
+    def _warped(
+        self, image: np.ndarray, flow: np.ndarray, mode: int, buffer: np.ndarray | None = None
+    ) -> np.ndarray:
+        at = self._grids[image.shape[0]] + flow
+        return cv2.remap(image, at, None, mode, buffer, borderMode=cv2.BORDER_REFLECT_101)
+
+    def _energy(self, difference: np.ndarray) -> np.ndarray:
+        """Local mean square f32[h,h] of a difference's luma without its coarse part."""
+        luma = cv2.cvtColor(difference, cv2.COLOR_RGB2GRAY)
+        coarse = cv2.resize(luma, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA)
+        fine = luma - cv2.resize(coarse, luma.shape[::-1], interpolation=cv2.INTER_CUBIC)
+        return cv2.GaussianBlur(fine * fine, (0, 0), self._sigma)
+
+
+def face_region(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """bool[size,size]: the ellipse from brow to chin round landmarks f64[5,2] px of upright eyes."""
+    left, right = landmarks[:2]
+    reach = np.linalg.norm(right - left)
+    x, y = (left + right) / 2 + (0.0, 0.5 * reach)
+    across, down = np.arange(size) + 0.5 - x, np.arange(size) + 0.5 - y
+    return (across[None, :] / (0.95 * reach)) ** 2 + (down[:, None] / (1.3 * reach)) ** 2 < 1
+
+
+def _luma8(image: np.ndarray) -> np.ndarray:
+    return cv2.convertScaleAbs(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), alpha=255)
+
+
+def _grid(size: int) -> np.ndarray:
+    axis = np.arange(size, dtype=np.float32)
+    return np.dstack(np.meshgrid(axis, axis))

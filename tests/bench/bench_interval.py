@@ -1,0 +1,221 @@
+"""What `restore.interval` costs in quality and gains in speed.
+
+    python tests/bench/bench_interval.py [--clean FOLDER] [--only quality|speed] [--json]
+
+Quality: PSNR to the clean picture inside the face masks, over all faces of the two samples, for
+every frame restored and for intervals of 2, 3 and 5; "live" carries without look-ahead. The clean
+picture is the sample before lens, noise and coding, painted anew by the scripts in `samples/`
+(needs scikit-image and Pillow; some ten minutes a clip, kept in FOLDER as NAME/0000.png, 16 bits).
+A frame counts as non-rigid where its face turns, blinks or speaks. "Worst" is the largest loss on
+one crop.
+
+Speed: frames a second of whole runs on the portrait sample with the shapes of GPEN-BFR-256 (random
+weights), where the restorer is the bottleneck, interval 3 against every frame, in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from bench_restorer import random_weights
+
+from stream import geometry, load_config, restore_file
+from stream.crop import CropStage
+from stream.decode import FileSource, probe
+from stream.detect import FaceFinder, choose
+from stream.engines import create_engine
+from stream.face import Crop, FrameWork
+from stream.model import bundled_model_path, read_model_info
+from stream.restore import Interval, RestoreStage
+from stream.track import Tracker
+
+SAMPLES = Path(__file__).parent.parent.parent / "samples"
+SETTINGS = ((1, True), (2, True), (3, True), (5, True), (3, False))
+"""Interval and look-ahead; the first is what the others are held against."""
+SIZE, TEMPLATE = 256, "ffhq_512"
+
+
+def clips() -> dict:
+    """The samples' scripts: clips that can be painted again."""
+    sys.path.insert(0, str(SAMPLES))
+    import make_samples
+
+    return {name: build for name, (build, _, _) in make_samples.CLIPS.items()}
+
+
+def clean_picture(clip, index: int, folder: Path) -> np.ndarray:
+    """A frame before lens, noise and coding, RGB f32[h,w,3] 0..1; painted once."""
+    from clip import render
+
+    path = folder / f"{index:04}.png"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = np.round(np.clip(render(clip, index)[0], 0, 1) * 65535).astype(np.uint16)
+        cv2.imwrite(str(path), picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[..., ::-1].astype(np.float32) / 65535
+
+
+def is_rigid(clip, frame: int, crop: Crop, truth: list[dict]) -> bool:
+    """Whether the face that the crop holds only moves as a whole."""
+    person = min(truth, key=lambda p: np.abs(np.array(p["landmarks"]) - crop.face.landmarks).mean())
+    actor = next(a for a in clip.scene(frame)[1] if a.person_id == person["id"])
+    pose = actor.pose(float(frame))
+    return max(abs(pose.yaw_rad), abs(pose.pitch_rad), pose.blink, pose.mouth) < 0.02
+
+
+def tracked(name: str) -> Iterator[FrameWork]:
+    """The sample's frames with crops, as preset `fast` cuts them."""
+    config = load_config("fast")
+    tracker = Tracker(FaceFinder(config.detect, 2), config.detect, config.track)
+    crop = CropStage(TEMPLATE, SIZE, lambda faces, size: choose(faces, config.select, size))
+    for frame in FileSource(probe(SAMPLES / f"{name}.mp4"), None, None, threads=1).frames():
+        for work in tracker.process(FrameWork(frame)):
+            yield from crop.process(work)
+    for work in tracker.flush():
+        yield from crop.process(work)
+
+
+class Remembered:
+    """The engine, asked once for each crop."""
+
+    def __init__(self) -> None:
+        self._engine = create_engine("auto", bundled_model_path(), threads=2)
+        self._known: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def restore(self, crops: np.ndarray) -> np.ndarray:
+        results = []
+        for crop in crops:
+            key = hash(crop.tobytes())
+            if key not in self._known:
+                self._known[key] = self._engine.restore(crop[None])[0]
+                if len(self._known) > 300:
+                    self._known.popitem(last=False)
+            results.append(self._known[key])
+        return np.stack(results)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def quality(name: str, clip, folder: Path) -> list[dict]:
+    """One row for each setting."""
+    truth = json.loads((SAMPLES / f"{name}.truth.json").read_text())["frames_truth"]
+    engine = Remembered()
+    landmarks, mask = geometry.template(TEMPLATE, SIZE), geometry.feather_mask(SIZE, 0.16)
+    stages, errors = [], [[] for _ in SETTINGS]
+    for frames, lookahead in SETTINGS:
+        stages.append(RestoreStage(lambda: engine, 4, 1.0, Interval(frames, lookahead, landmarks, SIZE)))
+        stages[-1].open()
+    known, rigid = deque(maxlen=40), []
+
+    def picture(index: int) -> np.ndarray:
+        for at, image in known:
+            if at == index:
+                return image
+        known.append((index, clean_picture(clip, index, folder)))
+        return known[-1][1]
+
+    def measure(setting: int, work: FrameWork) -> None:
+        for patch in work.patches:
+            clean = geometry.warp(
+                picture(work.frame.index), patch.crop.to_stored, (SIZE, SIZE), cv2.BORDER_REFLECT_101
+            )
+            wrong = ((patch.crop.image + patch.residual - clean) ** 2).mean(axis=2)
+            errors[setting].append(float((wrong * mask).sum() / mask.sum()))
+            if setting == 0:
+                rigid.append(is_rigid(clip, work.frame.index, patch.crop, truth[work.frame.index]))
+
+    for work in tracked(name):
+        for setting, stage in enumerate(stages):
+            for done in stage.process(work):
+                measure(setting, done)
+    for setting, stage in enumerate(stages):
+        for done in stage.flush():
+            measure(setting, done)
+    still = np.array(rigid)
+    table = np.array(errors)
+    rows = []
+    for (frames, lookahead), own, stage in zip(SETTINGS, table, stages, strict=True):
+        rows.append(
+            {"clip": name, "interval": frames, "mode": "both sides" if lookahead else "live",
+             "rigid_db": psnr(own[still]), "rigid_loss_db": loss(own[still], table[0][still]),
+             "non_rigid_db": psnr(own[~still]), "non_rigid_loss_db": loss(own[~still], table[0][~still]),
+             "worst_loss_db": round(float(10 * np.log10(own / table[0]).max()), 2),
+             "restored": stage.faces_restored, "forced": stage.restorations_forced,
+             "carried": stage.faces_carried}
+        )  # fmt: skip
+    return rows
+
+
+def psnr(errors: np.ndarray) -> float:
+    return round(float(-10 * np.log10(errors.mean())), 2)
+
+
+def loss(errors: np.ndarray, reference: np.ndarray) -> float:
+    return round(float(10 * np.log10(errors.mean() / reference.mean())), 2)
+
+
+def speed(rounds: int) -> dict:
+    """Frames a second of whole runs, in turn, and the ratio's median."""
+    rates: dict[int, list[float]] = {1: [], 3: []}
+    report = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = random_weights("GPEN-BFR-256", folder, template=TEMPLATE)
+        assert read_model_info(model).template == TEMPLATE
+        for _ in range(rounds):
+            for interval, rate in rates.items():
+                settings = (f"restore.model={model}", f"restore.interval={interval}")
+                config = load_config("fast", overrides=settings)
+                outcome = restore_file(SAMPLES / "portrait.mp4", folder / f"{time.time_ns()}.mp4", config)
+                report[interval] = outcome.report
+                rate.append(outcome.report["fps"])
+    ratios = [fast / slow for slow, fast in zip(rates[1], rates[3], strict=True)]
+    counts = {key: report[3][key] for key in ("faces_restored", "faces_carried", "restorations_forced")}
+    return {"fps_every_frame": rates[1], "fps_interval_3": rates[3],
+            "ratio": round(statistics.median(ratios), 2), **counts}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--clean", type=Path, help="folder for the clean pictures; default: a temporary one")
+    parser.add_argument("--only", choices=("quality", "speed"))
+    parser.add_argument("--clip", choices=("portrait", "group"), action="append")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    result: dict = {}
+    if arguments.only != "speed":
+        with tempfile.TemporaryDirectory() as name:
+            folder, rows = arguments.clean or Path(name), []
+            for clip, build in clips().items():
+                if arguments.clip is None or clip in arguments.clip:
+                    rows += quality(clip, build(), folder / clip)
+        result["quality"] = rows
+    if arguments.only != "quality":
+        result["speed"] = speed(arguments.rounds)
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+        return
+    if rows := result.get("quality"):
+        print("| " + " | ".join(rows[0]) + " |\n" + "|---" * len(rows[0]) + "|")
+        print("\n".join("| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows))
+    if "speed" in result:
+        print(result["speed"])
+
+
+if __name__ == "__main__":
+    main()
