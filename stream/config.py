@@ -122,7 +122,8 @@ class Restore(_Section):
     )
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         "auto",
-        description="of weights and arithmetic; auto: fp16 on CUDA, fp32 on a CPU",
+        description="auto: half precision where the device computes in it (fp16 on CUDA, bf16 on newer "
+        "CPUs) and comes close enough to fp32",
     )
     fidelity: float = Field(
         1.0,

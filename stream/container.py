@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
 from av.codec.hwaccel import HWAccel
 
 from stream.errors import SourceError
+
+_GIVE_UP_AFTER = 250
+"""Damaged packets in a row after which the rest of the file is taken as lost."""
 
 
 def open_video(path: Path, hwaccel: HWAccel | None = None) -> av.container.InputContainer:
@@ -53,3 +57,49 @@ def main_stream(container) -> av.VideoStream | None:
 
 def _reason(error: av.FFmpegError) -> str:
     return (error.strerror or type(error).__name__).lower()
+
+
+class Damage:
+    """Counts of what could not be decoded."""
+
+    def __init__(self) -> None:
+        self.packets = 0
+        self.in_a_row = 0
+        self.ended_early = False
+
+    def count(self) -> None:
+        """One more packet is lost."""
+        self.packets += 1
+        self.in_a_row += 1
+
+    def mark(self) -> None:
+        """One more packet came damaged, and was decoded all the same."""
+        self.packets += 1
+
+
+def pictures(container, stream, damage: Damage) -> Iterator[av.VideoFrame]:
+    """Decoded pictures; a packet that fails is counted and skipped."""
+    packets = container.demux(stream)
+    while damage.in_a_row <= _GIVE_UP_AFTER:
+        try:
+            packet = next(packets, None)
+        except av.EOFError:
+            return
+        except av.FFmpegError:  # ends the generator: a new one goes on behind the damage
+            damage.count()
+            packets = container.demux(stream)
+            continue
+        if packet is None:
+            return
+        try:
+            pictures = packet.decode()
+        except av.EOFError:
+            return
+        except av.FFmpegError:
+            damage.count()
+            continue
+        damage.in_a_row = 0
+        if packet.is_corrupt:
+            damage.mark()
+        yield from pictures
+    damage.ended_early = True

@@ -8,8 +8,8 @@ from typing import Any
 import av
 
 from stream.container import main_stream, open_video
-from stream.decode import probe
 from stream.images import is_image, read_image
+from stream.probe import probe
 
 
 def describe(path: Path) -> dict[str, Any]:

@@ -8,10 +8,10 @@ ROOT = Path(__file__).parent.parent / "stream"
 ORDER = """
     __init__ errors cores colour pixels resample frame face config geometry channel metrics stage
     catalog model tasks nets engines store trust fetch importing zoo
-    container hardware decode images coloured codecs limits mov trial convert remux encode
+    container probe hardware decode images coloured codecs limits mov trial convert remux encode
     detectors detect keyframes flow association fusion track sharpness crop
     carry restore guard masks upscale compose
-    pipeline api folder progress inspection models_cli bench cli
+    pipeline run api folder progress inspection models_cli bench cli
 """.split()
 STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "masks", "upscale", "compose"}
 LIBRARIES = {

@@ -99,7 +99,14 @@ def test_whole_videos_are_compared_with_both_baselines(run_cli, tiny, tmp_path):
     short = ("--seconds", 0.25, "--recipe-frames", 1, "--only", "speed", "--only", "stages")
     tables = figures(run_cli, tmp_path, "pipeline", "--model", tiny, *short)
     sides = {row["side"]: row for row in tables["speed"]}
-    assert list(sides) == ["fair baseline", "recipe's baseline", "every frame", "interval 3", "fast"]
+    assert list(sides) == [
+        "fair baseline",
+        "recipe's baseline",
+        "every frame, FP32",
+        "every frame",
+        "interval 3",
+        "fast",
+    ]
     assert sides["fair baseline"]["fair"] == 1 and sides["recipe's baseline"]["recipe"] == 1
     assert sides["recipe's baseline"]["frames"] == 1
     for name in ("fair baseline", "every frame", "fast"):
@@ -107,7 +114,7 @@ def test_whole_videos_are_compared_with_both_baselines(run_cli, tiny, tmp_path):
         assert side["frames"] == 6 and side["fps"] > 0 and 5 < side["psnr"] < 60
     assert sides["every frame"]["restored"] == 6
     stages = {row["stage"]: row for row in tables["stages"]}
-    assert {"decode", "track", "crop", "restore", "compose", "encode", "whole run"} == set(stages)
+    assert {"decode", "track", "crop", "restore", "compose", "encode", "whole run"} <= set(stages)
     assert stages["restore"]["cpu"] < 5  # no face: the network never ran
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from stream import pixels
-from stream.decode import FileSource, probe
+from stream.decode import FileSource
 from stream.errors import SourceError
+from stream.probe import probe
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 HANDLED = """

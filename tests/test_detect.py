@@ -15,13 +15,14 @@ import torch
 
 from stream.colour import Colour
 from stream.config import Detect, Select
-from stream.decode import FileSource, probe
+from stream.decode import FileSource
 from stream.detect import FaceFinder, choose, tiling
 from stream.detectors import Haar, RetinaFace, overlap, suppress
 from stream.errors import ModelError
 from stream.face import Detection
 from stream.frame import Frame, Timestamp, View
 from stream.fusion import spread
+from stream.probe import probe
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 RGB = Colour(1, 1, 1, True)

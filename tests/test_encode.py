@@ -17,10 +17,11 @@ from clips import Sound, make
 
 from stream import pixels, trial
 from stream.config import Encode
-from stream.decode import FileSource, probe
+from stream.decode import FileSource
 from stream.encode import FileSink
 from stream.errors import EncodeError
 from stream.face import FrameWork
+from stream.probe import probe
 
 NOTE = "faces restored by gpen-stream 0.1 (gpen-lite-256)"
 FAST = Encode(threads=2, preset="ultrafast")

@@ -14,11 +14,12 @@ from stream.colour import Colour
 from stream.compose import ComposeStage
 from stream.config import Detect, Select, Track
 from stream.crop import CropStage
-from stream.decode import FileSource, probe
+from stream.decode import FileSource
 from stream.detect import FaceFinder, choose
 from stream.engines import create_engine
 from stream.model import bundled_model_path
 from stream.pipeline import Pipeline
+from stream.probe import probe
 from stream.restore import RestoreStage
 from stream.track import Tracker
 

@@ -22,9 +22,10 @@ from stream import api, codecs, decode, hardware, pixels, trial
 from stream.codecs import Recipe
 from stream.config import Config, Decode, Encode, parse_config
 from stream.container import open_video
-from stream.decode import FileSource, probe
+from stream.decode import FileSource
 from stream.encode import FileSink
 from stream.errors import ConfigError, HardwareError, SourceError
+from stream.probe import probe
 
 LONG = {"size": (192, 128), "frames": 60, "options": {"preset": "veryfast", "g": "20", "bf": "2"}}
 
@@ -294,7 +295,7 @@ def test_pictures_of_a_device_arrive_in_the_software_decoders_format(
 ):
     source = make(tmp_path / "in.mp4", **LONG | {"pix_fmt": pix_fmt, "interlaced": fields})
     soft, _ = decoded(source, False)
-    opened, kept = pretend(monkeypatch), decode._pictures
+    opened, kept = pretend(monkeypatch), decode.pictures
 
     def interleaved(container, stream, damage):
         for picture in kept(container, stream, damage):
@@ -305,7 +306,7 @@ def test_pictures_of_a_device_arrive_in_the_software_decoders_format(
                 picture = other
             yield picture
 
-    monkeypatch.setattr(decode, "_pictures", interleaved)
+    monkeypatch.setattr(decode, "pictures", interleaved)
     found, feed = decoded(source, True)
     assert found == soft and found[0][1:3] == (pix_fmt, bool(fields))
     assert feed.decoder == "h264 (pretended)" and not feed.notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import numpy as np
@@ -93,6 +94,25 @@ def test_bf16_is_offered_only_where_the_cpu_has_it(small, monkeypatch, caplog):
         engine = create_engine("auto", small, device="cpu", precision="bf16", threads=THREADS)
     assert "FP32 storage and arithmetic" in engine.description
     assert "no BF16" in caplog.text
+
+
+@pytest.mark.parametrize(("native", "least", "expected"), [
+    (True, -200.0, "BF16 arithmetic"), (True, 200.0, "FP32 storage and arithmetic"),
+    (False, -200.0, "FP32 storage and arithmetic"),
+])  # fmt: skip
+def test_auto_is_half_precision_where_it_is_native_and_close_to_single(
+    small, tmp_path, monkeypatch, native, least, expected
+):
+    if native and "bf16" not in offered_precisions(ov.Core()):
+        native, expected = False, "FP32 storage and arithmetic"
+    monkeypatch.setattr("stream.engines._bf16_is_native", lambda: native)
+    monkeypatch.setattr("stream.engines.self_check.LEAST_PSNR_DB", least)
+    for _ in range(2):  # measured, and remembered
+        engine = create_engine("openvino", small, device="cpu", threads=THREADS)
+        assert expected in engine.description
+    kept = list((tmp_path / "cache" / "self-check").glob("*.json"))
+    assert len(kept) == native
+    assert all(json.loads(path.read_text())["psnr_db"] > 40 for path in kept)
 
 
 def onnx_bytes():

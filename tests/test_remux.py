@@ -269,8 +269,9 @@ def test_a_file_without_sound_and_one_with_a_late_sound_work(tmp_path):
 def test_memory_stays_flat_because_packets_are_read_as_the_pictures_go(tmp_path):
     source = make(tmp_path / "in.mp4", frames=100, sounds=(Sound(),))
     info_target = tmp_path / "out.mp4"
-    from stream.decode import FileSource, probe
+    from stream.decode import FileSource
     from stream.face import FrameWork
+    from stream.probe import probe
 
     info = probe(source)
     sink = FileSink(info, info_target, FAST)

@@ -18,12 +18,13 @@ from stream import geometry
 from stream.association import associate
 from stream.colour import Colour
 from stream.config import Detect, Track
-from stream.decode import FileSource, probe
+from stream.decode import FileSource
 from stream.face import Detection, Face, FrameWork
 from stream.flow import Anchor
 from stream.frame import Frame, Timestamp, View
 from stream.fusion import face_size, spread
 from stream.keyframes import SceneCuts
+from stream.probe import probe
 from stream.track import Tracker
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"

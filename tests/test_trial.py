@@ -11,7 +11,7 @@ from test_encode import luma_db, run
 
 from stream import codecs, trial
 from stream.config import Encode
-from stream.decode import probe
+from stream.probe import probe
 
 LOSSY = {
     "h264": ("mp4", {"options": {"crf": "23", "preset": "veryfast"}}),

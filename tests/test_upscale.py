@@ -20,12 +20,12 @@ from stream import codecs, load_config, pixels, resample, restore_file, restored
 from stream.api import Options
 from stream.colour import Colour
 from stream.config import Compose, Encode
-from stream.decode import probe
 from stream.engines import enlarger
 from stream.engines.enlarger import Enlarger
 from stream.errors import EncodeError, ModelError, SourceError
 from stream.frame import View
 from stream.limits import check_size
+from stream.probe import probe
 from stream.upscale import background_net, enlarge
 
 reformatter = av.video.reformatter.VideoReformatter()

@@ -25,9 +25,9 @@ from stream.bench.material import rgb_frame
 from stream.bench.models import Published
 from stream.bench.recipe_job import retinaface_finder
 from stream.config import Detect, Encode
-from stream.decode import probe
 from stream.detectors import CenterFace
 from stream.face import Detection
+from stream.probe import probe
 
 
 class BaselineJob:

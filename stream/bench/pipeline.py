@@ -3,8 +3,8 @@
 Times are of whole runs, from opening the clip to the finished file: loading the networks and the
 encoder's trial belong to them, Python's own start and imports do not. x264 runs with the same
 settings on all sides (veryfast, the crf that the product's trial settles on). "every frame" is the
-preset `default` with that encoder, "interval 3" the same with `restore.interval` 3, "fast" the
-preset of that name. The recipe's baseline runs on the clip's first frames only, and once.
+preset `default` with that encoder, in the precision that the product chooses, "interval 3" the same
+with `restore.interval` 3, "fast" the preset of that name. The recipe's baseline runs on the clip's first frames only, and once.
 
 Quality is the luma's PSNR to the clean picture inside the face's mask, for the bundled model alone:
 random weights have none.
@@ -27,6 +27,7 @@ MODELS = ("GPEN-BFR-256", BUNDLED_MODEL)
 PARTS = ("speed", "stages", "overlap", "memory", "start")
 SAME_ENCODER = "encode.effort=low"
 OURS = {
+    "every frame, FP32": ("default", [SAME_ENCODER, "restore.precision=fp32"]),
     "every frame": ("default", [SAME_ENCODER]),
     "interval 3": ("default", [SAME_ENCODER, "restore.interval=3"]),
     "fast": ("fast", []),

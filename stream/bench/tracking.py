@@ -23,9 +23,10 @@ from stream import geometry
 from stream.bench.material import samples
 from stream.bench.report import Row, Table
 from stream.config import Detect, Track
-from stream.decode import FileSource, probe
+from stream.decode import FileSource
 from stream.detect import FaceFinder
 from stream.face import FrameWork
+from stream.probe import probe
 from stream.track import Tracker
 
 CLIPS = ("portrait", "group")

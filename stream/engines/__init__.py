@@ -6,6 +6,7 @@ import ctypes
 import logging
 import os
 import sys
+from importlib import metadata
 from pathlib import Path
 
 from stream.engines.base import PRECISIONS, Engine
@@ -42,9 +43,11 @@ def create_engine(
     there: ONNX Runtime for `.onnx` files, and for weights that an earlier run exported for it.
     `device` is "auto", "cpu", "cuda" or "cuda:N". `batch_size` bounds the crops that go to the
     device at once. `threads` bounds the CPU threads; None leaves the library's own choice.
-    `precision` is one of PRECISIONS; "auto" is FP16 on CUDA and FP32 on a CPU. `fidelity` in 0..1
-    scales what the decoder sees of the input's features; 1 is the published network. `info` is
-    what `read_model_info` says of the file, for callers that have asked already.
+    `precision` is one of PRECISIONS; "auto" is half precision where the device computes in it: FP16
+    on CUDA, BF16 by OpenVINO on a CPU that has it natively. On first use the result is held against
+    FP32; below 40 dB, and elsewhere, it is FP32. `fidelity` in 0..1 scales what the decoder sees of
+    the input's features; 1 is the published network. `info` is what `read_model_info` says of the
+    file, for callers that have asked already.
     Raises ConfigError for settings that cannot be met, ModelError for the weights.
     """
     if kind not in ENGINE_KINDS:
@@ -119,9 +122,21 @@ def _bf16_is_native() -> bool:
 
 
 def _openvino(model_path: str | Path, given: dict) -> Engine:
+    from stream.engines import choice, disk, self_check
     from stream.engines.openvino_engine import OpenVinoEngine
 
-    return OpenVinoEngine(model_path, **given)
+    model = given["info"]
+    noisy = model.in_size < model.size  # it draws noise: no two runs are alike
+    if given["precision"] != "auto" or noisy or not _bf16_is_native():
+        return OpenVinoEngine(model_path, **given)
+    sure = given | {"precision": "fp32"}
+    engine = OpenVinoEngine(model_path, **given | {"precision": "bf16"})
+    key = disk.key_of(choice.cpu_name(), metadata.version("openvino"), model.sha256, given["fidelity"])
+    entry = disk.cache_folder() / "self-check" / f"{key}.json"
+    if self_check.trusted(engine, lambda: OpenVinoEngine(model_path, **sure), entry):
+        return engine
+    engine.close()
+    return OpenVinoEngine(model_path, **sure)
 
 
 def _onnxruntime(model_path: str | Path, device: str, given: dict) -> Engine:

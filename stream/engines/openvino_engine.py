@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 class OpenVinoEngine:
     """OpenVINO on the CPU.
 
-    "fp32" (also "auto") stores and computes in FP32. "fp16" rounds the weights: the cached file is
+    "fp32" (also "auto" here) stores and computes in FP32. "fp16" rounds the weights: the cached file is
     half as large, at the same speed. "bf16" computes in BF16, where the CPU has it natively. What
     each costs in quality: `tests/bench/bench_precision.py`; with gpen-lite-256, "bf16" took 0.56 of
     the CPU time of "fp32" and lost 0.003 dB.

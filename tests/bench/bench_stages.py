@@ -31,11 +31,12 @@ SAMPLE = ROOT / "samples" / "portrait.mp4"
 SIZE = 1280, 720
 sys.path.insert(0, str(ROOT / "samples"))
 
-from stream.api import Options, _Run  # noqa: E402
 from stream.config import load_config  # noqa: E402
-from stream.decode import FileSource, probe  # noqa: E402
+from stream.decode import FileSource  # noqa: E402
 from stream.encode import FileSink  # noqa: E402
 from stream.face import FrameWork  # noqa: E402
+from stream.probe import probe  # noqa: E402
+from stream.run import Options, Run  # noqa: E402
 
 
 def make_clip(path: Path, frames: int, face: bool) -> Path:
@@ -95,7 +96,7 @@ class Clock:
 def one_round(path: Path, folder: Path, settings: list[str]) -> tuple[Clock, dict]:
     """All frames through all stages, in this thread."""
     config = load_config("default", None, settings)
-    run, clock = _Run(config, Options()), Clock()
+    run, clock = Run(config, Options()), Clock()
     info = probe(path)
     source = FileSource(info, threads=run.cores)
     sink = FileSink(info, folder / "out.mp4", config.encode, overwrite=True)
