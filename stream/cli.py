@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream import __version__, models_cli
+from stream.bench.cli import app as bench_app
 from stream.config import PRESETS, Config, load_config
 from stream.errors import ConfigError, EncodeError, StreamError
 
@@ -29,6 +30,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(models_cli.app)
+app.add_typer(bench_app, name="bench")
 _TRUNCATED = 3
 _debug = False
 

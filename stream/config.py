@@ -17,6 +17,7 @@ PRESETS = ("default", "fast", "quality", "surveillance")
 
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Scale = Annotated[float, Field(ge=0.1, le=4.0)]
 
 
 class _Section(BaseModel):
@@ -49,6 +50,9 @@ class Detect(_Section):
     refine: bool = Field(True, description="second pass on a crop round each face")
     scene_cut: float = Field(
         0.5, ge=0.0, le=1.0, description="how easily a change counts as a scene cut; 0: never"
+    )
+    pyramid: tuple[Scale, ...] = Field(
+        (1.0,), min_length=1, description="sizes of the picture that the detector sees, as parts of max_side"
     )
 
 

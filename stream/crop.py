@@ -89,7 +89,11 @@ class WholeFrameStage:
         width, height = work.frame.view.upright_size
         to_upright = np.array([[width / self._size, 0, 0], [0, height / self._size, 0]])
         to_stored = geometry.chain(work.frame.view.to_stored, to_upright)
-        image = cut(work.frame, to_stored, self._size)
+        if work.frame.layout.kind == "rgb" and width == height >= self._size:
+            # Without chroma to place, an area average of the samples: 0.9 ms, 9 by way of `cut`.
+            image = work.frame.to_network(work.frame.thumbnail(self._size)[0])
+        else:
+            image = cut(work.frame, to_stored, self._size)
         if image is None:
             yield replace(work, crops=())
             return

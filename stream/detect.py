@@ -13,6 +13,7 @@ import numpy as np
 from stream import geometry
 from stream.config import Detect, Select
 from stream.detectors import CenterFace, Detector, Haar, RetinaFace, suppress
+from stream.errors import ConfigError
 from stream.face import Detection, Face
 from stream.frame import Frame
 
@@ -40,8 +41,12 @@ class FaceFinder:
     """Frame -> detections in upright px, best first. Not for use by several threads at once."""
 
     def __init__(self, settings: Detect, threads: int | None = None) -> None:
+        if settings.tile and settings.pyramid != (1.0,):
+            raise ConfigError("detect.pyramid: works on one picture; set detect.tile=0 or leave it out")
         self._settings = settings
-        self._detector = _detector(settings, threads)
+        # One for each size: CenterFace keeps one compiled shape.
+        self._detectors = [_detector(settings, threads) for _ in settings.pyramid]
+        self._detector = self._detectors[0]
         refine = settings.refine and settings.detector == "centerface"
         self._threads = threads
         self._overview: Detector | None = None
@@ -50,7 +55,7 @@ class FaceFinder:
     def __call__(self, frame: Frame) -> list[Detection]:
         """Faces with a score of `keep_score` or more; those below `min_score` start no track."""
         settings = self._settings
-        found = self._tiled(frame) if settings.tile else self._whole(frame, settings.max_side, self._detector)
+        found = self._tiled(frame) if settings.tile else self._pyramid(frame)
         if self._closer is not None:
             looked = [self._look_closer(frame, hit) for hit in found]
             found = suppress([hit for hit in looked if hit is not None], 0.45)
@@ -63,6 +68,23 @@ class FaceFinder:
     def _whole(self, frame: Frame, side: int, detector: Detector) -> list[Detection]:
         rgb, back = frame.thumbnail(side)
         return [_mapped(hit, back) for hit in detector.detect(frame.to_network(rgb))]
+
+    def _pyramid(self, frame: Frame) -> list[Detection]:
+        """The whole picture at each scale of `max_side`; a face seen at several counts once."""
+        settings = self._settings
+        longer = min(settings.max_side, round(max(frame.view.upright_size)))
+        found = []
+        for scale, detector in zip(settings.pyramid, self._detectors, strict=True):
+            side = max(1, round(longer * scale))
+            rgb, back = frame.thumbnail(side)
+            rgb = frame.to_network(rgb)
+            grow = side / max(rgb.shape[:2])
+            if grow > 1:  # thumbnails are never larger than the picture
+                size = round(rgb.shape[1] * grow), round(rgb.shape[0] * grow)
+                back = geometry.chain(back, np.diag([rgb.shape[1] / size[0], rgb.shape[0] / size[1], 1])[:2])
+                rgb = np.clip(cv2.resize(rgb, size, interpolation=cv2.INTER_CUBIC), 0, 1)
+            found += [_mapped(hit, back) for hit in detector.detect(rgb)]
+        return suppress(found, 0.4) if len(self._detectors) > 1 else found
 
     def _tiled(self, frame: Frame) -> list[Detection]:
         """Tiles for faces up to their overlap, and the whole at a quarter for the larger ones."""

@@ -11,13 +11,13 @@ ORDER = """
     container probe hardware decode images coloured codecs limits mov trial convert remux encode
     detectors detect keyframes flow association fusion track sharpness crop
     carry restore guard masks upscale compose
-    pipeline run api folder progress inspection models_cli cli
+    pipeline run api folder progress inspection models_cli bench cli
 """.split()
 STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "masks", "upscale", "compose"}
 LIBRARIES = {
     "openvino": {"engines"},
     "onnxruntime": {"engines"},
-    "torch": {"engines", "nets", "detectors"},
+    "torch": {"engines", "nets", "detectors", "bench"},
     "spandrel": {"engines"},
     "threading.Thread": {"pipeline"},
 }

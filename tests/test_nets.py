@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from stream.bench.published import PublishedGPEN
 from stream.errors import ModelError
 from stream.model import bundled_model_path, read_model_info
 from stream.nets import GPEN, Discriminator, load_generator, single
@@ -20,10 +20,6 @@ HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
 CHECKPOINTS = json.loads((GOLDEN / "checkpoint-tensors.json").read_text())
 GENERATORS = ("gpen-64", "gpen-128", "gpen-sr-32-64")
-
-_spec = importlib.util.spec_from_file_location("published_gpen", HERE / "bench" / "published_gpen.py")
-published_gpen = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(published_gpen)
 
 
 def golden(name):
@@ -81,7 +77,7 @@ def test_the_discriminator_agrees_with_the_reference_implementation():
 @pytest.mark.parametrize("name", GENERATORS)
 def test_the_benchmarks_baseline_agrees_with_the_reference_implementation(name, depthwise):
     _, state, given, expected = golden(name)
-    published = published_gpen.PublishedGPEN(state, depthwise=depthwise)
+    published = PublishedGPEN(state, depthwise=depthwise)
     torch.testing.assert_close(published(given), expected, atol=1e-5, rtol=0)
 
 

@@ -27,9 +27,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from bench_restorer import random_weights
 
 from stream import geometry, load_config, restore_file
+from stream.bench.models import weights_file
 from stream.crop import CropStage
 from stream.decode import FileSource
 from stream.detect import FaceFinder, choose
@@ -172,7 +172,7 @@ def speed(rounds: int) -> dict:
     report = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = random_weights("GPEN-BFR-256", folder, template=TEMPLATE)
+        model = weights_file("GPEN-BFR-256", folder)
         assert read_model_info(model).template == TEMPLATE
         for _ in range(rounds):
             for interval, rate in rates.items():

@@ -1,6 +1,4 @@
-"""Landmarks and time of keyframes with flow, against detection on every frame.
-
-    python tests/bench/bench_tracking.py [--clips portrait group] [--interval 10] [--live] [--json]
+"""Part of `bench detect`: keyframes with flow, against detection on every frame.
 
 Both sides use the same detector with the same settings and see the same frames of samples/*.mp4;
 what is right is said by samples/*.truth.json. Errors are parts of the true eye distance, medians
@@ -13,16 +11,17 @@ Times are of the whole process (CPU) and by the clock (wall).
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections import defaultdict
-from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from stream import geometry
+from stream.bench.material import samples
+from stream.bench.report import Row, Table
 from stream.config import Detect, Track
 from stream.decode import FileSource
 from stream.detect import FaceFinder
@@ -30,72 +29,84 @@ from stream.face import FrameWork
 from stream.probe import probe
 from stream.track import Tracker
 
-SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+CLIPS = ("portrait", "group")
 TEMPLATE = geometry.template("ffhq_512", 1)
 VISIBLE = 0.8
 Found = dict[int, dict[int, np.ndarray]]
 """Frame -> person -> landmarks f64[5,2]."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--clips", nargs="+", default=["portrait", "group"])
-    parser.add_argument("--interval", type=int, default=10)
-    parser.add_argument("--live", action="store_true", help="without look-ahead")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--phases", action="store_true", help="errors of each phase as well")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+def tracking(clips: list[str], interval: int, live: bool, phases: bool, rounds: int, threads: int) -> Table:
+    """Rows for each clip, and for each of its phases where asked for."""
     cv2.setNumThreads(1)
-    report = {clip: measure(clip, options) for clip in options.clips}
-    if options.json:
-        print(json.dumps(report, indent=1))
-    else:
-        for clip, figures in report.items():
-            print_table(clip, figures)
+    rows: list[Row] = []
+    for clip in clips or CLIPS:
+        rows += _rows(clip, interval, live, phases, rounds, threads)
+    columns = {"clip": "clip", "what": "figure", "detected": "every frame", "tracked": "keyframes",
+               "ratio": "ratio"}  # fmt: skip
+    title = f"Detection every {interval} frames with flow between, against detection on every frame"
+    notes = ["Errors are medians in % of the eye distance."]
+    return Table("tracking", title + (", without look-ahead" if live else ""), columns, rows, notes=notes)
 
 
-def measure(clip: str, options: argparse.Namespace) -> dict:
-    """All figures of one clip."""
-    truth = json.loads((SAMPLES / f"{clip}.truth.json").read_text())
-    settings = Detect(interval=options.interval)
-    finder = FaceFinder(settings, options.threads)
+def _rows(clip: str, interval: int, live: bool, phases: bool, rounds: int, threads: int) -> list[Row]:
+    truth = json.loads((samples() / f"{clip}.truth.json").read_text())
+    settings = Detect(interval=interval)
+    finder = FaceFinder(settings, threads)
     # Decoded and warmed up before: only detection and tracking are timed.
-    work = [FrameWork(frame) for frame in FileSource(probe(SAMPLES / f"{clip}.mp4")).frames()]
+    work = [FrameWork(frame) for frame in FileSource(probe(samples() / f"{clip}.mp4")).frames()]
     finder(work[0].frame)
-    each, each_time = timed(lambda: [[hit.landmarks for hit in finder(item.frame)] for item in work])
-    tracker = Tracker(finder, settings, Track(lookahead=not options.live))
-    tracked, tracked_time = timed(lambda: run(tracker, work))
+    spent: dict[str, list[tuple[float, float]]] = {"detected": [], "tracked": []}
+    for _ in range(rounds):
+        each, took = timed(lambda: [[hit.landmarks for hit in finder(item.frame)] for item in work])
+        spent["detected"].append(took)
+        tracker = Tracker(finder, settings, Track(lookahead=not live))
+        tracked, took = timed(lambda tracker=tracker: run(tracker, work))
+        spent["tracked"].append(took)
+    sides = {
+        "detected": matched(each, truth),
+        "tracked": matched([[face.landmarks for face in item.faces] for item in tracked], truth),
+    }
+    rows = _figures(clip, compare(sides, truth, range(truth["frames"])))
+    for which, unit in ((0, "CPU"), (1, "wall")):
+        one, other = (np.array(spent[side])[:, which] / len(work) * 1e3 for side in ("detected", "tracked"))
+        rows.append(
+            {"clip": clip, "what": f"time a frame, {unit}, ms", "detected": float(np.median(one)),
+             "tracked": float(np.median(other)), "ratio": float(np.median(other / one))}
+        )  # fmt: skip
+    rows.append(
+        {"clip": clip, "what": "detections run", "detected": len(work), "tracked": tracker.detections_run,
+         "ratio": tracker.detections_run / len(work)}
+    )  # fmt: skip
+    rows.append(
+        {"clip": clip, "what": "false faces", "detected": stray(each, truth),
+         "tracked": stray([[face.landmarks for face in item.faces] for item in tracked], truth)}
+    )  # fmt: skip
     ids: dict[int, set[int]] = defaultdict(set)
     for index, item in enumerate(tracked):
         for face in item.faces:
             person = nearest(face.landmarks, truth["frames_truth"][index], least_visible=0.5)
             if person is not None:
                 ids[person].add(face.track_id)
-    sides = {
-        "detected": matched(each, truth),
-        "tracked": matched([[face.landmarks for face in item.faces] for item in tracked], truth),
-    }
-    figures = compare(sides, truth, range(truth["frames"]))
-    figures["time"] = {
-        "cpu_ratio": tracked_time[0] / each_time[0],
-        "wall_ratio": tracked_time[1] / each_time[1],
-        "detected_ms": each_time[1] / len(work) * 1e3,
-        "tracked_ms": tracked_time[1] / len(work) * 1e3,
-        "detections_run": tracker.detections_run,
-        "frames": len(work),
-    }
-    figures["identities"] = {truth["people"][p]["name"]: sorted(found) for p, found in sorted(ids.items())}
-    figures["false_faces"] = {
-        "detected": stray(each, truth),
-        "tracked": stray([[face.landmarks for face in item.faces] for item in tracked], truth),
-    }
-    if options.phases:
-        figures["phases"] = {
-            phase["name"]: compare(sides, truth, range(phase["start"], phase["end"]))
-            for phase in truth["phases"]
-        }
-    return figures
+    rows.append(
+        {"clip": clip, "what": f"identities of {len(ids)} people", "tracked": sum(map(len, ids.values()))}
+    )
+    for phase in truth["phases"] if phases else ():
+        part = compare(sides, truth, range(phase["start"], phase["end"]))
+        rows += _figures(f"{clip}: {phase['name']}", part)
+    return rows
+
+
+def _figures(clip: str, figures: dict[str, Any]) -> list[Row]:
+    names = {"rigid": "rigid error, %", "non_rigid": "non-rigid error, %", "jitter": "jitter of the crop, %",
+             "rigid_p95": "rigid error, 95th percentile, %", "jitter_p95": "jitter, 95th percentile, %",
+             "still": "a still face moves at most, %"}  # fmt: skip
+    rows = [
+        {"clip": clip, "what": names[key], "detected": figures["detected"][key], "tracked": value,
+         "ratio": figures["ratio"][key]}
+        for key, value in figures["tracked"].items()
+    ]  # fmt: skip
+    return [*rows, {"clip": clip, "what": "recall", **figures["recall"]}]
 
 
 def run(tracker: Tracker, work: list[FrameWork]) -> list[FrameWork]:
@@ -208,26 +219,3 @@ def stillness(marks: list[np.ndarray]) -> float:
 
 def percent(values: list[float], rank: float = 50) -> float:
     return float(np.percentile(values, rank) * 100) if values else float("nan")
-
-
-def print_table(title: str, figures: dict) -> None:
-    def rows(part: dict) -> None:
-        for key in part["tracked"]:
-            one, other, ratio = part["detected"][key], part["tracked"][key], part["ratio"][key]
-            print(f"  {key:12}{one:10.3f} %{other:10.3f} %{ratio:8.2f}")
-        print(f"  {'recall':12}{part['recall']['detected']:10.3f}  {part['recall']['tracked']:10.3f}")
-
-    print(f"{title}: {figures['faces']} faces     every frame   keyframes   ratio")
-    rows(figures)
-    spent = figures["time"]
-    print(f"  time/frame  {spent['detected_ms']:9.2f} ms{spent['tracked_ms']:9.2f} ms"
-          f"{spent['wall_ratio']:8.3f} wall {spent['cpu_ratio']:8.3f} CPU;"
-          f" {spent['detections_run']} detections in {spent['frames']} frames")  # fmt: skip
-    print(f"  identities  {figures['identities']}; false {figures['false_faces']}")
-    for name, part in figures.get("phases", {}).items():
-        print(f" {name}: {part['faces']} faces")
-        rows(part)
-
-
-if __name__ == "__main__":
-    main()

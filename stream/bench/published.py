@@ -2,8 +2,9 @@
 
 Each sample modulates and demodulates its own copy of the weights (StyleGAN2, section 2.2), which
 a grouped convolution then applies, one group for each sample. Upsampling is a transposed
-convolution followed by the FIR filter; doubling RGB inserts zeros first. Eager FP32. It reads the
-same state dict and gives the same pictures as `stream.nets`.
+convolution followed by the FIR filter; doubling RGB inserts zeros first. Eager, in the tensors' own
+precision. It reads the same state dict and gives the same pictures as `stream.nets`. Whether it
+runs under `no_grad` or `inference_mode` is up to the caller.
 
 The published code's fallback for devices without its CUDA kernel filters each plane as a picture
 of its own; that is the default here. `depthwise` filters with one depthwise convolution instead,
@@ -59,7 +60,6 @@ class PublishedGPEN:
         self.n_mlp = sum(name.endswith("weight") for name in self._under("generator.style."))
         self.levels = sum(name.endswith("conv.weight") for name in self._under("generator.to_rgbs"))
 
-    @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
         """`[N, 3, in_size, in_size]` in -1..1 to `[N, 3, size, size]`."""
         h, features = x, []

@@ -1,0 +1,47 @@
+"""Rewrite the README's tables from docs/bench/*.json: `python docs/tables.py [--check]`.
+
+A table stands between `<!-- bench:NAME.TABLE -->` and `<!-- /bench -->`, NAME being the bench and
+its file (`gpen-stream bench NAME --json docs/bench/NAME.json`), TABLE one of the tables in it.
+`--check` writes nothing and exits with 1 where the README is out of step.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from stream.bench.report import doubts, load, markdown
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+FOLDER = ROOT / "docs" / "bench"
+_PLACE = re.compile(r"(<!-- bench:(\w+)\.(\w+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
+
+
+def rewritten(text: str, folder: Path) -> str:
+    """The text with every marked table made anew. Raises BenchError, or KeyError for a table."""
+
+    def table(place: re.Match) -> str:
+        start, bench, name, end = place.groups()
+        report = load(folder / f"{bench}.json")
+        tables = {table.name: table for table in report.tables}
+        machine = report.machine
+        where = f"{machine['cpu']}, {machine['threads']} threads, {machine['date']}."
+        return f"{start}\n{markdown(tables[name], where, doubts(report))}\n\n{end}"
+
+    return _PLACE.sub(table, text)
+
+
+def main() -> None:
+    """Rewrite, or check."""
+    old = README.read_text(encoding="utf-8")
+    new = rewritten(old, FOLDER)
+    if "--check" not in sys.argv[1:]:
+        README.write_text(new, encoding="utf-8")
+    elif old != new:
+        sys.exit("README.md is out of step with docs/bench; run: python docs/tables.py")
+
+
+if __name__ == "__main__":
+    main()

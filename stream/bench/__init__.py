@@ -1,0 +1,1 @@
+"""`gpen-stream bench`: what each step of the work costs, against what it replaces."""

@@ -1,0 +1,131 @@
+"""`bench engines`: how fast each engine restores one crop, and how much of the machine it uses.
+
+The baseline is the published formulation in eager PyTorch (`published.py`), FP32, one crop; its own
+filters run plane by plane on a CPU, and a depthwise convolution in their place is the stricter
+baseline beside it. All sides get the same number of threads and run in turn, each in a process of
+its own; so does an FP32 matrix product, which tells what the machine has to give at that moment.
+Use of the machine is the published network's arithmetic over an engine's time, against that
+product's: above 1 where an engine computes in less than FP32 or needs fewer operations. Weights of
+GPEN-BFR are random, in the official shapes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stream.bench import measure
+from stream.bench.models import KNOWN, network_flop, shown_name, weights_file
+from stream.bench.networks import DEPTHWISE, PUBLISHED, network
+from stream.bench.quality import psnr
+from stream.bench.report import Report, Row, Table
+from stream.bench.worker import Workers
+from stream.engines import ENGINE_KINDS, PRECISIONS
+from stream.model import BUNDLED_MODEL, read_model_info
+
+TARGETS = {BUNDLED_MODEL: 4.0, "GPEN-BFR-256": 2.8, "GPEN-BFR-512": 4.4}
+"""Times as fast as the published formulation, in eager FP32."""
+USE_TARGET = 0.8
+_SLOW_GFLOP = 100
+_SLOW_ROUNDS = 5
+"""A network of more arithmetic than that runs so many rounds at most."""
+
+
+class EngineJob:
+    """One engine on one crop; the first run keeps its output in `out`."""
+
+    def __init__(self, kind: str, precision: str, model: str, threads: int, out: str) -> None:
+        import torch
+
+        self._network = network(kind, Path(model), threads=threads, precision=precision)
+        side = self._network.model.in_size
+        crop = np.random.default_rng(0).random((1, side, side, 3), np.float32)
+        self._given: Any = crop
+        if self._network.takes_tensors:
+            self._given = torch.from_numpy(crop).permute(0, 3, 1, 2).contiguous() * 2 - 1
+        self._out: Path | None = Path(out)
+
+    def run(self) -> dict[str, Any]:
+        """Restore the crop."""
+        result = self._network(self._given)
+        if self._out is not None:
+            if self._network.takes_tensors:
+                result = (result.permute(0, 2, 3, 1) * 0.5 + 0.5).numpy()
+            np.save(self._out, result)
+            self._out = None
+        return {"description": self._network.description}
+
+
+def run(
+    models: list[str], kinds: list[str], precisions: list[str], rounds: int, threads: int, folder: Path
+) -> Report:
+    """One table with a row for each engine and precision, model by model."""
+    rows, loads = [], []
+    for name in models or KNOWN:
+        path = weights_file(name, folder)
+        found, load = _model_rows(
+            name, path, kinds or [kind for kind in ENGINE_KINDS if kind != "auto"],
+            precisions or [name for name in PRECISIONS if name != "auto"], rounds, threads, folder,
+        )  # fmt: skip
+        rows += found
+        loads += [load] if load is not None else []
+    columns = {
+        "model": "model", "engine": "engine", "precision": "precision", "ms": "one crop, ms",
+        "ratio": "times faster than published", "target": "aim", "strict": "than depthwise",
+        "use": "use of the machine", "gflop": "GFLOP", "machine": "machine, GFLOP/s",
+        "psnr": "to published, dB", "peak_mb": "peak memory, MiB", "note": "note",
+    }  # fmt: skip
+    notes = [
+        f"Use of the machine: the network's arithmetic over the time, against FP32 products of "
+        f"{measure.MATMUL_SIDE} x {measure.MATMUL_SIDE} matrices in the same rounds; aim {USE_TARGET}."
+    ]
+    table = Table("restorer", "One crop, against the published formulation", columns, rows, "ratio", notes)
+    options = {"models": models, "rounds": rounds}
+    return Report("engines", measure.machine(threads), options, max(loads, default=None), [table])
+
+
+def _model_rows(
+    name: str, path: Path, kinds: list[str], precisions: list[str], rounds: int, threads: int, folder: Path
+) -> tuple[list[Row], float | None]:
+    info = read_model_info(path)
+    gflop = network_flop(info) / 1e9
+    sides = [(PUBLISHED, "fp32"), (DEPTHWISE, "fp32")]
+    sides += [(kind, precision) for kind in kinds for precision in precisions]
+    out = {side: folder / f"{name.replace('/', '_')}-{'-'.join(side)}.npy" for side in sides}
+    jobs: dict[Any, tuple[str, dict]] = {
+        side: (
+            "engines:EngineJob",
+            {"kind": side[0], "precision": side[1], "model": str(path), "threads": threads,
+             "out": str(out[side])},
+        )
+        for side in sides
+    }  # fmt: skip
+    jobs["matmul"] = ("measure:Matmul", {"threads": threads})
+    with Workers(jobs) as workers:
+        timed = workers.interleaved(min(rounds, _SLOW_ROUNDS) if gflop > _SLOW_GFLOP else rounds)
+    seconds = {side: [run["seconds"] for run in runs] for side, runs in timed.items()}
+    speeds = [measure.MATMUL_FLOP / 1e9 / s for s in seconds["matmul"]]
+    expected = np.load(out[PUBLISHED, "fp32"])
+    rows = []
+    for side in sides:
+        row: Row = {"model": shown_name(name), "engine": side[0], "precision": side[1]}
+        rows.append(row)
+        if side in workers.missing:
+            row["note"] = f"not available here: {workers.missing[side]}"
+            continue
+        own = seconds[side]
+        row |= {
+            "ms": float(np.median(own)) * 1e3,
+            "ratio": measure.ratio(seconds[PUBLISHED, "fp32"], own),
+            "target": TARGETS.get(name) if side not in sides[:2] and side[1] == "fp32" else None,
+            "strict": measure.ratio(seconds[DEPTHWISE, "fp32"], own),
+            "use": float(np.median([gflop / s / speed for s, speed in zip(own, speeds, strict=True)])),
+            "gflop": gflop,
+            "machine": float(np.median(speeds)),
+            "psnr": psnr(np.load(out[side]), expected, peak=1.0),
+            "peak_mb": max(run["peak_mb"] for run in timed[side]),
+            "note": workers.first[side]["description"],
+        }
+    return rows, workers.others

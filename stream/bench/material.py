@@ -1,0 +1,124 @@
+"""Pictures to measure on: portraits of the samples, damaged as the recipe's three kinds of input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from stream import geometry
+from stream.bench.worker import BenchError
+from stream.colour import Colour
+from stream.frame import Frame, Timestamp, View
+
+_MARGIN = 16
+"""px round the 256 px of a sample portrait's aligned crop."""
+_SIDE = 256 + 2 * _MARGIN
+
+
+def samples() -> Path:
+    """The repository's folder of samples. Raises BenchError where the package stands alone."""
+    folder = Path(__file__).resolve().parents[2] / "samples"
+    if not (folder / "faces").is_dir():
+        raise BenchError(f"{folder}: the bench needs the repository's samples; run it in a clone")
+    return folder
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Portrait:
+    """A picture with one face and where it is."""
+
+    name: str
+    rgb: np.ndarray
+    """u8[h,w,3]"""
+    landmarks: np.ndarray
+    """f64[5,2], px: those of the aligned crop that the samples were cut by."""
+
+
+def faces() -> list[Portrait]:
+    """The samples' aligned portraits, 288 px."""
+    landmarks = geometry.template("ffhq_512", 256) + _MARGIN
+    return [
+        Portrait(path.stem, cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), landmarks)
+        for path in sorted((samples() / "faces").glob("*.jpg"))
+    ]
+
+
+def placed(face: Portrait, size: tuple[int, int]) -> Portrait:
+    """The portrait in the middle of a picture of (width, height), before its own blurred colours."""
+    width, height = size
+    scale = 0.85 * height / _SIDE
+    to_picture = np.array([[scale, 0, (width - scale * _SIDE) / 2], [0, scale, (height - scale * _SIDE) / 2]])
+    behind = cv2.resize(cv2.GaussianBlur(face.rgb, (0, 0), 24), size, interpolation=cv2.INTER_CUBIC)
+    edge = geometry.feather_mask(_SIDE, 0.1)
+    layers = np.dstack([face.rgb.astype(np.float32), edge])
+    layers = geometry.warp(layers, geometry.invert(to_picture), size, cv2.BORDER_CONSTANT)
+    matte = np.clip(layers[..., 3:], 0, 1)
+    rgb = behind * (1 - matte) + layers[..., :3] * matte
+    return Portrait(face.name, _u8(rgb), geometry.apply(to_picture, face.landmarks))
+
+
+def rgb_frame(rgb: np.ndarray) -> Frame:
+    """A frame of RGB u8[h,w,3], full range."""
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24")
+    view = View(rgb.shape[1], rgb.shape[0])
+    return Frame(0, Timestamp(0, Fraction(1, 25)), picture, view, Colour(1, 1, 1, True))
+
+
+# --- damage -----------------------------------------------------------------------------------
+
+
+def old_scan(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A faded print: little colour and contrast, a soft lens, grain, dust and scratches."""
+    height, width = rgb.shape[:2]
+    image = cv2.GaussianBlur(rgb.astype(np.float32), (0, 0), height / 400)
+    grey = image.mean(axis=2, keepdims=True)
+    image = 60 + 0.62 * (grey + 0.35 * (image - grey)) * (1.06, 1.0, 0.86)
+    grain = cv2.GaussianBlur(rng.normal(0, 1, (height, width, 1)).astype(np.float32), (0, 0), 0.7)
+    image = _u8(image + 20 * grain[..., None])
+    for _ in range(6):  # scratches run with the film
+        x, drift = rng.uniform(0, width), rng.normal(0, width / 30)
+        shade = int(rng.choice([40, 225]))
+        ends = (int(x), 0), (int(x + drift), height)
+        cv2.line(image, *ends, (shade, shade, shade - 10), 1, cv2.LINE_AA)
+    for _ in range(30):
+        at = int(rng.uniform(0, width)), int(rng.uniform(0, height))
+        cv2.circle(image, at, int(rng.integers(1, 3)), (215, 210, 200), -1, cv2.LINE_AA)
+    return image
+
+
+def night_shot(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A phone in the dark: a shaken exposure at a third of the light, with the sensor's noise."""
+    reach = max(3, rgb.shape[0] // 60)
+    shake = np.zeros((reach, reach), np.float32)
+    angle = rng.uniform(0, np.pi)
+    step = (reach - 1) / 2 * np.array([np.cos(angle), np.sin(angle)])
+    ends = [tuple(int(v) for v in np.rint((reach - 1) / 2 + sign * step)) for sign in (-1, 1)]
+    cv2.line(shake, *ends, 1.0, 1)
+    light = cv2.filter2D(rgb.astype(np.float32), -1, shake / shake.sum()) * 0.35
+    return _u8(light + rng.normal(0, 1, rgb.shape) * np.sqrt(9 + 0.5 * light))
+
+
+def compressed(rgb: np.ndarray, _rng: np.random.Generator) -> np.ndarray:
+    """A picture passed on too often: half the size, JPEG of quality 10, enlarged again."""
+    height, width = rgb.shape[:2]
+    small = cv2.resize(rgb, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    coded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 10])[1]
+    return cv2.resize(cv2.imdecode(coded, cv2.IMREAD_COLOR), (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+DAMAGE: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+    "old scan": old_scan,
+    "night shot": night_shot,
+    "compressed": compressed,
+}
+"""u8[h,w,3] -> u8[h,w,3] of the same size, by the recipe's name of the input."""
+
+
+def _u8(image: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)

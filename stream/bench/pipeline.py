@@ -1,0 +1,159 @@
+"""`bench pipeline`: whole videos, 1280x720 with one face, against the two baselines of `baseline.py`.
+
+Times are of whole runs, from opening the clip to the finished file: loading the networks and the
+encoder's trial belong to them, Python's own start and imports do not. x264 runs with the same
+settings on all sides (veryfast, the crf that the product's trial settles on). "every frame" is the
+preset `default` with that encoder, in the precision that the product chooses, "interval 3" the same
+with `restore.interval` 3, "fast" the preset of that name. The recipe's baseline runs on the clip's first frames only, and once.
+
+Quality is the luma's PSNR to the clean picture inside the face's mask, for the bundled model alone:
+random weights have none.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from stream.bench import measure, whole_runs
+from stream.bench.clip import Clip, kept_quality, make_clip
+from stream.bench.models import OFFICIAL, random_retinaface, shown_name, weights_file
+from stream.bench.report import Report, Row, Table
+from stream.bench.worker import Workers
+from stream.model import BUNDLED_MODEL
+
+MODELS = ("GPEN-BFR-256", BUNDLED_MODEL)
+PARTS = ("speed", "stages", "overlap", "memory", "start")
+SAME_ENCODER = "encode.effort=low"
+OURS = {
+    "every frame, FP32": ("default", [SAME_ENCODER, "restore.precision=fp32"]),
+    "every frame": ("default", [SAME_ENCODER]),
+    "interval 3": ("default", [SAME_ENCODER, "restore.interval=3"]),
+    "fast": ("fast", []),
+}
+AIMS = {
+    ("GPEN-BFR-256", "every frame"): "3.3x the fair one",
+    ("GPEN-BFR-256", "fast"): "8x the fair one",
+    ("GPEN-BFR-256", "interval 3"): "1.8x every frame",
+    (BUNDLED_MODEL, "fast"): "25 fps",
+}
+
+
+def run(
+    models: list[str], parts: list[str], seconds: float, recipe_frames: int, rounds: int, threads: int,
+    folder: Path,
+) -> Report:  # fmt: skip
+    """The parts asked for, or all."""
+    parts = parts or list(PARTS)
+    tables, loads = [], []
+    if "speed" in parts:
+        clip = make_clip(folder, seconds)
+        rows = []
+        for name in models or MODELS:
+            found, load = _speed(name, clip, recipe_frames, rounds, threads, folder)
+            rows += found
+            loads.append(load)
+        tables.append(_speed_table(rows, clip))
+    if "stages" in parts:
+        table, load = _stages(make_clip(folder, seconds, face=False), rounds, threads, folder)
+        tables.append(table)
+        loads.append(load)
+    for part in ("overlap", "memory", "start"):
+        if part in parts:
+            table, load = getattr(whole_runs, part)(rounds, threads, folder)
+            tables.append(table)
+            loads.append(load)
+    known = [load for load in loads if load is not None]
+    options = {"seconds": seconds, "recipe_frames": recipe_frames, "rounds": rounds, "parts": parts}
+    return Report("pipeline", measure.machine(threads), options, max(known, default=None), tables)
+
+
+def _speed(
+    name: str, clip: Clip, recipe_frames: int, rounds: int, threads: int, folder: Path
+) -> tuple[list[Row], float | None]:
+    path = weights_file(name, folder)
+    sides = ["fair baseline", "recipe's baseline", *OURS]
+    out = {side: folder / f"out-{i}.mp4" for i, side in enumerate(sides)}
+    jobs: dict[str, tuple[str, dict]] = {}
+    for side in sides:
+        shared = {"clip": str(clip.path), "out": str(out[side]), "threads": threads}
+        if side in OURS:
+            preset, overrides = OURS[side]
+            arguments = {"preset": preset, "overrides": [*overrides, f"restore.model={path}"]}
+            jobs[side] = ("product_job:ProductJob", shared | arguments)
+        else:
+            recipe = side != "fair baseline"
+            arguments = {
+                "kind": "recipe" if recipe else "fair", "model": str(path),
+                "landmarks": clip.landmarks.tolist(), "retinaface": str(random_retinaface(folder)),
+                "frames": recipe_frames if recipe else 0,
+            }  # fmt: skip
+            jobs[side] = ("baseline:BaselineJob", shared | arguments)
+    with Workers(jobs) as workers:
+        timed = workers.interleaved(rounds, {"recipe's baseline": 1})
+    spent = {side: [run["seconds"] / run["frames"] for run in runs] for side, runs in timed.items()}
+    rows = []
+    for side in sides:
+        row: Row = {"side": side, "model": shown_name(name), "aim": AIMS.get((name, side))}
+        rows.append(row)
+        if side in workers.missing:
+            row["note"] = f"not available here: {workers.missing[side]}"
+            continue
+        own = spent[side]
+        row |= {
+            "fps": 1 / float(np.median(own)),
+            "fair": measure.ratio(spent["fair baseline"], own),
+            "recipe": measure.ratio(spent["recipe's baseline"], own),
+            "every": measure.ratio(spent["every frame"], own) if side in OURS else None,
+            "frames": timed[side][0]["frames"],
+            "peak_mb": max(run["peak_mb"] for run in timed[side]),
+            "restored": timed[side][0].get("faces_restored"),
+        }
+        if name not in OFFICIAL and row["frames"] == clip.frames:
+            row |= {
+                "psnr": kept_quality(clip, out[side]),
+                "rigid": kept_quality(clip, out[side], clip.rigid),
+                "non_rigid": kept_quality(clip, out[side], clip.non_rigid),
+            }
+    return rows, workers.others
+
+
+def _speed_table(rows: list[Row], clip: Clip) -> Table:
+    columns = {
+        "model": "model", "side": "side", "fps": "fps", "fair": "times the fair baseline",
+        "recipe": "times the recipe's", "every": "times every frame", "aim": "aim",
+        "psnr": "face to clean, dB", "rigid": "rigid part, dB", "non_rigid": "non-rigid part, dB",
+        "frames": "frames", "restored": "network's calls", "peak_mb": "peak memory, MiB", "note": "note",
+    }  # fmt: skip
+    given = [kept_quality(clip, clip.path, part) for part in (None, clip.rigid, clip.non_rigid)]
+    notes = ["The clip as given keeps {:.2f} dB ({:.2f} rigid, {:.2f} non-rigid).".format(*given)]
+    return Table("speed", "1280x720, one face", columns, rows, "fps", notes)
+
+
+def _stages(clip: Clip, rounds: int, threads: int, folder: Path) -> tuple[Table, float | None]:
+    """What a frame without a face costs, by stage."""
+    arguments = {
+        "preset": "default", "overrides": [SAME_ENCODER], "clip": str(clip.path),
+        "out": str(folder / "empty-out.mp4"), "threads": threads,
+    }  # fmt: skip
+    with Workers({"product": ("product_job:ProductJob", arguments)}) as workers:
+        runs = workers.interleaved(rounds)["product"]
+    rows: list[Row] = []
+    for stage in runs[0]["stage_ms"]:
+        wall, cpu = (
+            float(np.median([run["stage_ms"][stage][key] / run["frames"] * 1e3 for run in runs]))
+            for key in ("busy_s", "cpu_s")
+        )
+        rows.append({"stage": stage, "wall": wall, "cpu": cpu})
+    cpu = float(np.median([run["cpu_s"] / run["frames"] * 1e3 for run in runs]))
+    wall = float(np.median([run["wall_s"] / run["frames"] * 1e3 for run in runs]))
+    rows.append({"stage": "whole run", "wall": wall, "cpu": cpu})
+    columns = {"stage": "stage", "wall": "ms a frame, by the clock", "cpu": "of its own thread's CPU, ms"}
+    notes = [
+        "Decoder, detector and encoder have threads of their own beside their stage's: the whole run's CPU "
+        f"is all of them. The detector looked at {runs[0]['detections_run']} of {runs[0]['frames']} frames; "
+        f"{runs[0]['faces_restored']} faces were restored. Nothing but decoding, the thumbnail, detection "
+        "and encoding may cost more than 1 ms."
+    ]
+    return Table("stages", "A frame without a face, 1280x720", columns, rows, "wall", notes), workers.others
