@@ -136,10 +136,12 @@ def restore(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", "--batch_size", help="Crops in one call.", rich_help_panel=_WAY),
+        typer.Option(
+            "--batch-size", "--batch_size", metavar="N", help="Crops in one call.", rich_help_panel=_WAY
+        ),
     ] = None,
     strength: Annotated[
-        float | None, typer.Option(help="How far faces are changed, 0 to 1.", rich_help_panel=_WAY)
+        float | None, typer.Option(metavar="0..1", help="How far faces are changed.", rich_help_panel=_WAY)
     ] = None,
     task: Annotated[
         str | None,
@@ -174,9 +176,8 @@ def restore(
         typer.Option(
             "--fidelity-weight",
             "--fidelity_weight",
-            min=0,
-            max=1,
-            help="How much of the input's features the network sees; below 1 it invents more.",
+            metavar="0..1",
+            help="How much of the input's features the network sees; below 1 it invents more. Also --fidelity_weight.",
             rich_help_panel=_WAY,
         ),
     ] = None,

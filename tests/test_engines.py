@@ -233,7 +233,7 @@ def test_the_bundled_model_keeps_a_face_recognisable_on_every_engine(kind, face)
 
     picture = cv2.cvtColor(cv2.imread(str(face)), cv2.COLOR_BGR2RGB)[16:272, 16:272]
     crop = np.ascontiguousarray(picture[None], np.float32) / 255
-    engine = create_engine(kind, bundled_model_path(), device="cpu", threads=THREADS)
+    engine = create_engine(kind, bundled_model_path(), device="cpu", precision="fp32", threads=THREADS)
     restored = engine.restore(crop)
     engine.close()
     assert 1e-3 < np.abs(restored - crop).mean() < 0.05

@@ -4,7 +4,8 @@ Times are of whole runs, from opening the clip to the finished file: loading the
 encoder's trial belong to them, Python's own start and imports do not. x264 runs with the same
 settings on all sides (veryfast, the crf that the product's trial settles on). "every frame" is the
 preset `default` with that encoder, in the precision that the product chooses, "interval 3" the same
-with `restore.interval` 3, "fast" the preset of that name. The recipe's baseline runs on the clip's first frames only, and once.
+with `restore.interval` 3, "fast" the preset of that name. The recipe's baseline runs once, on the
+clip's first frames only.
 
 Quality is the luma's PSNR to the clean picture inside the face's mask, for the bundled model alone:
 random weights have none.
