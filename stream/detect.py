@@ -44,9 +44,11 @@ class FaceFinder:
         if settings.tile and settings.pyramid != (1.0,):
             raise ConfigError("detect.pyramid: works on one picture; set detect.tile=0 or leave it out")
         self._settings = settings
-        # One for each size: CenterFace keeps one compiled shape.
-        self._detectors = [_detector(settings, threads) for _ in settings.pyramid]
-        self._detector = self._detectors[0]
+        self._detector = _detector(settings, threads)
+        # CenterFace keeps one compiled shape: one for each size.
+        own = settings.detector == "centerface"
+        others = [_detector(settings, threads) if own else self._detector for _ in settings.pyramid[1:]]
+        self._detectors = [self._detector, *others]
         refine = settings.refine and settings.detector == "centerface"
         self._threads = threads
         self._overview: Detector | None = None

@@ -41,23 +41,22 @@ class BaselineJob:
         cv2.setNumThreads(threads)
         self._recipe = kind == "recipe"
         self._model, self._clip, self._out = model, clip, out
-        self._truth, self._threads, self._weights = np.array(landmarks), threads, retinaface
-        self._frames = frames
+        self._truth, self._threads, self._frames = np.array(landmarks), threads, frames
+        self._find = self._retinaface(retinaface) if self._recipe else self._centerface()
         info = probe(clip)
         self._rate = Fraction(info.rate)
         self._plan = trial.settle(info, codecs.recipe(info, Encode(effort="low")), threads, (None, None))
 
     def run(self) -> dict[str, Any]:
-        """Restore the clip; loading the networks belongs to it, as it does to a run of the product."""
+        """Restore the clip; loading the network belongs to it, as it does to a run of the product."""
         network = Published(self._model)
-        find = self._retinaface() if self._recipe else self._centerface()
         template = geometry.template(network.model.template, network.model.size)
         with av.open(self._clip) as source, av.open(self._out, "w") as target:
             stream = self._video(target, source.streams.video[0].codec_context)
             done = 0
             for frame in source.decode(video=0):
                 rgb = frame.to_ndarray(format="rgb24")
-                for marks in find(rgb, done):
+                for marks in self._find(rgb, done):
                     to_frame = geometry.similarity(template, marks)
                     rgb = self._restored(network, rgb, to_frame)
                 picture = av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(format="yuv420p")
@@ -104,9 +103,9 @@ class BaselineJob:
 
         return find
 
-    def _retinaface(self):
-        """RetinaFace's time, the truth's place."""
-        finder = retinaface_finder(self._weights, self._threads)
+    def _retinaface(self, weights: str):
+        """RetinaFace's time, the truth's place. Loading it is left out: few frames would not carry that."""
+        finder = retinaface_finder(weights, self._threads)
 
         def find(rgb: np.ndarray, index: int) -> list[np.ndarray]:
             finder(rgb_frame(rgb))

@@ -13,6 +13,8 @@ import torch
 from stream.errors import ModelError
 
 _MEAN_BGR = (104.0, 117.0, 123.0)
+_SIZES_KEPT = 8
+"""Anchors of so many picture sizes are kept: a pyramid asks for several by turns."""
 
 Hits = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Boxes f32[n,4] and landmarks f32[n,5,2] in px, scores f32[n]; overlaps not yet suppressed."""
@@ -53,7 +55,7 @@ def load_retinaface(
 class _RetinaFace:
     def __init__(self, net: torch.nn.Module, least_score: float) -> None:
         self._net, self._least = net, least_score
-        self._priors: tuple[tuple[int, int], torch.Tensor] | None = None
+        self._priors: dict[tuple[int, int], torch.Tensor] = {}
 
     @torch.inference_mode()
     def __call__(self, rgb: np.ndarray) -> Hits:
@@ -63,10 +65,12 @@ class _RetinaFace:
         bgr = np.ascontiguousarray(rgb[..., ::-1].transpose(2, 0, 1)[None] * 255, np.float32)
         picture = torch.from_numpy(bgr) - torch.tensor(_MEAN_BGR)[None, :, None, None]
         boxes, scores, marks = (part[0] for part in self._net(picture))
-        if self._priors is None or self._priors[0] != size:
-            self._priors = size, PriorBox(self._net.cfg, image_size=size).forward()
+        if size not in self._priors:
+            if len(self._priors) == _SIZES_KEPT:
+                self._priors.pop(next(iter(self._priors)))
+            self._priors[size] = PriorBox(self._net.cfg, image_size=size).forward()
         keep = scores[:, 1] >= self._least
-        priors, variance = self._priors[1][keep], self._net.cfg["variance"]
+        priors, variance = self._priors[size][keep], self._net.cfg["variance"]
         scale = np.array([size[1], size[0]], np.float32)
         return (
             decode(boxes[keep], priors, variance).numpy() * np.tile(scale, 2),
