@@ -1,8 +1,10 @@
-"""Rewrite the README's tables from docs/bench/*.json: `python docs/tables.py [--check]`.
+"""Rewrite the tables of README.md and docs/performance.md from docs/bench/*.json.
+
+    python docs/tables.py [--check]
 
 A table stands between `<!-- bench:NAME.TABLE -->` and `<!-- /bench -->`, NAME being the bench and
 its file (`gpen-stream bench NAME --json docs/bench/NAME.json`), TABLE one of the tables in it.
-`--check` writes nothing and exits with 1 where the README is out of step.
+`--check` writes nothing and exits with 1 where a page is out of step.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from pathlib import Path
 from stream.bench.report import doubts, load, markdown
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
 FOLDER = ROOT / "docs" / "bench"
 _PLACE = re.compile(r"(<!-- bench:(\w+)\.(\w+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 
@@ -35,12 +37,13 @@ def rewritten(text: str, folder: Path) -> str:
 
 def main() -> None:
     """Rewrite, or check."""
-    old = README.read_text(encoding="utf-8")
-    new = rewritten(old, FOLDER)
-    if "--check" not in sys.argv[1:]:
-        README.write_text(new, encoding="utf-8")
-    elif old != new:
-        sys.exit("README.md is out of step with docs/bench; run: python docs/tables.py")
+    for page in PAGES:
+        old = page.read_text(encoding="utf-8")
+        new = rewritten(old, FOLDER)
+        if "--check" not in sys.argv[1:]:
+            page.write_text(new, encoding="utf-8")
+        elif old != new:
+            sys.exit(f"{page.name} is out of step with docs/bench; run: python docs/tables.py")
 
 
 if __name__ == "__main__":

@@ -177,7 +177,8 @@ def restore(
             "--fidelity-weight",
             "--fidelity_weight",
             metavar="0..1",
-            help="How much of the input's features the network sees; below 1 it invents more. Also --fidelity_weight.",
+            help="How much of the input's features the network sees; below 1 it invents more. "
+            "Also --fidelity_weight.",
             rich_help_panel=_WAY,
         ),
     ] = None,

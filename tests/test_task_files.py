@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_models import BLUE, SKIN, hole_mask, picture, read, settings, write_model, write_models
+from small_models import BLUE, SKIN, UNCHECKED, hole_mask, picture, read, settings, write_model, write_models
 
 from stream import Options, cli, pixels, restore_file, tasks
 from stream.errors import EncodeError, SourceError
@@ -351,8 +351,8 @@ def test_every_task_has_its_switches(case, models, tmp_path, command):
     image[hole_mask() > 0] = (0x10, 0x20, 0x30)
     Image.fromarray(image).save(tmp_path / "in.png")
     Image.fromarray(hole_mask()).save(tmp_path / "mask.png")
-    model = ["--set", f"restore.model={models / case.strip()}.safetensors", "--set", "restore.engine=torch"]
-    code, said = command("restore", *COMMANDS[case].split(), *model)
+    ours = [f"restore.model={models / case.strip()}.safetensors", "restore.engine=torch", *UNCHECKED]
+    code, said = command("restore", *COMMANDS[case].split(), *(p for key in ours for p in ("--set", key)))
     assert code == 0 and said.startswith("out.png: 1 frames, 1 faces")
     assert (read(tmp_path / "out.png") != image).any()
 

@@ -49,7 +49,8 @@ def test_the_installed_copy_restores_with_its_own_presets_and_weights(wheel, por
     restore = [sys.executable, "-m", "stream.cli", "restore", portrait, *arguments]
     run(*restore, cwd=work, env=environment)
     report = json.loads((work / "report.json").read_text())
-    assert report["frames_out"] == 13 and report["faces_restored"] >= 10
+    assert report["frames_out"] == 13
+    assert report["faces_restored"] >= 5 and report["faces_restored"] + report["faces_carried"] >= 10
     assert report["config"]["encode"]["effort"] == "low"
     with av.open(str(work / "out.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 13
