@@ -10,11 +10,11 @@ from typing import Protocol
 import cv2
 import numpy as np
 
+from stream import zoo
 from stream.config import Compose
 from stream.errors import ModelError
 from stream.face import Crop, FrameWork, Patch
 from stream.guard import trust
-from stream.store import models_folder
 
 _EDGE = 0.02
 """Width of a parsed mask's soft edge, as a part of the crop: facexlib blurs by 0.03, outwards too."""
@@ -25,7 +25,8 @@ _GLANCE = 32
 _MOVED, _MOVED_SHARE = 0.15, 0.08
 """A change of colour (part of full scale) over this share of the face's middle calls the parser: with
 an interval of 25 it adds 6 calls in 215 frames of samples/portrait.mp4."""
-_WEIGHTS = "parsing_parsenet.pth"
+_WEIGHTS = "parsenet"
+"""In the catalogue."""
 _FORGET = 250
 """Frames after which a track that is not seen any more is forgotten."""
 
@@ -123,18 +124,18 @@ class MaskStage:
 def face_parser(compose: Compose, threads: int) -> Callable[[], Parser] | None:
     """What makes the parser that the settings ask for, or None: the feathered box is the mask.
 
-    Raises ModelError where the weights are asked for and not there.
+    Raises ModelError where the weights are asked for and not there, or not the ones meant.
     """
-    path = Path(compose.mask_weights) if compose.mask_weights else models_folder() / _WEIGHTS
     if compose.mask == "box":
         return None
-    if not path.is_file():
-        if compose.mask == "auto" and not compose.mask_weights:
-            return None
-        raise ModelError(
-            f"{path}: ParseNet's weights are not there; run gpen-stream models fetch parsenet, "
-            "or set compose.mask to box"
-        )
+    if compose.mask_weights:
+        path = Path(compose.mask_weights)
+        if not path.is_file():
+            raise ModelError(f"{path}: no such file; check compose.mask_weights, or set compose.mask to box")
+    elif compose.mask == "auto" and not zoo.is_present(_WEIGHTS):
+        return None
+    else:
+        path = zoo.resolve(_WEIGHTS)
 
     def create() -> Parser:
         from stream.engines import parsenet  # OpenVINO is not needed otherwise

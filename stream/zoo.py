@@ -66,6 +66,11 @@ def resolve(name_or_path: str | Path, *, accept_licence: bool = False, say: Say 
     return path
 
 
+def is_present(name: str) -> bool:
+    """Whether a file of the catalogue's model `name` is here, by its name alone."""
+    return _state(entry_named(name))[0] != "absent"
+
+
 def require_licence_of(info: ModelInfo, accept: bool = False) -> None:
     """Raise ConfigError where a generator's weights state a licence that was not accepted."""
     licence = catalog.licences().get(info.licence)

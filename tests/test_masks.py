@@ -4,6 +4,8 @@ The published weights are not at hand. Stand-in weights of the right names and s
 class call bright places skin and dark ones background, in blocks of 16 px.
 """
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -12,13 +14,14 @@ from facexlib.parsing.parsenet import ParseNet
 from PIL import Image
 from test_restore import face_at, frame, luma
 
-from stream import load_config, restore_file
+from stream import catalog, load_config, restore_file
 from stream.compose import ComposeStage
 from stream.config import Compose
 from stream.engines.parsenet import CLASSES, FACE, Parser
 from stream.errors import ModelError
 from stream.face import Crop, FrameWork, Patch
 from stream.masks import MaskStage, face_parser, soft_mask
+from stream.model import sha256_of
 
 SIDE = 64  # ParseNet has no layer that knows its picture's size; 512 px take 64 times as long
 
@@ -194,8 +197,15 @@ def test_parsing_is_asked_for_taken_where_it_can_be_or_left(tmp_path, weights, m
         face_parser(Compose(mask="parse"), 2)
     with pytest.raises(ModelError, match=r"elsewhere\.pth"):
         face_parser(Compose(mask_weights=str(tmp_path / "elsewhere.pth")), 2)
-    monkeypatch.setenv("GPEN_STREAM_MODELS", str(weights.parent))
+    assert face_parser(Compose(mask_weights=str(weights), mask="box"), 2) is None
+    assert face_parser(Compose(mask_weights=str(weights)), 2) is not None
+    (tmp_path / weights.name).write_bytes(weights.read_bytes())  # under the published file's name
     assert face_parser(Compose(mask="box"), 2) is None
+    for mask in ("auto", "parse"):
+        with pytest.raises(ModelError, match=r"parsing_parsenet\.pth: refused: its SHA-256"):
+            face_parser(Compose(mask=mask), 2)
+    meant = replace(catalog.entries()["parsenet"], sha256=sha256_of(weights))
+    monkeypatch.setattr(catalog, "entries", lambda: {"parsenet": meant})
     assert face_parser(Compose(), 2) is not None
 
 
@@ -212,12 +222,12 @@ def scene(tmp_path_factory, face):
     return path, (slice(238, 262), slice(170, 320))
 
 
-def test_a_run_leaves_what_stands_before_a_face_bit_exact(tmp_path, scene, weights, monkeypatch):
+def test_a_run_leaves_what_stands_before_a_face_bit_exact(tmp_path, scene, weights):
     path, bar = scene
     before = np.asarray(Image.open(path)).astype(int)
     boxed = restore_file(path, tmp_path / "box.png", load_config(overrides=["compose.mask=box"]))
-    monkeypatch.setenv("GPEN_STREAM_MODELS", str(weights.parent))
-    parsed = restore_file(path, tmp_path / "parsed.png")
+    settings = load_config(overrides=[f"compose.mask_weights={weights}"])
+    parsed = restore_file(path, tmp_path / "parsed.png", settings)
     assert (boxed.report["faces_parsed"], parsed.report["faces_parsed"]) == (0, 1)
     box, mask = (np.asarray(Image.open(o.path)).astype(int) - before for o in (boxed, parsed))
     assert np.abs(box[bar]).mean() > 1 and not mask[bar].any()
