@@ -12,8 +12,8 @@ from test_nets import write_model
 
 from stream.engines import create_engine
 from stream.engines.disk import CACHE_VARIABLE
-from stream.engines.openvino_engine import OpenVinoEngine, cached_network, entry_of, offered_precisions
-from stream.engines.openvino_runtime import compile_onnx
+from stream.engines.openvino_engine import OpenVinoEngine, entry_of, offered_precisions
+from stream.engines.openvino_runtime import cached_network, compile_onnx
 from stream.errors import ConfigError, ModelError
 from stream.model import read_model_info
 

@@ -10,16 +10,13 @@ import openvino as ov
 
 from stream.engines import disk
 from stream.engines.base import check_crops, check_precision
-from stream.engines.disk import CACHE_VARIABLE, cache_folder
+from stream.engines.disk import cache_folder
 from stream.engines.openvino_model import convert
-from stream.engines.openvino_runtime import cpu_config
+from stream.engines.openvino_runtime import cached_network, cpu_config, keep_network
 from stream.model import ModelInfo, read_model_info
-
-__all__ = ["CACHE_VARIABLE", "OpenVinoEngine", "cached_network", "offered_precisions"]
 
 CONVERTER_VERSION = 3
 """Raise it whenever the network or its conversion changes: older cached models are ignored."""
-_FILES = ("model.xml", "model.bin")
 _WORDS = {
     "fp32": "FP32 storage and arithmetic",
     "fp16": "FP16 storage, FP32 arithmetic",
@@ -100,15 +97,6 @@ def entry_of(model: ModelInfo, precision: str = "fp32", fidelity: float = 1.0) -
     return cache_folder() / "openvino" / key
 
 
-def cached_network(core: ov.Core, entry: Path) -> ov.Model | None:
-    """The converted network, or None when there is none that is whole."""
-    try:
-        return core.read_model(entry / _FILES[0]) if disk.whole(entry, _FILES) else None
-    except (OSError, ValueError, RuntimeError) as error:
-        _log.warning("%s: broken cached network (%s), converting again", entry, error)
-        return None
-
-
 def _converted(
     core: ov.Core, model_path: str | Path, model: ModelInfo, entry: Path, fidelity: float
 ) -> ov.Model:
@@ -117,13 +105,5 @@ def _converted(
     What was kept is what runs, from the first time on: rounded weights are rounded then too.
     """
     network = convert(core, Path(model_path), model, fidelity)
-    half = entry == entry_of(model, "fp16", fidelity)
-
-    def write(folder: Path) -> None:
-        ov.save_model(network, folder / _FILES[0], compress_to_fp16=half)
-
-    try:
-        disk.store(entry, _FILES, write)
-    except (OSError, RuntimeError) as error:
-        _log.warning("%s: cannot keep the converted network (%s)", cache_folder(), error)
+    keep_network(network, entry, half=entry == entry_of(model, "fp16", fidelity))
     return cached_network(core, entry) or network

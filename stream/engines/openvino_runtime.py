@@ -1,14 +1,20 @@
-"""What the package needs of OpenVINO beside GPEN: the core and small ONNX networks."""
+"""What every network on OpenVINO needs: settings, the cache of converted ones, small ONNX networks."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import openvino as ov
 
+from stream.engines import disk
 from stream.errors import ModelError
+
+_FILES = ("model.xml", "model.bin")
+
+_log = logging.getLogger(__name__)
 
 OnnxNet = Callable[[np.ndarray], list[np.ndarray]]
 
@@ -25,6 +31,25 @@ def cpu_config(threads: int | None = None, arithmetic: str = "f32") -> dict[str,
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
     return config
+
+
+def cached_network(core: ov.Core, entry: Path) -> ov.Model | None:
+    """The network that `keep_network` kept in a cache folder; None where there is none that is whole."""
+    try:
+        return core.read_model(entry / _FILES[0]) if disk.whole(entry, _FILES) else None
+    except (OSError, ValueError, RuntimeError) as error:
+        _log.warning("%s: broken cached network (%s), converting again", entry, error)
+        return None
+
+
+def keep_network(network: ov.Model, entry: Path, *, half: bool = False) -> None:
+    """Keep a converted network, its weights rounded to FP16 if `half`, where that can be written."""
+    try:
+        disk.store(
+            entry, _FILES, lambda draft: ov.save_model(network, draft / _FILES[0], compress_to_fp16=half)
+        )
+    except (OSError, RuntimeError) as error:
+        _log.warning("%s: cannot keep the converted network (%s)", entry, error)
 
 
 def compile_onnx(

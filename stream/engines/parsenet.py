@@ -8,7 +8,6 @@ gpen-lite-256.
 from __future__ import annotations
 
 import hashlib
-import logging
 import warnings
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 import openvino as ov
 
 from stream.engines import disk
-from stream.engines.openvino_runtime import cpu_config
+from stream.engines.openvino_runtime import cached_network, cpu_config, keep_network
 from stream.errors import ModelError
 
 SIDE = 512
@@ -30,9 +29,6 @@ FACE = tuple(range(1, 13))
 """Channels of the face itself. facexlib's own table also keeps hair and earrings, which a video's
 motion would tear from the hair outside the crop."""
 _CONVERTER_VERSION = 1
-_FILES = ("model.xml", "model.bin")
-
-_log = logging.getLogger(__name__)
 
 
 class Parser:
@@ -55,7 +51,7 @@ class Parser:
         core = ov.Core()
         key = disk.key_of(ov.get_version(), _CONVERTER_VERSION, digest, side)
         entry = disk.cache_folder() / "openvino" / key
-        network = _cached(core, entry) or _converted(path, entry, side)
+        network = cached_network(core, entry) or _converted(path, entry, side)
         self._request = core.compile_model(network, "CPU", cpu_config(threads)).create_infer_request()
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -63,14 +59,6 @@ class Parser:
         if image.shape != (self.side, self.side, 3) or image.dtype != np.float32:
             raise ValueError(f"expected f32[{self.side}, {self.side}, 3], got {image.shape}, {image.dtype}")
         return self._request.infer([image[None]], share_inputs=True)[0][0]
-
-
-def _cached(core: ov.Core, entry: Path) -> ov.Model | None:
-    try:
-        return core.read_model(entry / _FILES[0]) if disk.whole(entry, _FILES) else None
-    except (OSError, ValueError, RuntimeError) as error:
-        _log.warning("%s: broken cached network (%s), converting again", entry, error)
-        return None
 
 
 def _converted(path: Path, entry: Path, side: int) -> ov.Model:
@@ -91,12 +79,7 @@ def _converted(path: Path, entry: Path, side: int) -> ov.Model:
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer that OpenVINO uses is deprecated in torch
         network = ov.convert_model(net, example_input=torch.zeros(small), input=[shape])
-    try:
-        disk.store(
-            entry, _FILES, lambda draft: ov.save_model(network, draft / _FILES[0], compress_to_fp16=False)
-        )
-    except (OSError, RuntimeError) as error:
-        _log.warning("%s: cannot keep the converted network (%s)", entry, error)
+    keep_network(network, entry)
     return network
 
 

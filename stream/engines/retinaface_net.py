@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +35,7 @@ def load_retinaface(
         state = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}); check detect.weights") from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError):
+    except Exception:  # broken files raise anything: KeyError, IndexError, UnpicklingError
         raise ModelError(f"{path}: not a file of torch weights; fetch detection_Resnet50_Final.pth") from None
     if threads is not None:
         torch.set_num_threads(threads)

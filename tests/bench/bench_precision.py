@@ -22,8 +22,8 @@ import numpy as np
 import openvino as ov
 
 from stream.engines import create_engine
-from stream.engines.openvino_engine import cached_network, entry_of, offered_precisions
-from stream.engines.openvino_runtime import cpu_config
+from stream.engines.openvino_engine import entry_of, offered_precisions
+from stream.engines.openvino_runtime import cached_network, cpu_config
 from stream.model import bundled_model_path, read_model_info
 
 ALLOWED_DB = 0.12
