@@ -8,7 +8,7 @@ import numpy as np
 
 from stream import pixels
 from stream.frame import StreamInfo
-from stream.images import Still
+from stream.images import Still, jpeg_segments, png_chunks
 
 
 def coloured_still(still: Still) -> Still:
@@ -18,10 +18,12 @@ def coloured_still(still: Still) -> Still:
         return still
     kept = dict(still.kept)
     if still.format == "JPEG":
-        kept["extra"] = _without_profile(kept["extra"])
+        kept["extra"] = b"".join(
+            segment for _, segment in jpeg_segments(kept["extra"]) if segment[4:16] != b"ICC_PROFILE\0"
+        )
         kept["subsampling"] = 0
     elif still.format == "PNG":
-        kept["chunks"] = _without_profile_chunk(kept["chunks"])
+        kept["chunks"] = b"".join(chunk for name, chunk in png_chunks(kept["chunks"]) if name != b"iCCP")
     return replace(
         still,
         pixels=np.repeat(still.pixels, 3, axis=2) if channels == 1 else still.pixels,
@@ -39,25 +41,3 @@ def coloured_stream(info: StreamInfo) -> StreamInfo:
         return info
     matrix = info.colour.matrix or 2  # 0 stands for RGB
     return replace(info, pix_fmt=pix_fmt, colour=replace(info.colour, matrix=matrix))
-
-
-def _without_profile(segments: bytes) -> bytes:
-    """JPEG's segments without those of the colour profile."""
-    kept, at = b"", 0
-    while at + 4 <= len(segments):
-        end = at + 2 + int.from_bytes(segments[at + 2 : at + 4], "big")
-        if segments[at + 4 : at + 16] != b"ICC_PROFILE\0":
-            kept += segments[at:end]
-        at = end
-    return kept
-
-
-def _without_profile_chunk(chunks: bytes) -> bytes:
-    """PNG's chunks without the colour profile."""
-    kept, at = b"", 0
-    while at + 12 <= len(chunks):
-        end = at + 12 + int.from_bytes(chunks[at : at + 4], "big")
-        if chunks[at + 4 : at + 8] != b"iCCP":
-            kept += chunks[at:end]
-        at = end
-    return kept

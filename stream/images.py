@@ -143,37 +143,45 @@ def _kept(kind: str, image: Image.Image, data: bytes) -> dict:
     dpi = {"dpi": image.info["dpi"]} if "dpi" in image.info else {}
     if kind == "JPEG":
         sampling = JpegImagePlugin.get_sampling(image)
-        kept = {"qtables": image.quantization, "extra": _jpeg_segments(data)} | dpi
+        kept = {"qtables": image.quantization, "extra": _carried_segments(data)} | dpi
         kept |= {"subsampling": sampling} if sampling >= 0 else {}
         return kept | ({"progressive": True} if image.info.get("progressive") else {})
     if kind == "PNG":
-        return {"chunks": _png_chunks(data)}
+        return {"chunks": _carried_chunks(data)}
     if kind == "WEBP":
         kept = {"lossless": True} if b"VP8L" in data else {}
         return kept | ({"xmp": image.info["xmp"]} if "xmp" in image.info else {})
     return dpi
 
 
-def _jpeg_segments(data: bytes) -> bytes:
-    """Exif, XMP, colour profile, IPTC and comments as they stand before the picture's data."""
-    kept, at = b"", 2
+def jpeg_segments(data: bytes, at: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Markers and segments, lengths included, from `at` up to the picture's data or the end."""
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
-        marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if (0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE)) and data[at + 4 : at + 8] != b"MPF\0":
-            kept += data[at:end]
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        yield data[at + 1], data[at:end]
         at = end
-    return kept
 
 
-def _png_chunks(data: bytes) -> bytes:
-    """The chunks that say something of the picture as a whole: colour, density, text, Exif."""
-    kept, at = b"", 8
+def png_chunks(data: bytes, at: int = 0) -> Iterator[tuple[bytes, bytes]]:
+    """Names and chunks, lengths and checksums included, from `at` on."""
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if data[at + 4 : at + 8] in _PNG_CHUNKS:
-            kept += data[at:end]
+        yield data[at + 4 : at + 8], data[at:end]
         at = end
-    return kept
+
+
+def _carried_segments(data: bytes) -> bytes:
+    """Exif, XMP, colour profile, IPTC and comments as they stand before the picture's data."""
+    return b"".join(
+        segment
+        for marker, segment in jpeg_segments(data, 2)
+        if (0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE)) and segment[4:8] != b"MPF\0"
+    )
+
+
+def _carried_chunks(data: bytes) -> bytes:
+    """The chunks that say something of the picture as a whole: colour, density, text, Exif."""
+    return b"".join(chunk for name, chunk in png_chunks(data, 8) if name in _PNG_CHUNKS)
 
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:
