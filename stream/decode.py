@@ -236,16 +236,18 @@ class FileSource:
         target = name if pixels.layout_of(name) else pixels.substitute(name)
         coloured = pixels.in_colour(target) if self._in_colour else target
         if coloured != target:
-            note = f"{self.info.path}: is grey; the result is in colour ({coloured})"
-            self.notes += [note] if note not in self.notes else []
+            self._note_once(f"{self.info.path}: is grey; the result is in colour ({coloured})")
             grey = picture if handled else self._converted(picture, target, reformatter)
             return pixels.with_chroma(grey, coloured)
         if handled:
             return picture
-        if not self.notes:
-            cost = "one copy a frame" if target == name else f"a conversion to {target} a frame"
-            self.notes.append(f"{self.info.path}: pixel format {name} costs {cost}")
+        cost = "one copy a frame" if target == name else f"a conversion to {target} a frame"
+        self._note_once(f"{self.info.path}: pixel format {name} costs {cost}")
         return self._converted(picture, target, reformatter)
+
+    def _note_once(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
 
     def _converted(self, picture: av.VideoFrame, target: str, reformatter) -> av.VideoFrame:
         converted = reformatter.reformat(
