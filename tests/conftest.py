@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import av
@@ -76,3 +79,20 @@ def read_frames():
             return [frame.to_ndarray() for frame in container.decode(video=0)]
 
     return read
+
+
+def on_terminal(command, columns, **options) -> tuple[int, str]:
+    """Run a command on a terminal of its own: its exit code, and all that was shown there."""
+    main, child = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": str(columns)}
+    process = subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env=environment, **options)
+    os.close(child)
+    shown, deadline = b"", time.monotonic() + 90
+    while time.monotonic() < deadline:
+        if select.select([main], [], [], 0.2)[0]:
+            try:
+                shown += os.read(main, 65536)
+            except OSError:  # the other side is closed
+                break
+    os.close(main)
+    return process.wait(10), shown.decode()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import resource
-import select
 import shutil
 import signal
 import subprocess
@@ -16,7 +14,7 @@ import time
 import av
 import numpy as np
 import pytest
-from conftest import SAMPLES
+from conftest import SAMPLES, on_terminal
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -303,23 +301,9 @@ def test_without_a_terminal_progress_is_plain_lines(face, run_cli, tmp_path):
 
 
 def test_on_a_terminal_there_is_a_bar_that_goes_away(portrait, tmp_path):
-    main, child = pty.openpty()
     command = [sys.executable, "-m", "stream.cli", "restore", str(portrait), "x.mp4", "--duration", "0.2"]
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stdin=child, stdout=child, stderr=child, env=environment
-    )
-    os.close(child)
-    shown, deadline = b"", time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if select.select([main], [], [], 0.2)[0]:
-            try:
-                shown += os.read(main, 65536)
-            except OSError:  # the other side is closed
-                break
-    os.close(main)
-    assert process.wait(10) == 0
-    text = shown.decode()
+    code, text = on_terminal(command, 100, cwd=tmp_path)
+    assert code == 0
     assert "━" in text and "/5 frames" in text and "fps" in text and "\x1b[2K" in text
     assert lines(text)[-1].split("\x1b")[-1].endswith("fps")
 

@@ -200,8 +200,6 @@ class TestContract:
             with pytest.raises(ConfigError, match=r"restore\.fidelity"):
                 opened(case, fidelity=0.5)
             return
-        if case.kind == "auto":
-            pytest.skip("it is one of the others")
         far = [0.0]
         for fidelity in (0.5,) if case.kind == "onnxruntime" else (0.7, 0.0):  # an export takes seconds
             engine = opened(case, fidelity=fidelity)

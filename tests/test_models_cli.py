@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import resource
-import select
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from conftest import on_terminal
 from loopback import File
 from test_zoo import DATA, FILE, NAME, SHA, models, server  # noqa: F401  fixtures among them
 
@@ -93,20 +91,8 @@ def test_a_process_that_is_killed_leaves_a_part_and_no_lock(run, server, models)
 
 def test_a_terminal_sees_a_bar(server, models):
     server.files[FILE] = File(DATA, pause_s=0.1)
-    main, child = pty.openpty()
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "120"}
-    process = subprocess.Popen(FETCH[:-1], stdin=child, stdout=child, stderr=child, env=environment)
-    os.close(child)
-    shown, deadline = b"", time.monotonic() + 90
-    while time.monotonic() < deadline:
-        if select.select([main], [], [], 0.2)[0]:
-            try:
-                shown += os.read(main, 65536)
-            except OSError:  # the other side is closed
-                break
-    os.close(main)
-    assert process.wait(10) == 0
-    text = shown.decode()
+    code, text = on_terminal(FETCH[:-1], 120)
+    assert code == 0
     assert "━" in text and "kB/s" in text and "trusted on first use" in text
     assert text.rstrip().splitlines()[-1].split("\x1b")[-1].endswith(".safetensors")
 
