@@ -1,4 +1,4 @@
-"""Stages -> running threads. The only file that starts them; the first error wins."""
+"""Stages -> running threads; the first error wins."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from stream.face import FrameWork
 from stream.frame import Frame
 from stream.metrics import Meter
 from stream.stage import Stage, run_stage
+from stream.workers import start_thread
 
 QUEUE = 4
 """Items between two stages: enough to even out their pace, few enough to hold 4K frames."""
@@ -106,9 +107,7 @@ class Pipeline:
             outbox = self._channels[i + 1] if keep_results or i + 1 < len(self._stages) else None
             jobs.append((name, lambda s=stage, i=inbox, o=outbox, m=meter: run_stage(s, i, o, m), outbox))
         for name, body, outbox in jobs:
-            thread = threading.Thread(target=self._guard, args=(body, outbox), name=name)
-            self._threads.append(thread)
-            thread.start()
+            self._threads.append(start_thread(name, self._guard, body, outbox))
 
     def _guard(self, body: Callable[[], None], outbox: Channel | None) -> None:
         """Run a thread's body; its error reaches all channels, its end the next stage."""
