@@ -7,6 +7,7 @@ own time through decoder, network, encoder and player.
 from __future__ import annotations
 
 import zlib
+from itertools import pairwise
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def _cells(luma: np.ndarray) -> list[np.ndarray]:
         raise ValueError(f"expected at least 160x16 px for a time strip, got {width}x{height}")
     high = min(16, height // 8 * 2) if height < 128 else 16
     edges = np.linspace(0, width, _CELLS + 1).astype(int)
-    return [luma[-high:, a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [luma[-high:, a:b] for a, b in pairwise(edges)]
 
 
 def _code(time_ms: int) -> list[bool]:
