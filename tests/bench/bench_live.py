@@ -85,7 +85,9 @@ def main() -> None:
         on, off = (figures(delays[name, side], seconds) for side in (True, False))
         print(f"{name}: restored {on}, passed through {off}")
         beyond = on["median_ms"] - off["median_ms"], on["p95_ms"] - off["median_ms"]
-        print(f"{name}: beyond the chain without restoration: median {beyond[0]:.0f} ms, p95 {beyond[1]:.0f} ms")
+        print(
+            f"{name}: beyond the chain without restoration: median {beyond[0]:.0f} ms, p95 {beyond[1]:.0f} ms"
+        )
     print(f"cores in use: restored {cpu[True] / seconds:.2f}, passed through {cpu[False] / seconds:.2f}")
     print(json.dumps(report, indent=2))
 
