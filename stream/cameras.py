@@ -32,7 +32,9 @@ class Webhook(Section):
     """Where events are posted."""
 
     url: str = Field(
-        repr=False, pattern=r"^(https?://|\$\{)", description="http(s) address; ${NAME} is taken from the environment"
+        repr=False,
+        pattern=r"^(https?://|\$\{)",
+        description="http(s) address; ${NAME} is taken from the environment",
     )
     secret_env: str | None = Field(
         None, description="environment variable whose value is sent along, so that the receiver knows us"
@@ -45,7 +47,9 @@ class ServerSettings(Section):
 
     host: str = Field("127.0.0.1", description="address it listens on; any other needs a token")
     port: int = Field(8080, ge=0, le=65535, description="TCP port; 0: a free one")
-    token_file: str | None = Field(None, description="file with the access token; unset: token in the data folder")
+    token_file: str | None = Field(
+        None, description="file with the access token; unset: token in the data folder"
+    )
     data: str = Field("gpen-stream-data", min_length=1, description="folder for recordings and the token")
     files: str | None = Field(None, description="folder of files to restore; unset: files in the data folder")
     webhook: Webhook | None = None
@@ -63,18 +67,24 @@ class ServerSettings(Section):
     @property
     def token_path(self) -> Path:
         """Absolute."""
-        return Path(self.token_file).expanduser().absolute() if self.token_file else self.data_folder / "token"
+        return (
+            Path(self.token_file).expanduser().absolute() if self.token_file else self.data_folder / "token"
+        )
 
 
 class CameraSettings(Section):
     """One camera."""
 
-    source: str = Field(repr=False, min_length=1, description="address; ${NAME} is taken from the environment")
+    source: str = Field(
+        repr=False, min_length=1, description="address; ${NAME} is taken from the environment"
+    )
     to: tuple[str, ...] = Field(
         (), repr=False, description="sinks beside the dashboard; relative folders lie in the data folder"
     )
     preset: Literal[PRESETS] = Field("default", description="what its settings start from")
-    set: dict[str, Any] = Field({}, description="settings over the preset, such as restore.strength: 0.7")
+    set: dict[str, Any] = Field(
+        default_factory=dict, description="settings over the preset, such as restore.strength: 0.7"
+    )
     priority: int = Field(5, ge=1, le=10, description="share of the restorer, 10 the largest")
     schedule: Annotated[tuple[str, ...], AfterValidator(lambda value: _checked(value))] = Field(
         (), description="when it runs, such as 'mon-fri 07:00-19:00', local time; none: always"
@@ -100,7 +110,7 @@ class CamerasFile(Section):
     """A whole file."""
 
     server: ServerSettings = ServerSettings()
-    cameras: dict[str, CameraSettings] = {}
+    cameras: dict[str, CameraSettings] = Field(default_factory=dict)
 
 
 def load_cameras(path: Path) -> CamerasFile:
@@ -120,7 +130,7 @@ def load_cameras(path: Path) -> CamerasFile:
 def save_cameras(path: Path, file: CamerasFile) -> None:
     """Write a file as a whole or not at all; ${NAME} stays as it is, comments go."""
     data = file.model_dump(mode="json", exclude_defaults=True)
-    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=False, width=100)
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o600  # it may hold credentials
     part = ""
     try:
@@ -134,7 +144,9 @@ def save_cameras(path: Path, file: CamerasFile) -> None:
     except OSError as error:
         if part:
             Path(part).unlink(missing_ok=True)
-        raise ConfigError(f"{path}: cannot be written ({error.strerror}); the change holds until a restart") from None
+        raise ConfigError(
+            f"{path}: cannot be written ({error.strerror}); the change holds until a restart"
+        ) from None
 
 
 def parse_camera(name: str, data: Mapping[str, Any]) -> CameraSettings:

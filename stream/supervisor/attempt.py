@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from multiprocessing.connection import Connection
 from typing import Any
 
 from stream.config import Config
 from stream.errors import StreamError
-from stream.workers import ChildProcess
+from stream.workers import ChildProcess, Connection
 
 
 def attempt(source: str, limit_s: float) -> dict[str, Any]:

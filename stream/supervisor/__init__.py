@@ -1,0 +1,244 @@
+"""Many cameras: each in a process of its own, all restored by one, added and removed while running."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stream.camera import Order, sinks_of
+from stream.cameras import CameraSettings, CamerasFile, check_camera, save_cameras
+from stream.errors import ConfigError
+from stream.events import Events
+from stream.sinks import redact
+from stream.supervisor.attempt import attempt
+from stream.supervisor.keeper import Keeper, Limits
+from stream.supervisor.segments import NotFound, confined, listed
+from stream.supervisor.viewers import Viewer
+from stream.workers import start_thread
+
+if TYPE_CHECKING:
+    from stream.live import Changes
+
+__all__ = ["Limits", "NotFound", "Supervisor", "Viewer"]
+
+_LIMITS = Limits()
+_CHECK_S = 0.5
+_HISTORY_S = 10.0
+_TEST_S = 20.0
+_GIB = 2**30
+
+
+class Supervisor:
+    """Runs the cameras of a file and keeps the file as they are changed.
+
+    Every method may be called from any thread. What a name does not lead to raises NotFound, wrong
+    settings ConfigError; both are one line without credentials.
+    """
+
+    def __init__(
+        self, file: CamerasFile, path: Path | None, events: Events, limits: Limits = _LIMITS
+    ) -> None:
+        self.events = events
+        self.server = file.server
+        self._path, self._limits = path, limits
+        self._keepers: dict[str, Keeper] = {}
+        self._lock = threading.RLock()
+        """Held while cameras come, go or change, so that the file always is what runs; never while
+        a camera is waited for."""
+        self._ended = threading.Event()
+        self._monitor: threading.Thread | None = None
+        self._disk_is_low = False
+        for name, settings in file.cameras.items():
+            check_camera(name, settings)
+            self._keepers[name] = self._keeper(name, settings)
+
+    def start(self) -> None:
+        """Start everything; returns at once."""
+        self.server.data_folder.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            for keeper in self._keepers.values():
+                keeper.start()
+        self._monitor = start_thread("monitor", self._watch)
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Have every camera flush and end; what still runs after `timeout_s` is killed."""
+        deadline_s = time.monotonic() + timeout_s
+        self._ended.set()
+        with self._lock:
+            keepers = list(self._keepers.values())
+        for keeper in keepers:
+            keeper.leave()
+        for keeper in keepers:
+            keeper.join(deadline_s)
+        if self._monitor is not None:
+            self._monitor.join()
+
+    # --- cameras -----------------------------------------------------------------------------------
+
+    def cameras(self) -> list[dict[str, Any]]:
+        """All of them, as `camera` gives one."""
+        with self._lock:
+            keepers = list(self._keepers.values())
+        return [_described(keeper) for keeper in keepers]
+
+    def camera(self, name: str) -> dict[str, Any]:
+        """`name`, `settings` (plain values, addresses without credentials), `process` (waiting,
+        starting, running, restarting, broken, ended, paused, disabled, stopped), `words` (for people),
+        `pid`, `restarts`, `nice`, `report` (the session's; empty where none runs)."""
+        return _described(self._find(name))
+
+    def add(self, name: str, settings: CameraSettings) -> None:
+        """One more, which starts at once."""
+        check_camera(name, settings)
+        with self._lock:
+            if self._ended.is_set():
+                raise ConfigError(f"cameras.{name}: the server is about to end")
+            if name in self._keepers:
+                raise ConfigError(f"cameras.{name}: there is such a camera already; take another name")
+            keeper = self._keepers[name] = self._keeper(name, settings)
+            keeper.start()
+            self._save()
+
+    def replace(self, name: str, settings: CameraSettings) -> None:
+        """Other settings; its process finishes and starts again, unless only its state is the same.
+
+        A source or sink that is given as it is shown, with *** for the credentials, stays what it is.
+        """
+        with self._lock:
+            keeper = self._find(name)
+            settings = _with_secrets(settings, keeper.order.settings)
+            check_camera(name, settings)
+            keeper.renew(replace(keeper.order, settings=settings, passing=False))
+            self._save()
+
+    def remove(self, name: str) -> None:
+        """Have it flush and end, within 10 s; its recordings stay."""
+        with self._lock:
+            keeper = self._find(name)
+            keeper.leave()
+        keeper.join(time.monotonic() + 10.0)
+        with self._lock:
+            self._keepers.pop(name, None)
+            self._save()
+
+    def change(self, name: str, changes: Changes) -> None:
+        """Change what runs, without a break, and the settings with it."""
+        keeper = self._find(name)
+        check_camera(name, _changed(keeper.order, changes).settings)
+        keeper.change(changes)
+        with self._lock:
+            keeper.adopt(_changed(keeper.order, changes))
+            self._save()
+
+    def history(self, name: str) -> list[dict[str, Any]]:
+        """The last hour, a point each 10 s: at (seconds since the epoch), delay_ms, p95_ms, load, fps."""
+        return self._find(name).history()
+
+    @contextmanager
+    def watch(self, name: str, kind: str) -> Iterator[Viewer]:
+        """Watch its pictures: kind "restored", or "pair", the original above it."""
+        with Viewer(self._find(name).viewers, kind) as viewer:
+            yield viewer
+
+    def test(self, source: str) -> dict[str, Any]:
+        """Try a source: `ok`, `jpeg` (bytes or None), `reason` why not, `facts`; takes up to 20 s.
+
+        For a camera that is there its shown address will do.
+        """
+        with self._lock:
+            known = {_shown(k.order.settings.source): k.order.settings.source for k in self._keepers.values()}
+        return attempt(known.get(source, source), _TEST_S)
+
+    def segments(self, name: str) -> list[dict[str, Any]]:
+        """Its recordings, oldest first: name, began_at, seconds, bytes, open."""
+        return listed(self._folders(name), time.time())
+
+    def segment_path(self, name: str, file: str) -> Path:
+        """A recording's file; NotFound for anything else."""
+        return confined(self._folders(name), file, name)
+
+    # --- within -----------------------------------------------------------------------------------
+
+    def _keeper(self, name: str, settings: CameraSettings) -> Keeper:
+        order = Order(name, settings, self.server.data_folder)
+        return Keeper(order, self._limits, lambda kind, text: self.events.add(name, kind, text))
+
+    def _find(self, name: str) -> Keeper:
+        with self._lock:
+            keeper = self._keepers.get(name)
+        if keeper is None:
+            raise NotFound(f"{name[:40]!r}: there is no such camera")
+        return keeper
+
+    def _folders(self, name: str) -> list[Path]:
+        specs = sinks_of(self._find(name).order)
+        return [Path(spec.target) for spec in specs if spec.kind == "segments"]
+
+    def _save(self) -> None:
+        if self._path is not None:
+            settings = {name: keeper.order.settings for name, keeper in self._keepers.items()}
+            save_cameras(self._path, CamerasFile(server=self.server, cameras=settings))
+
+    def _watch(self) -> None:
+        """The monitor's thread."""
+        remembered_s = time.monotonic()
+        while not self._ended.wait(_CHECK_S):
+            with self._lock:
+                keepers = list(self._keepers.values())
+            for keeper in keepers:
+                keeper.check()
+            if time.monotonic() - remembered_s >= _HISTORY_S:
+                remembered_s += _HISTORY_S
+                for keeper in keepers:
+                    keeper.remember(time.time())
+                self._check_disk(keepers)
+
+    def _check_disk(self, keepers: list[Keeper]) -> None:
+        """Tell once that the disk gets full, before recordings have to stop."""
+        needed_gb = max((k.order.settings.config().record.free_gb for k in keepers), default=0.5)
+        free_gb = shutil.disk_usage(self.server.data_folder).free / _GIB
+        low = free_gb < (2.5 if self._disk_is_low else 2.0) * needed_gb
+        if low and not self._disk_is_low:
+            text = f"{free_gb:.1f} GiB free; recordings stop below {needed_gb:.1f} GiB"
+            self.events.add("", "disk_low", text)
+        self._disk_is_low = low
+
+
+def _shown(text: str) -> str:
+    return redact(text)
+
+
+def _described(keeper: Keeper) -> dict[str, Any]:
+    order = keeper.order
+    settings = order.settings.model_dump(mode="json")
+    settings["source"] = _shown(order.settings.source)
+    settings["to"] = [_shown(text) for text in order.settings.to]
+    return {"name": order.name, "settings": settings} | keeper.state()
+
+
+def _with_secrets(new: CameraSettings, old: CameraSettings) -> CameraSettings:
+    """Addresses given as they are shown, filled in from those that are known."""
+    known = {_shown(text): text for text in (old.source, *old.to)}
+    to = tuple(known.get(text, text) for text in new.to)
+    return new.model_copy(update={"source": known.get(new.source, new.source), "to": to})
+
+
+def _changed(order: Order, changes: Changes) -> Order:
+    """The order as it is after a change, for the next start of the process."""
+    settings = order.settings
+    values: dict[str, Any] = dict(settings.set)
+    for key in ("strength", "interval", "model"):
+        if (value := getattr(changes, key)) is not None:
+            values[f"restore.{key}"] = value
+    update: dict[str, Any] = {"set": values}
+    for key in ("preset", "include", "exclude"):
+        if (value := getattr(changes, key)) is not None:
+            update[key] = value
+    passing = order.passing if changes.passing is None else changes.passing
+    return replace(order, settings=settings.model_copy(update=update), passing=passing)
