@@ -7,18 +7,16 @@ import signal
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stream.cameras import CameraSettings
 from stream.errors import StreamError
 from stream.packets import Jpeg
-from stream.sinks import SinkSpec, parse_sink
 from stream.workers import Connection, start_thread
 
 _REPORT_S = 1.0
-_ON_DISK = frozenset({"file", "segments", "hls", "snapshots"})
 _KEPT = 200
 """Events and answers that wait for the supervisor; the oldest are dropped."""
 
@@ -65,18 +63,6 @@ def run_camera(link: Connection, order: Order) -> None:
         outbox.close()
     if failed:
         raise SystemExit(1)
-
-
-def sinks_of(order: Order) -> list[SinkSpec]:
-    """The sinks of a camera; a relative folder or file lies in the data folder. ConfigError."""
-    config, specs = order.settings.config(), []
-    for text in order.settings.to:
-        spec = parse_sink(text, config)
-        path = Path(text.removeprefix(f"{spec.kind}:")).expanduser()
-        if spec.kind in _ON_DISK and not path.is_absolute():
-            spec = replace(spec, target=str(order.data / path))
-        specs.append(spec)
-    return specs
 
 
 def _session(order: Order, outbox: _Outbox) -> Any:

@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,6 +18,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from stream.config import PRESETS, Config, Fraction, load_config, read_yaml, tuples
 from stream.config_live import Section
 from stream.errors import ConfigError
+from stream.sinks import SinkSpec, parse_sink
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -25,6 +27,7 @@ Region = tuple[Fraction, Fraction, Fraction, Fraction]
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _WINDOW = re.compile(r"(?:([a-z,-]+) +)?(\d{1,2}):(\d\d) *- *(\d{1,2}):(\d\d)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
+_ON_DISK = frozenset({"file", "segments", "hls", "snapshots"})
 _SETTING = re.compile(r"[a-z_]+\.[a-z_]+")
 
 
@@ -105,6 +108,20 @@ class CameraSettings(Section):
         except ConfigError as error:
             raise ConfigError(f"{key}.{error}") from None
 
+    def sinks(self, data: Path, key: str = "to") -> list[SinkSpec]:
+        """Its sinks; a relative folder or file lies in `data`. ConfigError begins with `key`."""
+        config, specs = self.config(), []
+        for text in self.to:
+            try:
+                spec = parse_sink(text, config)
+            except ConfigError as error:
+                raise ConfigError(f"{key}: {error}") from None
+            path = Path(text.removeprefix(f"{spec.kind}:")).expanduser()
+            if spec.kind in _ON_DISK and not path.is_absolute():
+                spec = replace(spec, target=str(data / path))
+            specs.append(spec)
+        return specs
+
 
 class CamerasFile(Section):
     """A whole file."""
@@ -117,6 +134,8 @@ def load_cameras(path: Path) -> CamerasFile:
     """Read a file; ConfigError in one line names the file and the key."""
     data = {key: value for key, value in read_yaml(path).items() if value is not None}
     try:
+        if twice := _twice(path):
+            raise ConfigError(f"cameras.{twice}: is there twice; every camera needs a name of its own")
         file = CamerasFile.model_validate(tuples(data))
         for name, settings in file.cameras.items():
             check_camera(name, settings)
@@ -125,6 +144,16 @@ def load_cameras(path: Path) -> CamerasFile:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return file
+
+
+def _twice(path: Path) -> str | None:
+    """A camera whose name comes up twice: YAML's loader would keep the last and say nothing."""
+    root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    for key, value in root.value if root is not None else ():
+        if key.value == "cameras" and isinstance(value, yaml.MappingNode):
+            names = [name.value for name, _ in value.value]
+            return next((name for name in names if names.count(name) > 1), None)
+    return None
 
 
 def save_cameras(path: Path, file: CamerasFile) -> None:
@@ -164,6 +193,7 @@ def check_camera(name: str, settings: CameraSettings) -> None:
     if not _NAME.fullmatch(name):
         raise ConfigError(f"cameras.{name}: a name has up to 40 letters, digits, - and _")
     settings.config(f"cameras.{name}.set")
+    settings.sinks(Path(), f"cameras.{name}.to")
 
 
 def is_open(schedule: Sequence[str], now: datetime) -> bool:

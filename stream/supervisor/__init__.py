@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stream.camera import Order, sinks_of
+from stream.camera import Order
 from stream.cameras import CameraSettings, CamerasFile, check_camera, save_cameras
 from stream.errors import ConfigError
 from stream.events import Events
@@ -177,7 +177,8 @@ class Supervisor:
         return keeper
 
     def _folders(self, name: str) -> list[Path]:
-        specs = sinks_of(self._find(name).order)
+        order = self._find(name).order
+        specs = order.settings.sinks(order.data)
         return [Path(spec.target) for spec in specs if spec.kind == "segments"]
 
     def _save(self) -> None:
