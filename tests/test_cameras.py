@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 import pytest
 
 from stream.cameras import (
-    CamerasFile,
     CameraSettings,
+    CamerasFile,
     is_open,
     load_cameras,
     next_opening,

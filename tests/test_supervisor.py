@@ -18,6 +18,7 @@ from stream.errors import ConfigError
 from stream.events import Events
 from stream.live import Changes
 from stream.supervisor import Limits, NotFound, Supervisor
+from stream.supervisor.niceness import can_be_lifted
 
 LIMITS = Limits(frozen_s=6, retry_s=0.1, retry_most_s=0.2, breaker_crashes=3, breaker_s=3600)
 SECRET = "rtsp://admin:hunter2@127.0.0.1:{port}/door"
@@ -238,8 +239,7 @@ def test_a_viewer_gets_the_newest_picture_and_a_slow_one_only_skips(supervise):
         assert viewer.next(30).data[:2] == b"\xff\xd8"
     with supervisor.watch("door", "pair") as viewer:
         threading.Timer(0.1, supervisor.remove, ["door"]).start()
-        until(lambda: viewer.closed)
-        assert viewer.next(0.1) is None
+        until(lambda: viewer.closed and viewer.next(0.1) is None)
 
 
 def test_history_has_a_point_every_ten_seconds(supervise):
@@ -310,3 +310,29 @@ def test_no_credentials_are_shown_and_an_edit_of_what_is_shown_keeps_them(superv
     supervisor.replace("door", edited)
     kept = load_cameras(tmp_path / "cameras.yaml").cameras["door"]
     assert kept.source == source and kept.to == ("rtmp://u:hunter2@127.0.0.1:1/app/x",) and kept.priority == 9
+
+
+def niceness(pid):
+    """Of every thread of a process."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in tasks}
+
+
+def test_a_camera_gives_way_while_it_starts_and_no_longer(supervise):
+    supervisor = supervise(door=test_pattern())
+    starting = until(lambda: (one := supervisor.camera("door"))["process"] == "starting" and one)
+    if can_be_lifted():
+        assert starting["nice"] == 10
+    (door,) = live(supervisor, "door")
+    assert door["nice"] == 0
+    usual = os.getpriority(os.PRIO_PROCESS, 0)
+    until(lambda: niceness(door["pid"]) == {usual})
+
+
+def test_without_the_right_to_come_back_nobody_gives_way_at_first():
+    code = (
+        "import os, resource; from stream.supervisor.niceness import can_be_lifted;"
+        "resource.setrlimit(resource.RLIMIT_NICE, (0, 0)); os.geteuid() or os.setuid(65534); print(can_be_lifted())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout == "False\n", result.stderr

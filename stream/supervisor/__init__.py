@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream.camera import Order
 from stream.cameras import CameraSettings, CamerasFile, check_camera, save_cameras
+from stream.cores import available_cores
 from stream.errors import ConfigError
 from stream.events import Events
 from stream.sinks import redact
@@ -29,6 +30,7 @@ __all__ = ["Limits", "NotFound", "Supervisor", "Viewer"]
 
 _LIMITS = Limits()
 _CHECK_S = 0.5
+_LATE_S = 3.0
 _HISTORY_S = 10.0
 _TEST_S = 20.0
 _GIB = 2**30
@@ -54,6 +56,7 @@ class Supervisor:
         self._ended = threading.Event()
         self._monitor: threading.Thread | None = None
         self._disk_is_low = False
+        self._turns = threading.BoundedSemaphore(available_cores())
         for name, settings in file.cameras.items():
             check_camera(name, settings)
             self._keepers[name] = self._keeper(name, settings)
@@ -167,7 +170,7 @@ class Supervisor:
 
     def _keeper(self, name: str, settings: CameraSettings) -> Keeper:
         order = Order(name, settings, self.server.data_folder)
-        return Keeper(order, self._limits, lambda kind, text: self.events.add(name, kind, text))
+        return Keeper(order, self._limits, self._turns, lambda kind, text: self.events.add(name, kind, text))
 
     def _find(self, name: str) -> Keeper:
         with self._lock:
@@ -188,8 +191,11 @@ class Supervisor:
 
     def _watch(self) -> None:
         """The monitor's thread."""
-        remembered_s = time.monotonic()
+        remembered_s = looked_s = time.monotonic()
         while not self._ended.wait(_CHECK_S):
+            late_s, looked_s = time.monotonic() - looked_s, time.monotonic()
+            if late_s > _LATE_S:  # we were stopped ourselves: the reports that waited are read first
+                continue
             with self._lock:
                 keepers = list(self._keepers.values())
             for keeper in keepers:

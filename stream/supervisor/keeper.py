@@ -37,7 +37,7 @@ class Limits:
     frozen_s: float = 10.0
     """Without a report for so long it is killed."""
     start_s: float = 60.0
-    """Longest wait for the first report; ten cameras start at once on a small machine."""
+    """Longest wait for the first report."""
     finish_s: float = 15.0
     """Longest wait for its end once it was told to finish."""
     retry_s: float = 1.0
@@ -54,13 +54,22 @@ class Limits:
 class Keeper:
     """Keeps one camera running in a thread of its own, which alone starts and ends its process.
 
-    `on_event(kind, text)` is called in that thread. Everything else may be called from any thread.
+    `turns` bounds how many processes start at a time: starting costs seconds of a core, and all at
+    once they would starve each other and the cameras that run. `on_event(kind, text)` is called in
+    the keeper's thread. Everything else may be called from any thread.
     """
 
-    def __init__(self, order: Order, limits: Limits, on_event: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        order: Order,
+        limits: Limits,
+        turns: threading.BoundedSemaphore,
+        on_event: Callable[[str, str], None],
+    ) -> None:
         self.viewers = Viewers(lambda kinds: self._send("watch", kinds))
         self.restarts = 0
-        self._order, self._limits, self._on_event = order, limits, on_event
+        self._order, self._limits, self._turns, self._on_event = order, limits, turns, on_event
+        self._has_turn = False
         self._child: ChildProcess | None = None
         self._report: dict[str, Any] = {}
         self._history: deque[dict[str, Any]] = deque(maxlen=_HISTORY)
@@ -212,11 +221,20 @@ class Keeper:
     def _run(self) -> None:
         while not self._leaving:
             if self._is_due():
-                self._serve()
+                self._set("waiting")
+                if self._turns.acquire(timeout=1.0):
+                    self._has_turn = True
+                    self._serve()
+                    self._pass_turn()
             else:
                 self._set("paused" if self._order.settings.enabled else "disabled")
                 self._wait(1.0)
         self._set("stopped")
+
+    def _pass_turn(self) -> None:
+        if self._has_turn:
+            self._has_turn = False
+            self._turns.release()
 
     def _is_due(self) -> bool:
         settings = self._order.settings
@@ -234,6 +252,7 @@ class Keeper:
                 f"gpen-stream: camera {self._order.name}", run_camera, self._order, nice=self._nice
             )
         except OSError as error:  # no memory or no process left, or it died at once
+            self._pass_turn()
             return self._crashed(f"its process cannot be started ({error.strerror})")
         self._child = child
         self._send("watch", self.viewers.kinds)
@@ -249,6 +268,7 @@ class Keeper:
                     self._take(kind, values)
         except (EOFError, OSError):
             pass
+        self._pass_turn()
         with self._sending:  # nobody writes to a link that is closed
             self._child = None
             child.end(2.0)
@@ -265,6 +285,7 @@ class Keeper:
             self._report = values[0]
             if self._state == "starting":
                 self._set("running")
+                self._pass_turn()
             self._judge()
         elif kind == "preview":
             self.viewers.show(*values)
