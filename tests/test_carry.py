@@ -16,7 +16,7 @@ from stream.engines import create_engine
 from stream.errors import ConfigError
 from stream.face import Crop, Face, FrameWork
 from stream.model import bundled_model_path
-from stream.restore import _MAX_HELD, UNEXPLAINED, Interval, RestoreStage
+from stream.restore import _MAX_HELD, UNEXPLAINED, Interval, RestoreStage, Way
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 sys.path.insert(0, str(SAMPLES))
