@@ -63,8 +63,8 @@ class SinkSpec:
     """Path, address (with credentials) or HOST:PORT."""
     shown: str
     """Safe to log."""
-    record: Record = Record()
-    live: Live = Live()
+    record: Record
+    live: Live
 
 
 def parse_sink(text: str, config: Config) -> SinkSpec:

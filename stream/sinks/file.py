@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from collections.abc import Mapping
 from pathlib import Path
 
 import av
@@ -64,7 +66,17 @@ class FileSink:
     def _begin(self, keyframe: Packet) -> Muxer:
         path = free_name(self._path)
         self.detail = f"writing {path.name}"
-        return Muxer(str(path), self._start, keyframe, options=_OPTIONS[path.suffix.lower()])
+        return new_file(path, self._start, keyframe, _OPTIONS[path.suffix.lower()])
+
+
+def new_file(path: Path, start: Start, keyframe: Packet, options: Mapping[str, str]) -> Muxer:
+    """A container on disk; nothing is left behind where its header cannot be written."""
+    try:
+        return Muxer(str(path), start, keyframe, options=options)
+    except (av.FFmpegError, OSError):
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
 
 
 def free_name(path: Path) -> Path:
