@@ -12,6 +12,7 @@ from stream.config import Config, Select
 from stream.detect import choose
 from stream.engines import Engine
 from stream.face import Face, FrameWork
+from stream.frame import Frame
 from stream.inlet import Inlet
 from stream.model import ModelInfo
 from stream.relief import LEVELS, Level
@@ -100,7 +101,11 @@ class Graph:
             self.stages.insert(at, ("tap", tap))
         self.restore = dict(self.stages)["restore"]
         self.restore.way = control.way
-        self._engine = engine
+        self._engine, self._tracker = engine, tracker
+
+    def warm(self, frame: Frame) -> None:
+        """Have the detector made ready for pictures like this one; before a pipeline runs the stages."""
+        self._tracker.warm(frame)
 
     def discard(self) -> None:
         """Release what was loaded, where no pipeline has run the stages."""

@@ -16,9 +16,10 @@ from stream.config import Config, load_config, parse_config
 from stream.cores import available_cores, budget
 from stream.errors import ConfigError, StageError
 from stream.face import FrameWork
+from stream.frame import Frame
 from stream.gauges import Gauges, memory_mb
 from stream.graph import Control, CreateEngine, Graph, Tail
-from stream.inlet import Inlet, room
+from stream.inlet import Inlet
 from stream.motion import MotionGate
 from stream.outlet import Outlet
 from stream.packets import Jpeg
@@ -34,8 +35,6 @@ from stream.workers import start_thread
 _CHECK_S = 0.2
 _FLUSH_S = 8.0
 """For the sinks to deliver what waits."""
-_SPARE = 0.9
-"""Part of the budget that the stages may use up by plan; the rest is for the sink and for chance."""
 _FAILURES = 3
 """So many unexpected failures of a stage within a minute end the session."""
 
@@ -116,6 +115,9 @@ class Session:
         self._engine_name = ""
         self._load_failed: Exception | None = None
         """Of the first graph: the session ends with it."""
+        self._newest: Frame | None = None
+        self._has_frame = threading.Event()
+        """Set with the first frame, and at the end."""
         self._failures: list[float] = []
         self._counts = Counts()
         self._began_s = time.monotonic()
@@ -181,12 +183,15 @@ class Session:
                 passes = self._gate.admit(frame)
                 if self._gate.closed is not self._control.idle:
                     self._control.idle = self._gate.closed
+                self._newest = frame
+                self._has_frame.set()
                 if passes:
                     self._inlet.put(frame)
                 else:
                     self._capture.drops.add("idle")
         finally:
             self._inlet.close()
+            self._has_frame.set()
 
     def _tick(self, stop: threading.Event, pipeline: Pipeline) -> None:
         """Ten times a second, in the caller's thread."""
@@ -213,9 +218,6 @@ class Session:
         """Once a second: how the machine keeps up, and what has to give way."""
         tail, drops, gauges = self._tail, self._capture.drops.by_cause, self._gauges
         gauges.second(pipeline.meters, self._capture.frames_in, tail.delivered)
-        self._inlet.limit = room(
-            _SPARE * self._budget_s, list(gauges.stage_s.values()), self._inlet.in_flight
-        )
         total = Second(tail.delivered, tail.late, drops["overrun"] + drops["late"], 0)
         last, self._last = self._last, total
         second = Second(
@@ -234,6 +236,9 @@ class Session:
         """In a thread of its own: a graph for other settings, while the old one runs on."""
         try:
             graph = Graph(config, self._control, self._create_engine, self._tell_trouble)
+            self._has_frame.wait()
+            if (frame := self._newest) is not None:
+                graph.warm(frame)
         except Exception as error:
             if self._engine_name:
                 self._on_event("change_failed", f"{' '.join(str(error).split())}; the settings stay as they were")

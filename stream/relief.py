@@ -73,6 +73,7 @@ class Relief:
         self._wait_s = _FIRST_WAIT_S
         self._quiet_since_s: float | None = None
         self._rose_at_s: float | None = None
+        self._settling = True
 
     @property
     def at(self) -> int:
@@ -85,13 +86,14 @@ class Relief:
         return LEVELS[self._at]
 
     def settle(self) -> None:
-        """The stages have been built anew: what was seen so far says nothing of them."""
+        """The stages have changed: what was seen so far, and in the next second, says nothing of them."""
         self._last.clear()
-        self._quiet_since_s = None
+        self._quiet_since_s, self._settling = None, True
 
     def judge(self, now_s: float, second: Second) -> bool:
         """Once a second, `now_s` monotonic; whether the level has changed."""
-        if not self._give_way:
+        if not self._give_way or self._settling:
+            self._settling = False
             return False
         if not self.level.passing:
             self._faces = max(second.faces, self._faces if self._at else 0)

@@ -66,6 +66,10 @@ class Tracker:
         """Forget everything that is held."""
         self.forget()
 
+    def warm(self, frame: Frame) -> None:
+        """Have the detector made ready for pictures of this size; before `open`."""
+        self._finder(frame)
+
     def forget(self) -> None:
         """What comes next has nothing to do with what was: another picture size, or a long gap."""
         self._cuts = SceneCuts(self._detect.scene_cut)
