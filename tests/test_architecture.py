@@ -14,8 +14,8 @@ ORDER = """
     detectors detect keyframes flow association fusion track sharpness crop
     carry restore guard masks upscale compose
     sinks taps outlet motion relief
-    pipeline run api folder progress inspection
-    shared live events cameras camera supervisor serve
+    inlet pipeline run graph api folder progress inspection
+    shared previews gauges watch live events cameras camera supervisor serve
     models_cli live_cli bench cli
 """.split()
 STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "masks", "upscale", "compose"}
