@@ -35,7 +35,8 @@ def can_be_lifted() -> bool:
 
 
 def set_niceness(pid: int, nice: int) -> None:
-    """Of a process and its children, all threads; where it may not be set it stays."""
+    """Of a process and its children, all threads, above our own; where it may not be set it stays."""
+    nice += os.getpriority(os.PRIO_PROCESS, os.getpid())
     for number in _tree(pid):
         for task in _tasks(number):
             try:
