@@ -58,6 +58,10 @@ class ChildProcess:
         self._process.join(timeout_s)
         return not self.alive
 
+    def kill(self) -> None:
+        """Force its end at once; `end` has to follow."""
+        self._process.kill()
+
     def end(self, timeout_s: float) -> None:
         """Wait for its end, ask for it by SIGTERM, then force it; never longer than twice `timeout_s`."""
         if not self.join(timeout_s):

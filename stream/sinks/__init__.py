@@ -1,0 +1,141 @@
+"""Where the picture goes: what a user may name, and which module serves it."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from stream.config import Config
+from stream.config_live import Live, Record
+from stream.errors import ConfigError
+from stream.packets import Jpeg, Packet, Raw, Snapshot
+
+if TYPE_CHECKING:
+    from stream.sinks.base import Sink
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of sink: its class, imported in the sink's own process only, and what it wants to be sent."""
+
+    path: str
+    """Module below `stream.sinks`, and class."""
+    takes: frozenset[type]
+    held_s: float
+    """So much may wait for the sink; beyond it frames are dropped."""
+    form: str
+    """As a user writes it."""
+
+
+_LIVE_S = 2.0
+_FILE_S = 10.0
+"""A disk may pause for longer than a viewer wants to lag behind."""
+_CODED = frozenset({Packet})
+
+KINDS: Mapping[str, Kind] = {
+    "window": Kind("window.WindowSink", frozenset({Raw}), _LIVE_S, "window"),
+    "virtual-camera": Kind(
+        "virtual_camera.VirtualCameraSink", frozenset({Raw}), _LIVE_S, "virtual-camera[:DEVICE]"
+    ),
+    "file": Kind("file.FileSink", _CODED, _FILE_S, "FILE.mp4, FILE.mkv"),
+    "segments": Kind("segments.SegmentSink", _CODED, _FILE_S, "FOLDER/"),
+    "rtsp": Kind("publish.RtspSink", _CODED, _LIVE_S, "rtsp://HOST/PATH"),
+    "rtmp": Kind("publish.RtmpSink", _CODED, _LIVE_S, "rtmp://HOST/APP/KEY"),
+    "hls": Kind("hls.HlsSink", _CODED, _FILE_S, "hls:FOLDER"),
+    "whip": Kind("whip.WhipSink", _CODED, _LIVE_S, "whip:https://HOST/PATH"),
+    "mjpeg": Kind("mjpeg.MjpegSink", frozenset({Jpeg}), _LIVE_S, "mjpeg:[HOST:]PORT"),
+    "snapshots": Kind("snapshots.SnapshotSink", frozenset({Snapshot}), _FILE_S, "snapshots:FOLDER"),
+}
+_SCHEMES = {"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "rtmp", "rtmps": "rtmp"}
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSpec:
+    """One sink as it was asked for; goes to its process by a pipe."""
+
+    kind: str
+    """A key of KINDS."""
+    target: str = field(repr=False)
+    """Path, address (with credentials) or HOST:PORT."""
+    shown: str
+    """Safe to log."""
+    record: Record
+    live: Live
+
+
+def parse_sink(text: str, config: Config) -> SinkSpec:
+    """A sink by the text that a user writes; ConfigError in one line says what is wrong with it."""
+    kind, target, shown = _parse(text.strip())
+    return SinkSpec(kind, target, shown, config.record, config.live)
+
+
+def create(spec: SinkSpec) -> Sink:
+    """The sink itself; call it in its own process."""
+    module, _, name = KINDS[spec.kind].path.rpartition(".")
+    return getattr(importlib.import_module(f"stream.sinks.{module}"), name)(spec)
+
+
+def _parse(text: str) -> tuple[str, str, str]:
+    scheme, colon, rest = text.partition(":")
+    scheme = scheme.lower()
+    if text == "window":
+        return "window", "", text
+    if scheme == "virtual-camera":
+        return "virtual-camera", rest, text
+    if rest.startswith("//") or scheme == "whip":
+        return _address(scheme, rest, text)
+    if colon and scheme in ("hls", "snapshots"):
+        if not rest:
+            raise ConfigError(f"{text}: names no folder; write {KINDS[scheme].form}")
+        return scheme, _path(rest), text
+    if colon and scheme == "mjpeg":
+        return "mjpeg", _listen(rest, text), text
+    return _file(text)
+
+
+def _address(scheme: str, rest: str, text: str) -> tuple[str, str, str]:
+    shown = redact(text)
+    if scheme == "whip":
+        if not re.match(r"https?://[^/\s]+", rest):
+            raise ConfigError(f"{shown}: is no WHIP address; write {KINDS['whip'].form}")
+        return "whip", rest, shown
+    if scheme not in _SCHEMES:
+        allowed = ", ".join(_SCHEMES)
+        raise ConfigError(f"{shown}: {scheme} cannot be published to; choose one of {allowed} or whip:")
+    kind = _SCHEMES[scheme]
+    if not re.match(r"//[^/\s]+/\S", rest):
+        raise ConfigError(f"{shown}: names no host or no path; write {KINDS[kind].form}")
+    return kind, text, shown
+
+
+def redact(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//***@", text)
+
+
+def _listen(rest: str, text: str) -> str:
+    host, _, port = rest.rpartition(":")
+    if not port.isdecimal() or not 0 <= int(port) <= 65535:
+        raise ConfigError(f"{text}: names no port; write {KINDS['mjpeg'].form}, such as mjpeg:8090")
+    return f"{host or '127.0.0.1'}:{port}"
+
+
+def _file(text: str) -> tuple[str, str, str]:
+    if not text:
+        raise ConfigError(f"--to: names nothing; write one of {_forms()}")
+    if text.endswith(("/", "\\")) or Path(_path(text)).is_dir():
+        return "segments", _path(text), text
+    if Path(text).suffix.lower() in (".mp4", ".mkv"):
+        return "file", _path(text), text
+    raise ConfigError(f"{text}: no kind of sink; write one of {_forms()}")
+
+
+def _path(text: str) -> str:
+    return str(Path(text).expanduser().absolute())
+
+
+def _forms() -> str:
+    return ", ".join(kind.form for kind in KINDS.values())
