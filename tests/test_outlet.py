@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 
 import pytest
@@ -27,7 +28,7 @@ def running(text, config=None, **settings):
 
 
 def rises(times):
-    return all(a < b for a, b in zip(times, times[1:], strict=False))
+    return all(a < b for a, b in itertools.pairwise(times))
 
 
 @pytest.mark.parametrize(("codec", "rate"), [("aac", 48000), ("pcm_alaw", 8000), ("libopus", 48000)])
