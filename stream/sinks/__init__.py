@@ -66,6 +66,14 @@ class SinkSpec:
     record: Record
     live: Live
 
+    def safe(self, text: str) -> str:
+        """A text about this sink without its credentials, whoever wrote it (FFmpeg names whole addresses)."""
+        if self.target and self.target != self.shown:
+            text = text.replace(self.target, self.shown)
+            if self.kind == "rtmp":
+                text = text.replace(self.target.rpartition("/")[2], "***")
+        return redact(text)
+
 
 def parse_sink(text: str, config: Config) -> SinkSpec:
     """A sink by the text that a user writes; ConfigError in one line says what is wrong with it."""
@@ -107,6 +115,8 @@ def _address(scheme: str, rest: str, text: str) -> tuple[str, str, str]:
         allowed = ", ".join(_SCHEMES)
         raise ConfigError(f"{shown}: {scheme} cannot be published to; choose one of {allowed} or whip:")
     kind = _SCHEMES[scheme]
+    if kind == "rtmp":  # a stream's key is all that a publisher has to know
+        shown = re.sub(r"(//[^/]+/[^/]+/).+", r"\1***", shown)
     if not re.match(r"//[^/\s]+/\S", rest):
         raise ConfigError(f"{shown}: names no host or no path; write {KINDS[kind].form}")
     return kind, text, shown

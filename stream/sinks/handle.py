@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -47,6 +48,8 @@ class SinkHandle:
         self._restart_at_s: float | None = None
         self._pause_s = _FIRST_PAUSE_S
         self._delivered = self._dropped = 0
+        self._lock = threading.Lock()
+        """Held for moments only: `offer` must not wait."""
         self.restarts = 0
 
     def start(self) -> None:
@@ -76,11 +79,11 @@ class SinkHandle:
             self._start = message
         elif type(message) not in self._kind.takes:
             return
-        run = self._run
-        if run is None:
-            self._dropped += counts(message)
-        else:
-            run.backlog.put(message)
+        with self._lock:
+            if self._run is None:
+                self._dropped += counts(message)
+            else:
+                self._run.backlog.put(message)
 
     def check(self) -> None:
         """Called about five times a second: a process that died or hangs is replaced."""
@@ -160,10 +163,10 @@ class SinkHandle:
 
     def _end(self, run: _Run) -> None:
         run.end()
-        self._dropped += run.dropped
-        self._delivered += run.delivered
-        self._status = run.status
-        self._run = None
+        with self._lock:  # no frame is offered to a process whose count is closed
+            self._dropped += run.dropped
+            self._delivered += run.delivered
+            self._status, self._run = run.status, None
 
     def _tell(self) -> None:
         run = self._run

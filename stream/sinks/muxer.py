@@ -8,8 +8,10 @@ from collections.abc import Mapping
 import av
 
 from stream.packets import LIVE_TIME_BASE, Packet, Start
-from stream.remux import with_note
 from stream.sinks.base import SinkError
+
+_NOTE_KEYS = {"mpegts": "service_provider"}
+"""Where a container without comments can say that faces were restored."""
 
 
 class Muxer:
@@ -36,7 +38,8 @@ class Muxer:
             self._streams = {True: self._add_video(start, keyframe)}
             if start.audio is not None:
                 self._streams[False] = self._add_audio(start)
-            self._output.metadata.update(with_note(self._output.format.name, {}, start.note))
+            if start.note:
+                self._output.metadata[_NOTE_KEYS.get(self._output.format.name, "comment")] = start.note
             self._output.start_encoding()
         except BaseException:
             self._output.close()
