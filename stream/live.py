@@ -126,8 +126,12 @@ class Session:
 
     # --- running ---------------------------------------------------------------------------------
 
-    def run(self, stop: threading.Event) -> None:
-        """Run until `stop` is set or a file without loop ends; sinks are flushed within 10 s."""
+    def run(self, stop: threading.Event, on_tick: Callable[[], None] = lambda: None) -> None:
+        """Run until `stop` is set or a file without loop ends; sinks are flushed within 10 s.
+
+        `on_tick` is called ten times a second in this thread.
+        """
+        self._on_tick = on_tick
         self._began_s = self._judged_s = time.monotonic()
         self._outlet.open()
         for handle in self._handles:
@@ -196,6 +200,7 @@ class Session:
     def _tick(self, stop: threading.Event, pipeline: Pipeline) -> None:
         """Ten times a second, in the caller's thread."""
         now = time.monotonic()
+        self._on_tick()
         if stop.is_set() or self._load_failed is not None:
             self._capture.stop()
             self._inlet.close()
