@@ -1,4 +1,4 @@
-"""A live source made by hand: pictures that flash, sound that beeps with them; and how a file is read back."""
+"""A live source made by hand: pictures that flash, sound that beeps with them; and a file read back."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import av
 import numpy as np
 
 from stream.colour import Colour
+from stream.config_live import Live
 from stream.face import FrameWork
 from stream.frame import Frame, Timestamp, View
-from stream.packets import LIVE_TIME_BASE, AudioFormat, AudioPacket
+from stream.packets import LIVE_TIME_BASE, AudioFormat, AudioPacket, Packet, Start
+from stream.sinks.video import LiveEncoder
 
 RATE = Fraction(25)
 STEP = round(1 / (RATE * LIVE_TIME_BASE))
@@ -42,6 +44,19 @@ def frame(index: int, take: int = 0, size: tuple[int, int] = (320, 180), first_p
 
 def work(index: int, **changes) -> FrameWork:
     return FrameWork(frame(index, **changes))
+
+
+def coded(
+    frames: int, take: int = 0, size: tuple[int, int] = (320, 180), first_pts: int = 0
+) -> Iterator[Start | Packet]:
+    """A take without sound, a keyframe each second."""
+    encoder = None
+    for index in range(frames):
+        shown = frame(index, take, size, first_pts)
+        if encoder is None:
+            encoder = LiveEncoder(shown, RATE, Live(), 1)
+            yield Start(take, encoder.format, None, time.time(), "faces restored by a test")
+        yield from encoder.encode(shown, shown.time.pts, index % FLASH_EVERY == 0)
 
 
 def sound(codec: str, rate: int, seconds: float, take: int = 0, first_pts: int = 0) -> Iterator[AudioPacket]:

@@ -1,25 +1,13 @@
-"""One file: an ordinary mp4 once it is closed, playable to its last second when it never was."""
+"""One file for all that comes."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-from collections.abc import Mapping
 from pathlib import Path
 
-import av
-
-from stream.errors import StreamError
 from stream.packets import Message, Packet, Start
 from stream.sinks import SinkSpec
-from stream.sinks.base import SinkError, same_coding
-from stream.sinks.muxer import Muxer
-
-_OPTIONS = {
-    ".mp4": {"movflags": "hybrid_fragmented+delay_moov+frag_keyframe+default_base_moof",
-             "frag_duration": "1000000"},
-    ".mkv": {"cluster_time_limit": "1000"},
-}  # fmt: skip
+from stream.sinks.base import same_coding
+from stream.sinks.disk import DiskFile, check_room, free_name, make_folder
 
 
 class FileSink:
@@ -29,82 +17,37 @@ class FileSink:
 
     def __init__(self, spec: SinkSpec) -> None:
         self.detail = ""
-        self._path = Path(spec.target)
+        self._path, self._free_gb = Path(spec.target), spec.record.free_gb
         self._start: Start | None = None
-        self._muxer: Muxer | None = None
+        self._file: DiskFile | None = None
 
     def open(self) -> None:
-        """See that there is a folder; the file begins with the first picture."""
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(self._path.parent, error) from error
+        """See that there is a folder, and room; the file begins with the first picture."""
+        make_folder(self._path.parent)
+        check_room(self._path.parent, self._free_gb)
 
     def write(self, message: Message) -> None:
-        """Add a packet."""
+        """Add a packet; at keyframes see that there is room."""
         if isinstance(message, Start):
             if not same_coding(self._start, message):
                 self.close()
             self._start = message
-        elif isinstance(message, Packet):
-            with WriteErrors(self._path):
-                if self._muxer is None and message.keyframe:
-                    self._muxer = self._begin(message)
-                if self._muxer is not None:
-                    self._muxer.write(message)
+            return
+        if message.keyframe:
+            check_room(self._path.parent, self._free_gb)
+            self._file = self._file or self._begin(message)
+        self._file.write(message)
 
     def idle(self) -> None:
         """Nothing to do."""
 
     def close(self) -> None:
         """Write the file's end."""
-        muxer, self._muxer = self._muxer, None
-        if muxer is not None:
-            with WriteErrors(self._path):
-                muxer.close()
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
-    def _begin(self, keyframe: Packet) -> Muxer:
+    def _begin(self, keyframe: Packet) -> DiskFile:
         path = free_name(self._path)
         self.detail = f"writing {path.name}"
-        return new_file(path, self._start, keyframe, _OPTIONS[path.suffix.lower()])
-
-
-def new_file(path: Path, start: Start, keyframe: Packet, options: Mapping[str, str]) -> Muxer:
-    """A container on disk; nothing is left behind where its header cannot be written."""
-    try:
-        return Muxer(str(path), start, keyframe, options=options)
-    except (av.FFmpegError, OSError):
-        with contextlib.suppress(OSError):
-            path.unlink()
-        raise
-
-
-def free_name(path: Path) -> Path:
-    """The path itself, or the first of NAME-2, NAME-3 ... that is free."""
-    candidate, number = path, 2
-    while candidate.exists():
-        candidate, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
-    return candidate
-
-
-class WriteErrors:
-    """Turns FFmpeg's and the system's errors into one line about a path."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind, error, trace) -> None:
-        if isinstance(error, (av.FFmpegError, OSError)) and not isinstance(error, StreamError):
-            raise write_error(self._path, error) from error
-
-
-def write_error(path: Path, error: Exception) -> SinkError:
-    """Why a path cannot be written, in one line."""
-    code = getattr(error, "errno", None)
-    reason = (getattr(error, "strerror", None) or type(error).__name__).lower()
-    if code in (errno.ENOSPC, errno.EDQUOT):
-        return SinkError(f"{path}: the disk is full; recording goes on when there is room", event="disk_low")
-    return SinkError(f"{path}: cannot be written ({reason}); check the folder and its permissions")
+        return DiskFile(path, self._start, keyframe)
