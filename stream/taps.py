@@ -136,7 +136,9 @@ class SmallPicture:
         if scale < 1:
             size = max(2, round(view.width * scale)), max(2, round(view.height * scale))
             picture = self._scaler.reformat(frame.picture, *size, interpolation="AREA", threads=1)
-            colour = frame.colour.enlarged((view.width, view.height), size)
+            colour = frame.colour
+            if colour.matrix == 2:  # players take it by the size, which changes here
+                colour = replace(colour, matrix=1 if colour.weights(view.width, view.height)[0] < 0.25 else 6)
             frame = replace(
                 frame, picture=picture, view=replace(view, width=size[0], height=size[1]), colour=colour
             )
