@@ -22,7 +22,9 @@ def frame(index: int, luma: np.ndarray) -> Frame:
     picture = av.VideoFrame(WIDTH, HEIGHT, "yuv420p")
     np.frombuffer(picture.planes[0], np.uint8).reshape(HEIGHT, -1)[:, :WIDTH] = np.clip(luma, 0, 255)
     pts = round(index * 90000 / RATE)
-    return Frame(index, Timestamp(pts, Fraction(1, 90000)), picture, View(WIDTH, HEIGHT), Colour(1, 1, 1, False))
+    return Frame(
+        index, Timestamp(pts, Fraction(1, 90000)), picture, View(WIDTH, HEIGHT), Colour(1, 1, 1, False)
+    )
 
 
 def noisy(index: int, sigma: float) -> np.ndarray:

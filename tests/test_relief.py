@@ -74,9 +74,13 @@ def test_where_a_level_up_does_not_hold_the_next_try_waits_twice_as_long():
     clock = Clock(Relief()).run(600, needs_level_1)
     tries = [at_s for at_s, at in clock.changes if at == 0]
     gaps = np.diff(tries)
-    assert len(tries) <= 8 and all(later > 1.5 * earlier for earlier, later in zip(gaps, gaps[1:], strict=False))
+    assert len(tries) <= 8 and all(
+        later > 1.5 * earlier for earlier, later in zip(gaps, gaps[1:], strict=False)
+    )
     degraded_s = sum(
-        later - at_s for (at_s, at), (later, _) in zip(clock.changes, clock.changes[1:], strict=False) if at == 0
+        later - at_s
+        for (at_s, at), (later, _) in zip(clock.changes, clock.changes[1:], strict=False)
+        if at == 0
     )
     assert degraded_s < 30, "tries cost little of ten minutes"
 
@@ -136,7 +140,9 @@ def test_with_fewer_faces_the_largest_stay_and_two_of_a_size_do_not_take_turns()
 def frame(index: int, age_s: float = 0.0) -> Frame:
     picture = av.VideoFrame(16, 16, "yuv420p")
     time_ = Timestamp(index * 3600, Fraction(1, 90000))
-    return Frame(index, time_, picture, View(16, 16), Colour(1, 1, 1, False), arrived_at_s=time.monotonic() - age_s)
+    return Frame(
+        index, time_, picture, View(16, 16), Colour(1, 1, 1, False), arrived_at_s=time.monotonic() - age_s
+    )
 
 
 def test_the_freshest_frames_win_and_every_drop_is_counted():
