@@ -158,7 +158,9 @@ class Guarded:
         except Exception as error:  # whatever a library may raise: the frames go out as they came
             if not self._failing:
                 reason = " ".join(str(error).split())[:200]
-                self._on_trouble(f"the model fails ({type(error).__name__}: {reason}); faces stay as they are")
+                self._on_trouble(
+                    f"the model fails ({type(error).__name__}: {reason}); faces stay as they are"
+                )
             self._failing = True
             side = self._engine.model.size
             return np.full((len(crops), side, side, 3), np.nan, np.float32)

@@ -22,13 +22,14 @@ from stream.graph import Control, CreateEngine, Graph, Tail
 from stream.inlet import Inlet
 from stream.motion import MotionGate
 from stream.outlet import Outlet
-from stream.packets import Jpeg
+from stream.packets import Jpeg, Snapshot
 from stream.pipeline import Pipeline
 from stream.previews import KINDS, Previews
 from stream.relief import PERIOD_S, Relief, Second
 from stream.run import Options, Run
 from stream.sinks import SinkSpec
 from stream.sinks.handle import SinkHandle, stop_all
+from stream.taps import TapStage
 from stream.watch import Counts, Watch, rebased
 from stream.workers import start_thread
 
@@ -103,6 +104,11 @@ class Session:
             audio_of=lambda: self._capture.audio,
             rate_of=lambda: self._capture.rate,
         )
+        self._tap = TapStage(
+            wants_pair=lambda: "pair" in self._previews.wanted,
+            wants_snapshots=lambda: any(handle.wants(Snapshot) for handle in self._handles),
+            on_snapshot=self._offer,
+        )
         self._budget_s = config.latency.budget_ms / 1e3
         self._inlet = Inlet(config.latency.in_flight, self._budget_s, self._capture.drops)
         self._tail = Tail(self._outlet, self._inlet, self._budget_s, self._after)
@@ -126,8 +132,12 @@ class Session:
 
     # --- running ---------------------------------------------------------------------------------
 
-    def run(self, stop: threading.Event) -> None:
-        """Run until `stop` is set or a file without loop ends; sinks are flushed within 10 s."""
+    def run(self, stop: threading.Event, on_tick: Callable[[], None] = lambda: None) -> None:
+        """Run until `stop` is set or a file without loop ends; sinks are flushed within 10 s.
+
+        `on_tick` is called ten times a second in this thread.
+        """
+        self._on_tick = on_tick
         self._began_s = self._judged_s = time.monotonic()
         self._outlet.open()
         for handle in self._handles:
@@ -196,6 +206,7 @@ class Session:
     def _tick(self, stop: threading.Event, pipeline: Pipeline) -> None:
         """Ten times a second, in the caller's thread."""
         now = time.monotonic()
+        self._on_tick()
         if stop.is_set() or self._load_failed is not None:
             self._capture.stop()
             self._inlet.close()
@@ -235,13 +246,15 @@ class Session:
     def _load(self, config: Config, preset: str) -> None:
         """In a thread of its own: a graph for other settings, while the old one runs on."""
         try:
-            graph = Graph(config, self._control, self._create_engine, self._tell_trouble)
+            graph = Graph(config, self._control, self._create_engine, self._tell_trouble, self._tap)
             self._has_frame.wait()
             if (frame := self._newest) is not None:
                 graph.warm(frame)
         except Exception as error:
             if self._engine_name:
-                self._on_event("change_failed", f"{' '.join(str(error).split())}; the settings stay as they were")
+                self._on_event(
+                    "change_failed", f"{' '.join(str(error).split())}; the settings stay as they were"
+                )
             else:
                 self._load_failed = error
             return
@@ -254,6 +267,10 @@ class Session:
             restore = config.restore.model_copy(update=keep)
             self._config = config.model_copy(update={"restore": restore, "select": self._control.select})
             self._control.keyframes = config.detect.interval
+
+    def _offer(self, snapshot: Snapshot) -> None:
+        for handle in self._handles:
+            handle.offer(snapshot)
 
     def _after(self, work: FrameWork) -> None:
         """In the last stage's thread, once a frame has gone to the sinks."""

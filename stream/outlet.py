@@ -65,8 +65,9 @@ class Outlet:
 
     def hear(self, packet: AudioPacket) -> None:
         """A packet of the source's sound; it goes out with the picture of its time. Never blocks."""
-        with self._lock:
-            self._heard.append(packet)
+        if self._wants(Packet):
+            with self._lock:
+                self._heard.append(packet)
 
     def process(self, work: FrameWork) -> Iterable:
         """Hand a picture, and the sound up to its time, to the sinks that want them."""
@@ -125,7 +126,9 @@ class Outlet:
         """Tell the sinks what follows."""
         self._take = frame.take
         self._encoder = LiveEncoder(frame, self._rate_of(), self._live, self._threads)
-        audio = self._audio_of()
+        with self._lock:  # by then the capture may be one take ahead
+            audio = next((packet.format for packet in self._heard if packet.take == frame.take), None)
+        audio = audio or self._audio_of()
         self._sound = AudioCoder(audio) if audio is not None else None
         began_at = time.time() - (time.monotonic() - frame.arrived_at_s if frame.arrived_at_s else 0.0)
         format = self._sound.format if self._sound is not None else None

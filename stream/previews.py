@@ -9,11 +9,10 @@ import numpy as np
 
 from stream.face import FrameWork
 from stream.packets import Jpeg
-from stream.taps import pair_jpeg
+from stream.taps import SmallPicture, pair_jpeg
 
 KINDS = frozenset({"restored", "pair"})
 _MOST_FPS = 15.0
-_SIDE = 640
 _QUALITY = 80
 
 
@@ -23,6 +22,7 @@ class Previews:
     def __init__(self, on_preview: Callable[[str, Jpeg], None]) -> None:
         self.wanted: frozenset[str] = frozenset()
         self._on_preview = on_preview
+        self._small = SmallPicture()
         self._last_s = float("-inf")
 
     def make(self, work: FrameWork) -> None:
@@ -31,8 +31,7 @@ class Previews:
         if not wanted or frame.arrived_at_s - self._last_s < 1 / _MOST_FPS - 0.01:
             return
         self._last_s = frame.arrived_at_s
-        side = max(work.before.shape[:2]) if work.before is not None else _SIDE
-        after = np.rint(frame.to_network(frame.thumbnail(side)[0]) * 255).astype(np.uint8)
+        after = self._small(frame)
         if "restored" in wanted:
             self._tell("restored", _jpeg(after), work)
         if "pair" in wanted:

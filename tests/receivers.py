@@ -82,7 +82,9 @@ def rtmp_relay(folder: Path, *, port: int = 0) -> Iterator[tuple[str, subprocess
     conf = folder / "nginx.conf"
     conf.write_text(load + _NGINX.format(folder=folder, port=port))
     nginx = shutil.which("nginx") or "/usr/sbin/nginx"
-    with running([nginx, "-p", str(folder), "-c", str(conf), "-e", str(folder / "error.log")], port) as process:
+    with running(
+        [nginx, "-p", str(folder), "-c", str(conf), "-e", str(folder / "error.log")], port
+    ) as process:
         yield f"rtmp://127.0.0.1:{port}/live", process
 
 

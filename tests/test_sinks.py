@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -16,9 +17,11 @@ from flashes import coded, read, wait_for
 from stream.config import load_config, parse_config
 from stream.errors import ConfigError
 from stream.packets import Jpeg, Packet, Start
-from stream.sinks import parse_sink
-from stream.sinks.backlog import Backlog
+from stream.sinks import parse_sink, process
+from stream.sinks.backlog import Backlog, Overflow
+from stream.sinks.base import SinkDone, SinkError
 from stream.sinks.handle import SinkHandle, stop_all
+from stream.sinks.process import Finish
 
 CONFIG = parse_config({"record": {"free_gb": 0.0}})
 
@@ -201,14 +204,14 @@ def test_a_take_that_is_coded_alike_goes_on_in_the_same_file_and_another_begins_
     assert set(second.sizes) == {(160, 120)} and len(second.times_s) == 25
 
 
-def test_a_full_backlog_drops_up_to_the_next_keyframe():
-    backlog = Backlog(held_s=0.0)
+def test_a_full_backlog_of_a_recording_drops_what_comes_up_to_the_next_keyframe():
+    backlog = Backlog(0.0, Overflow.DROP_NEW)
     start, *packets = coded(40)
     backlog.put(start)
     time.sleep(0.01)
     for packet in packets[:10]:
         backlog.put(packet)
-    assert (backlog.dropped, backlog.gate_shut) == (10, True)
+    assert (backlog.dropped, backlog.gate_shut, backlog.needs_keyframe) == (10, True, False)
     assert backlog.get() is start
     for packet in packets[10:]:
         backlog.put(packet)
@@ -218,8 +221,22 @@ def test_a_full_backlog_drops_up_to_the_next_keyframe():
     assert backlog.dropped == 25
 
 
+def test_a_full_backlog_of_a_viewer_drops_what_waits_and_goes_on_with_a_fresh_keyframe():
+    backlog = Backlog(0.05, Overflow.DROP_WAITING)
+    start, *packets = coded(60)
+    for message in (start, *packets[:20]):
+        backlog.put(message)
+    time.sleep(0.1)
+    for packet in packets[20:]:
+        backlog.put(packet)
+        assert not backlog.needs_keyframe or packet.pts < packets[25].pts
+    assert backlog.get() is start
+    assert backlog.get() is packets[25]
+    assert backlog.dropped == 25
+
+
 def test_only_the_newest_picture_waits_and_takes_do_not_pile_up():
-    backlog = Backlog(held_s=2.0)
+    backlog = Backlog(2.0, Overflow.DROP_WAITING)
     for number in range(5):
         backlog.put(Jpeg(bytes([number]), 0.0, number))
     assert backlog.get().pts == 4 and backlog.dropped == 4
@@ -268,3 +285,67 @@ def test_a_sink_that_is_none_is_refused_in_one_line_without_its_credentials(text
         parse_sink(text, load_config())
     message = str(refusal.value)
     assert "\n" not in message and "secret" not in message and ("write" in message or "choose" in message)
+
+
+class Closing:
+    """A sink whose user closes it at the third message."""
+
+    wanted, detail = True, ""
+
+    def __init__(self, spec):
+        self.written = self.opened = 0
+
+    def open(self):
+        self.opened += 1
+
+    def write(self, message):
+        self.written += 1
+        if self.written > 2:
+            self.refuse()
+
+    def refuse(self):
+        raise SinkDone("closed by its user")
+
+    def idle(self):
+        pass
+
+    def close(self):
+        pass
+
+
+class Failing(Closing):
+    """A sink whose library fails with the address in its words."""
+
+    def refuse(self):
+        raise RuntimeError("rtsp://me:secret@host/path: no\nway")
+
+    def close(self):
+        raise SinkError("and closing fails too")
+
+
+def run_here(monkeypatch, sink, messages):
+    """The process's body in this thread, its messages waiting in the pipe; its last report."""
+    ours, theirs = multiprocessing.Pipe()
+    for message in (*messages, Finish()):
+        ours.send(message)
+    monkeypatch.setattr(process, "create", sink)
+    before = signal.getsignal(signal.SIGTERM)
+    process.run_sink(theirs, parse_sink("rtsp://me:secret@host/path", CONFIG))
+    signal.signal(signal.SIGTERM, before)
+    last = None
+    while ours.poll():
+        last = ours.recv()
+    return last
+
+
+def test_a_sink_that_its_user_closed_stays_closed(monkeypatch):
+    last = run_here(monkeypatch, Closing, coded(10))
+    assert last.status.words() == "stopped (closed by its user)"
+    assert not last.wanted and (last.delivered, last.dropped) == (1, 9)
+
+
+def test_whatever_a_sink_raises_is_told_in_one_line_without_credentials(monkeypatch):
+    last = run_here(monkeypatch, Failing, coded(10))
+    assert last.event == "sink_failed" and "no way" in last.status.detail
+    assert "secret" not in last.status.detail and "\n" not in last.status.detail
+    assert (last.delivered, last.dropped) == (1, 9)

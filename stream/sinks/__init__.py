@@ -13,6 +13,7 @@ from stream.config import Config
 from stream.config_live import Live, Record
 from stream.errors import ConfigError
 from stream.packets import Jpeg, Packet, Raw, Snapshot
+from stream.sinks.backlog import Overflow
 
 if TYPE_CHECKING:
     from stream.sinks.base import Sink
@@ -27,28 +28,30 @@ class Kind:
     takes: frozenset[type]
     held_s: float
     """So much may wait for the sink; beyond it frames are dropped."""
+    overflow: Overflow
+    """Which."""
     form: str
     """As a user writes it."""
 
 
-_LIVE_S = 2.0
-_FILE_S = 10.0
+_VIEWER = 2.0, Overflow.DROP_WAITING
+_RECORD = 10.0, Overflow.DROP_NEW
 """A disk may pause for longer than a viewer wants to lag behind."""
 _CODED = frozenset({Packet})
 
 KINDS: Mapping[str, Kind] = {
-    "window": Kind("window.WindowSink", frozenset({Raw}), _LIVE_S, "window"),
+    "window": Kind("window.WindowSink", frozenset({Raw}), *_VIEWER, "window"),
     "virtual-camera": Kind(
-        "virtual_camera.VirtualCameraSink", frozenset({Raw}), _LIVE_S, "virtual-camera[:DEVICE]"
+        "virtual_camera.VirtualCameraSink", frozenset({Raw}), *_VIEWER, "virtual-camera[:DEVICE]"
     ),
-    "file": Kind("file.FileSink", _CODED, _FILE_S, "FILE.mp4, FILE.mkv"),
-    "segments": Kind("segments.SegmentSink", _CODED, _FILE_S, "FOLDER/"),
-    "rtsp": Kind("publish.RtspSink", _CODED, _LIVE_S, "rtsp://HOST/PATH"),
-    "rtmp": Kind("publish.RtmpSink", _CODED, _LIVE_S, "rtmp://HOST/APP/KEY"),
-    "hls": Kind("hls.HlsSink", _CODED, _FILE_S, "hls:FOLDER"),
-    "whip": Kind("whip.WhipSink", _CODED, _LIVE_S, "whip:https://HOST/PATH"),
-    "mjpeg": Kind("mjpeg.MjpegSink", frozenset({Jpeg}), _LIVE_S, "mjpeg:[HOST:]PORT"),
-    "snapshots": Kind("snapshots.SnapshotSink", frozenset({Snapshot}), _FILE_S, "snapshots:FOLDER"),
+    "file": Kind("file.FileSink", _CODED, *_RECORD, "FILE.mp4, FILE.mkv"),
+    "segments": Kind("segments.SegmentSink", _CODED, *_RECORD, "FOLDER/"),
+    "rtsp": Kind("publish.RtspSink", _CODED, *_VIEWER, "rtsp://HOST/PATH"),
+    "rtmp": Kind("publish.RtmpSink", _CODED, *_VIEWER, "rtmp://HOST/APP/KEY"),
+    "hls": Kind("hls.HlsSink", _CODED, *_RECORD, "hls:FOLDER"),
+    "whip": Kind("whip.WhipSink", _CODED, *_VIEWER, "whip:https://HOST/PATH"),
+    "mjpeg": Kind("mjpeg.MjpegSink", frozenset({Jpeg}), *_VIEWER, "mjpeg:[HOST:]PORT"),
+    "snapshots": Kind("snapshots.SnapshotSink", frozenset({Snapshot}), *_RECORD, "snapshots:FOLDER"),
 }
 _SCHEMES = {"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "rtmp", "rtmps": "rtmp"}
 
@@ -67,12 +70,12 @@ class SinkSpec:
     live: Live
 
     def safe(self, text: str) -> str:
-        """A text about this sink without its credentials, whoever wrote it (FFmpeg names whole addresses)."""
+        """A text about this sink, in one line without its credentials: FFmpeg names whole addresses."""
         if self.target and self.target != self.shown:
             text = text.replace(self.target, self.shown)
             if self.kind == "rtmp":
                 text = text.replace(self.target.rpartition("/")[2], "***")
-        return redact(text)
+        return " ".join(redact(text).split())
 
 
 def parse_sink(text: str, config: Config) -> SinkSpec:

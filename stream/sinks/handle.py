@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from stream.packets import Message, Packet, Start
-from stream.sinks import KINDS, SinkSpec
+from stream.sinks import KINDS, Kind, SinkSpec
 from stream.sinks.backlog import Backlog, counts
 from stream.sinks.process import Finish, Report, run_sink
 from stream.status import Delays, State, Status
@@ -130,18 +130,18 @@ class SinkHandle:
     def stop(self, timeout_s: float) -> None:
         """Deliver what waits, end the process; what hangs is killed after `timeout_s`."""
         self.finish()
-        run = self._run
-        if run is None:
-            return
-        run.child.join(timeout_s)
-        in_time = not run.child.alive
-        self._end(run)
-        if not in_time:
-            self._status = Status(State.STOPPED, "did not end in time and was killed")
+        run, detail = self._run, self._status.detail
+        if run is not None:
+            in_time = run.child.join(timeout_s)
+            self._end(run)
+            well = self._status.state in (State.LIVE, State.CONNECTING)
+            detail = "" if well else self._status.detail
+            detail = detail if in_time else "did not end in time and was killed"
+        self._status = Status(State.STOPPED, detail)
 
     def _begin(self) -> None:
         self._restart_at_s = None
-        run = _Run(self.spec, self._kind.held_s, self._deliver)
+        run = _Run(self.spec, self._kind, self._deliver)
         if self._start is not None:
             run.backlog.put(self._start)
         self._run = run
@@ -183,8 +183,8 @@ class SinkHandle:
 class _Run:
     """One life of the process, with the two threads that talk to it."""
 
-    def __init__(self, spec: SinkSpec, held_s: float, on_delays: Callable[[Sequence[float]], None]) -> None:
-        self.backlog = Backlog(held_s)
+    def __init__(self, spec: SinkSpec, kind: Kind, on_delays: Callable[[Sequence[float]], None]) -> None:
+        self.backlog = Backlog(kind.held_s, kind.overflow)
         self.began_at_s = self.heard_at_s = time.monotonic()
         self.has_spoken = False
         self.status, self.event = Status(State.CONNECTING, "starting"), ""
@@ -200,7 +200,7 @@ class _Run:
 
     @property
     def needs_keyframe(self) -> bool:
-        return self.backlog.gate_shut or self._child_needs_keyframe
+        return self.backlog.needs_keyframe or self._child_needs_keyframe
 
     @property
     def dropped(self) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import hashlib
 import ipaddress
+import os
 import socket
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -29,7 +31,7 @@ _BOUNDARY = "gpen-stream-picture"
 _STYLE = "html,body{margin:0;height:100%;background:#111}img{width:100%;height:100%;object-fit:contain}"
 _PAGE = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width"><title>gpen-stream</title>'
+    '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><title>gpen-stream</title>'
     f'<style>{_STYLE}</style></head><body><img src="/stream" alt="Live picture"></body></html>'
 ).encode()
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
@@ -37,7 +39,7 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "Connection": "close",
     "Content-Security-Policy": (
-        f"default-src 'none'; img-src 'self'; style-src 'sha256-{_STYLE_HASH}'; frame-ancestors 'none'"
+        f"default-src 'none'; img-src 'self' data:; style-src 'sha256-{_STYLE_HASH}'; frame-ancestors 'none'"
     ),
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -76,7 +78,7 @@ class MjpegSink:
             family, _, _, _, address = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)[0]
             listener = socket.create_server(address[:2], family=family, backlog=MOST_VIEWERS)
         except OSError as error:
-            reason = (error.strerror or "cannot be bound").lower()
+            reason = (os.strerror(error.errno) if error.errno in errno.errorcode else "no such host").lower()
             raise SinkError(f"mjpeg:{place}: {reason}; choose another port or host", State.REFUSED) from error
         self._server = _Server(listener, self._host)
         self._thread = start_thread("mjpeg server", self._server.run)
@@ -172,13 +174,14 @@ class _Server:
         elif self.viewers >= MOST_VIEWERS:
             await _send(writer, HTTPStatus.SERVICE_UNAVAILABLE, b"Too many viewers; try again later.\n")
         else:
-            await self._view(reader, writer, path)
+            kinds = headers.get("accept", "")
+            await self._view(reader, writer, path, is_browser="image/" in kinds or "text/html" in kinds)
 
-    async def _view(self, reader, writer, path: str) -> None:
+    async def _view(self, reader, writer, path: str, is_browser: bool) -> None:
         self.viewers += 1
         try:
             if path == "/stream":
-                await self._stream(reader, writer)
+                await self._stream(reader, writer, is_browser)
             else:
                 await self._snapshot(writer)
         finally:
@@ -195,9 +198,11 @@ class _Server:
             return
         await _send(writer, HTTPStatus.OK, self._newest, "image/jpeg")
 
-    async def _stream(self, reader, writer) -> None:
-        # A boundary after each picture, not before the next: browsers show a picture at its boundary.
-        writer.write(_head(HTTPStatus.OK, _STREAM) + f"--{_BOUNDARY}\r\n".encode())
+    async def _stream(self, reader, writer, is_browser: bool) -> None:
+        # A browser shows a picture when it has read the next part's head (Chromium: measured): it gets
+        # that head at once, hence without a length. FFmpeg without a length waits for the next picture.
+        behind = f"--{_BOUNDARY}\r\n" + ("Content-Type: image/jpeg\r\n\r\n" if is_browser else "")
+        writer.write(_head(HTTPStatus.OK, _STREAM) + behind.encode())
         left = asyncio.ensure_future(reader.read(1))  # noticed even while no picture comes
         sent = None
         try:
@@ -206,8 +211,8 @@ class _Server:
                     await asyncio.wait((self._fresh, left), return_when=asyncio.FIRST_COMPLETED)
                     continue
                 sent = self._newest
-                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(sent)}\r\n\r\n".encode()
-                writer.writelines((head, sent, f"\r\n--{_BOUNDARY}\r\n".encode()))
+                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(sent)}\r\n\r\n"
+                writer.writelines((b"" if is_browser else head.encode(), sent, f"\r\n{behind}".encode()))
                 async with asyncio.timeout(_STALLED_S):
                     await writer.drain()
         finally:

@@ -32,7 +32,8 @@ class Muxer:
         timeout_s: tuple[float, float] | None = None,
     ) -> None:
         self._origin = min(keyframe.pts, keyframe.dts)
-        self._options = {"flush_packets": "1", "max_interleave_delta": "200000"} | dict(options or {})
+        # 1 us: where sound pauses the picture is not held back for it
+        self._options = {"flush_packets": "1", "max_interleave_delta": "1"} | dict(options or {})
         self._output = av.open(url, "w", format=format, container_options=self._options, timeout=timeout_s)
         try:
             self._streams = {True: self._add_video(start, keyframe)}

@@ -46,7 +46,7 @@ class SnapshotSink:
             raise SinkError(f"{self._folder}: {message.name!r} is no name for a file")
         check_room(self._folder, self._free_gb)
         original, restored = _pair(self._folder, message.name)
-        entry = {"name": message.name, "original": original.name, "restored": restored.name} | message.facts
+        entry = message.facts | {"name": message.name, "original": original.name, "restored": restored.name}
         try:
             original.write_bytes(message.original)
             restored.write_bytes(message.restored)

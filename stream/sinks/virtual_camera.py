@@ -39,9 +39,7 @@ class VirtualCameraSink:
         format = message.width, message.height, float(message.rate)
         if format != self._format:
             self._reopen(format)
-        self._camera.send(
-            np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
-        )
+        self._camera.send(np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3))
 
     def idle(self) -> None:
         """The device goes on showing the last picture."""
@@ -58,8 +56,6 @@ class VirtualCameraSink:
         try:
             self._camera = self._library.Camera(width, height, rate or 25.0, device=self._device)
         except RuntimeError as error:  # the reasons of every backend in turn, on several lines
-            raise SinkError(
-                f"{self._shown}: there is no such device; {_DEVICES}", State.REFUSED
-            ) from error
+            raise SinkError(f"{self._shown}: there is no such device; {_DEVICES}", State.REFUSED) from error
         self._format = format
         self.detail = self._camera.device

@@ -30,7 +30,9 @@ class WindowSink:
         """See that there is a screen: without one the window's library ends the whole process."""
         here = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
         if not here:
-            raise SinkError("window: there is no screen; choose another sink, such as mjpeg:8090", State.REFUSED)
+            raise SinkError(
+                "window: there is no screen; choose another sink, such as mjpeg:8090", State.REFUSED
+            )
 
     def write(self, message: Message) -> None:
         """Show a picture."""
