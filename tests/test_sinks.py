@@ -260,7 +260,9 @@ def test_only_the_newest_picture_waits_and_takes_do_not_pile_up():
         ("rtsp://me:secret@host/path", "rtsp", "rtsp://me:secret@host/path"),
         ("rtmp://host/app/secret", "rtmp", "rtmp://host/app/secret"),
         ("hls:/r/hls", "hls", "/r/hls"),
-        ("whip:https://host/path", "whip", "https://host/path"),
+        ("rtmp://me:secret@host/app/key?token=secret", "rtmp", "rtmp://me:secret@host/app/key?token=secret"),
+        ("rtsp://me:secr@et@host/secret?x", "rtsp", "rtsp://me:secr@et@host/secret?x"),
+        ("whip:https://host/path?token=secret", "whip", "https://host/path?token=secret"),
         ("mjpeg:8090", "mjpeg", "127.0.0.1:8090"),
         ("mjpeg:0.0.0.0:8090", "mjpeg", "0.0.0.0:8090"),
         ("mjpeg:[::1]:8090", "mjpeg", "[::1]:8090"),
@@ -270,9 +272,19 @@ def test_only_the_newest_picture_waits_and_takes_do_not_pile_up():
 def test_every_form_of_a_sink_is_understood_and_shows_no_credential(text, kind, target):
     spec = parse_sink(text, load_config())
     assert (spec.kind, spec.target) == (kind, target)
-    assert "secret" not in repr(spec) and "secret" not in spec.shown
-    assert "secret" not in spec.safe(f"cannot write {text}: {target} refused")
+    for said in (repr(spec), spec.shown, spec.safe(f"{text}: {target} and {target[5:]} refused,\n really")):
+        assert "me:s" not in said and "=secret" not in said and "app/secret" not in said and "\n" not in said
     assert pickle.loads(pickle.dumps(spec)) == spec
+
+
+def test_a_credential_may_come_from_the_environment_and_is_not_shown(monkeypatch):
+    monkeypatch.setenv("STREAM_KEY", "s3cr3t")
+    spec = parse_sink("rtmp://host/app/${STREAM_KEY}", load_config())
+    assert spec.target == "rtmp://host/app/s3cr3t" and spec.shown == "rtmp://host/app/***"
+    spec = parse_sink("rtsp://me:${STREAM_KEY}@host/path", load_config())
+    assert "s3cr3t" not in spec.safe("password s3cr3t was wrong for rtsp://me:s3cr3t@host/path")
+    with pytest.raises(ConfigError, match=r"\$\{NOT_THERE\} is not set"):
+        parse_sink("rtsp://me:${NOT_THERE}@host/path", load_config())
 
 
 @pytest.mark.parametrize(
