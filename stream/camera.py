@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
-import time
+import traceback
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from stream.address import parse_address, redact
 from stream.cameras import CameraSettings
 from stream.errors import StreamError
-from stream.packets import Jpeg
 from stream.workers import Connection, start_thread
+
+if TYPE_CHECKING:
+    from stream.live import Session
 
 _REPORT_S = 1.0
 _KEPT = 200
@@ -29,6 +33,8 @@ class Order:
     settings: CameraSettings
     data: Path
     """Folder in which relative sinks lie."""
+    shown: dict[str, Any] = field(default_factory=dict)
+    """The settings without credentials."""
     passing: bool = False
     """Whether frames pass through unrestored, as was asked while it ran before."""
     restorer: Any = None
@@ -43,7 +49,17 @@ def run_camera(link: Connection, order: Order) -> None:
     stop, ended = threading.Event(), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     outbox = _Outbox(link)
-    failed = False
+    failures: list[BaseException] = []
+
+    def fail(error: BaseException) -> None:
+        """Say why, and end; an address in a traceback loses its credentials first."""
+        failures.append(error)
+        if not isinstance(error, StreamError):
+            print(redact("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
+        outbox.put(("failed", _line(error)))
+        stop.set()
+
+    threading.excepthook = lambda failure: fail(failure.exc_value)
     try:
         session = _session(order, outbox)
         threads = [
@@ -56,58 +72,44 @@ def run_camera(link: Connection, order: Order) -> None:
             ended.set()
             for thread in threads:
                 thread.join()
-    except StreamError as error:
-        outbox.put(("failed", str(error)))
-        failed = True
+    except Exception as error:
+        fail(error)
     finally:
         outbox.close()
-    if failed:
+    if failures:
         raise SystemExit(1)
 
 
-def _session(order: Order, outbox: _Outbox) -> Any:
-    return _Loop(order, outbox.event, outbox.preview)
+def _line(error: BaseException) -> str:
+    text = redact(" ".join(str(error).split()))
+    return text if isinstance(error, StreamError) else f"{type(error).__name__}: {text}"
 
 
-class _Loop:
-    """Stands in for the session until that is there."""
+def _session(order: Order, outbox: _Outbox) -> Session:
+    from stream.live import Changes, Session  # a second and more, which the supervisor does without
 
-    def __init__(self, order: Order, on_event, on_preview) -> None:
-        self.order, self.on_preview, self.kinds = order, on_preview, frozenset()
-        self.number, self.began = 0, time.monotonic()
-
-    def run(self, stop: threading.Event) -> None:
-        import cv2
-        import numpy as np
-
-        while not stop.wait(0.04):
-            self.number += 1
-            for kind in self.kinds:
-                picture = np.full((360 if kind == "restored" else 720, 640, 3), 90, np.uint8)
-                cv2.circle(picture, (self.number * 4 % 640, 180), 60, (80, 160, 240), -1)
-                data = cv2.imencode(".jpg", picture)[1].tobytes()
-                self.on_preview(kind, Jpeg(data, time.monotonic(), self.number * 3600))
-
-    def report(self) -> dict:
-        up = time.monotonic() - self.began
-        return {
-            "name": self.order.name, "source": "test:", "state": "live", "words": "live", "detail": "", "take": 1,
-            "size": [640, 360], "codec": "rawvideo", "fps_in": 25.0, "fps_out": 25.0,
-            "delay": {"median_ms": 40.0, "p95_ms": 60.0}, "faces": 1, "faces_restored": self.number,
-            "faces_carried": 0, "level": 0, "level_words": "as set", "idle": False, "drops": {"overrun": 0},
-            "corrupt_packets": 0, "connections": 1, "sinks": [], "load": 0.3, "cpu_cores": 0.4,
-            "memory_mb": 120.0, "model": "gpen-lite-256", "preset": self.order.settings.preset, "strength": 1.0,
-            "interval": 1, "engine": "none", "notes": [], "uptime_s": up,
-        }  # fmt: skip
-
-    def change(self, changes: Any) -> None: ...
-
-    def watch(self, kinds: frozenset[str]) -> None:
-        self.kinds = kinds
+    settings, config = order.settings, order.settings.config()
+    # Cameras share the machine by running beside each other: more threads in each gain nothing.
+    alone = {
+        name: section.model_copy(update={"threads": section.threads or 1})
+        for name, section in (("decode", config.decode), ("encode", config.encode))
+    }
+    session = Session(
+        order.name,
+        parse_address(settings.source),
+        settings.sinks(order.data),
+        config.model_copy(update=alone),
+        preset=settings.preset,
+        on_event=lambda kind, text: outbox.put(("event", kind, text)),
+        on_preview=lambda kind, picture: outbox.put(("preview", kind, picture)),
+    )
+    if order.passing:
+        session.change(Changes(passing=True))
+    return session
 
 
 def _obey(
-    link: Connection, session: Any, outbox: _Outbox, stop: threading.Event, ended: threading.Event
+    link: Connection, session: Session, outbox: _Outbox, stop: threading.Event, ended: threading.Event
 ) -> None:
     """Carry out what the supervisor says."""
     while not ended.is_set():
@@ -127,11 +129,11 @@ def _obey(
             try:
                 session.change(changes)
                 outbox.put(("answer", number, None))
-            except StreamError as error:
-                outbox.put(("answer", number, str(error)))
+            except Exception as error:  # the camera goes on as it was
+                outbox.put(("answer", number, _line(error)))
 
 
-def _report(session: Any, outbox: _Outbox, ended: threading.Event) -> None:
+def _report(session: Session, outbox: _Outbox, ended: threading.Event) -> None:
     while not ended.wait(_REPORT_S):
         outbox.put(("report", session.report()))
 
@@ -160,12 +162,6 @@ class _Outbox:
             else:
                 self._messages.append(message)
             self._changed.notify()
-
-    def event(self, kind: str, text: str) -> None:
-        self.put(("event", kind, text))
-
-    def preview(self, kind: str, picture: Jpeg) -> None:
-        self.put(("preview", kind, picture))
 
     def close(self) -> None:
         """Send what waits, as long as the supervisor listens."""

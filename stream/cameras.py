@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
+from stream.address import parse_address
 from stream.config import PRESETS, Config, Fraction, load_config, read_yaml, tuples
 from stream.config_live import Section
 from stream.errors import ConfigError
@@ -194,6 +195,18 @@ def check_camera(name: str, settings: CameraSettings) -> None:
         raise ConfigError(f"cameras.{name}: a name has up to 40 letters, digits, - and _")
     settings.config(f"cameras.{name}.set")
     settings.sinks(Path(), f"cameras.{name}.to")
+    try:
+        parse_address(settings.source)
+    except ConfigError as error:
+        raise ConfigError(f"cameras.{name}.source: {str(error).removeprefix('source ')}") from None
+
+
+def shown(settings: CameraSettings) -> dict[str, Any]:
+    """As plain values that may be shown: addresses without credentials. ConfigError."""
+    values = settings.model_dump(mode="json")
+    values["source"] = parse_address(settings.source).shown
+    values["to"] = [spec.shown for spec in settings.sinks(Path())]
+    return values
 
 
 def is_open(schedule: Sequence[str], now: datetime) -> bool:
@@ -202,8 +215,8 @@ def is_open(schedule: Sequence[str], now: datetime) -> bool:
 
 
 def next_opening(schedule: Sequence[str], now: datetime) -> datetime:
-    """When it runs next."""
-    return min(begin for begin, _ in _windows(schedule, now) if begin > now)
+    """When its next window begins; now without a schedule."""
+    return min((begin for begin, _ in _windows(schedule, now) if begin > now), default=now)
 
 
 def _windows(schedule: Sequence[str], now: datetime) -> list[tuple[datetime, datetime]]:

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import av
 import pytest
 
-from stream.cameras import CamerasFile, CameraSettings, ServerSettings, load_cameras
+from stream.cameras import CameraSettings, CamerasFile, ServerSettings, load_cameras
 from stream.errors import ConfigError
 from stream.events import Events
 from stream.live import Changes
@@ -126,9 +127,11 @@ def test_a_camera_that_freezes_is_killed_and_starts_again(supervise):
 def test_cameras_are_added_replaced_and_removed_while_others_run(supervise, tmp_path):
     supervisor = supervise(yard=test_pattern())
     (yard,) = live(supervisor, "yard")
-    supervisor.add("door", test_pattern())
+    supervisor.add("door", test_pattern(to=("rec/",)))
     with pytest.raises(ConfigError, match=r"cameras\.door: there is such a camera"):
-        supervisor.add("door", test_pattern())
+        supervisor.add("door", test_pattern(to=("rec/",)))
+    with pytest.raises(ConfigError, match=r"cameras\.attic\.to: rec/ is camera door's"):
+        supervisor.add("attic", test_pattern(to=("rec/",)))
     (door,) = live(supervisor, "door")
     assert set(load_cameras(tmp_path / "cameras.yaml").cameras) == {"yard", "door"}
 
@@ -186,6 +189,9 @@ def test_everything_is_flushed_and_ended_within_ten_seconds(supervise):
     supervisor.stop()
     assert time.monotonic() - began < 11
     assert all(map(gone, pids))
+    (segment,) = supervisor.segments("door")
+    with av.open(str(supervisor.segment_path("door", segment["name"]))) as video:
+        assert sum(1 for _ in video.decode(video=0)) > 0
 
 
 def test_a_frozen_camera_does_not_keep_the_server_from_ending(supervise):
@@ -218,11 +224,15 @@ if __name__ == "__main__":
 def test_cameras_end_by_themselves_when_the_server_is_killed(tmp_path):
     script, path = tmp_path / "server.py", tmp_path / "cameras.yaml"
     script.write_text(SERVER)
-    path.write_text(f"server: {{data: {tmp_path}/data}}\ncameras: {{door: {{source: 'test:'}}}}\n")
+    path.write_text(
+        f"server: {{data: {tmp_path}/data}}\ncameras: {{door: {{source: 'test:'}}}}\n"
+    )
     with subprocess.Popen([sys.executable, script, path], stdout=subprocess.PIPE, text=True) as server:
-        pid = int(server.stdout.readline())
-        server.kill()
-    until(lambda: gone(pid), 30)
+        try:
+            pid = int(server.stdout.readline())
+        finally:
+            server.kill()
+    until(lambda: gone(pid), 60)
 
 
 def test_a_viewer_gets_the_newest_picture_and_a_slow_one_only_skips(supervise):
@@ -237,6 +247,8 @@ def test_a_viewer_gets_the_newest_picture_and_a_slow_one_only_skips(supervise):
         assert skipped.pts >= newest.pts > first.pts
     with supervisor.watch("door", "pair") as viewer:
         assert viewer.next(30).data[:2] == b"\xff\xd8"
+    with pytest.raises(ConfigError, match="no preview"), supervisor.watch("door", "x-ray"):
+        pass
     with supervisor.watch("door", "pair") as viewer:
         threading.Timer(0.1, supervisor.remove, ["door"]).start()
         until(lambda: viewer.closed and viewer.next(0.1) is None)

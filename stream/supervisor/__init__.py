@@ -7,16 +7,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stream.camera import Order
-from stream.cameras import CameraSettings, CamerasFile, check_camera, save_cameras
+from stream.cameras import CameraSettings, CamerasFile, check_camera, save_cameras, shown
 from stream.cores import available_cores
-from stream.errors import ConfigError
+from stream.errors import ConfigError, StreamError
 from stream.events import Events
-from stream.sinks import redact
 from stream.supervisor.attempt import attempt
 from stream.supervisor.keeper import Keeper, Limits
 from stream.supervisor.segments import NotFound, confined, listed
@@ -26,14 +24,17 @@ from stream.workers import start_thread
 if TYPE_CHECKING:
     from stream.live import Changes
 
-__all__ = ["Limits", "NotFound", "Supervisor", "Viewer"]
+__all__ = ["PREVIEWS", "Limits", "NotFound", "Supervisor", "Viewer"]
 
 _LIMITS = Limits()
 _CHECK_S = 0.5
 _LATE_S = 3.0
 _HISTORY_S = 10.0
 _TEST_S = 20.0
+_TESTS = 2
 _GIB = 2**30
+PREVIEWS = ("restored", "pair")
+"""Kinds of pictures that can be watched."""
 
 
 class Supervisor:
@@ -56,9 +57,9 @@ class Supervisor:
         self._ended = threading.Event()
         self._monitor: threading.Thread | None = None
         self._disk_is_low = False
+        self._tests = threading.BoundedSemaphore(_TESTS)
         self._turns = threading.BoundedSemaphore(available_cores())
         for name, settings in file.cameras.items():
-            check_camera(name, settings)
             self._keepers[name] = self._keeper(name, settings)
 
     def start(self) -> None:
@@ -98,7 +99,6 @@ class Supervisor:
 
     def add(self, name: str, settings: CameraSettings) -> None:
         """One more, which starts at once."""
-        check_camera(name, settings)
         with self._lock:
             if self._ended.is_set():
                 raise ConfigError(f"cameras.{name}: the server is about to end")
@@ -109,15 +109,13 @@ class Supervisor:
             self._save()
 
     def replace(self, name: str, settings: CameraSettings) -> None:
-        """Other settings; its process finishes and starts again, unless only its state is the same.
+        """Other settings; its process finishes and starts again.
 
         A source or sink that is given as it is shown, with *** for the credentials, stays what it is.
         """
         with self._lock:
             keeper = self._find(name)
-            settings = _with_secrets(settings, keeper.order.settings)
-            check_camera(name, settings)
-            keeper.renew(replace(keeper.order, settings=settings, passing=False))
+            keeper.renew(self._order(name, _with_secrets(settings, keeper.order)))
             self._save()
 
     def remove(self, name: str) -> None:
@@ -133,10 +131,12 @@ class Supervisor:
     def change(self, name: str, changes: Changes) -> None:
         """Change what runs, without a break, and the settings with it."""
         keeper = self._find(name)
-        check_camera(name, _changed(keeper.order, changes).settings)
+        check_camera(name, _changed(keeper.order.settings, changes))
         keeper.change(changes)
         with self._lock:
-            keeper.adopt(_changed(keeper.order, changes))
+            before = keeper.order
+            passing = before.passing if changes.passing is None else changes.passing
+            keeper.adopt(self._order(name, _changed(before.settings, changes), passing))
             self._save()
 
     def history(self, name: str) -> list[dict[str, Any]]:
@@ -146,6 +146,8 @@ class Supervisor:
     @contextmanager
     def watch(self, name: str, kind: str) -> Iterator[Viewer]:
         """Watch its pictures: kind "restored", or "pair", the original above it."""
+        if kind not in PREVIEWS:
+            raise ConfigError(f"{kind[:40]!r}: no preview; choose one of {', '.join(PREVIEWS)}")
         with Viewer(self._find(name).viewers, kind) as viewer:
             yield viewer
 
@@ -155,8 +157,14 @@ class Supervisor:
         For a camera that is there its shown address will do.
         """
         with self._lock:
-            known = {_shown(k.order.settings.source): k.order.settings.source for k in self._keepers.values()}
-        return attempt(known.get(source, source), _TEST_S)
+            orders = [keeper.order for keeper in self._keepers.values()]
+        known = {order.shown["source"]: order.settings.source for order in orders}
+        if not self._tests.acquire(timeout=_TEST_S):
+            raise StreamError("other sources are being tested; try again in a moment")
+        try:
+            return attempt(known.get(source, source), _TEST_S)
+        finally:
+            self._tests.release()
 
     def segments(self, name: str) -> list[dict[str, Any]]:
         """Its recordings, oldest first: name, began_at, seconds, bytes, open."""
@@ -169,8 +177,21 @@ class Supervisor:
     # --- within -----------------------------------------------------------------------------------
 
     def _keeper(self, name: str, settings: CameraSettings) -> Keeper:
-        order = Order(name, settings, self.server.data_folder)
+        order = self._order(name, settings)
         return Keeper(order, self._limits, self._turns, lambda kind, text: self.events.add(name, kind, text))
+
+    def _order(self, name: str, settings: CameraSettings, passing: bool = False) -> Order:
+        check_camera(name, settings)
+        self._refuse_shared(name, settings)
+        return Order(name, settings, self.server.data_folder, shown(settings), passing)
+
+    def _refuse_shared(self, name: str, settings: CameraSettings) -> None:
+        """Two cameras that write into one folder would overwrite each other."""
+        mine = {(spec.kind, spec.target): spec.shown for spec in settings.sinks(self.server.data_folder)}
+        for other, keeper in self._keepers.items():
+            for spec in keeper.order.settings.sinks(self.server.data_folder) if other != name else ():
+                if (text := mine.get((spec.kind, spec.target))) is not None:
+                    raise ConfigError(f"cameras.{name}.to: {text} is camera {other}'s; name another")
 
     def _find(self, name: str) -> Keeper:
         with self._lock:
@@ -217,28 +238,21 @@ class Supervisor:
         self._disk_is_low = low
 
 
-def _shown(text: str) -> str:
-    return redact(text)
-
-
 def _described(keeper: Keeper) -> dict[str, Any]:
     order = keeper.order
-    settings = order.settings.model_dump(mode="json")
-    settings["source"] = _shown(order.settings.source)
-    settings["to"] = [_shown(text) for text in order.settings.to]
-    return {"name": order.name, "settings": settings} | keeper.state()
+    return {"name": order.name, "settings": order.shown} | keeper.state()
 
 
-def _with_secrets(new: CameraSettings, old: CameraSettings) -> CameraSettings:
+def _with_secrets(new: CameraSettings, old: Order) -> CameraSettings:
     """Addresses given as they are shown, filled in from those that are known."""
-    known = {_shown(text): text for text in (old.source, *old.to)}
+    known = dict(zip(old.shown["to"], old.settings.to, strict=True))
+    known[old.shown["source"]] = old.settings.source
     to = tuple(known.get(text, text) for text in new.to)
     return new.model_copy(update={"source": known.get(new.source, new.source), "to": to})
 
 
-def _changed(order: Order, changes: Changes) -> Order:
-    """The order as it is after a change, for the next start of the process."""
-    settings = order.settings
+def _changed(settings: CameraSettings, changes: Changes) -> CameraSettings:
+    """The settings as they are after a change, for the next start of the process."""
     values: dict[str, Any] = dict(settings.set)
     for key in ("strength", "interval", "model"):
         if (value := getattr(changes, key)) is not None:
@@ -247,5 +261,4 @@ def _changed(order: Order, changes: Changes) -> Order:
     for key in ("preset", "include", "exclude"):
         if (value := getattr(changes, key)) is not None:
             update[key] = value
-    passing = order.passing if changes.passing is None else changes.passing
-    return replace(order, settings=settings.model_copy(update=update), passing=passing)
+    return settings.model_copy(update=update)
