@@ -205,9 +205,7 @@ def sending(
 ) -> Iterator[subprocess.Popen]:
     """A file sent on, packet by packet in real time, looped (0: for ever): to RTMP (`flv`), UDP (`mpegts`),
     an RTSP record mount (`rtsp`). Kill the process to have it leave without a word."""
-    arguments = json.dumps(
-        {"path": str(path), "url": url, "form": form, "speed": speed, "loops": loops}
-    )
+    arguments = json.dumps({"path": str(path), "url": url, "form": form, "speed": speed, "loops": loops})
     process = subprocess.Popen([sys.executable, __file__, "send", arguments])
     try:
         yield process
@@ -347,7 +345,12 @@ class Proxy:
                     pass
                 self._closing.wait(self.delay_s)
                 pieces += 1
-                if is_answer and self.corrupt and sent > 4096 and pieces % max(1, round(1 / self.corrupt)) == 0:
+                if (
+                    is_answer
+                    and self.corrupt
+                    and sent > 4096
+                    and pieces % max(1, round(1 / self.corrupt)) == 0
+                ):
                     spoilt = bytearray(data)
                     spoilt[len(data) // 2] ^= 0x55
                     data = bytes(spoilt)
@@ -373,9 +376,9 @@ class Proxy:
 def _send(path: str, url: str, form: str, speed: float, loops: int) -> None:
     import av
 
-    options = {"rtsp_transport": "tcp"} if form == "rtsp" else {"flvflags": "no_duration_filesize"}
+    options = {"rtsp": {"rtsp_transport": "tcp"}, "flv": {"flvflags": "no_duration_filesize"}}.get(form, {})
     out = av.open(url, "w", format=form, options=options)
-    streams, offset, began, count = {}, 0.0, time.monotonic(), 0
+    streams, last, offset, began, count = {}, {}, 0.0, time.monotonic(), 0
     while not loops or count < loops:
         longest = 0.0
         with av.open(path) as container:
@@ -391,6 +394,9 @@ def _send(path: str, url: str, form: str, speed: float, loops: int) -> None:
                 shift = round(offset / unit)
                 at = float(packet.dts * unit) + offset
                 packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                if packet.dts <= last.get(source, packet.dts - 1):
+                    continue  # the sound's start of the next round overlaps its end
+                last[source] = packet.dts
                 packet.stream = streams[source]
                 time.sleep(max(0.0, began + at / speed - time.monotonic()))
                 out.mux(packet)
@@ -501,7 +507,9 @@ def _launch(mount: dict, kinds: Iterable[str]) -> str:
         f"key-int-max={mount['rate']} ! rtph264pay name=pay0 pt=96 config-interval=-1 "
     )
     if mount["sound"]:
-        text += "audiotestsrc is-live=true ! audio/x-raw,rate=8000,channels=1 ! alawenc ! rtppcmapay name=pay1 "
+        text += (
+            "audiotestsrc is-live=true ! audio/x-raw,rate=8000,channels=1 ! alawenc ! rtppcmapay name=pay1 "
+        )
     return text + ")"
 
 
@@ -516,6 +524,8 @@ def _serve_rtsp(facts: dict) -> None:
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(str(facts["port"]))
+    # A player waits for the first picture: with one thread for all clients its publisher would wait too.
+    server.get_thread_pool().set_max_threads(16)
     roles = GstRtspServer.RTSPPermissions()
     if facts["user"]:
         auth = GstRtspServer.RTSPAuth()
@@ -536,7 +546,7 @@ def _serve_rtsp(facts: dict) -> None:
             kinds = tuple(units)
             threading.Thread(target=feed.loop, args=(units, mount["speed"]), daemon=True).start()
         factory.set_launch(mount["launch"] or _launch(mount, kinds))
-        factory.set_shared(not mount["record"])
+        factory.set_shared(False)  # shared media refuse a client that comes while the last one leaves
         named = {"tcp": GstRtsp.RTSPLowerTrans.TCP, "udp": GstRtsp.RTSPLowerTrans.UDP}
         protocols = named[mount["transports"].split()[0]]
         for name in mount["transports"].split()[1:]:
