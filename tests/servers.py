@@ -119,7 +119,7 @@ class Mount:
     size: tuple[int, int] = (320, 180)
     rate: int = 25
     sound: bool = False
-    """Of the ball: G.711 A-law as cameras send it."""
+    """Of the ball: G.711 A-law as cameras send it. Of `of`: whether the publisher's AAC is played too."""
     transports: str = "tcp udp"
 
 
@@ -488,7 +488,7 @@ class _Feed:
 def _launch(mount: dict, kinds: Iterable[str]) -> str:
     if mount["record"]:
         return (
-            "( rtph264depay name=depay0 ! video/x-h264,stream-format=byte-stream,alignment=au "
+            "( rtph264depay name=depay0 ! video/x-h264,stream-format=avc,alignment=au "
             "! appsink name=video emit-signals=true sync=false async=false "
             "rtpmp4gdepay name=depay1 ! appsink name=audio emit-signals=true sync=false async=false )"
         )
@@ -497,7 +497,7 @@ def _launch(mount: dict, kinds: Iterable[str]) -> str:
             "( appsrc name=video is-live=true format=time max-bytes=4000000 leaky-type=downstream "
             "! rtph264pay name=pay0 pt=96 config-interval=-1 "
         )
-        if "audio" in kinds:
+        if "audio" in kinds or (mount["of"] and mount["sound"]):
             text += "appsrc name=audio is-live=true format=time ! rtpmp4gpay name=pay1 pt=97 "
         return text + ")"
     width, height = mount["size"]
