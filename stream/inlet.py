@@ -25,7 +25,7 @@ class Inlet:
     the budget at the pace seen lately; the newest frame always has a place. A queue of a few frames
     it must be: a frame on which the detector runs takes ten times as long as one between, and no
     other frame should be lost to that. Drops are counted as `overrun` (a fresher one came) and
-    `late` (too old to come out within the budget when its turn came).
+    `late` (too old to come out within the budget when its turn came); `failed`: lost with a stage.
     """
 
     def __init__(self, in_flight: int, budget_s: float, drops: Drops) -> None:
@@ -78,6 +78,8 @@ class Inlet:
     def works(self) -> Iterator[FrameWork]:
         """Frames for the first stage of one pipeline, oldest first."""
         with self._changed:
+            if self._entered:
+                self._drops.add("failed", len(self._entered))
             self._entered.clear()
             self._pace_s, self._way_s, self._done_s, self._left = 0.0, 0.0, None, False
         while (frame := self._next()) is not None:

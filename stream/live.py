@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from stream.address import Address
 from stream.capture import Capture
 from stream.config import Config, load_config, parse_config
@@ -237,11 +235,11 @@ class Session:
             total.dropped - last.dropped,
             self._control.wanted,
         )
-        if self._graph is not None and not (self._control.idle or self._control.passing):
-            if self._relief.judge(now, second):
-                self._control.level = self._relief.level
-                self._apply()
-                self._on_event("level_changed", f"level {self._relief.at}: {self._relief.level.words}")
+        restores = self._graph is not None and not (self._control.idle or self._control.passing)
+        if restores and self._relief.judge(now, second):
+            self._control.level = self._relief.level
+            self._apply()
+            self._on_event("level_changed", f"level {self._relief.at}: {self._relief.level.words}")
 
     def _load(self, config: Config, preset: str) -> None:
         """In a thread of its own: a graph for other settings, while the old one runs on."""
@@ -333,7 +331,7 @@ class Session:
     def report(self) -> dict[str, Any]:
         """How the session stands; plain values, from any thread."""
         capture, gauges, control, relief = self._capture, self._gauges, self._control, self._relief
-        status, counts, config = capture.status, self._counts, self._config
+        status, counts = capture.status, self._counts
         graph = self._graph
         return {
             "name": self.name,

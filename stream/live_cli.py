@@ -40,7 +40,7 @@ def live(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="webcam:0, rtsp://..., rtmp://..., http(s)://..., udp://..., a video file (looped), or test:",
+            help="webcam:0, rtsp://..., rtmp://..., http(s)://..., udp://..., a video file, or test:",
         ),
     ],
     to: Annotated[
