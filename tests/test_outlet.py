@@ -21,6 +21,7 @@ from stream.outlet import Outlet
 from stream.packets import LIVE_TIME_BASE, AudioFormat, Jpeg, Packet, Raw, Start
 from stream.sinks import parse_sink
 from stream.sinks.handle import SinkHandle, stop_all
+from stream.sinks.muxer import Muxer
 
 
 def outlet_to(*handles, audio=None, rate=RATE, config=None, note="faces restored by a test"):
@@ -222,7 +223,7 @@ def test_sound_of_another_take_stays_with_its_own(tmp_path):
     assert len(early) >= 44 and len(late) >= 44
 
 
-def test_sound_never_comes_before_the_picture_of_its_time():
+def test_sound_goes_out_with_the_picture_of_its_time():
     packets = list(sound("aac", 48000, 2))
     sink = collected(Packet)
     outlet = outlet_to(sink, audio=packets[0].format)
@@ -231,7 +232,35 @@ def test_sound_never_comes_before_the_picture_of_its_time():
     for index in range(50):
         outlet.process(work(index))
         heard = [m.pts for m in sink.of(Packet) if not m.is_video]
-        assert heard and max(heard) <= index * STEP
+        assert index * STEP - 1920 < max(heard) <= (index + 1) * STEP
+
+
+def test_no_picture_waits_in_the_muxer_for_the_next_one(tmp_path):
+    packets = list(sound("aac", 48000, 3))
+    sink = collected(Packet)
+    outlet = outlet_to(sink, audio=packets[0].format)
+    for packet in packets:
+        outlet.hear(packet)
+    muxer = None
+    for index in range(50):
+        outlet.process(work(index))
+        for message in sink.messages:
+            if type(message) is Start:
+                start = message
+            else:
+                muxer = muxer or Muxer(str(tmp_path / "out.flv"), start, message)
+                muxer.write(message)
+        sink.messages.clear()
+        assert pictures_in_flv(tmp_path / "out.flv") == index + 2, "one tag describes the stream"
+    muxer.close()
+
+
+def pictures_in_flv(path):
+    data, at, found = path.read_bytes(), 13, 0
+    while at + 11 <= len(data):
+        found += data[at] == 9
+        at += 15 + int.from_bytes(data[at + 1 : at + 4], "big")
+    return found
 
 
 def test_a_gap_in_the_sound_becomes_silence_and_what_follows_is_in_step(tmp_path):
