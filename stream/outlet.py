@@ -95,6 +95,10 @@ class Outlet:
         for handle in self._handles:
             handle.offer(message)
 
+    def _rate(self) -> Fraction:
+        """Nominal: of the source, else what is usual."""
+        return self._rate_of() or Fraction(25)
+
     def _send_coded(self, frame: Frame) -> None:
         shape = (frame.take, frame.view, frame.colour)
         pts = max(frame.time.pts, self._last_pts + 1)
@@ -112,7 +116,7 @@ class Outlet:
 
     def _is_due(self, pts: int) -> bool:
         """Whether a keyframe is: by time, or because a sink waits for one."""
-        half_s = self._rate_of() and 1 / (2 * self._rate_of())
+        half_s = 1 / (2 * self._rate())
         since_s = (pts - self._key_pts) * LIVE_TIME_BASE
         if since_s + half_s >= self._live.gop_s:
             return True
@@ -121,7 +125,7 @@ class Outlet:
     def _begin_take(self, frame: Frame) -> None:
         """Tell the sinks what follows."""
         self._take = frame.take
-        self._encoder = LiveEncoder(frame, self._rate_of(), self._live, self._threads)
+        self._encoder = LiveEncoder(frame, self._rate(), self._live, self._threads)
         with self._lock:  # by then the capture may be one take ahead
             audio = next((packet.format for packet in self._heard if packet.take == frame.take), None)
         audio = audio or self._audio_of()
@@ -152,6 +156,6 @@ class Outlet:
         rgb: np.ndarray = upright_rgb(frame, self._reformatter)
         height, width = rgb.shape[:2]
         if wants_raw:
-            self._offer(Raw(rgb.tobytes(), width, height, self._rate_of(), frame.arrived_at_s))
+            self._offer(Raw(rgb.tobytes(), width, height, self._rate(), frame.arrived_at_s))
         if wants_jpeg:
             self._offer(Jpeg(jpeg(rgb, self._live.jpeg_quality), frame.arrived_at_s, frame.time.pts))
