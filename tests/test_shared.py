@@ -210,7 +210,8 @@ def test_a_restorer_that_was_killed_and_started_again_is_met_without_any_order(t
     process = start(place)
     wait_for(lambda: np.isfinite(engine.restore(crops(1))).all())
     engine.close()
-    process.end(20)
+    process.link.close()
+    assert process.join(30)
 
 
 def test_without_a_restorer_crops_come_back_as_they_cannot_be_used(tmp_path):
