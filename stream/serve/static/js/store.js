@@ -1,0 +1,145 @@
+// What the server told last: cameras, jobs and events, kept fresh by Server-Sent Events.
+
+import { get, toLogin } from "./api.js";
+
+const EVENTS_KEPT = 500;
+const REFRESH_MS = 15000;
+const TONES = {
+  live: "good",
+  idle: "",
+  connecting: "warn",
+  stalled: "warn",
+  retrying: "warn",
+  refused: "bad",
+  unauthorised: "bad",
+  failed: "bad",
+  stopped: "",
+};
+
+/** One camera: settings and report in one value, with a state that is always there. */
+export function camera(raw) {
+  const settings = raw.settings ?? {};
+  const report = raw.report ?? {};
+  const all = { ...settings, ...raw, ...report, settings, name: raw.name };
+  const enabled = all.enabled ?? true;
+  let state = all.state ?? (enabled ? "connecting" : "stopped");
+  if (!enabled) state = "stopped";
+  const tone = TONES[state] ?? "warn";
+  const drops = Object.values(all.drops ?? {}).reduce((sum, count) => sum + count, 0);
+  return { ...all, enabled, state, tone, dropped: drops, words: enabled ? (all.words ?? state) : "switched off" };
+}
+
+/** The state as it is shown: "live" of a picture without motion is "idle". */
+export function shownState(one) {
+  if (!one.enabled) return "off";
+  if (one.state === "live" && one.idle) return "idle";
+  return one.state;
+}
+
+class Store extends EventTarget {
+  cameras = new Map();
+  jobs = new Map();
+  events = [];
+  server = null;
+  /** "connecting", "online" or "offline". */
+  link = "connecting";
+  loaded = false;
+  error = null;
+  #source = null;
+
+  async start() {
+    await this.refresh();
+    this.#listen();
+    setInterval(() => this.link !== "online" && this.refresh(), 3000);
+    setInterval(() => this.refresh(), REFRESH_MS);
+  }
+
+  tell(kind, detail) {
+    this.dispatchEvent(new CustomEvent(kind, { detail }));
+  }
+
+  #setLink(link) {
+    if (this.link === link) return;
+    this.link = link;
+    this.tell("link");
+  }
+
+  /** Asks for everything again: after a start, and after the link was lost. */
+  async refresh() {
+    try {
+      const [cameras, server] = await Promise.all([get("/api/cameras"), get("/api/server")]);
+      const list = Array.isArray(cameras) ? cameras : cameras.cameras;
+      this.cameras = new Map(list.map((raw) => [raw.name, camera(raw)]));
+      this.server = server;
+      this.loaded = true;
+      this.error = null;
+      if (this.link === "offline") this.#listen();
+      this.tell("cameras");
+      this.tell("server");
+    } catch (error) {
+      this.error = error;
+      if (error.offline) this.#setLink("offline");
+      this.tell("cameras");
+    }
+  }
+
+  async loadEvents() {
+    const answer = await get("/api/events");
+    const list = Array.isArray(answer) ? answer : answer.events;
+    const known = new Map([...list, ...this.events].map((event) => [event.id, event]));
+    this.events = [...known.values()].sort((a, b) => b.id - a.id).slice(0, EVENTS_KEPT);
+    this.tell("events");
+  }
+
+  async loadJobs() {
+    const answer = await get("/api/jobs");
+    const list = Array.isArray(answer) ? answer : answer.jobs;
+    this.jobs = new Map(list.map((job) => [job.id, job]));
+    this.tell("jobs");
+  }
+
+  #listen() {
+    this.#source?.close();
+    const source = new EventSource("/api/events/stream");
+    this.#source = source;
+    source.onopen = () => {
+      const back = this.link === "offline";
+      this.#setLink("online");
+      if (back) this.refresh();
+    };
+    source.onerror = async () => {
+      // A refused log-in closes it for good, a lost server lets the browser try again.
+      if (source.readyState === EventSource.CLOSED) {
+        const answer = await fetch("/api/server", { cache: "no-store" }).catch(() => null);
+        if (answer?.status === 401) toLogin();
+      }
+      this.#setLink("offline");
+    };
+    source.addEventListener("camera", (event) => {
+      const raw = JSON.parse(event.data);
+      if (raw.removed) this.cameras.delete(raw.name);
+      else {
+        const before = this.cameras.get(raw.name);
+        const merged = { ...before?.raw, ...raw };
+        this.cameras.set(raw.name, { ...camera(merged), raw: merged });
+      }
+      this.tell("cameras", raw.name);
+    });
+    source.addEventListener("event", (event) => {
+      const one = JSON.parse(event.data);
+      if (this.events.some((known) => known.id === one.id)) return;
+      this.events.unshift(one);
+      this.events.length = Math.min(this.events.length, EVENTS_KEPT);
+      this.tell("events", one);
+    });
+    source.addEventListener("job", (event) => {
+      const job = JSON.parse(event.data);
+      if (job.removed) this.jobs.delete(job.id);
+      else this.jobs.set(job.id, { ...this.jobs.get(job.id), ...job });
+      this.tell("jobs", job.id);
+    });
+    addEventListener("pagehide", () => source.close(), { once: true });
+  }
+}
+
+export const store = new Store();

@@ -1,0 +1,122 @@
+// The live picture of one camera: original and restored on both sides of a divider.
+
+import { Divider } from "./divider.js";
+import { fill, h, icon } from "./dom.js";
+import { Preview } from "./preview.js";
+import { capital } from "./words.js";
+
+const VIEWS = [
+  ["compare", "Compare"],
+  ["original", "Original"],
+  ["restored", "Restored"],
+];
+
+export class Viewer {
+  #pair = document.createElement("canvas");
+  #one = null;
+  #view = "compare";
+  #linked = true;
+
+  constructor(name) {
+    this.pictured = false;
+    this.canvas = h("canvas", {
+      width: 640,
+      height: 360,
+      role: "img",
+      "aria-label": `Live picture of ${name}, original left of the divider, restored right of it`,
+    });
+    this.veil = h("div", { class: "veil" });
+    this.tags = [
+      h("span", { class: "tag left", "aria-hidden": "true" }, "Original"),
+      h("span", { class: "tag right", "aria-hidden": "true" }, "Restored"),
+    ];
+    this.frame = h("div", { class: "frame" }, this.canvas, this.tags, this.veil);
+    this.divider = new Divider(this.frame, () => this.#draw());
+    this.element = h("div", { class: "viewer" }, this.frame);
+    this.views = h(
+      "div",
+      { class: "group", role: "group", "aria-label": "What is shown" },
+      VIEWS.map(([key, label]) =>
+        h("button", { type: "button", data: { key }, onclick: () => this.show(key) }, label),
+      ),
+    );
+    this.preview = new Preview(
+      name,
+      "pair",
+      (picture) => this.#take(picture),
+      (linked) => {
+        this.#linked = linked;
+        this.cover();
+      },
+    );
+    this.show("compare");
+  }
+
+  show(view) {
+    this.#view = view;
+    for (const each of this.views.children) {
+      each.setAttribute("aria-pressed", String(each.dataset.key === view));
+    }
+    this.divider.show(view === "compare");
+    this.tags[0].hidden = view === "restored";
+    this.tags[1].hidden = view === "original";
+    this.#draw();
+  }
+
+  update(one) {
+    this.#one = one;
+    this.preview.pause(!one.enabled);
+    this.cover();
+  }
+
+  /** What is said over the picture where it is missing or old. */
+  cover() {
+    const one = this.#one;
+    let told = null;
+    if (one && !one.enabled) told = ["sleep", "Switched off", "Switch it on to see its picture"];
+    else if (one && one.state !== "live") {
+      const drawing = { unauthorised: "lock", refused: "broken", stopped: "sleep" }[one.state] ?? "alert";
+      told = [drawing, capital(one.state), one.words === one.state ? "" : one.words];
+    } else if (!this.#linked && !this.pictured) told = ["broken", "No picture", "The preview cannot be reached"];
+    else if (!this.pictured) told = ["picture", "Waiting for a picture", ""];
+    this.veil.hidden = !told;
+    this.frame.classList.toggle("stale", Boolean(told) && this.pictured);
+    const key = told?.join("|");
+    if (!told || this.covered === key) return;
+    this.covered = key;
+    fill(this.veil, icon(told[0]), h("strong", {}, told[1]), told[2] && h("span", {}, told[2]));
+  }
+
+  stop() {
+    this.preview.stop();
+  }
+
+  #take(picture) {
+    const width = picture.width;
+    const height = Math.floor(picture.height / 2);
+    if (this.#pair.width !== width || this.#pair.height !== picture.height) {
+      this.#pair.width = this.canvas.width = width;
+      this.#pair.height = picture.height;
+      this.canvas.height = height;
+      this.frame.style.aspectRatio = `${width} / ${height}`;
+      this.frame.style.setProperty("--shape", String(width / height));
+    }
+    this.#pair.getContext("2d", { alpha: false }).drawImage(picture, 0, 0);
+    const first = !this.pictured;
+    this.pictured = true;
+    this.#draw();
+    if (first) this.cover();
+  }
+
+  #draw() {
+    if (!this.pictured) return;
+    const { width, height } = this.canvas;
+    const at = { compare: this.divider.at, original: 1, restored: 0 }[this.#view];
+    const split = Math.round(width * at);
+    const context = this.canvas.getContext("2d", { alpha: false });
+    if (split < width) {
+      context.drawImage(this.#pair, split, height, width - split, height, split, 0, width - split, height);
+    }
+    if (split > 0) context.drawImage(this.#pair, 0, 0, split, height, 0, 0, split, height);
+  }
+}
