@@ -1,7 +1,7 @@
 // Strength, interval, model and preset of one camera: every change is applied at once.
 
 import { cameraPath, get, post } from "./api.js";
-import { add, fill, h, write } from "./dom.js";
+import { add, fill, h, slide, write } from "./dom.js";
 import { fail } from "./notices.js";
 import { percent, plural } from "./words.js";
 
@@ -95,8 +95,8 @@ export class Controls {
     const off = !one.enabled;
     for (const input of [this.strength, this.interval, this.preset, this.model, this.passing]) input.disabled = off;
     if (performance.now() < this.#ownUntil) return;
-    if (Number.isFinite(one.strength)) this.strength.value = String(Math.round(one.strength * 100));
-    if (Number.isFinite(one.interval)) this.interval.value = String(one.interval);
+    if (Number.isFinite(one.strength)) slide(this.strength, Math.round(one.strength * 100));
+    if (Number.isFinite(one.interval)) slide(this.interval, one.interval);
     this.passing.checked = Boolean(one.passing);
     for (const [select, value] of [
       [this.preset, one.preset],
@@ -113,6 +113,8 @@ export class Controls {
 
   #words() {
     const every = Number(this.interval.value);
+    slide(this.strength);
+    slide(this.interval);
     write(this.strengthText, percent(Number(this.strength.value) / 100));
     write(this.intervalText, every === 1 ? "every frame" : `every ${plural(every, "frame")}`);
     this.interval.setAttribute("aria-valuetext", this.intervalText.textContent);

@@ -85,6 +85,13 @@ const ICONS = {
   silent: ["M4 9.5v5h3.5L12 18.5v-13L7.5 9.5z", "m16 9.5 5 5", "m21 9.5-5 5"],
 };
 
+/** Puts a slider to `value`, and draws how far it is; without a value it is drawn only. */
+export function slide(input, value = input.value) {
+  if (input.value !== String(value)) input.value = String(value);
+  const part = (Number(input.value) - Number(input.min)) / (Number(input.max) - Number(input.min));
+  input.style.setProperty("--part", String(part));
+}
+
 /** A line drawing; it says nothing to a screen reader, the text beside it does. */
 export function icon(name) {
   const paths = ICONS[name].map((d) => svg("path", { d }));

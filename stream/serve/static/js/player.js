@@ -1,7 +1,7 @@
 // Two videos played as one, before and after on both sides of a divider.
 
 import { Divider } from "./divider.js";
-import { button, fill, h, icon, write } from "./dom.js";
+import { button, fill, h, icon, slide, write } from "./dom.js";
 import { timecode } from "./words.js";
 
 /** Further apart than this they are put together again; a little less is made up by the rate. */
@@ -37,7 +37,10 @@ export class Player {
       step: 1,
       value: 0,
       "aria-label": "Position",
-      oninput: () => this.to((this.seek.value / 1000) * this.duration),
+      oninput: () => {
+        slide(this.seek);
+        this.to((this.seek.value / 1000) * this.duration);
+      },
     });
     this.time = h("span", { class: "small soft player-time" }, "0:00 / 0:00");
     this.speed = h(
@@ -50,14 +53,13 @@ export class Player {
       "div",
       { class: "player", role: "group", "aria-label": "Player, original and restored", onkeydown: (e) => this.#key(e) },
       h("div", { class: "player-stage" }, this.frame),
-      h("div", { class: "player-seek" }, this.seek),
+      h("div", { class: "player-seek" }, this.seek, this.time),
       h(
         "div",
         { class: "picture-bar" },
         this.playButton,
         button("One frame back", { icon: "step", kind: "plain", text: false, onclick: () => this.step(-1) }),
         button("One frame on", { icon: "stepnext", kind: "plain", text: false, onclick: () => this.step(1) }),
-        this.time,
         h("span", { class: "grow" }),
         this.speed,
         this.soundButton,
@@ -170,7 +172,7 @@ export class Player {
       if (Math.abs(this.before.playbackRate - rate) > 0.001) this.before.playbackRate = rate;
     }
     if (this.duration && document.activeElement !== this.seek) {
-      this.seek.value = String(Math.round((this.after.currentTime / this.duration) * 1000));
+      slide(this.seek, Math.round((this.after.currentTime / this.duration) * 1000));
     }
     const now = `${timecode(this.after.currentTime)} / ${timecode(this.duration)}`;
     write(this.time, now);

@@ -117,7 +117,7 @@ export class Plot {
       svg("text", { x, y, class: kind, "text-anchor": anchor }, label);
     const line = (x1, y1, x2, y2, kind) => svg("line", { x1, y1, x2, y2, class: kind });
     const bottom = PANELS[1].top + PANELS[1].height;
-    for (const minutes of [60, 45, 30, 15, 0]) {
+    for (const minutes of width < 480 ? [60, 30, 0] : [60, 45, 30, 15, 0]) {
       const x = this.#x(this.#now - minutes * 60);
       const anchor = minutes === 0 ? "end" : minutes === 60 ? "start" : "middle";
       this.picture.append(text(x, bottom + 18, minutes ? `${minutes} min ago` : "now", anchor));

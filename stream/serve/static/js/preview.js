@@ -17,7 +17,8 @@ export class Preview {
   #paused = false;
   #onvisible = () => this.#follow();
 
-  constructor(name, kind, onpicture, onlink = () => {}) {
+  constructor(name, kind, onpicture, { paused = false, onlink = () => {} } = {}) {
+    this.#paused = paused;
     this.path = `/api/cameras/${encodeURIComponent(name)}/live?kind=${kind}`;
     this.onpicture = onpicture;
     this.onlink = onlink;

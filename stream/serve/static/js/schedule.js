@@ -14,8 +14,8 @@ const DAYS = [
   ["sat", "Saturday"],
   ["sun", "Sunday"],
 ];
-const PATTERN = /^([a-z,-]+)\s+(\d{1,2}:\d{2})-((?!24)\d{1,2}:\d{2})$/i;
-// A time field has no 24:00: such a line stays text.
+const PATTERN = /^([a-z,-]+)\s+(\d{1,2}:\d{2})-(\d{1,2}:\d{2})$/i;
+const TIME = "([01][0-9]|2[0-3]):[0-5][0-9]|24:00";
 const padded = (time) => time.padStart(5, "0");
 
 export class Schedule {
@@ -55,8 +55,12 @@ export class Schedule {
       const time = (key, label) =>
         h("input", {
           class: "input time",
-          type: "time",
           required: true,
+          pattern: TIME,
+          maxlength: 5,
+          inputmode: "numeric",
+          placeholder: "07:00",
+          title: "Hours and minutes, 00:00 to 24:00",
           value: row[key],
           "aria-label": `${label}, time ${n + 1}`,
           oninput: (event) => (row[key] = event.target.value),

@@ -5,7 +5,7 @@ import { button, empty, fill, h, icon } from "./dom.js";
 import { bytes, clock, day, duration } from "./words.js";
 
 const FRESH_MS = 10000;
-const AT_FIRST = 12;
+const AT_FIRST = 8;
 
 export class Segments {
   #all = null;

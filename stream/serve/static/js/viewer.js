@@ -3,7 +3,7 @@
 import { Divider } from "./divider.js";
 import { fill, h, icon } from "./dom.js";
 import { Preview } from "./preview.js";
-import { capital } from "./words.js";
+import { trouble } from "./trouble.js";
 
 const VIEWS = [
   ["compare", "Compare"],
@@ -17,7 +17,7 @@ export class Viewer {
   #view = "compare";
   #linked = true;
 
-  constructor(name) {
+  constructor(name, enabled) {
     this.pictured = false;
     this.canvas = h("canvas", {
       width: 640,
@@ -40,15 +40,11 @@ export class Viewer {
         h("button", { type: "button", data: { key }, onclick: () => this.show(key) }, label),
       ),
     );
-    this.preview = new Preview(
-      name,
-      "pair",
-      (picture) => this.#take(picture),
-      (linked) => {
-        this.#linked = linked;
-        this.cover();
-      },
-    );
+    const onlink = (linked) => {
+      this.#linked = linked;
+      this.cover();
+    };
+    this.preview = new Preview(name, "pair", (picture) => this.#take(picture), { paused: !enabled, onlink });
     this.show("compare");
   }
 
@@ -72,13 +68,8 @@ export class Viewer {
   /** What is said over the picture where it is missing or old. */
   cover() {
     const one = this.#one;
-    let told = null;
-    if (one && !one.enabled) told = ["sleep", "Switched off", "Switch it on to see its picture"];
-    else if (one && one.state !== "live") {
-      const drawing = { unauthorised: "lock", refused: "broken", stopped: "sleep" }[one.state] ?? "alert";
-      told = [drawing, capital(one.state), one.words === one.state ? "" : one.words];
-    } else if (!this.#linked && !this.pictured) told = ["broken", "No picture", "The preview cannot be reached"];
-    else if (!this.pictured) told = ["picture", "Waiting for a picture", ""];
+    let told = one && trouble(one, this.pictured);
+    if (one?.state === "live" && !this.#linked) told = ["broken", "No picture", "The preview cannot be reached"];
     this.veil.hidden = !told;
     this.frame.classList.toggle("stale", Boolean(told) && this.pictured);
     const key = told?.join("|");

@@ -68,6 +68,12 @@ export function timecode(seconds) {
 
 export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
+/** "retrying in 4 s (refused)" as the title "Retrying in 4 s" and the detail "Refused". */
+export function parts(words) {
+  const [, head, detail = ""] = words.match(/^([^(]*?)\s*(?:\((.*)\))?$/s) ?? [null, words];
+  return [capital(head), capital(detail)];
+}
+
 const DROPS = {
   overrun: "a fresher frame came",
   late: "over the delay budget",

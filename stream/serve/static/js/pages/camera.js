@@ -54,7 +54,7 @@ export function cameraPage(page, { setTitle, name }) {
 
 function build(page, name) {
   const path = cameraPath(name);
-  const viewer = new Viewer(name);
+  const viewer = new Viewer(name, store.cameras.get(name).enabled);
   const controls = new Controls(name);
   const plot = new Plot();
   const segments = new Segments(name);
@@ -78,7 +78,8 @@ function build(page, name) {
   const power = button("Switch off", { onclick: toggle });
   const draw = button("Regions", {
     icon: "region",
-    kind: "slim",
+    kind: "slim may-hide",
+    "aria-label": "Regions",
     "aria-pressed": "false",
     onclick: () => regions.edit(!regions.editing),
   });
@@ -158,13 +159,13 @@ function build(page, name) {
             h(
               "a",
               {
-                class: "button slim plain",
+                class: "button slim plain may-hide",
                 href: `${path}/snapshot.jpg`,
                 download: `${name}.jpg`,
                 "aria-label": "Save a snapshot",
               },
               icon("picture"),
-              "Snapshot",
+              h("span", {}, "Snapshot"),
             ),
             full,
           ),
@@ -173,7 +174,7 @@ function build(page, name) {
         level,
         h(
           "section",
-          { class: "panel", "aria-labelledby": "plot-title" },
+          { class: "panel plot-panel", "aria-labelledby": "plot-title" },
           h("div", { class: "panel-head" }, h("h2", { id: "plot-title" }, "Delay and load, last hour")),
           h("div", { class: "panel-body" }, plot.element),
         ),
@@ -201,13 +202,13 @@ function build(page, name) {
         controls.element,
         h(
           "section",
-          { class: "panel", "aria-labelledby": "sinks-title" },
+          { class: "panel sinks-panel", "aria-labelledby": "sinks-title" },
           h("div", { class: "panel-head" }, h("h2", { id: "sinks-title" }, "Outputs")),
           sinks,
         ),
         h(
           "section",
-          { class: "panel", "aria-labelledby": "facts-title" },
+          { class: "panel facts-panel", "aria-labelledby": "facts-title" },
           h("div", { class: "panel-head" }, h("h2", { id: "facts-title" }, "Details")),
           h("div", { class: "panel-body" }, facts),
         ),

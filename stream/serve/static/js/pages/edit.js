@@ -2,7 +2,7 @@
 
 import { cameraPath, get, post, put } from "../api.js";
 import { choices, fillSelect } from "../controls.js";
-import { button, fill, h, icon, write } from "../dom.js";
+import { button, fill, h, icon, slide, write } from "../dom.js";
 import { fail, say } from "../notices.js";
 import { Outputs } from "../outputs.js";
 import { Schedule } from "../schedule.js";
@@ -118,7 +118,10 @@ function build(page, raw, source) {
   const enabled = h("input", { type: "checkbox", role: "switch", id: "enabled", checked: old?.enabled ?? true });
   const priority = h("input", { type: "range", id: "priority", min: 1, max: 10, value: old?.priority ?? 5 });
   const priorityText = h("output", { for: "priority" });
-  const showPriority = () => write(priorityText, `${priority.value} of 10`);
+  const showPriority = () => {
+    slide(priority);
+    write(priorityText, `${priority.value} of 10`);
+  };
   priority.oninput = showPriority;
   showPriority();
   const outputs = new Outputs(old?.to ?? []);

@@ -1,14 +1,17 @@
 // Everything that happened, of one camera or one kind where somebody asks for it.
 
-import { empty, fill, h, icon } from "../dom.js";
+import { button, empty, fill, h, icon } from "../dom.js";
 import { eventDays } from "../eventlist.js";
 import { fail } from "../notices.js";
 import { store } from "../store.js";
 import { eventKind, eventKinds, plural } from "../words.js";
 
+const PAGE = 100;
+
 export function eventsPage(page, { setTitle, query }) {
   setTitle("Events");
   let loaded = false;
+  let most = PAGE;
   let error = null;
   let camera = query.get("camera") ?? "";
   let kind = query.get("kind") ?? "";
@@ -29,6 +32,18 @@ export function eventsPage(page, { setTitle, query }) {
     holder,
   );
   page.classList.add("narrow");
+
+  const older = h(
+    "div",
+    { class: "more" },
+    button("Show older events", {
+      kind: "slim plain",
+      onclick: () => {
+        most += PAGE;
+        show();
+      },
+    }),
+  );
 
   function choose() {
     camera = cameras.value;
@@ -61,7 +76,7 @@ export function eventsPage(page, { setTitle, query }) {
     );
     count.textContent = loaded ? plural(events.length, "event") : "";
     if (error && events.length === 0) fill(holder, empty("broken", "The events cannot be shown", error.message));
-    else if (events.length > 0) fill(holder, eventDays(events));
+    else if (events.length > 0) fill(holder, eventDays(events.slice(0, most)), events.length > most && older);
     else if (!loaded) fill(holder, h("p", { class: "panel-note soft" }, icon("events"), "Loading"));
     else if (camera || kind) fill(holder, empty("search", "No such event", "Choose another camera or kind."));
     else {

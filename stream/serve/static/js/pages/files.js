@@ -2,14 +2,14 @@
 
 import { get, post, remove, upload } from "../api.js";
 import { choices, fillSelect } from "../controls.js";
-import { button, empty, fill, h, icon, write } from "../dom.js";
+import { button, empty, fill, h, icon, slide, write } from "../dom.js";
 import { confirm, fail, say } from "../notices.js";
 import { store } from "../store.js";
 import { bytes, day, duration, percent, plural } from "../words.js";
 
 const STATES = {
   queued: ["Waiting", ""],
-  running: ["Running", "warn"],
+  running: ["Running", "busy"],
   done: ["Done", "good"],
   failed: ["Failed", "bad"],
   cancelled: ["Cancelled", ""],
@@ -54,7 +54,11 @@ export function filesPage(page, { setTitle }) {
   const model = h("select", { id: "job-model" });
   const strength = h("input", { type: "range", id: "job-strength", min: 0, max: 100, step: 1, value: 100 });
   const strengthText = h("output", { for: "job-strength" }, "100 %");
-  strength.oninput = () => write(strengthText, percent(Number(strength.value) / 100));
+  strength.oninput = () => {
+    slide(strength);
+    write(strengthText, percent(Number(strength.value) / 100));
+  };
+  slide(strength);
   const start = button("Restore", { icon: "play", kind: "primary", disabled: true, onclick: begin });
   const selected = h("p", { class: "small soft clip" }, "Choose a file of the folder.");
   const queue = h("ul", { class: "rows jobs" });
@@ -250,7 +254,7 @@ export function filesPage(page, { setTitle }) {
   choices().then(({ models, presets }) => {
     const names = presets.map((one) => one.name ?? one);
     fillSelect(preset, presets, names.includes("default") ? "default" : names[0]);
-    fillSelect(model, [{ name: "", title: "As the preset says" }, ...models], "");
+    fillSelect(model, [{ name: "", title: "From the preset" }, ...models], "");
   }, fail);
   const timer = setInterval(() => store.link !== "online" && store.loadJobs().catch(() => {}), 3000);
   return () => {

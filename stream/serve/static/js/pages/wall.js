@@ -3,6 +3,7 @@
 import { button, empty, fill, h, icon, write } from "../dom.js";
 import { Preview } from "../preview.js";
 import { shownState, store } from "../store.js";
+import { trouble } from "../trouble.js";
 import { capital, fps, milliseconds, number, plural } from "../words.js";
 
 const SIZES = [
@@ -25,16 +26,6 @@ export function drawWhole(canvas, picture) {
     canvas.height = picture.height;
   }
   canvas.getContext("2d", { alpha: false }).drawImage(picture, 0, 0);
-}
-
-/** Icon and text over the picture where there is none, or where it is an old one. */
-function trouble(one, pictured) {
-  if (!one.enabled) return ["sleep", "Switched off", ""];
-  if (one.state === "stopped") return ["sleep", "Stopped", one.words];
-  if (one.state === "unauthorised") return ["lock", "Unauthorised", one.words];
-  if (one.state === "live") return pictured ? null : ["picture", "Waiting for a picture", ""];
-  const icons = { connecting: "cameras", retrying: "cameras", stalled: "alert", refused: "broken" };
-  return [icons[one.state] ?? "alert", capital(one.state), one.words === one.state ? "" : one.words];
 }
 
 class Tile {
@@ -89,8 +80,13 @@ class Tile {
     this.chip.hidden = !chip;
     write(this.chip, chip ?? "");
     this.cover();
-    if (this.preview) this.preview.pause(!one.enabled || one.state === "stopped");
+    this.preview?.pause(this.resting);
     return before !== undefined && before !== state;
+  }
+
+  /** Nothing can be seen, so nothing is asked for. */
+  get resting() {
+    return !this.one.enabled || this.one.state === "stopped";
   }
 
   cover() {
@@ -110,14 +106,14 @@ class Tile {
       this.preview?.stop();
       this.preview = null;
     } else if (!this.preview) {
-      this.preview = new Preview(this.name, "restored", (picture) => {
+      const take = (picture) => {
         drawWhole(this.canvas, picture);
         if (!this.pictured) {
           this.pictured = true;
           this.cover();
         }
-      });
-      this.preview.pause(!this.one.enabled || this.one.state === "stopped");
+      };
+      this.preview = new Preview(this.name, "restored", take, { paused: this.resting });
     }
   }
 }
