@@ -4,6 +4,8 @@ import { h, icon } from "./dom.js";
 
 const STEP = 0.02;
 const LEAP = 0.1;
+/** Less is a click and moves nothing, px. */
+const SLACK = 4;
 
 /** Puts a divider on `frame`; `onmove` gets its place, 0 (left) to 1. */
 export class Divider {
@@ -48,7 +50,7 @@ export class Divider {
     if (this.handle.hidden || event.button !== 0 || event.target.closest("button, a, input, .region")) return;
     this.frame.setPointerCapture(event.pointerId);
     this.dragging = event.pointerId;
-    this.#drag(event);
+    this.from = event.target.closest(".divider") ? null : event.clientX;
     this.handle.focus({ preventScroll: true });
     event.preventDefault();
     const drop = () => {
@@ -60,6 +62,8 @@ export class Divider {
 
   #drag(event) {
     if (this.dragging !== event.pointerId) return;
+    if (this.from !== null && Math.abs(event.clientX - this.from) < SLACK) return;
+    this.from = null;
     const box = this.frame.getBoundingClientRect();
     this.move((event.clientX - box.left) / box.width);
   }

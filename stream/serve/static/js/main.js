@@ -10,7 +10,7 @@ import { filesPage } from "./pages/files.js";
 import { jobPage } from "./pages/job.js";
 import { referencePage } from "./pages/reference.js";
 import { wallPage } from "./pages/wall.js";
-import { store } from "./store.js";
+import { store, troubled } from "./store.js";
 import { bytes, plural } from "./words.js";
 
 // Each page fills `main` and returns what must be undone when it is left.
@@ -156,10 +156,21 @@ document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
   document.getElementById("page").focus();
 });
+function showTrouble() {
+  const link = document.querySelector('.nav a[data-section="cameras"]');
+  const count = [...store.cameras.values()].filter(troubled).length;
+  const badge = link.querySelector(".count") ?? link.appendChild(h("span", { class: "count" }));
+  badge.hidden = count === 0;
+  write(badge, String(count));
+  badge.setAttribute("aria-label", `${count} in trouble`);
+  badge.title = badge.getAttribute("aria-label");
+}
+
 buildSide();
 showLink();
 store.addEventListener("link", showLink);
 store.addEventListener("server", showServer);
+store.addEventListener("cameras", showTrouble);
 addEventListener("hashchange", show);
 show();
 store.start();

@@ -26,7 +26,8 @@ export function camera(raw) {
   if (!enabled) state = "stopped";
   const tone = TONES[state] ?? "warn";
   const drops = Object.values(all.drops ?? {}).reduce((sum, count) => sum + count, 0);
-  return { ...all, enabled, state, tone, dropped: drops, words: enabled ? (all.words ?? state) : "switched off" };
+  const words = enabled ? (all.words ?? state) : "switched off";
+  return { ...all, raw, enabled, state, tone, dropped: drops, words };
 }
 
 /** The state as it is shown: "live" of a picture without motion is "idle". */
@@ -35,6 +36,9 @@ export function shownState(one) {
   if (one.state === "live" && one.idle) return "idle";
   return one.state;
 }
+
+/** Whether somebody should look after it. */
+export const troubled = (one) => one.enabled && one.state !== "live" && one.tone !== "";
 
 class Store extends EventTarget {
   cameras = new Map();
@@ -121,7 +125,7 @@ class Store extends EventTarget {
       else {
         const before = this.cameras.get(raw.name);
         const merged = { ...before?.raw, ...raw };
-        this.cameras.set(raw.name, { ...camera(merged), raw: merged });
+        this.cameras.set(raw.name, camera(merged));
       }
       this.tell("cameras", raw.name);
     });

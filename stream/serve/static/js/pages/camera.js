@@ -85,6 +85,7 @@ function build(page, name) {
   });
   regions.onedit = (editing) => {
     draw.setAttribute("aria-pressed", String(editing));
+    viewer.zoom([0.5, 0.5], 1);
     viewer.divider.show(!editing && viewer.views.querySelector('[aria-pressed="true"]').dataset.key === "compare");
     if (!editing) draw.focus();
   };
@@ -156,6 +157,7 @@ function build(page, name) {
             viewer.views,
             draw,
             h("span", { class: "grow" }),
+            viewer.zoomButton,
             h(
               "a",
               {
@@ -266,11 +268,18 @@ function build(page, name) {
   };
 }
 
+/** What happens to the faces now. */
+function treatment(one) {
+  if (one.passing) return "passed through";
+  if (one.idle) return "no motion";
+  return one.level > 0 ? one.level_words : "restored";
+}
+
 function showFigures(holder, one, live) {
   const own = [
     ["Delay", live ? milliseconds(one.delay?.median_ms) : "–", `p95 ${milliseconds(live ? one.delay?.p95_ms : NaN)}`],
     ["Frames", live ? `${fps(one.fps_out)} fps` : "–", `of ${live ? fps(one.fps_in) : "–"} coming in`],
-    ["Faces", live ? number(one.faces) : "–", live ? `${number(one.faces_restored)} restored` : ""],
+    ["Faces", live ? number(one.faces) : "–", live ? treatment(one) : ""],
     ["Load", live ? percent(one.load) : "–", live ? `${number(one.cpu_cores, 1)} cores` : ""],
   ];
   // Written in place: a list built anew each second cannot be read out or selected.
@@ -297,7 +306,9 @@ function showFacts(holder, one) {
     ["Connections", Number.isFinite(one.connections) && number(one.connections)],
     ["Engine", one.engine],
     ["Memory", Number.isFinite(one.memory_mb) && `${number(one.memory_mb)} MB`],
+    ["Faces restored", Number.isFinite(one.faces_restored) && number(one.faces_restored)],
     ["Faces carried", Number.isFinite(one.faces_carried) && number(one.faces_carried)],
+    ...Object.entries(one.stage_ms ?? {}).map(([stage, ms]) => [`Time to ${stage}`, `${number(ms, 1)} ms`]),
     ["Damaged packets", one.corrupt_packets > 0 && number(one.corrupt_packets)],
     ["Dropped", drops.length === 0 ? "none" : plural(one.dropped, "frame")],
     ...drops.map(([cause, count]) => [capital(dropCause(cause)), number(count)]),

@@ -2,7 +2,7 @@
 
 import { button, empty, fill, h, icon, write } from "../dom.js";
 import { Preview } from "../preview.js";
-import { shownState, store } from "../store.js";
+import { shownState, store, troubled } from "../store.js";
 import { trouble } from "../trouble.js";
 import { capital, fps, milliseconds, number, plural } from "../words.js";
 
@@ -14,7 +14,7 @@ const SIZES = [
 const GROUPS = [
   ["all", "All", () => true],
   ["live", "Live", (one) => one.enabled && one.state === "live"],
-  ["trouble", "Trouble", (one) => one.enabled && one.state !== "live" && one.tone !== ""],
+  ["trouble", "Trouble", troubled],
   ["off", "Off", (one) => !one.enabled || one.state === "stopped"],
 ];
 const CALM = { live: "good", idle: "" };
