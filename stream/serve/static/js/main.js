@@ -130,6 +130,7 @@ function showLink() {
     connecting: ["tone-warn", "Connecting"],
   }[store.link];
   fill(holder, h("span", { class: `dot ${tone}` }), text);
+  document.documentElement.dataset.link = store.link;
   const banner = document.getElementById("offline");
   banner.hidden = store.link !== "offline";
   if (!banner.hidden && !banner.firstChild) {

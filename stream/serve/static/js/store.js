@@ -51,9 +51,10 @@ class Store extends EventTarget {
   error = null;
   #source = null;
 
+  /** Begins to listen; pages may be shown before it has anything. */
   async start() {
-    await this.refresh();
     this.#listen();
+    await this.refresh();
     setInterval(() => this.link !== "online" && this.refresh(), 3000);
     setInterval(() => this.refresh(), REFRESH_MS);
   }
@@ -107,9 +108,11 @@ class Store extends EventTarget {
     const source = new EventSource("/api/events/stream");
     this.#source = source;
     source.onopen = () => {
-      const back = this.link === "offline";
       this.#setLink("online");
-      if (back) this.refresh();
+      // What happened before the line stood was told to nobody.
+      this.refresh();
+      this.loadEvents().catch(() => {});
+      this.loadJobs().catch(() => {});
     };
     source.onerror = async () => {
       // A refused log-in closes it for good, a lost server lets the browser try again.
