@@ -79,6 +79,7 @@ class Dashboard:
         self.url = ""
         self.job = "a1"
         self.changes: list[tuple[str, dict[str, Any]]] = []
+        self.replaced: dict[str, Any] = {}
         self.cameras: dict[str, dict[str, Any]] = {}
         self.events: list[dict[str, Any]] = []
         self.jobs: dict[str, dict[str, Any]] = {}
@@ -230,7 +231,8 @@ def application(state: Dashboard) -> FastAPI:
 
     @app.put("/api/cameras/{name}", tags=["cameras"])
     async def replace(name: str, request: Request) -> dict[str, Any]:
-        state.report(name, **await request.json())
+        state.replaced = await request.json()
+        state.report(name, **state.replaced)
         return state.shown(name)
 
     @app.delete("/api/cameras/{name}", tags=["cameras"])

@@ -287,6 +287,7 @@ def test_editing_never_shows_a_password_and_keeps_the_address(opened, served):
     assert SECRET not in page.content()
     assert served.settings("entrance")["priority"] == 10
     assert SECRET in served.settings("entrance")["source"]
+    assert served.replaced == {"priority": 10}
 
 
 def test_a_camera_is_removed_after_a_question(opened, served):
@@ -397,7 +398,7 @@ def test_before_and_after_are_played_together_and_divided(opened, served):
     assert times[0] == pytest.approx(times[1], abs=0.001)
     page.get_by_role("slider", name="Divider between original and restored").focus()
     page.keyboard.press("Home")
-    assert "100%" in page.locator("video[aria-label=Original]").evaluate("one => one.style.clipPath")
+    assert "100%" in page.locator(".layer").evaluate("one => one.style.clipPath")
 
 
 def test_a_locked_server_asks_for_the_token_and_goes_back_to_the_page(browser, tmp_path):
@@ -445,3 +446,16 @@ def test_without_a_camera_the_wall_says_what_to_do(browser, tmp_path):
         page.get_by_role("link", name="Try the test picture").click()
         expect(page.get_by_role("textbox", name="Address")).to_have_value("test:")
         page.close()
+
+
+def test_a_double_click_magnifies_and_a_click_moves_no_divider(opened):
+    page = opened("/#/camera/entrance")
+    ready(page, "camera")
+    frame = page.locator(".frame").bounding_box()
+    page.mouse.dblclick(frame["x"] + frame["width"] * 0.9, frame["y"] + frame["height"] / 2)
+    expect(page.get_by_role("button", name="Magnification")).to_have_text("2×")
+    divider = page.get_by_role("slider", name="Divider between original and restored")
+    expect(divider).to_have_attribute("aria-valuenow", "50")
+    page.get_by_role("button", name="Magnification").click()
+    page.get_by_role("button", name="Magnification").click()
+    expect(page.get_by_role("button", name="Magnification")).to_have_text("1×")

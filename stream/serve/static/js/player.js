@@ -3,11 +3,17 @@
 import { Divider } from "./divider.js";
 import { button, fill, h, icon, slide, write } from "./dom.js";
 import { timecode } from "./words.js";
+import { Zoom, scale } from "./zoom.js";
 
 /** Further apart than this they are put together again; a little less is made up by the rate. */
 const JUMP_S = 0.25;
 const NUDGE_S = 0.02;
 const SPEEDS = [0.25, 0.5, 1, 2];
+
+/** Shows a layer left of the divider only. */
+const cut = (layer) => (at) => {
+  layer.style.clipPath = `inset(0 ${(1 - at) * 100}% 0 0)`;
+};
 
 export class Player {
   #frame = 0;
@@ -24,10 +30,10 @@ export class Player {
     this.before.muted = true; // the restored one carries the same sound
     this.failed = h("div", { class: "veil", hidden: true });
     const tags = [h("span", { class: "tag left" }, "Original"), h("span", { class: "tag right" }, "Restored")];
-    this.frame = h("div", { class: "frame" }, this.after, this.before, tags, this.failed);
-    this.divider = new Divider(this.frame, (at) => {
-      this.before.style.clipPath = `inset(0 ${(1 - at) * 100}% 0 0)`;
-    });
+    const layer = h("div", { class: "layer" }, this.before);
+    this.frame = h("div", { class: "frame" }, this.after, layer, tags, this.failed);
+    this.divider = new Divider(this.frame, cut(layer));
+    this.zoom = new Zoom(this.frame, scale([this.before, this.after]));
     this.playButton = button("Play", { icon: "play", text: false, onclick: () => this.toggle() });
     this.soundButton = button("Mute", { icon: "sound", kind: "plain", text: false, onclick: () => this.#mute() });
     this.seek = h("input", {
@@ -61,6 +67,7 @@ export class Player {
         button("One frame back", { icon: "step", kind: "plain", text: false, onclick: () => this.step(-1) }),
         button("One frame on", { icon: "stepnext", kind: "plain", text: false, onclick: () => this.step(1) }),
         h("span", { class: "grow" }),
+        this.zoom.button,
         this.speed,
         this.soundButton,
         button("Full screen", { icon: "full", kind: "plain", text: false, onclick: full }),
@@ -186,16 +193,21 @@ export class Stills {
   constructor(before, after) {
     const pictures = [h("img", { src: after, alt: "Restored" }), h("img", { src: before, alt: "Original" })];
     const tags = [h("span", { class: "tag left" }, "Original"), h("span", { class: "tag right" }, "Restored")];
-    this.frame = h("div", { class: "frame stills" }, pictures, tags);
+    const layer = h("div", { class: "layer" }, pictures[1]);
+    this.frame = h("div", { class: "frame stills" }, pictures[0], layer, tags);
     pictures[0].onload = () => {
       const { naturalWidth, naturalHeight } = pictures[0];
       this.frame.style.aspectRatio = `${naturalWidth} / ${naturalHeight}`;
       this.frame.style.setProperty("--shape", String(naturalWidth / naturalHeight));
     };
-    this.divider = new Divider(this.frame, (at) => {
-      pictures[1].style.clipPath = `inset(0 ${(1 - at) * 100}% 0 0)`;
-    });
-    this.element = h("div", { class: "player" }, h("div", { class: "player-stage" }, this.frame));
+    this.divider = new Divider(this.frame, cut(layer));
+    const zoom = new Zoom(this.frame, scale(pictures));
+    this.element = h(
+      "div",
+      { class: "player" },
+      h("div", { class: "player-stage" }, this.frame),
+      h("div", { class: "picture-bar" }, h("span", { class: "grow" }), zoom.button),
+    );
   }
 
   stop() {}

@@ -1,9 +1,10 @@
 // The live picture of one camera: original and restored on both sides of a divider.
 
 import { Divider } from "./divider.js";
-import { button, fill, h, icon, write } from "./dom.js";
+import { fill, h, icon } from "./dom.js";
 import { Preview } from "./preview.js";
 import { trouble } from "./trouble.js";
+import { Zoom } from "./zoom.js";
 
 const VIEWS = [
   ["compare", "Compare"],
@@ -11,12 +12,9 @@ const VIEWS = [
   ["restored", "Restored"],
 ];
 
-const ZOOMS = [1, 2, 4];
-
 export class Viewer {
-  #zoom = 1;
-  /** Middle of what is shown, as fractions of the picture. */
-  #middle = [0.5, 0.5];
+  /** What is shown of the picture: left, top and size, as fractions. */
+  #part = [0, 0, 1];
   #pair = document.createElement("canvas");
   #one = null;
   #view = "compare";
@@ -38,12 +36,10 @@ export class Viewer {
     this.frame = h("div", { class: "frame" }, this.canvas, this.tags, this.veil);
     this.divider = new Divider(this.frame, () => this.#draw());
     this.element = h("div", { class: "viewer" }, this.frame);
-    this.zoomButton = button("1×", { icon: "search", kind: "slim plain", onclick: () => this.zoom() });
-    this.frame.addEventListener("dblclick", (event) => {
-      const box = this.frame.getBoundingClientRect();
-      this.zoom([(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height]);
+    this.zoom = new Zoom(this.frame, (_factor, part) => {
+      this.#part = part;
+      this.#draw();
     });
-    this.zoom([0.5, 0.5], 1);
     this.views = h(
       "div",
       { class: "group", role: "group", "aria-label": "What is shown" },
@@ -67,20 +63,6 @@ export class Viewer {
     this.divider.show(view === "compare");
     this.tags[0].hidden = view === "restored";
     this.tags[1].hidden = view === "original";
-    this.#draw();
-  }
-
-  /** The next magnification, or `factor`, round the place `at` of what is shown. */
-  zoom(at = [0.5, 0.5], factor = ZOOMS[(ZOOMS.indexOf(this.#zoom) + 1) % ZOOMS.length]) {
-    const least = 0.5 / factor;
-    this.#middle = this.#middle.map((middle, n) =>
-      Math.min(1 - least, Math.max(least, middle + (at[n] - 0.5) / this.#zoom)),
-    );
-    this.#zoom = factor;
-    write(this.zoomButton.lastChild, `${factor}×`);
-    this.zoomButton.setAttribute("aria-label", `Magnification ${factor} times; a double click chooses the place`);
-    this.zoomButton.title = "Magnify; a double click on the picture chooses the place";
-    this.frame.classList.toggle("zoomed", factor > 1);
     this.#draw();
   }
 
@@ -130,12 +112,10 @@ export class Viewer {
     const at = { compare: this.divider.at, original: 1, restored: 0 }[this.#view];
     const split = Math.round(width * at);
     const context = this.canvas.getContext("2d", { alpha: false });
-    const zoom = this.#zoom;
-    const left = width * (this.#middle[0] - 0.5 / zoom);
-    const top = height * (this.#middle[1] - 0.5 / zoom);
+    const [left, top, size] = this.#part;
     const part = (from, to, shift) => {
       if (to <= from) return;
-      const source = [left + from / zoom, shift + top, (to - from) / zoom, height / zoom];
+      const source = [left * width + from * size, shift + top * height, (to - from) * size, height * size];
       context.drawImage(this.#pair, ...source, from, 0, to - from, height);
     };
     part(0, split, 0);

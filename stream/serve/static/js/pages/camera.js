@@ -85,7 +85,7 @@ function build(page, name) {
   });
   regions.onedit = (editing) => {
     draw.setAttribute("aria-pressed", String(editing));
-    viewer.zoom([0.5, 0.5], 1);
+    viewer.zoom.to(1);
     viewer.divider.show(!editing && viewer.views.querySelector('[aria-pressed="true"]').dataset.key === "compare");
     if (!editing) draw.focus();
   };
@@ -157,7 +157,7 @@ function build(page, name) {
             viewer.views,
             draw,
             h("span", { class: "grow" }),
-            viewer.zoomButton,
+            viewer.zoom.button,
             h(
               "a",
               {

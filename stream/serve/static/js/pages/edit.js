@@ -215,7 +215,7 @@ function build(page, raw, source) {
         schedule: schedule.lines,
         enabled: enabled.checked,
       };
-      if (old) await put(cameraPath(old.name), camera);
+      if (old) await put(cameraPath(old.name), changed(camera, old));
       else await post("/api/cameras", { name: name.value.trim(), ...camera });
       await store.refresh();
       say(old ? `${old.name} was changed` : `${name.value.trim()} was added`);
@@ -227,6 +227,13 @@ function build(page, raw, source) {
     }
     save.disabled = false;
   }
+}
+
+/** Only what differs is sent: addresses are shown without their passwords, and must not come back so. */
+function changed(camera, old) {
+  const plain = (value) => value && typeof value === "object" && !Array.isArray(value);
+  const text = (value) => JSON.stringify(plain(value) ? Object.entries(value).sort() : value);
+  return Object.fromEntries(Object.entries(camera).filter(([key, value]) => text(value) !== text(old[key])));
 }
 
 function toggle(input, text, hint) {
