@@ -79,8 +79,8 @@ class Dashboard:
         self.url = ""
         self.job = "a1"
         self.changes: list[tuple[str, dict[str, Any]]] = []
-        self.replaced: dict[str, Any] = {}
         self.cameras: dict[str, dict[str, Any]] = {}
+        self.reports: dict[str, dict[str, Any]] = {}
         self.events: list[dict[str, Any]] = []
         self.jobs: dict[str, dict[str, Any]] = {}
         self.files = folder
@@ -89,7 +89,7 @@ class Dashboard:
         self._lock = threading.Condition()
         for name in ("entrance", "lobby", "car-park"):
             self.add(name)
-        self.cameras["car-park"] |= report(state="stalled", words="stalled (no frame for 12 s)")
+        self.reports["car-park"] |= report(state="stalled", words="stalled (no frame for 12 s)")
         shutil.copy(ROOT / "samples" / "portrait.mp4", folder / "portrait.mp4")
         self.jobs["a1"] = {
             "id": "a1", "file": "portrait.mp4", "state": "done", "progress": 1.0, "preset": "default",
@@ -100,17 +100,32 @@ class Dashboard:
 
     def add(self, name: str, **settings: Any) -> None:
         """A healthy camera."""
-        camera = {
+        self.cameras[name] = {
             "source": f"rtsp://user:{SECRET}@127.0.0.1:554/{name}", "to": [], "preset": "fast", "set": {},
             "priority": 5, "schedule": [], "enabled": True, "include": [], "exclude": [],
-        }  # fmt: skip
-        self.cameras[name] = report() | camera | settings | {"name": name}
+        } | settings  # fmt: skip
+        self.reports[name] = report()
         self.tell("camera", self.shown(name))
 
     def shown(self, name: str) -> dict[str, Any]:
         """As an answer has it: without the password."""
-        camera = self.cameras[name]
-        return camera | {"source": camera["source"].replace(f"user:{SECRET}@", "***@")}
+        settings = self.cameras[name]
+        settings = settings | {"source": settings["source"].replace(f"user:{SECRET}@", "***@")}
+        state = self.reports[name]
+        return {
+            "name": name,
+            "settings": settings,
+            "process": "running",
+            "words": state["words"],
+            "report": state,
+        }
+
+    def replace(self, name: str, settings: dict[str, Any]) -> None:
+        """Other settings; an address that comes as it is shown stays what it is."""
+        if settings["source"] == self.shown(name)["settings"]["source"]:
+            settings |= {"source": self.cameras[name]["source"]}
+        self.cameras[name] = settings
+        self.tell("camera", self.shown(name))
 
     def settings(self, name: str) -> dict[str, Any]:
         """What the server would keep, secrets too."""
@@ -118,7 +133,7 @@ class Dashboard:
 
     def report(self, name: str, **changes: Any) -> None:
         """A camera's next report."""
-        self.cameras[name] |= changes
+        self.reports[name] |= changes
         self.tell("camera", self.shown(name))
 
     def event(self, camera: str, kind: str, text: str) -> None:
@@ -148,6 +163,8 @@ class Dashboard:
         with self._lock:
             self.changes.append((name, changes))
             self._lock.notify_all()
+        regions = {key: changes[key] for key in ("include", "exclude") if key in changes}
+        self.cameras[name] |= regions
         self.report(name, **changes)
 
     def wait_for_change(self, camera: str, **wanted: Any) -> dict[str, Any]:
@@ -222,8 +239,9 @@ def application(state: Dashboard) -> FastAPI:
         body = await request.json()
         if body["name"] in state.cameras:
             return refuse(f"cameras.{body['name']}: there is such a camera already", 409)
-        state.add(**body)
-        return state.shown(body["name"])
+        name = body.pop("name")
+        state.add(name, **body)
+        return state.shown(name)
 
     @app.get("/api/cameras/{name}", tags=["cameras"])
     async def camera(name: str) -> dict[str, Any]:
@@ -231,8 +249,7 @@ def application(state: Dashboard) -> FastAPI:
 
     @app.put("/api/cameras/{name}", tags=["cameras"])
     async def replace(name: str, request: Request) -> dict[str, Any]:
-        state.replaced = await request.json()
-        state.report(name, **state.replaced)
+        state.replace(name, await request.json())
         return state.shown(name)
 
     @app.delete("/api/cameras/{name}", tags=["cameras"])

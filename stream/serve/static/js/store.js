@@ -6,29 +6,41 @@ const EVENTS_KEPT = 500;
 const REFRESH_MS = 15000;
 const TONES = {
   live: "good",
-  idle: "",
-  connecting: "warn",
+  connecting: "busy",
+  starting: "busy",
   stalled: "warn",
   retrying: "warn",
+  restarting: "warn",
   refused: "bad",
   unauthorised: "bad",
-  failed: "bad",
+  broken: "bad",
+  resting: "",
   stopped: "",
+};
+/** States of a camera whose process has nothing to report. */
+const PROCESS = {
+  waiting: "starting",
+  starting: "starting",
+  running: "connecting",
+  restarting: "restarting",
+  broken: "broken",
+  paused: "resting",
 };
 
 /** One camera: settings and report in one value, with a state that is always there. */
 export function camera(raw) {
   const settings = raw.settings ?? {};
   const report = raw.report ?? {};
-  const all = { ...settings, ...raw, ...report, settings, name: raw.name };
-  const enabled = all.enabled ?? true;
-  let state = all.state ?? (enabled ? "connecting" : "stopped");
-  if (!enabled) state = "stopped";
-  const tone = TONES[state] ?? "warn";
-  const drops = Object.values(all.drops ?? {}).reduce((sum, count) => sum + count, 0);
-  const words = enabled ? (all.words ?? state) : "switched off";
-  return { ...all, raw, enabled, state, tone, dropped: drops, words };
+  const all = { ...settings, ...raw, ...report, settings, raw };
+  const enabled = settings.enabled ?? true;
+  const state = enabled ? (report.state ?? PROCESS[raw.process] ?? "stopped") : "stopped";
+  const dropped = Object.values(report.drops ?? {}).reduce((sum, count) => sum + count, 0);
+  const words = enabled ? (report.words ?? raw.words ?? state) : "switched off";
+  return { ...all, enabled, state, tone: TONES[state] ?? "warn", dropped, words };
 }
+
+/** Whether somebody should look after it. */
+export const troubled = (one) => one.tone === "warn" || one.tone === "bad";
 
 /** The state as it is shown: "live" of a picture without motion is "idle". */
 export function shownState(one) {
@@ -36,9 +48,6 @@ export function shownState(one) {
   if (one.state === "live" && one.idle) return "idle";
   return one.state;
 }
-
-/** Whether somebody should look after it. */
-export const troubled = (one) => one.enabled && one.state !== "live" && one.tone !== "";
 
 class Store extends EventTarget {
   cameras = new Map();

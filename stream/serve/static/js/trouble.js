@@ -5,6 +5,8 @@ import { parts } from "./words.js";
 const STATE_ICONS = {
   connecting: "cameras",
   retrying: "cameras",
+  starting: "cameras",
+  resting: "sleep",
   stopped: "sleep",
   unauthorised: "lock",
   refused: "broken",

@@ -100,7 +100,7 @@ function build(page, name) {
     power.disabled = true;
     const one = store.cameras.get(name);
     try {
-      await put(path, { enabled: !one.enabled });
+      await put(path, { ...one.settings, enabled: !one.enabled });
       await store.refresh();
     } catch (error) {
       fail(error);

@@ -207,7 +207,7 @@ function build(page, raw, source) {
       const settings = readSettings(more.value);
       if (motion.checked) settings["motion.gate"] = true;
       const camera = {
-        source: address.value.trim() || undefined,
+        source: address.value.trim() || old?.source,
         to: outputs.texts,
         preset: preset.value,
         set: settings,
@@ -215,7 +215,7 @@ function build(page, raw, source) {
         schedule: schedule.lines,
         enabled: enabled.checked,
       };
-      if (old) await put(cameraPath(old.name), changed(camera, old));
+      if (old) await put(cameraPath(old.name), { ...raw.settings, ...camera });
       else await post("/api/cameras", { name: name.value.trim(), ...camera });
       await store.refresh();
       say(old ? `${old.name} was changed` : `${name.value.trim()} was added`);
@@ -227,13 +227,6 @@ function build(page, raw, source) {
     }
     save.disabled = false;
   }
-}
-
-/** Only what differs is sent: addresses are shown without their passwords, and must not come back so. */
-function changed(camera, old) {
-  const plain = (value) => value && typeof value === "object" && !Array.isArray(value);
-  const text = (value) => JSON.stringify(plain(value) ? Object.entries(value).sort() : value);
-  return Object.fromEntries(Object.entries(camera).filter(([key, value]) => text(value) !== text(old[key])));
 }
 
 function toggle(input, text, hint) {
@@ -258,10 +251,11 @@ class Tester {
   }
 
   async #test() {
-    const source = this.address.value.trim();
+    // The server knows the address that it shows without its password.
+    const source = this.address.value.trim() || this.kept;
     if (!source) {
       this.address.focus();
-      this.#show("alert", "warn", "Type an address first", this.kept ? "The address that is kept is not sent back here." : "");
+      this.#show("alert", "warn", "Type an address first");
       return;
     }
     this.button.disabled = true;

@@ -15,9 +15,9 @@ const GROUPS = [
   ["all", "All", () => true],
   ["live", "Live", (one) => one.enabled && one.state === "live"],
   ["trouble", "Trouble", troubled],
-  ["off", "Off", (one) => !one.enabled || one.state === "stopped"],
+  ["off", "Off", (one) => one.state === "stopped" || one.state === "resting"],
 ];
-const CALM = { live: "good", idle: "" };
+const CALM = { idle: "" };
 
 /** Draws a picture into a canvas of its own size. */
 export function drawWhole(canvas, picture) {
@@ -86,7 +86,7 @@ class Tile {
 
   /** Nothing can be seen, so nothing is asked for. */
   get resting() {
-    return !this.one.enabled || this.one.state === "stopped";
+    return this.one.state === "stopped" || this.one.state === "resting";
   }
 
   cover() {
@@ -267,12 +267,9 @@ export function wallPage(page, { setTitle }) {
   }
 
   function oncameras(event) {
-    const changed = event.detail && tiles.get(event.detail);
-    if (changed && store.cameras.has(event.detail)) {
-      const one = store.cameras.get(event.detail);
-      if (changed.update(one)) write(news, `${one.name}: ${one.words}`);
-    } else {
-      for (const [name, tile] of tiles) if (store.cameras.has(name)) tile.update(store.cameras.get(name));
+    for (const name of event.detail ? [event.detail] : tiles.keys()) {
+      const one = store.cameras.get(name);
+      if (one && tiles.get(name)?.update(one)) write(news, `${name}: ${one.words}`);
     }
     arrange();
   }
