@@ -13,7 +13,7 @@ const TONES = {
   restarting: "warn",
   refused: "bad",
   unauthorised: "bad",
-  broken: "bad",
+  failing: "bad",
   resting: "",
   stopped: "",
 };
@@ -23,7 +23,7 @@ const PROCESS = {
   starting: "starting",
   running: "connecting",
   restarting: "restarting",
-  broken: "broken",
+  broken: "failing",
   paused: "resting",
 };
 
