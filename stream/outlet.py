@@ -64,7 +64,7 @@ class Outlet:
         """Encoders open with the first picture."""
 
     def hear(self, packet: AudioPacket) -> None:
-        """A packet of the source's sound; it goes out with the picture of its time. Never blocks."""
+        """A packet of the source's sound; it goes out behind the picture of its time. Never blocks."""
         if self._wants(Packet):
             with self._lock:
                 self._heard.append(packet)
@@ -81,8 +81,7 @@ class Outlet:
         return ()
 
     def flush(self) -> Iterable:
-        """Send the sound that belongs to the last picture."""
-        self._end_take()
+        """Nothing is held back: the sound went out with the last picture."""
         return ()
 
     def close(self) -> None:
@@ -96,27 +95,28 @@ class Outlet:
         for handle in self._handles:
             handle.offer(message)
 
+    def _rate(self) -> Fraction:
+        """Nominal: of the source, else what is usual."""
+        return self._rate_of() or Fraction(25)
+
     def _send_coded(self, frame: Frame) -> None:
         shape = (frame.take, frame.view, frame.colour)
         pts = max(frame.time.pts, self._last_pts + 1)
         begins = shape != self._shape
         if begins:
-            self._end_take()
             self._begin_take(frame)
             self._shape = shape
-        else:
-            self._send_sound(pts)
         for packet in self._encoder.encode(frame, pts, begins or self._is_due(pts)):
             if packet.keyframe:
                 self._key_pts = pts
             self._offer(packet)
-        if begins:  # sinks take nothing before the first picture
-            self._send_sound(pts)
         self._last_pts = pts
+        # A muxer writes a picture once it has sound behind it: no picture waits there for the next one.
+        self._send_sound(pts + self._encoder.frame_duration)
 
     def _is_due(self, pts: int) -> bool:
         """Whether a keyframe is: by time, or because a sink waits for one."""
-        half_s = self._rate_of() and 1 / (2 * self._rate_of())
+        half_s = 1 / (2 * self._rate())
         since_s = (pts - self._key_pts) * LIVE_TIME_BASE
         if since_s + half_s >= self._live.gop_s:
             return True
@@ -125,7 +125,7 @@ class Outlet:
     def _begin_take(self, frame: Frame) -> None:
         """Tell the sinks what follows."""
         self._take = frame.take
-        self._encoder = LiveEncoder(frame, self._rate_of(), self._live, self._threads)
+        self._encoder = LiveEncoder(frame, self._rate(), self._live, self._threads)
         with self._lock:  # by then the capture may be one take ahead
             audio = next((packet.format for packet in self._heard if packet.take == frame.take), None)
         audio = audio or self._audio_of()
@@ -133,11 +133,6 @@ class Outlet:
         began_at = time.time() - (time.monotonic() - frame.arrived_at_s if frame.arrived_at_s else 0.0)
         format = self._sound.format if self._sound is not None else None
         self._offer(Start(frame.take, self._encoder.format, format, began_at, self._note))
-
-    def _end_take(self) -> None:
-        """Send the sound that belongs to the last picture."""
-        if self._encoder is not None:
-            self._send_sound(self._last_pts + self._encoder.frame_duration - 1)
 
     def _send_sound(self, until_pts: int) -> None:
         """Sound of this take up to a time; an earlier take's is dropped, a later one's waits."""
@@ -161,6 +156,6 @@ class Outlet:
         rgb: np.ndarray = upright_rgb(frame, self._reformatter)
         height, width = rgb.shape[:2]
         if wants_raw:
-            self._offer(Raw(rgb.tobytes(), width, height, self._rate_of(), frame.arrived_at_s))
+            self._offer(Raw(rgb.tobytes(), width, height, self._rate(), frame.arrived_at_s))
         if wants_jpeg:
             self._offer(Jpeg(jpeg(rgb, self._live.jpeg_quality), frame.arrived_at_s, frame.time.pts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from flashes import coded, read, wait_for
 from stream.config import load_config, parse_config
 from stream.errors import ConfigError
 from stream.packets import Jpeg, Packet, Start
-from stream.sinks import parse_sink, process
+from stream.sinks import create, parse_sink, process
 from stream.sinks.backlog import Backlog, Overflow
 from stream.sinks.base import SinkDone, SinkError
 from stream.sinks.handle import SinkHandle, stop_all
@@ -260,7 +261,9 @@ def test_only_the_newest_picture_waits_and_takes_do_not_pile_up():
         ("rtsp://me:secret@host/path", "rtsp", "rtsp://me:secret@host/path"),
         ("rtmp://host/app/secret", "rtmp", "rtmp://host/app/secret"),
         ("hls:/r/hls", "hls", "/r/hls"),
-        ("whip:https://host/path", "whip", "https://host/path"),
+        ("rtmp://me:secret@host/app/key?token=secret", "rtmp", "rtmp://me:secret@host/app/key?token=secret"),
+        ("rtsp://me:secr@et@host/secret?x", "rtsp", "rtsp://me:secr@et@host/secret?x"),
+        ("whip:https://host/path?token=secret", "whip", "https://host/path?token=secret"),
         ("mjpeg:8090", "mjpeg", "127.0.0.1:8090"),
         ("mjpeg:0.0.0.0:8090", "mjpeg", "0.0.0.0:8090"),
         ("mjpeg:[::1]:8090", "mjpeg", "[::1]:8090"),
@@ -270,9 +273,19 @@ def test_only_the_newest_picture_waits_and_takes_do_not_pile_up():
 def test_every_form_of_a_sink_is_understood_and_shows_no_credential(text, kind, target):
     spec = parse_sink(text, load_config())
     assert (spec.kind, spec.target) == (kind, target)
-    assert "secret" not in repr(spec) and "secret" not in spec.shown
-    assert "secret" not in spec.safe(f"cannot write {text}: {target} refused")
+    for said in (repr(spec), spec.shown, spec.safe(f"{text}: {target} and {target[5:]} refused,\n really")):
+        assert "me:s" not in said and "=secret" not in said and "app/secret" not in said and "\n" not in said
     assert pickle.loads(pickle.dumps(spec)) == spec
+
+
+def test_a_credential_may_come_from_the_environment_and_is_not_shown(monkeypatch):
+    monkeypatch.setenv("STREAM_KEY", "s3cr3t")
+    spec = parse_sink("rtmp://host/app/${STREAM_KEY}", load_config())
+    assert spec.target == "rtmp://host/app/s3cr3t" and spec.shown == "rtmp://host/app/***"
+    spec = parse_sink("rtsp://me:${STREAM_KEY}@host/path", load_config())
+    assert "s3cr3t" not in spec.safe("password s3cr3t was wrong for rtsp://me:s3cr3t@host/path")
+    with pytest.raises(ConfigError, match=r"\$\{NOT_THERE\} is not set"):
+        parse_sink("rtsp://me:${NOT_THERE}@host/path", load_config())
 
 
 @pytest.mark.parametrize(
@@ -349,3 +362,73 @@ def test_whatever_a_sink_raises_is_told_in_one_line_without_credentials(monkeypa
     assert last.event == "sink_failed" and "no way" in last.status.detail
     assert "secret" not in last.status.detail and "\n" not in last.status.detail
     assert (last.delivered, last.dropped) == (1, 9)
+
+
+def test_stopping_several_takes_no_longer_than_one_and_the_healthy_ones_finish(tmp_path):
+    handles = [file_sink(tmp_path / f"{name}.mp4") for name in ("stuck-a", "stuck-b", "well")]
+    for handle in handles:
+        handle.start()
+    for message in coded(50):
+        for handle in handles:
+            handle.offer(message)
+    wait_for(lambda: all(handle.report()["delivered"] for handle in handles))
+    for handle in handles[:2]:
+        os.kill(handle.report()["pid"], signal.SIGSTOP)
+    began_s = time.monotonic()
+    stop_all(handles, 10)
+    assert time.monotonic() - began_s < 18, "not 10 s for each"
+    assert len(read(tmp_path / "well.mp4").times_s) == 50
+
+
+@pytest.mark.parametrize("target", ["out.mp4", "out.mkv", "folder/"])
+class TestEverySinkOnDisk:
+    """The contract of `stream.sinks.base.Sink`, without a process."""
+
+    @staticmethod
+    def made(tmp_path, target):
+        return create(parse_sink(f"{tmp_path}/{target}", CONFIG))
+
+    def test_it_can_be_closed_before_anything_came_and_more_than_once(self, tmp_path, target):
+        sink = self.made(tmp_path, target)
+        sink.open()
+        sink.idle()
+        sink.write(next(coded(1)))
+        sink.close()
+        sink.close()
+        assert not [path for path in tmp_path.rglob("*.m*") if path.is_file()], (
+            "nothing came, nothing is left"
+        )
+
+    def test_it_can_be_opened_anew_and_goes_on(self, tmp_path, target):
+        for _ in range(2):
+            sink = self.made(tmp_path, target)
+            sink.open()
+            for message in coded(10):
+                sink.write(message)
+            assert "writing" in sink.detail and sink.wanted
+            sink.close()
+        files = [path for path in tmp_path.rglob("*.m*") if path.is_file()]
+        assert [len(read(path).times_s) for path in files] == [10, 10]
+
+    def test_a_folder_that_cannot_be_made_is_one_line(self, tmp_path, target):
+        (tmp_path / "in-the-way").write_text("")
+        sink = self.made(tmp_path / "in-the-way", target)
+        with pytest.raises(SinkError, match="cannot be written") as refusal:
+            sink.open()
+        sink.close()
+        assert "\n" not in str(refusal.value)
+
+
+def test_where_no_process_can_be_started_the_sink_waits_and_tries_again(tmp_path):
+    handle = file_sink(tmp_path / "out.mp4")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")), hard))
+    try:
+        handle.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "no process can be started (too many open files)" in handle.report()["words"]
+    feed = Feed(handle)
+    wait_for(lambda: handle.report()["delivered"], tick=feed)
+    handle.stop(60)
+    assert handle.report()["delivered"] + handle.report()["dropped"] == feed.offered

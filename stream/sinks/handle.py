@@ -141,7 +141,11 @@ class SinkHandle:
 
     def _begin(self) -> None:
         self._restart_at_s = None
-        run = _Run(self.spec, self._kind, self._deliver)
+        try:
+            run = _Run(self.spec, self._kind, self._deliver)
+        except OSError as error:  # no memory, too many files: the picture goes on without it
+            self._retry(f"no process can be started ({(error.strerror or str(error)).lower()})")
+            return
         if self._start is not None:
             run.backlog.put(self._start)
         self._run = run
@@ -157,6 +161,9 @@ class SinkHandle:
         self._end(run)
         if ended.state is State.STOPPED and run.child.exit_code == 0:
             return  # its user closed it: `SinkDone`
+        self._retry(reason)
+
+    def _retry(self, reason: str) -> None:
         self._restart_at_s = time.monotonic() + self._pause_s
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
         self._status = Status(State.RETRYING, reason, self._restart_at_s)

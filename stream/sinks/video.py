@@ -30,7 +30,7 @@ class LiveEncoder:
     """x264 for one take: every picture comes out at once, as one packet; upright, 4:2:0, limited range."""
 
     def __init__(self, frame: Frame, rate: Fraction, live: Live, threads: int) -> None:
-        self._rate = rate if rate > 0 else Fraction(25)
+        self._rate = rate
         self._size, self._sar = _coded_size(frame)
         self._reformatter = VideoReformatter()
         self._context = context = av.CodecContext.create("libx264", "w")
