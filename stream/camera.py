@@ -8,6 +8,7 @@ import sys
 import threading
 import traceback
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,15 @@ from stream.errors import StreamError
 from stream.workers import Connection, start_thread
 
 if TYPE_CHECKING:
+    from stream.config import Config
+    from stream.engines import Engine
     from stream.live import Session
+    from stream.model import ModelInfo
+    from stream.shared.lines import Place
 
 _REPORT_S = 1.0
+_RESTORER_S = 5.0
+"""Longest wait for the restorer: the session has to end within 10 s even then."""
 _KEPT = 200
 """Events and answers that wait for the supervisor; the oldest are dropped."""
 
@@ -37,7 +44,8 @@ class Order:
     """The settings without credentials."""
     passing: bool = False
     """Whether frames pass through unrestored, as was asked while it ran before."""
-    restorer: Any = None
+    place: Place | None = None
+    """Where the restorer of all cameras is met; None: it restores by itself."""
 
 
 def run_camera(link: Connection, order: Order) -> None:
@@ -100,12 +108,28 @@ def _session(order: Order, outbox: _Outbox) -> Session:
         settings.sinks(order.data),
         config.model_copy(update=alone),
         preset=settings.preset,
+        create_engine=_remote(order) if order.place is not None else None,
         on_event=lambda kind, text: outbox.put(("event", kind, text)),
         on_preview=lambda kind, picture: outbox.put(("preview", kind, picture)),
     )
     if order.passing:
         session.change(Changes(passing=True))
     return session
+
+
+def _remote(order: Order) -> Callable[[Config, ModelInfo], Engine]:
+    from stream import zoo
+    from stream.shared import RemoteEngine
+
+    def create(config: Config, model: ModelInfo) -> Engine:
+        restore = config.restore
+        path = zoo.resolve(restore.model, accept_licence=restore.accept_licence)
+        priority = order.settings.priority
+        return RemoteEngine(
+            order.place, order.name, model, path, restore, priority=priority, timeout_s=_RESTORER_S
+        )
+
+    return create
 
 
 def _obey(

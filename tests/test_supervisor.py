@@ -224,9 +224,7 @@ if __name__ == "__main__":
 def test_cameras_end_by_themselves_when_the_server_is_killed(tmp_path):
     script, path = tmp_path / "server.py", tmp_path / "cameras.yaml"
     script.write_text(SERVER)
-    path.write_text(
-        f"server: {{data: {tmp_path}/data}}\ncameras: {{door: {{source: 'test:'}}}}\n"
-    )
+    path.write_text(f"server: {{data: {tmp_path}/data}}\ncameras: {{door: {{source: 'test:'}}}}\n")
     with subprocess.Popen([sys.executable, script, path], stdout=subprocess.PIPE, text=True) as server:
         try:
             pid = int(server.stdout.readline())
@@ -322,6 +320,19 @@ def test_no_credentials_are_shown_and_an_edit_of_what_is_shown_keeps_them(superv
     supervisor.replace("door", edited)
     kept = load_cameras(tmp_path / "cameras.yaml").cameras["door"]
     assert kept.source == source and kept.to == ("rtmp://u:hunter2@127.0.0.1:1/app/x",) and kept.priority == 9
+
+
+def test_one_restorer_serves_all_cameras_and_its_death_harms_none(supervise):
+    supervisor = supervise(door=test_pattern(), yard=test_pattern(priority=9))
+    before = live(supervisor, "door", "yard")
+    until(lambda: set(supervisor.restorer().get("crops", ())) == {"door", "yard"})
+    restorer = supervisor.restorer()
+    os.kill(restorer["pid"], signal.SIGKILL)
+    until(lambda: supervisor.restorer()["pid"] not in (0, restorer["pid"]))
+    until(lambda: set(supervisor.restorer().get("crops", ())) == {"door", "yard"})
+    assert [one["pid"] for one in supervisor.cameras()] == [one["pid"] for one in before]
+    assert "restorer_restarted" in kinds(supervisor, "")
+    assert supervisor.restorer()["restarts"] == 1
 
 
 def niceness(pid):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ from stream.cameras import CameraSettings, CamerasFile, check_camera, save_camer
 from stream.cores import available_cores
 from stream.errors import ConfigError, StreamError
 from stream.events import Events
+from stream.shared.lines import Place, available
 from stream.supervisor.attempt import attempt
 from stream.supervisor.keeper import Keeper, Limits
+from stream.supervisor.restorer import RestorerKeeper
 from stream.supervisor.segments import NotFound, confined, listed
 from stream.supervisor.viewers import Viewer
 from stream.workers import start_thread
@@ -57,6 +60,12 @@ class Supervisor:
         self._ended = threading.Event()
         self._monitor: threading.Thread | None = None
         self._disk_is_low = False
+        self._folder = tempfile.TemporaryDirectory(prefix="gpen-stream-")
+        place = Place(Path(self._folder.name))
+        self._restorer = (
+            RestorerKeeper(place, lambda kind, text: events.add("", kind, text)) if available() else None
+        )
+        self._place = place if available() else None
         self._tests = threading.BoundedSemaphore(_TESTS)
         self._turns = threading.BoundedSemaphore(available_cores())
         for name, settings in file.cameras.items():
@@ -65,6 +74,8 @@ class Supervisor:
     def start(self) -> None:
         """Start everything; returns at once."""
         self.server.data_folder.mkdir(parents=True, exist_ok=True)
+        if self._restorer is not None:
+            self._restorer.start()
         with self._lock:
             for keeper in self._keepers.values():
                 keeper.start()
@@ -80,8 +91,11 @@ class Supervisor:
             keeper.leave()
         for keeper in keepers:
             keeper.join(deadline_s)
+        if self._restorer is not None:
+            self._restorer.stop()
         if self._monitor is not None:
             self._monitor.join()
+        self._folder.cleanup()
 
     # --- cameras -----------------------------------------------------------------------------------
 
@@ -151,6 +165,11 @@ class Supervisor:
         with Viewer(self._find(name).viewers, kind) as viewer:
             yield viewer
 
+    def restorer(self) -> dict[str, Any]:
+        """Of the restorer of all cameras: pid, restarts, load (0..1), cameras, calls, crops by camera,
+        models; empty where each camera restores by itself."""
+        return self._restorer.report() if self._restorer is not None else {}
+
     def test(self, source: str) -> dict[str, Any]:
         """Try a source: `ok`, `jpeg` (bytes or None), `reason` why not, `facts`; takes up to 20 s.
 
@@ -183,7 +202,7 @@ class Supervisor:
     def _order(self, name: str, settings: CameraSettings, passing: bool = False) -> Order:
         check_camera(name, settings)
         self._refuse_shared(name, settings)
-        return Order(name, settings, self.server.data_folder, shown(settings), passing)
+        return Order(name, settings, self.server.data_folder, shown(settings), passing, self._place)
 
     def _refuse_shared(self, name: str, settings: CameraSettings) -> None:
         """Two cameras that write into one folder would overwrite each other."""
@@ -219,8 +238,9 @@ class Supervisor:
                 continue
             with self._lock:
                 keepers = list(self._keepers.values())
-            for keeper in keepers:
-                keeper.check()
+            for keeper in [*keepers, self._restorer]:
+                if keeper is not None:
+                    keeper.check()
             if time.monotonic() - remembered_s >= _HISTORY_S:
                 remembered_s += _HISTORY_S
                 for keeper in keepers:

@@ -278,7 +278,7 @@ class Keeper:
             self._set("ended")
             self._wait(None)
         else:
-            self._crashed(self._killed_for or failed or _ending(child.exit_code))
+            self._crashed(self._killed_for or failed or ending(child.exit_code))
 
     def _take(self, kind: str, values: list[Any]) -> None:
         if kind == "report":
@@ -350,7 +350,7 @@ def _now() -> datetime:
     return datetime.now()
 
 
-def _ending(code: int | None) -> str:
+def ending(code: int | None) -> str:
     if code is not None and code < 0:
         return f"its process was ended by {signal.Signals(-code).name}"
     return f"its process ended with code {code}; see the log"
