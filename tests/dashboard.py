@@ -87,8 +87,9 @@ class Dashboard:
         self.token: str | None = None
         self._told: list[tuple[str, dict[str, Any]]] = []
         self._lock = threading.Condition()
-        for name in ("entrance", "lobby", "car-park"):
-            self.add(name)
+        self.add("entrance", exclude=[["31/50", "1/10", "3/10", "2/5"]])
+        self.add("lobby")
+        self.add("car-park")
         self.reports["car-park"] |= report(state="stalled", words="stalled (no frame for 12 s)")
         shutil.copy(ROOT / "samples" / "portrait.mp4", folder / "portrait.mp4")
         self.jobs["a1"] = {
@@ -124,6 +125,8 @@ class Dashboard:
         """Other settings; an address that comes as it is shown stays what it is."""
         if settings["source"] == self.shown(name)["settings"]["source"]:
             settings |= {"source": self.cameras[name]["source"]}
+        for box in settings["include"] + settings["exclude"]:
+            assert all(isinstance(part, float | int) for part in box), box
         self.cameras[name] = settings
         self.tell("camera", self.shown(name))
 

@@ -228,6 +228,15 @@ def test_regions_are_drawn_by_mouse_and_moved_by_keys(opened, served):
     assert boxes == [pytest.approx([0.11, 0.2, 0.3, 0.41], abs=0.01)]
 
 
+def test_regions_of_the_settings_are_shown_where_they_are(opened):
+    page = opened("/#/camera/entrance")
+    ready(page, "camera")
+    region = page.get_by_role("img", name="Region 1, left alone inside: from the left 62 %")
+    frame, box = page.locator(".frame").bounding_box(), region.bounding_box()
+    assert box["x"] - frame["x"] == pytest.approx(0.62 * frame["width"], abs=2)
+    assert box["height"] == pytest.approx(0.4 * frame["height"], abs=2)
+
+
 def test_the_plot_reads_its_values_out_by_keys(opened):
     page = opened("/#/camera/entrance")
     ready(page, "camera")

@@ -67,8 +67,8 @@ export class Regions {
     if (this.#editing || this.known === key) return;
     this.known = key;
     this.kept = [
-      ...include.map((box) => ({ kind: "include", box: box.map(Number) })),
-      ...exclude.map((box) => ({ kind: "exclude", box: box.map(Number) })),
+      ...include.map((box) => ({ kind: "include", box })),
+      ...exclude.map((box) => ({ kind: "exclude", box })),
     ];
     this.#regions = structuredClone(this.kept);
     this.#draw();

@@ -13,7 +13,7 @@ const TONES = {
   restarting: "warn",
   refused: "bad",
   unauthorised: "bad",
-  broken: "bad",
+  failing: "bad",
   resting: "",
   stopped: "",
 };
@@ -23,13 +23,25 @@ const PROCESS = {
   starting: "starting",
   running: "connecting",
   restarting: "restarting",
-  broken: "broken",
+  broken: "failing",
   paused: "resting",
 };
 
+/** 0.25, "0.25" or "1/4", as settings write the parts of the picture. */
+function part(value) {
+  const [above, below = 1] = String(value).split("/").map(Number);
+  return above / below;
+}
+
+const numbers = (boxes = []) => boxes.map((box) => box.map(part));
+
 /** One camera: settings and report in one value, with a state that is always there. */
 export function camera(raw) {
-  const settings = raw.settings ?? {};
+  const settings = {
+    ...raw.settings,
+    include: numbers(raw.settings?.include),
+    exclude: numbers(raw.settings?.exclude),
+  };
   const report = raw.report ?? {};
   const all = { ...settings, ...raw, ...report, settings, raw };
   const enabled = settings.enabled ?? true;

@@ -6,7 +6,7 @@ import { button, fill, h, icon, slide, write } from "../dom.js";
 import { fail, say } from "../notices.js";
 import { Outputs } from "../outputs.js";
 import { Schedule } from "../schedule.js";
-import { store } from "../store.js";
+import { camera, store } from "../store.js";
 import { capital, number } from "../words.js";
 
 const NAME = "[A-Za-z0-9_\\-]{1,40}";
@@ -27,7 +27,7 @@ export function editPage(page, { setTitle, name, query }) {
   else {
     fill(page, h("div", { class: "bone bone-head" }), h("div", { class: "bone bone-picture" }));
     get(cameraPath(name)).then(
-      (one) => left || build(page, one, ""),
+      (one) => left || build(page, camera(one), ""),
       (error) => {
         location.hash = "#/";
         fail(error);
@@ -71,8 +71,8 @@ export function readSettings(text) {
   return settings;
 }
 
-function build(page, raw, source) {
-  const old = raw && { ...raw, ...raw.settings };
+function build(page, one, source) {
+  const old = one && { ...one.settings, name: one.name };
   const set = { ...old?.set };
   const gate = Boolean(set["motion.gate"]);
   delete set["motion.gate"];
@@ -204,19 +204,19 @@ function build(page, raw, source) {
     wrong.hidden = true;
     save.disabled = true;
     try {
-      const settings = readSettings(more.value);
-      if (motion.checked) settings["motion.gate"] = true;
-      const camera = {
+      const set = readSettings(more.value);
+      if (motion.checked) set["motion.gate"] = true;
+      const settings = {
         source: address.value.trim() || old?.source,
         to: outputs.texts,
         preset: preset.value,
-        set: settings,
+        set,
         priority: Number(priority.value),
         schedule: schedule.lines,
         enabled: enabled.checked,
       };
-      if (old) await put(cameraPath(old.name), { ...raw.settings, ...camera });
-      else await post("/api/cameras", { name: name.value.trim(), ...camera });
+      if (old) await put(cameraPath(old.name), { ...one.settings, ...settings });
+      else await post("/api/cameras", { name: name.value.trim(), ...settings });
       await store.refresh();
       say(old ? `${old.name} was changed` : `${name.value.trim()} was added`);
       location.hash = `#/camera/${encodeURIComponent(old ? old.name : name.value.trim())}`;
