@@ -18,7 +18,7 @@ from stream import __version__
 from stream.errors import StreamError
 from stream.serve.api import routes
 from stream.serve.jobs import Jobs
-from stream.serve.security import Guard, TooLarge
+from stream.serve.security import Guard
 from stream.supervisor import NotFound, Supervisor
 
 STATIC = Path(__file__).with_name("static")
@@ -93,7 +93,3 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:
         return JSONResponse({"error": str(error.detail)}, error.status_code, headers=error.headers)
-
-    @app.exception_handler(TooLarge)
-    async def large(_: Request, error: TooLarge) -> JSONResponse:
-        return JSONResponse({"error": f"the request is larger than {error.limit} bytes"}, 413)

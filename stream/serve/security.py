@@ -14,6 +14,7 @@ from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
@@ -238,12 +239,11 @@ class Guard:
         return limited
 
 
-class TooLarge(Exception):
-    """A request's body is beyond its limit of so many bytes."""
+class TooLarge(HTTPException):
+    """A request's body is beyond its limit."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"more than {limit} bytes")
-        self.limit = limit
+        super().__init__(413, f"the request is larger than {limit} bytes")
 
 
 def _address(connection: HTTPConnection) -> str:
