@@ -107,7 +107,7 @@ def sources(debug: _Debug = False) -> None:
 
     devices = found()
     for device in devices:
-        print(f"{device.address.shown}  {device.name}")
+        print(f"{device.address}  {device.name}")
     if not devices:
         print("no camera found; test: gives a test picture", file=sys.stderr)
 

@@ -217,13 +217,14 @@ class Restorer:
         self._fair.forget(id(client))
 
     def _report(self, load: float) -> dict[str, Any]:
-        networks = [n.engine.model.name for n in self._networks.values() if n.engine is not None]
+        engines = [n.engine for n in self._networks.values() if n.engine is not None]
         return {
             "cameras": len(self._clients),
             "calls": self._calls,
             "crops": dict(self._crops),
             "load": round(load, 3),
-            "models": sorted(networks),
+            "models": sorted(engine.model.name for engine in engines),
+            "engine": engines[0].name if engines else "",
         }
 
     def _close(self) -> None:

@@ -73,13 +73,12 @@ class SinkHandle:
 
         A Start goes to every sink that takes packets, and again to each new process.
         """
-        if isinstance(message, Start):
-            if Packet not in self._kind.takes:
-                return
-            self._start = message
-        elif type(message) not in self._kind.takes:
+        kind = Packet if isinstance(message, Start) else type(message)
+        if kind not in self._kind.takes:
             return
         with self._lock:
+            if isinstance(message, Start):
+                self._start = message
             if self._run is None:
                 self._dropped += counts(message)
             else:
@@ -146,9 +145,10 @@ class SinkHandle:
         except OSError as error:  # no memory, too many files: the picture goes on without it
             self._retry(f"no process can be started ({(error.strerror or str(error)).lower()})")
             return
-        if self._start is not None:
-            run.backlog.put(self._start)
-        self._run = run
+        with self._lock:
+            if self._start is not None:
+                run.backlog.put(self._start)
+            self._run = run
 
     def _deliver(self, delays_ms: Sequence[float]) -> None:
         for delay_ms in delays_ms:
@@ -180,7 +180,8 @@ class SinkHandle:
         status, event = (run.status, run.event) if run is not None else (self._status, "")
         failing = status.detail if status.state not in (State.LIVE, State.CONNECTING, State.STOPPED) else ""
         if failing and failing != self._told:
-            self._on_event(event or "sink_failed", f"{self.spec.shown}: {failing}")
+            # What a sink says names its target already; what is said of its process does not.
+            self._on_event(event or "sink_failed", failing if event else f"{self.spec.shown}: {failing}")
             self._told = failing
         elif self._told and status.state is State.LIVE:
             self._on_event("sink_live", f"{self.spec.shown}: live again")

@@ -1,4 +1,8 @@
-"""A window on this machine's screen."""
+"""A window on this machine's screen.
+
+PyAV must not be loaded in its process: wheels of PyAV and OpenCV each bring a libxcb of their own, and
+OpenCV's window hangs where PyAV's was there first (measured: av 18.1, opencv-python 4.14).
+"""
 
 from __future__ import annotations
 

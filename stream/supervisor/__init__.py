@@ -165,6 +165,14 @@ class Supervisor:
         with Viewer(self._find(name).viewers, kind) as viewer:
             yield viewer
 
+    def is_ready(self) -> bool:
+        """Whether it runs, the restorer is there, and no camera is still waiting for its first start."""
+        with self._lock:
+            states = {keeper.state()["process"] for keeper in self._keepers.values()}
+        started = self._monitor is not None and not self._ended.is_set()
+        restores = self._restorer is None or bool(self._restorer.report().get("pid"))
+        return started and restores and not states & {"waiting", "starting"}
+
     def restorer(self) -> dict[str, Any]:
         """Of the restorer of all cameras: pid, restarts, load (0..1), cameras, calls, crops by camera,
         models; empty where each camera restores by itself."""
