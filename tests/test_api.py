@@ -10,6 +10,7 @@ from fractions import Fraction
 import av
 import pytest
 
+import stream
 from stream import Options, Status, load_config, restore_file, restored_frames
 from stream.errors import ConfigError, SourceError, StreamError
 
@@ -28,6 +29,11 @@ def no_thread_is_left():
 def playable_frames(path):
     with av.open(str(path)) as container:
         return sum(1 for _ in container.decode(video=0))
+
+
+def test_every_name_of_the_api_is_there():
+    for name in stream.__all__:
+        assert getattr(stream, name) is not None
 
 
 def test_progress_only_grows_and_ends_at_the_total(portrait, tmp_path):

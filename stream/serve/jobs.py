@@ -160,61 +160,74 @@ class Jobs:
                     return
                 job = self._next()
                 job.state = "running"
-            self._restore(job)
-            job.ended_at = time.time()
+            try:
+                made, error = self._restore(job)
+            except OSError as failure:
+                made, error = None, f"{job.file}: cannot be restored ({failure.strerror})"
+            with self._changed:
+                self._end(job, made, error)
+
+    def _end(self, job: Job, made: Path | None, error: str) -> None:
+        """How it went, unless it was cancelled meanwhile."""
+        job.ended_at = time.time()
+        if job.state != "running" or self._closing:
+            job.state = "cancelled"
+            if made is not None:
+                made.unlink(missing_ok=True)
+        elif made is None:
+            job.state, job.error = "failed", error
+        else:
+            job.output, job.state, job.progress, job.left_s = made, "done", 1.0, 0.0
 
     def _next(self) -> Job | None:
         return next((job for job in self._jobs.values() if job.state == "queued"), None)
 
-    def _restore(self, job: Job) -> None:
+    def _restore(self, job: Job) -> tuple[Path | None, str]:
+        """The result, or why there is none; OSError where the machine lacks something."""
         began = time.monotonic()
         # A folder of its own: nothing is left of a job that is killed.
         folder = Path(tempfile.mkdtemp(prefix=".job-", dir=self.results))
-        target = folder / job.file
         try:
-            process = ChildProcess(
-                "gpen-stream: a file", run_job, str(job.source), str(target), job.config, nice=5
+            child = ChildProcess(
+                "gpen-stream: a file", run_job, str(job.source), str(folder / job.file), job.config, nice=5
             )
-        except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            job.state, job.error = "failed", f"{job.file}: its process cannot be started ({error.strerror})"
-            return
-        try:
-            while True:
-                if job.state != "running" or self._closing:
-                    job.state = "cancelled"
-                    return
-                if process.link.poll(_POLL_S):
-                    kind, value = process.link.recv()
-                    if kind == "progress":
-                        self._progress(job, value, time.monotonic() - began)
-                    elif kind == "rate":
-                        job.frame_rate = value
-                    elif kind == "done":
-                        self._done(job, Path(value), round(time.monotonic() - began, 1))
-                        return
-                    else:
-                        job.state, job.error = "failed", value
-                        return
-        except (EOFError, OSError):
-            job.state, job.error = "failed", f"{job.file}: its process ended unexpectedly"
+            try:
+                return self._hear(job, child, began)
+            except EOFError:
+                return None, f"{job.file}: its process ended unexpectedly; see the server's log"
+            finally:
+                if self._closing:
+                    child.kill()
+                else:
+                    child.link.close()  # the order to end, where it still works
+                child.end(_END_S)
         finally:
-            if self._closing:
-                process.kill()
-            else:
-                process.link.close()
-            process.end(_END_S)
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _done(self, job: Job, made: Path, seconds: float) -> None:
-        """Put a result where it is kept, beside others of that name."""
+    def _hear(self, job: Job, child: ChildProcess, began: float) -> tuple[Path | None, str]:
+        while job.state == "running" and not self._closing:
+            if not child.link.poll(_POLL_S):
+                continue
+            kind, value = child.link.recv()
+            if kind == "failed":
+                return None, value.replace(f"{self.folder}/", "")
+            if kind == "rate":
+                job.frame_rate = value
+            elif kind == "progress":
+                self._progress(job, value, time.monotonic() - began)
+            else:
+                made, job.frames, job.faces = value
+                job.seconds = round(time.monotonic() - began, 1)
+                return self._keep(Path(made)), ""
+        return None, ""
+
+    def _keep(self, made: Path) -> Path:
+        """Put a result where it stays, beside others of that name."""
         path, number = self.results / made.name, 1
         while path.exists():
             number += 1
             path = self.results / f"{made.stem}-{number}{made.suffix}"
-        made.rename(path)
-        with self._changed:
-            job.output, job.state, job.progress, job.left_s, job.seconds = path, "done", 1.0, 0.0, seconds
+        return made.rename(path)
 
     def _progress(self, job: Job, value: tuple[int, int, int], elapsed_s: float) -> None:
         done, total, faces = value
@@ -227,7 +240,7 @@ class Jobs:
 
 def run_job(link: Connection, source: str, target: str, config: Config) -> None:
     """A job's process: ("rate", frames a second), ("progress", (done, total, faces)), and in the end
-    ("done", path) or ("failed", text)."""
+    ("done", (path, frames, faces)) or ("failed", text)."""
     from stream.api import Progress, restore_file
     from stream.images import is_image
     from stream.probe import probe
@@ -246,7 +259,8 @@ def run_job(link: Connection, source: str, target: str, config: Config) -> None:
             link.send(("rate", round(float(probe(Path(source)).rate), 3)))
         outcome = restore_file(source, target, config, progress=progress, stop=stop)
         if not stop.is_set():
-            link.send(("done", str(outcome.path)))
+            faces = outcome.report["faces_restored"] + outcome.report["faces_carried"]
+            link.send(("done", (str(outcome.path), outcome.report["frames_out"], faces)))
     except StreamError as error:
         if not stop.is_set():
             link.send(("failed", str(error)))
