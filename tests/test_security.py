@@ -6,12 +6,14 @@ import hmac
 import json
 import logging
 import os
+import shutil
 import stat
 
 import pytest
+from starlette.requests import HTTPConnection
 from starlette.testclient import TestClient, WebSocketDenialResponse
 
-from stream.cameras import CamerasFile, ServerSettings
+from stream.cameras import CameraSettings, CamerasFile, ServerSettings
 from stream.errors import ConfigError
 from stream.events import Events
 from stream.serve import security
@@ -205,8 +207,15 @@ def test_another_site_cannot_embed_pictures_or_read_answers(client):
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Sec-Fetch-Site": "cross-site"},
-     {"Origin": "null"}, {"Origin": "http://["}, {"Origin": "file://"}, {"Origin": "ws://127.0.0.1:8080"}],
+    [
+        {"Origin": "http://evil.example"},
+        {"Host": "evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Origin": "file://"},
+        {"Origin": "ws://127.0.0.1:8080"},
+    ],
 )
 def test_a_socket_opened_by_another_site_is_refused(client, headers):
     with (
@@ -292,7 +301,10 @@ def test_an_upload_lies_in_the_folder_under_its_last_name(client, server, sent, 
     assert sorted(os.listdir(server.files_folder)) == sorted([kept, again])
 
 
-@pytest.mark.parametrize("name", ["..", ".hidden.mp4", "a:b.mp4", "<x>.mp4", "x" * 250 + ".mp4", "page.html", "clip.mp4.svg", "list.m3u8"])
+@pytest.mark.parametrize(
+    "name",
+    ["..", ".hidden.mp4", "a:b.mp4", "<x>.mp4", "x" * 250 + ".mp4", "page.html", "clip.mp4.svg", "list.m3u8"],
+)
 def test_an_upload_with_a_name_that_is_none_is_refused_and_leaves_nothing(client, server, name):
     answer = client.post("/api/files", headers=OURS, files={"file": (name, MP4)})
     assert answer.status_code in (400, 422)
@@ -414,3 +426,213 @@ def test_the_openapi_page_is_made_of_our_own_files_only(client):
     assert client.get("/docs").status_code == client.get("/redoc").status_code == 404
     schema = client.get("/openapi.json").json()
     assert {"/api/cameras", "/api/jobs", "/api/events/stream", "/metrics"} <= set(schema["paths"])
+
+
+# --- what only stands in the server's own file ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"source": "http://127.0.0.1:9/${GPEN_TEST_SECRET}"},
+        {"source": "test:", "to": ["rtmp://127.0.0.1:9/live/${GPEN_TEST_SECRET}"]},
+        {"source": "test:", "to": ["whip:https://127.0.0.1:9/${GPEN_TEST_SECRET}"]},
+    ],
+)
+def test_no_address_from_a_page_carries_the_servers_environment_away(client, monkeypatch, body):
+    monkeypatch.setenv("GPEN_TEST_SECRET", "hunter2")
+    answer = client.post("/api/cameras", headers=OURS, json={"name": "cam"} | body)
+    assert answer.status_code == 422 and "hunter2" not in answer.text
+    assert client.get("/api/cameras").json() == []
+
+
+@pytest.mark.parametrize(
+    "to",
+    ["mjpeg:0.0.0.0:8090", "mjpeg:192.168.1.5:8090", "mjpeg:example.org:80", "./", "~/elsewhere/", "hls:.",
+     "a/../../b/", "cam\n/", "file:///tmp/x.mp4"],
+)  # fmt: skip
+def test_a_page_opens_no_port_to_everybody_and_writes_into_no_other_folder(client, to):
+    answer = client.post("/api/cameras", headers=OURS, json={"name": "cam", "source": "test:", "to": [to]})
+    assert answer.status_code == 422
+    assert client.get("/api/cameras").json() == []
+
+
+def test_a_link_inside_the_data_folder_leads_no_recording_out_of_it(client, server, tmp_path):
+    (server.data_folder / "link").symlink_to(tmp_path)
+    body = {"name": "cam", "source": "test:", "to": ["link/out/"]}
+    assert client.post("/api/cameras", headers=OURS, json=body).status_code == 422
+
+
+def test_what_the_servers_own_file_allows_stays_when_a_form_sends_it_back(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("GPEN_TEST_LOGIN", "user:hunter2")
+    settings = CameraSettings(
+        source="rtsp://${GPEN_TEST_LOGIN}@127.0.0.1:9/x",
+        to=(f"{tmp_path}/elsewhere/", "mjpeg:0.0.0.0:0"),
+        set={"compose.mask_weights": "/srv/parsing_parsenet.pth"},
+        enabled=False,
+    )
+    path = tmp_path / "cameras.yaml"
+    supervisor = Supervisor(CamerasFile(server=server, cameras={"cam": settings}), path, Events())
+    client = TestClient(create_app(supervisor, Jobs(server.files_folder)), base_url=BASE)
+    shown = client.get("/api/cameras/cam").json()["settings"]
+    answer = client.put("/api/cameras/cam", headers=OURS, json=shown | {"priority": 7})
+    assert answer.status_code == 200 and "hunter2" not in answer.text
+    kept = path.read_text()
+    assert "${GPEN_TEST_LOGIN}" in kept and "mjpeg:0.0.0.0" in kept and "parsenet" in kept
+    for change in ({"source": "rtsp://${GPEN_TEST_LOGIN}@evil.example/x"}, {"to": ["/srv/other/"]}):
+        assert client.put("/api/cameras/cam", headers=OURS, json=shown | change).status_code == 422
+    for key in ("compose.mask_weights", "detect.weights"):
+        changed = shown | {"set": {key: "/etc/passwd"}}
+        assert client.put("/api/cameras/cam", headers=OURS, json=changed).status_code == 422
+    supervisor.stop()
+
+
+def test_a_file_is_a_source_only_as_a_video_in_the_servers_folders(client, server, portrait):
+    shutil.copy(portrait, server.files_folder / "door.mp4")
+    body = {"name": "cam", "enabled": False}
+    added = client.post("/api/cameras", headers=OURS, json=body | {"source": "file:door.mp4"})
+    assert added.status_code == 201
+    assert added.json()["settings"]["source"] == f"file:{server.files_folder.resolve() / 'door.mp4'}"
+    (server.data_folder / "token").write_text(TOKEN)
+    (server.files_folder / "token.mp4").symlink_to(server.data_folder / "token")
+    (server.files_folder / "list.mp4").write_text("ffconcat version 1.0\nfile /etc/passwd\n")
+    (server.files_folder / "play.ts").write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
+    refusals = set()
+    for name in (
+        "../token",
+        "token.mp4",
+        "list.mp4",
+        "play.ts",
+        "nothing.mp4",
+        "/dev/zero",
+        "door.mp4/x",
+        "",
+    ):
+        answer = client.post("/api/test", headers=OURS, json={"source": f"file:{name}"})
+        assert answer.status_code == 422, name
+        refusals.add(answer.json()["error"])
+    assert len(refusals) == 1  # nobody learns by it what lies elsewhere
+
+
+# --- odd requests ---------------------------------------------------------------------------------
+
+
+def test_an_unforeseen_error_tells_nobody_what_it_holds(server, caplog):
+    caplog.set_level(logging.DEBUG)
+
+    class Broken(Supervisor):
+        def history(self, name):
+            raise RuntimeError("rtsp://user:hunter2@127.0.0.1/x broke")
+
+    supervisor = Broken(CamerasFile(server=server), None, Events())
+    client = TestClient(create_app(supervisor, Jobs(server.files_folder)), base_url=BASE)
+    answer = client.get("/api/cameras/cam/history")
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "unexpected RuntimeError; see the server's log"}
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "rtsp://***@127.0.0.1/x broke" in caplog.text and "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"Origin": "http://["}, {"Origin": "http://127.0.0.1:8080.evil.example"}, {"Origin": ""},
+     {"Host": "["}, {"Host": "evil@127.0.0.1:8080"}, {"Host": "127.0.0.1:8080, evil.example"},
+     {"Host": "127.0.0.1:x"}],
+)  # fmt: skip
+def test_a_header_that_cannot_be_read_is_refused(client, headers):
+    answer = client.post("/api/test", headers=OURS | headers, json={"source": "test:"})
+    assert answer.status_code in (403, 421)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 50_000, b'{"source": "test:"', b"\xff\xfe", b'"x"', b"null", b"1e999999", b"{}" * 3, b""],
+)
+def test_a_body_that_is_no_settings_is_refused_in_one_line(client, body):
+    headers = OURS | {"Content-Type": "application/json"}
+    for path in ("/api/cameras", "/api/test", "/api/jobs", "/api/login"):
+        answer = client.post(path, headers=headers, content=body)
+        assert answer.status_code in (400, 422), path
+        assert list(answer.json()) == ["error"] and isinstance(answer.json()["error"], str)
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data; boundary=x", b"no boundary at all"),
+        ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition" + b"x" * 20_000),
+        ("multipart/form-data; boundary=x", b"--x\r\n\r\n\r\n--x--\r\n"),
+        (
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; filename="a.mp4"\r\n\r\n',
+        ),
+        ("multipart/form-data; boundary=" + "x" * 500, b""),
+        ("multipart/form-data", b""),
+        ("text/plain", b"x"),
+    ],
+)
+def test_an_upload_that_is_no_form_is_refused_and_leaves_nothing(client, server, kind, body):
+    answer = client.post("/api/files", headers=OURS | {"Content-Type": kind}, content=body)
+    assert answer.status_code == 422 and list(answer.json()) == ["error"]
+    assert os.listdir(server.files_folder) == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"<script>alert(1)</script>", b"#EXTM3U\n", b"ffconcat version 1.0\n", b"v=0\n"]
+)
+def test_a_page_or_a_playlist_with_a_videos_name_is_not_kept(client, server, content):
+    answer = client.post("/api/files", headers=OURS, files={"file": ("clip.mp4", content)})
+    assert answer.status_code == 422
+    assert os.listdir(server.files_folder) == []
+
+
+# --- sessions -------------------------------------------------------------------------------------
+
+
+def test_over_tls_the_cookie_never_travels_without_it(server):
+    secure = TestClient(make(server, TOKEN).app, base_url="https://cams.example")
+    headers = OURS | {"Origin": "https://cams.example"}
+    answer = secure.post("/api/login", json={"token": TOKEN}, headers=headers)
+    assert "secure" in answer.headers["set-cookie"].lower()
+
+
+def test_guesses_are_counted_for_a_whole_network_and_end_after_a_minute(locked, monkeypatch):
+    for number in range(5):
+        scope = {"type": "http", "headers": [], "client": (f"2001:db8::{number}", 1)}
+        locked.app._fail(HTTPConnection(scope))
+    here = HTTPConnection({"type": "http", "headers": [], "client": ("2001:db8::77", 1)})
+    other = HTTPConnection({"type": "http", "headers": [], "client": ("2001:db8:1::1", 1)})
+    assert locked.app._tried_too_often(here).status_code == 429
+    assert locked.app._tried_too_often(other) is None
+    now = security.time.monotonic()
+    monkeypatch.setattr(security.time, "monotonic", lambda: now + 61)
+    assert locked.app._tried_too_often(here) is None
+
+
+def test_who_is_logged_in_is_not_locked_out_by_those_who_guess(locked):
+    locked.post("/api/login", json={"token": TOKEN}, headers=OURS)
+    for _ in range(9):
+        locked.post("/api/login", json={"token": "guess"}, headers=OURS)
+    assert locked.get("/api/cameras").status_code == 200
+
+
+def test_a_token_file_of_somebody_else_a_folder_or_without_a_token_is_refused(tmp_path):
+    path = tmp_path / "token"
+    path.mkdir()
+    with pytest.raises(ConfigError):
+        load_token(path, "0.0.0.0")
+    path.rmdir()
+    for content in (b"", b"\n\n", b"\xff" * 40, b"two words of a good length"):
+        path.write_bytes(content)
+        path.chmod(0o600)
+        with pytest.raises(ConfigError, match="delete the file"):
+            load_token(path, "0.0.0.0")
+    path.write_text(TOKEN)
+    if os.geteuid() == 0:
+        os.chown(path, 4321, 4321)
+        with pytest.raises(ConfigError, match="belongs to another user"):
+            load_token(path, "0.0.0.0")
+
+
+def test_a_token_that_is_asked_for_is_made_on_loopback_too(tmp_path):
+    assert load_token(tmp_path / "token", "127.0.0.1", wanted=True)

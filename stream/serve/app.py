@@ -90,6 +90,11 @@ def _errors(app: FastAPI) -> None:
         where = ".".join(str(part) for part in first["loc"][1:]) or "body"
         return JSONResponse({"error": f"{where}: {first['msg']}"}, 422)  # never the value: it may be a secret
 
+    @app.exception_handler(Exception)
+    async def unforeseen(_: Request, error: Exception) -> JSONResponse:
+        text = f"unexpected {type(error).__name__}; see the server's log"  # where the guard writes it
+        return JSONResponse({"error": text}, 500)
+
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> JSONResponse:
         return JSONResponse({"error": str(error.detail)}, error.status_code, headers=error.headers)
