@@ -112,7 +112,8 @@ def test_a_file_is_written_back_whole_and_keeps_variables_unexpanded(write, monk
     monkeypatch.setenv("DOOR_LOGIN", "admin:hunter2")
     path = write(
         "server: {port: 9000}\ncameras:\n  door:\n    source: rtsp://${DOOR_LOGIN}@192.0.2.7/a\n"
-        "    set: {restore.strength: 0.5}\n    schedule: ['mon-fri 07:00-19:00']\n    include: [[0, 0, 1, 0.5]]\n"
+        "    set: {restore.strength: 0.5}\n    schedule: ['mon-fri 07:00-19:00']\n"
+        "    include: [[0, 0, 1, 0.5]]\n"
     )
     path.chmod(0o640)
     file = load_cameras(path)
