@@ -13,6 +13,7 @@ from pathlib import Path
 
 import av
 import pytest
+from servers import Mount, rtsp_server
 
 from stream.cameras import CameraSettings, CamerasFile, ServerSettings, load_cameras
 from stream.errors import ConfigError
@@ -352,6 +353,16 @@ def test_a_camera_gives_way_while_it_starts_and_no_longer(supervise):
     assert door["nice"] == 0
     usual = os.getpriority(os.PRIO_PROCESS, 0)
     until(lambda: niceness(door["pid"]) == {usual})
+
+
+def test_a_camera_that_floods_gives_way_and_its_neighbour_does_not(supervise, portrait):
+    with rtsp_server({"fast": Mount(file=str(portrait), speed=4)}) as server:
+        supervisor = supervise(flood=CameraSettings(source=server.url("fast")), yard=pattern())
+        (flood,) = until(lambda: (one := supervisor.camera("flood"))["nice"] == 5 and [one])
+        assert "announces" in flood["words"]
+        assert max(niceness(flood["pid"])) >= os.getpriority(os.PRIO_PROCESS, 0) + 5
+        (yard,) = live(supervisor, "yard")
+        assert yard["nice"] == 0
 
 
 def test_without_the_right_to_come_back_nobody_gives_way_at_first():
