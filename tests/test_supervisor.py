@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -83,10 +84,11 @@ def gone(pid):
         return True
 
 
-def test_a_camera_that_is_killed_starts_again_while_the_others_go_on(supervise):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_camera_that_is_killed_starts_again_while_the_others_go_on(supervise, how):
     supervisor = supervise(door=pattern(), yard=pattern())
     door, yard = live(supervisor, "door", "yard")
-    os.kill(door["pid"], signal.SIGKILL)
+    os.kill(door["pid"], how)
     until(lambda: supervisor.camera("door")["pid"] not in (0, door["pid"]))
     assert supervisor.camera("door")["restarts"] == 1
     assert "camera_restarted" in kinds(supervisor, "door")
@@ -94,6 +96,24 @@ def test_a_camera_that_is_killed_starts_again_while_the_others_go_on(supervise):
     after = supervisor.camera("yard")
     assert after["pid"] == yard["pid"] and after["restarts"] == 0
     assert after["report"]["uptime_s"] > yard["report"]["uptime_s"]
+
+
+def test_restarts_leave_neither_threads_nor_files_behind(supervise):
+    supervisor = supervise(replace(LIMITS, breaker_crashes=100), door=pattern())
+
+    def held():
+        return threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+    def restart(count):
+        os.kill(live(supervisor, "door")[0]["pid"], signal.SIGKILL)
+        until(lambda: supervisor.camera("door")["restarts"] == count)
+        live(supervisor, "door")
+
+    restart(1)
+    before = held()
+    for count in range(2, 6):
+        restart(count)
+    assert held() == before
 
 
 def test_a_camera_that_crashes_over_and_over_meets_the_breaker(supervise):
