@@ -79,8 +79,9 @@ def parse_address(text: str) -> Address:
 def redact(text: str) -> str:
     """Any text with the credentials of the URLs in it replaced by ***."""
     text = re.sub(r"([A-Za-z][\w+.-]*://)([^/?#\s\"'<>]*)@", rf"\1{_HIDDEN}@", text)
-    # A password with a slash or a question mark in it ends late: hide up to the last @ before the path.
-    text = re.sub(r"(://)(?!\*\*\*@)([^\s\"'<>@/]*:[^\s\"'<>@]*)@", rf"\1{_HIDDEN}@", text)
+    # A password with a slash in it: what stands before it is no host and port.
+    whole = r"(://)(?!\*\*\*@)(?![\w.-]*:\d+/)([^\s\"'<>@/]*:[^\s\"'<>@]*)@"
+    text = re.sub(whole, rf"\1{_HIDDEN}@", text)
     return re.sub(rf"(?i)([?&;]{_SECRET}=)[^&;#\s\"'<>]+", rf"\1{_HIDDEN}", text)
 
 

@@ -24,7 +24,7 @@ _CORRUPT_IN_A_ROW = 25
 """Damaged packets after which the connection is opened anew: a second of most cameras."""
 _KEYFRAME_S = 30.0
 """Longest wait for a keyframe while other packets come."""
-_ANALYSE_S = 1.0
+_ANALYSE_S = 0.4
 """How long FFmpeg may look before it names the streams. Its own five seconds pass in full where a
 stream is announced and does not come, as nginx announces sound."""
 _NAMES = {"rtsp": "rtsp,rtp,udp,tcp,tls,crypto", "rtmp": "rtmp,rtmps,tcp,tls", "udp": "udp,rtp",

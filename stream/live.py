@@ -119,6 +119,7 @@ class Session:
         self._engine_name = ""
         self._load_failed: Exception | None = None
         """Of the first graph: the session ends with it."""
+        self._source_failed: Exception | None = None
         self._newest: Frame | None = None
         self._has_frame = threading.Event()
         """Set with the first frame, and at the end."""
@@ -144,8 +145,8 @@ class Session:
         try:
             while not self._inlet.closed:
                 self._run_graph(stop)
-            if self._load_failed is not None:
-                raise self._load_failed
+            if (error := self._source_failed or self._load_failed) is not None:
+                raise error
         finally:
             self._capture.stop()
             self._inlet.close()
@@ -197,6 +198,8 @@ class Session:
                     self._inlet.put(frame)
                 else:
                     self._capture.drops.add("idle")
+        except Exception as error:
+            self._source_failed = error
         finally:
             self._inlet.close()
             self._has_frame.set()
@@ -349,6 +352,7 @@ class Session:
             "faces": counts.faces,
             "faces_restored": counts.restored + (graph.restore.faces_restored if graph else 0),
             "faces_carried": counts.carried + (graph.restore.faces_carried if graph else 0),
+            "faces_left_alone": counts.left_alone + (graph.restore.faces_left_alone if graph else 0),
             "faces_not_finite": counts.not_finite + (graph.restore.not_finite if graph else 0),
             "frames_in": capture.frames_in,
             "frames_out": self._tail.delivered,

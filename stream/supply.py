@@ -16,8 +16,9 @@ _SAME = 6
 """Levels by which one picture that is encoded again may differ from itself."""
 _LATE_S = 0.5
 _FLOOD = 1.5
-"""How far a source may exceed the rate that it announces: cameras are honest to some percent only, and a
-field rate in place of a frame rate is twice."""
+"""From so many times the announced rate on a source is called flooding."""
+_LEEWAY = 1.1
+"""How far a source may exceed what it announces: cameras are honest to some percent."""
 _WINDOW_S = 2.0
 
 
@@ -72,7 +73,7 @@ class Throttle:
         if self._allowance is None:
             self._allowance = bucket
         else:
-            gained = (arrived_at_s - self._at_s) * float(most) * _FLOOD
+            gained = (arrived_at_s - self._at_s) * float(most) * _LEEWAY
             self._allowance = min(bucket, self._allowance + gained)
         self._at_s = arrived_at_s
         if self._allowance < 1:

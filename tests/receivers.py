@@ -23,7 +23,8 @@ server.set_address("127.0.0.1")
 server.set_service(port)
 factory = GstRtspServer.RTSPMediaFactory()
 factory.set_transport_mode(GstRtspServer.RTSPTransportMode.RECORD)
-launch = f"( rtph264depay name=depay0 ! h264parse ! mux. mpegtsmux name=mux ! filesink buffer-mode=2 location={file} "
+launch = "( rtph264depay name=depay0 ! h264parse ! mux. mpegtsmux name=mux ! "
+launch += f"filesink buffer-mode=2 location={file} "
 if sound == "sound":
     launch += "rtpmp4gdepay name=depay1 ! aacparse ! mux. "
 factory.set_launch(launch + ")")
@@ -66,7 +67,7 @@ def free_port() -> int:
 def rtsp_recorder(
     file: Path, *, port: int = 0, sound: bool = False, user: str = ""
 ) -> Iterator[tuple[str, subprocess.Popen]]:
-    """A server that records what is published to its address into an MPEG-TS file; `user` is NAME:PASSWORD."""
+    """A server that records what is published there into an MPEG-TS file; `user` is NAME:PASSWORD."""
     port = port or free_port()
     arguments = [str(port), str(file), "sound" if sound else "silent", user]
     with running(["/usr/bin/python3", "-c", _RECORD, *arguments], port) as process:
@@ -77,8 +78,7 @@ def rtsp_recorder(
 def rtmp_relay(folder: Path, *, port: int = 0) -> Iterator[tuple[str, subprocess.Popen]]:
     """nginx-rtmp: what is published below its address can be played from there."""
     port = port or free_port()
-    modules = next(path for path in (Path("/usr/lib/nginx/modules"),) if path.is_dir())
-    load = f"load_module {modules}/ngx_rtmp_module.so;\n"
+    load = "load_module /usr/lib/nginx/modules/ngx_rtmp_module.so;\n"
     conf = folder / "nginx.conf"
     conf.write_text(load + _NGINX.format(folder=folder, port=port))
     nginx = shutil.which("nginx") or "/usr/sbin/nginx"

@@ -495,7 +495,8 @@ def _launch(mount: dict, kinds: Iterable[str]) -> str:
     if mount["of"] or mount["file"]:
         text = (
             "( appsrc name=video is-live=true format=time max-bytes=4000000 leaky-type=downstream "
-            "! rtph264pay name=pay0 pt=96 config-interval=-1 "
+            # Not -1: parameter sets before each slice of a keyframe would make it several pictures.
+            "! rtph264pay name=pay0 pt=96 config-interval=1 "
         )
         if "audio" in kinds or (mount["of"] and mount["sound"]):
             text += "appsrc name=audio is-live=true format=time ! rtpmp4gpay name=pay1 pt=97 "

@@ -1,8 +1,13 @@
 """A live session from its source to its sinks: what goes out, what changes while it runs, what fails."""
 
 import dataclasses
+import json
+import signal
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from contextlib import contextmanager
 from fractions import Fraction
 from itertools import pairwise
@@ -11,6 +16,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from servers import Mount, accepts, free_port, rtsp_server, wait_for
 
 from stream.address import parse_address
 from stream.config import load_config
@@ -336,3 +342,122 @@ def test_the_end_of_a_source_ends_the_session(portrait):
         assert not run.thread.is_alive() and run.error is None
         report = run.report()
     assert report["frames_in"] == 40 == report["frames_out"] + sum(report["drops"].values())
+
+
+# --- the command, with real servers ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def filmed(portrait, tmp_path_factory):
+    """The portrait as a camera sends it: sound, a keyframe each second, no B-frames."""
+    path = tmp_path_factory.mktemp("filmed") / "portrait.mp4"
+    with av.open(str(portrait)) as source, av.open(str(path), "w") as output:
+        options = {"preset": "ultrafast", "tune": "zerolatency", "g": "25", "crf": "23"}
+        stream = output.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
+        sound = output.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux():
+            if packet.stream.type == "audio" and packet.dts is not None:
+                packet.stream = sound
+                output.mux(packet)
+            for frame in packet.decode() if packet.stream.type == "video" else ():
+                frame.pict_type = 0
+                output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    return path
+
+
+@contextmanager
+def command(*arguments, folder):
+    """`gpen-stream live ...` in a process of its own; stopped with Ctrl-C, its stderr in `told`."""
+    log = folder / "told.txt"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "stream.cli", "live", *map(str, arguments)], stderr=file, stdout=file
+        )
+        process.told = log.read_text
+        try:
+            yield process
+            process.send_signal(signal.SIGINT)
+            began = time.monotonic()
+            assert process.wait(60) == 0, log.read_text()
+            process.stopped_in_s = time.monotonic() - began
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def read_back(url, count):
+    """Times of the first pictures of a stream; none where it cannot be played yet."""
+    try:
+        with av.open(url, timeout=(20, 20)) as container:
+            return [frame.pts for frame, _ in zip(container.decode(video=0), range(count), strict=False)]
+    except av.FFmpegError:
+        return []
+
+
+def test_an_rtsp_camera_goes_out_by_mjpeg_and_rtsp_and_into_a_file_without_its_password_anywhere(
+    filmed, tmp_path
+):
+    relay = rtsp_server({"out": Mount(record=True), "play": Mount(of="out")})
+    out, facts, port = tmp_path / "out.mp4", tmp_path / "facts.json", free_port()
+    with rtsp_server(filmed, user="ada", password="s3cr3t-Pa55") as camera, relay as server:
+        given = (camera.url("live"), "--to", f"mjpeg:{port}", "--to", server.url("out"), "--to", out)
+        with command(*given, "--report", facts, folder=tmp_path) as process:
+            wait_for(lambda: accepts(port), 60, "the MJPEG server")
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/stream", timeout=30) as stream:
+                seen = b""
+                while seen.count(b"\xff\xd8\xff") < 20:
+                    seen += stream.read(4096)
+            wait_for(lambda: "face seen" in process.told(), 60, "a face")
+            times = []
+            wait_for(lambda: times.extend(read_back(server.url("play"), 30)) or times, 60, "its pictures")
+            listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+            ours = [line for line in listed.splitlines() if "gpen-stream" in line and "s3cr3t" in line]
+        assert process.stopped_in_s < 10
+    assert len(times) == 30 and not ours
+    told = process.told()
+    assert "camera up: live" in told and "face seen" in told
+    for text in (told, facts.read_text()):
+        assert "s3cr3t" not in text and "Pa55" not in text
+    assert b"s3cr3t" not in out.read_bytes()
+    report = json.loads(facts.read_text())
+    assert report["faces_restored"] > 3 and {sink["kind"] for sink in report["sinks"]} == {
+        "mjpeg",
+        "rtsp",
+        "file",
+    }
+    assert all(sink["delivered"] > 15 and sink["delay"]["median_ms"] > 0 for sink in report["sinks"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "code"),
+    [
+        (["test:"], "--to: is missing", 2),
+        (["test:", "--to", "gopher://x/y"], "gopher", 2),
+        (["ftp://x/y", "--to", "window"], "ftp", 2),
+        (["test:", "--to", "out.mp4", "--set", "latency.budget_ms=1"], "latency.budget_ms", 2),
+        (["no-such-file.mp4", "--to", "out.mp4"], "no-such-file.mp4", 1),
+        (["test:", "--to", "out.mp4", "--model", "no-such-model"], "no-such-model", 2),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line(run_cli, tmp_path, arguments, words, code):
+    done = run_cli("live", *arguments, "--quiet", cwd=tmp_path)
+    assert done.returncode == code
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ") and words in done.stderr
+
+
+def test_the_test_picture_goes_into_a_file_and_the_status_is_told_in_words(tmp_path):
+    out = tmp_path / "out.mp4"
+    with command("test:", "--to", out, folder=tmp_path) as process:
+        wait_for(lambda: "face seen" in process.told(), 60, "a face in the test picture")
+        time.sleep(1)
+    assert "camera up: live" in process.told()
+    with av.open(str(out)) as container:
+        assert sum(1 for _ in container.decode(video=0)) > 5
+
+
+def test_sources_lists_what_is_there_or_says_that_there_is_none(run_cli):
+    done = run_cli("sources")
+    assert done.returncode == 0 and ("webcam:" in done.stdout or "no camera found" in done.stderr)

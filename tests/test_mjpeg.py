@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import socket
 import threading
 import time
@@ -151,7 +152,7 @@ def test_a_slow_viewer_skips_pictures_and_holds_nobody_up(sink):
     slow.close()
     assert seen == sorted(set(seen)) and len(seen) > 0.5 * (seen[-1] - seen[0])
     begins = [at for at in range(len(received)) if received.startswith(b"\xff\xd8\xff", at)]
-    old = [number_of(received[a:b]) for a, b in zip(begins, begins[1:], strict=False)]
+    old = [number_of(received[a:b]) for a, b in itertools.pairwise(begins)]
     assert sum(number < shown - 10 for number in old) <= 2, old  # what was in the sockets, and no more
     print(f"pictures behind: {[shown - number for number in old]}")
 

@@ -73,13 +73,12 @@ class SinkHandle:
 
         A Start goes to every sink that takes packets, and again to each new process.
         """
-        if isinstance(message, Start):
-            if Packet not in self._kind.takes:
-                return
-            self._start = message
-        elif type(message) not in self._kind.takes:
+        kind = Packet if isinstance(message, Start) else type(message)
+        if kind not in self._kind.takes:
             return
         with self._lock:
+            if isinstance(message, Start):
+                self._start = message
             if self._run is None:
                 self._dropped += counts(message)
             else:
@@ -146,9 +145,10 @@ class SinkHandle:
         except OSError as error:  # no memory, too many files: the picture goes on without it
             self._retry(f"no process can be started ({(error.strerror or str(error)).lower()})")
             return
-        if self._start is not None:
-            run.backlog.put(self._start)
-        self._run = run
+        with self._lock:
+            if self._start is not None:
+                run.backlog.put(self._start)
+            self._run = run
 
     def _deliver(self, delays_ms: Sequence[float]) -> None:
         for delay_ms in delays_ms:

@@ -31,7 +31,8 @@ _BOUNDARY = "gpen-stream-picture"
 _STYLE = "html,body{margin:0;height:100%;background:#111}img{width:100%;height:100%;object-fit:contain}"
 _PAGE = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,"><title>gpen-stream</title>'
+    '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+    "<title>gpen-stream</title>"
     f'<style>{_STYLE}</style></head><body><img src="/stream" alt="Live picture"></body></html>'
 ).encode()
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
