@@ -419,7 +419,7 @@ def test_a_locked_server_asks_for_the_token_and_goes_back_to_the_page(browser, t
         page.goto("/login?next=%23%2Fevents")
         page.get_by_label("Access token").fill("wrong")
         page.get_by_role("button", name="Log in").click()
-        expect(page.get_by_role("alert")).to_contain_text("token is wrong")
+        expect(page.get_by_role("alert")).to_have_text("The token is wrong")
         page.get_by_label("Access token").fill("open-sesame")
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", level=1)).to_have_text("Events")
