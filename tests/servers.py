@@ -111,7 +111,9 @@ class Mount:
     speed: float = 1.0
     """Of `file`: 4 floods at four times the rate."""
     record: bool = False
-    """Takes a publisher's H.264 (and AAC)."""
+    """Takes a publisher's H.264 and AAC."""
+    silent: bool = False
+    """Of `record`: H.264 alone."""
     of: str = ""
     """Plays what comes in at this record mount, live."""
     launch: str = ""
@@ -490,8 +492,10 @@ def _launch(mount: dict, kinds: Iterable[str]) -> str:
         return (
             "( rtph264depay name=depay0 ! video/x-h264,stream-format=avc,alignment=au "
             "! appsink name=video emit-signals=true sync=false async=false "
+        ) + (
+            ")" if mount["silent"] else
             "rtpmp4gdepay name=depay1 ! appsink name=audio emit-signals=true sync=false async=false )"
-        )
+        )  # fmt: skip
     if mount["of"] or mount["file"]:
         text = (
             "( appsrc name=video is-live=true format=time max-bytes=4000000 leaky-type=downstream "
@@ -585,7 +589,8 @@ def _take(_factory, media, players: list[_Feed]) -> None:
         return Gst.FlowReturn.OK
 
     for kind in ("video", "audio"):
-        media.get_element().get_by_name(kind).connect("new-sample", arrived, kind)
+        if (sink := media.get_element().get_by_name(kind)) is not None:
+            sink.connect("new-sample", arrived, kind)
 
 
 if __name__ == "__main__":

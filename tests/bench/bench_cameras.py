@@ -66,7 +66,7 @@ class Supervisor:
 def wait_live(supervise: Supervisor, name: str) -> None:
     """Until a camera is live; a minute at most."""
     deadline = time.monotonic() + 60
-    while supervise("look")[name].get("state") != "live":
+    while (supervise("look")[name]["report"] or {}).get("state") != "live":
         if time.monotonic() > deadline:
             raise SystemExit(f"{name} does not come up")
         time.sleep(0.5)
@@ -113,7 +113,7 @@ def main() -> None:
                     "source": f"udp://127.0.0.1:{ports['crashing']}",
                     "to": (f"{folder}/crashing/",),
                 },
-                "stalled": {"source": server.url, "to": (f"{folder}/stalled/",)},
+                "stalled": {"source": server.url(), "to": (f"{folder}/stalled/",)},
             }
             supervise = Supervisor(folder)
             healthy = {
@@ -132,7 +132,7 @@ def main() -> None:
                                 supervise("add", other, settings | {"preset": "fast"})
                             if beside:
                                 wait_live(supervise, "stalled")
-                                server.pause()
+                                server.stop()
                             settled = time.monotonic() + SETTLE_S
                             kills = kill_again_and_again(supervise, "crashing", settled) if beside else 0
                             time.sleep(max(0.0, settled - time.monotonic()))
@@ -147,7 +147,7 @@ def main() -> None:
                             print(number, "beside" if beside else "alone", figures(ages, arguments.seconds),
                                   f"{cpu / arguments.seconds:.2f} cores", f"{kills} kills", words, flush=True)  # fmt: skip
                             if beside:
-                                server.resume()
+                                server.cont()
                                 for other in others:
                                     supervise("remove", other)
             finally:
