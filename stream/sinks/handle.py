@@ -180,7 +180,8 @@ class SinkHandle:
         status, event = (run.status, run.event) if run is not None else (self._status, "")
         failing = status.detail if status.state not in (State.LIVE, State.CONNECTING, State.STOPPED) else ""
         if failing and failing != self._told:
-            self._on_event(event or "sink_failed", f"{self.spec.shown}: {failing}")
+            # What a sink says names its target already; what is said of its process does not.
+            self._on_event(event or "sink_failed", failing if event else f"{self.spec.shown}: {failing}")
             self._told = failing
         elif self._told and status.state is State.LIVE:
             self._on_event("sink_live", f"{self.spec.shown}: live again")
