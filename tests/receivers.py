@@ -23,10 +23,10 @@ server.set_address("127.0.0.1")
 server.set_service(port)
 factory = GstRtspServer.RTSPMediaFactory()
 factory.set_transport_mode(GstRtspServer.RTSPTransportMode.RECORD)
-launch = "( rtph264depay name=depay0 ! h264parse ! mux. mpegtsmux name=mux ! "
+launch = "( rtph264depay name=depay0 ! h264parse ! queue ! mux. matroskamux name=mux streamable=true ! "
 launch += f"filesink buffer-mode=2 location={file} "
 if sound == "sound":
-    launch += "rtpmp4gdepay name=depay1 ! aacparse ! mux. "
+    launch += "rtpmp4gdepay name=depay1 ! aacparse ! queue ! mux. "
 factory.set_launch(launch + ")")
 if user:
     auth = GstRtspServer.RTSPAuth()
@@ -67,7 +67,7 @@ def free_port() -> int:
 def rtsp_recorder(
     file: Path, *, port: int = 0, sound: bool = False, user: str = ""
 ) -> Iterator[tuple[str, subprocess.Popen]]:
-    """A server that records what is published there into an MPEG-TS file; `user` is NAME:PASSWORD."""
+    """A server that records what is published there into a Matroska file; `user` is NAME:PASSWORD."""
     port = port or free_port()
     arguments = [str(port), str(file), "sound" if sound else "silent", user]
     with running(["/usr/bin/python3", "-c", _RECORD, *arguments], port) as process:

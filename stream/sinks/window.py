@@ -1,4 +1,8 @@
-"""A window on this machine's screen."""
+"""A window on this machine's screen.
+
+PyAV must not be loaded in its process: wheels of PyAV and OpenCV each bring a libxcb of their own, and
+OpenCV's window hangs where PyAV's was there first (measured: av 18.1, opencv-python 4.14).
+"""
 
 from __future__ import annotations
 
@@ -40,7 +44,7 @@ class WindowSink:
             return
         size = message.width, message.height
         if self._size is None:
-            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         if size != self._size:
             cv2.resizeWindow(_TITLE, *size)
             self._size = size
