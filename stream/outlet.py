@@ -53,6 +53,7 @@ class Outlet:
         self._encoder: LiveEncoder | None = None
         self._sound: AudioCoder | None = None
         self._shape: tuple = ()
+        self._take = 0
         self._last_pts = self._key_pts = self._last_sound_dts = -1
         self._heard: deque[AudioPacket] = deque(maxlen=_SOUND_WAITING)
         self._lock = threading.Lock()
@@ -63,9 +64,10 @@ class Outlet:
         """Encoders open with the first picture."""
 
     def hear(self, packet: AudioPacket) -> None:
-        """A packet of the source's sound; it goes out with the picture of its time. Never blocks."""
-        with self._lock:
-            self._heard.append(packet)
+        """A packet of the source's sound; it goes out behind the picture of its time. Never blocks."""
+        if self._wants(Packet):
+            with self._lock:
+                self._heard.append(packet)
 
     def process(self, work: FrameWork) -> Iterable:
         """Hand a picture, and the sound up to its time, to the sinks that want them."""
@@ -79,10 +81,7 @@ class Outlet:
         return ()
 
     def flush(self) -> Iterable:
-        """Send the sound that belongs to the last picture."""
-        if self._encoder is not None:
-            step = round(self._rate_of() and 1 / (self._rate_of() * LIVE_TIME_BASE))
-            self._send_sound(self._last_pts + step)
+        """Nothing is held back: the sound went out with the last picture."""
         return ()
 
     def close(self) -> None:
@@ -96,54 +95,53 @@ class Outlet:
         for handle in self._handles:
             handle.offer(message)
 
+    def _rate(self) -> Fraction:
+        """Nominal: of the source, else what is usual."""
+        return self._rate_of() or Fraction(25)
+
     def _send_coded(self, frame: Frame) -> None:
-        view, colour = frame.view, frame.colour
-        shape = (frame.take, view, colour)
+        shape = (frame.take, frame.view, frame.colour)
         pts = max(frame.time.pts, self._last_pts + 1)
         begins = shape != self._shape
         if begins:
-            self._begin(frame)
+            self._begin_take(frame)
             self._shape = shape
-        else:
-            self._send_sound(pts, frame.take)
-        keyframe = begins or self._is_due(pts)
-        for packet in self._encoder.encode(frame, pts, keyframe):
+        for packet in self._encoder.encode(frame, pts, begins or self._is_due(pts)):
             if packet.keyframe:
                 self._key_pts = pts
             self._offer(packet)
-        if begins:  # sinks take nothing before the first picture
-            self._send_sound(pts, frame.take)
         self._last_pts = pts
+        # A muxer writes a picture once it has sound behind it: no picture waits there for the next one.
+        self._send_sound(pts + self._encoder.frame_duration)
 
     def _is_due(self, pts: int) -> bool:
         """Whether a keyframe is: by time, or because a sink waits for one."""
-        half_s = self._rate_of() and 1 / (2 * self._rate_of())
+        half_s = 1 / (2 * self._rate())
         since_s = (pts - self._key_pts) * LIVE_TIME_BASE
         if since_s + half_s >= self._live.gop_s:
             return True
         return since_s >= _LEAST_GOP_S and any(handle.needs_keyframe() for handle in self._handles)
 
-    def _begin(self, frame: Frame) -> None:
-        """A new take: what came before is over, the sinks are told what follows."""
-        self._encoder = LiveEncoder(frame, self._rate_of(), self._live, self._threads)
-        audio = self._audio_of()
+    def _begin_take(self, frame: Frame) -> None:
+        """Tell the sinks what follows."""
+        self._take = frame.take
+        self._encoder = LiveEncoder(frame, self._rate(), self._live, self._threads)
+        with self._lock:  # by then the capture may be one take ahead
+            audio = next((packet.format for packet in self._heard if packet.take == frame.take), None)
+        audio = audio or self._audio_of()
         self._sound = AudioCoder(audio) if audio is not None else None
         began_at = time.time() - (time.monotonic() - frame.arrived_at_s if frame.arrived_at_s else 0.0)
         format = self._sound.format if self._sound is not None else None
         self._offer(Start(frame.take, self._encoder.format, format, began_at, self._note))
 
-    def _send_sound(self, until_pts: int, take: int | None = None) -> None:
-        """Sound up to the picture's time. Of an earlier take it is dropped, of a later one it waits."""
+    def _send_sound(self, until_pts: int) -> None:
+        """Sound of this take up to a time; an earlier take's is dropped, a later one's waits."""
         due = []
         with self._lock:
-            while self._heard and (self._heard[0].pts <= until_pts):
-                if take is not None and self._heard[0].take > take:
-                    break
+            while self._heard and self._heard[0].take <= self._take and self._heard[0].pts <= until_pts:
                 due.append(self._heard.popleft())
-        if self._sound is None:
-            return
         for packet in due:
-            if take is not None and packet.take != take:
+            if self._sound is None or packet.take != self._take:
                 continue
             for coded in self._sound.encode(packet):
                 if coded.dts > self._last_sound_dts:
@@ -158,6 +156,6 @@ class Outlet:
         rgb: np.ndarray = upright_rgb(frame, self._reformatter)
         height, width = rgb.shape[:2]
         if wants_raw:
-            self._offer(Raw(rgb.tobytes(), width, height, self._rate_of(), frame.arrived_at_s))
+            self._offer(Raw(rgb.tobytes(), width, height, self._rate(), frame.arrived_at_s))
         if wants_jpeg:
             self._offer(Jpeg(jpeg(rgb, self._live.jpeg_quality), frame.arrived_at_s, frame.time.pts))

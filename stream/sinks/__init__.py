@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from stream.config import Config
 from stream.config_live import Live, Record
 from stream.errors import ConfigError
 from stream.packets import Jpeg, Packet, Raw, Snapshot
+from stream.sinks.backlog import Overflow
 
 if TYPE_CHECKING:
     from stream.sinks.base import Sink
@@ -27,29 +29,35 @@ class Kind:
     takes: frozenset[type]
     held_s: float
     """So much may wait for the sink; beyond it frames are dropped."""
+    overflow: Overflow
+    """Which."""
     form: str
     """As a user writes it."""
 
 
-_LIVE_S = 2.0
-_FILE_S = 10.0
+_VIEWER = 2.0, Overflow.DROP_WAITING
+_RECORD = 10.0, Overflow.DROP_NEW
 """A disk may pause for longer than a viewer wants to lag behind."""
 _CODED = frozenset({Packet})
 
 KINDS: Mapping[str, Kind] = {
-    "window": Kind("window.WindowSink", frozenset({Raw}), _LIVE_S, "window"),
+    "window": Kind("window.WindowSink", frozenset({Raw}), *_VIEWER, "window"),
     "virtual-camera": Kind(
-        "virtual_camera.VirtualCameraSink", frozenset({Raw}), _LIVE_S, "virtual-camera[:DEVICE]"
+        "virtual_camera.VirtualCameraSink", frozenset({Raw}), *_VIEWER, "virtual-camera[:DEVICE]"
     ),
-    "file": Kind("file.FileSink", _CODED, _FILE_S, "FILE.mp4, FILE.mkv"),
-    "segments": Kind("segments.SegmentSink", _CODED, _FILE_S, "FOLDER/"),
-    "rtsp": Kind("publish.RtspSink", _CODED, _LIVE_S, "rtsp://HOST/PATH"),
-    "rtmp": Kind("publish.RtmpSink", _CODED, _LIVE_S, "rtmp://HOST/APP/KEY"),
-    "hls": Kind("hls.HlsSink", _CODED, _FILE_S, "hls:FOLDER"),
-    "whip": Kind("whip.WhipSink", _CODED, _LIVE_S, "whip:https://HOST/PATH"),
-    "mjpeg": Kind("mjpeg.MjpegSink", frozenset({Jpeg}), _LIVE_S, "mjpeg:[HOST:]PORT"),
-    "snapshots": Kind("snapshots.SnapshotSink", frozenset({Snapshot}), _FILE_S, "snapshots:FOLDER"),
+    "file": Kind("file.FileSink", _CODED, *_RECORD, "FILE.mp4, FILE.mkv"),
+    "segments": Kind("segments.SegmentSink", _CODED, *_RECORD, "FOLDER/"),
+    "rtsp": Kind("publish.RtspSink", _CODED, *_VIEWER, "rtsp://HOST/PATH"),
+    "rtmp": Kind("publish.RtmpSink", _CODED, *_VIEWER, "rtmp://HOST/APP/KEY"),
+    "hls": Kind("hls.HlsSink", _CODED, *_RECORD, "hls:FOLDER"),
+    "whip": Kind("whip.WhipSink", _CODED, *_VIEWER, "whip:https://HOST/PATH"),
+    "mjpeg": Kind("mjpeg.MjpegSink", frozenset({Jpeg}), *_VIEWER, "mjpeg:[HOST:]PORT"),
+    "snapshots": Kind("snapshots.SnapshotSink", frozenset({Snapshot}), *_RECORD, "snapshots:FOLDER"),
 }
+_SECRET = re.compile(r"(?<=//)[^/\s]+(?=@)|(?<=\?)\S+")
+"""User and password, and the query: a token stands there."""
+_SECRETS = {"rtmp": re.compile(_SECRET.pattern + r"|(?<=/)[^/?\s]+(?=(?:\?\S*)?$)")}
+"""The last part of an RTMP address is the key: all that a publisher has to know."""
 _SCHEMES = {"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "rtmp", "rtmps": "rtmp"}
 
 
@@ -65,12 +73,25 @@ class SinkSpec:
     """Safe to log."""
     record: Record
     live: Live
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    """Password, key and what else of the target nobody may read."""
+
+    def safe(self, text: str) -> str:
+        """A text about this sink, in one line without its credentials: FFmpeg names whole addresses."""
+        if self.secrets:
+            text = text.replace(self.target, self.shown)
+        for secret in self.secrets:
+            text = text.replace(secret, "***")
+        return " ".join(text.split())
 
 
 def parse_sink(text: str, config: Config) -> SinkSpec:
-    """A sink by the text that a user writes; ConfigError in one line says what is wrong with it."""
-    kind, target, shown = _parse(text.strip())
-    return SinkSpec(kind, target, shown, config.record, config.live)
+    """A sink by the text that a user writes; ConfigError in one line says what is wrong with it.
+
+    ${NAME} in an address is taken from the environment.
+    """
+    kind, target, shown, *secrets = _parse(text.strip())
+    return SinkSpec(kind, target, shown, config.record, config.live, tuple(secrets))
 
 
 def create(spec: SinkSpec) -> Sink:
@@ -79,7 +100,8 @@ def create(spec: SinkSpec) -> Sink:
     return getattr(importlib.import_module(f"stream.sinks.{module}"), name)(spec)
 
 
-def _parse(text: str) -> tuple[str, str, str]:
+def _parse(text: str) -> tuple[str, ...]:
+    """Kind, target, what is shown of it, and its secrets."""
     scheme, colon, rest = text.partition(":")
     scheme = scheme.lower()
     if text == "window":
@@ -97,23 +119,31 @@ def _parse(text: str) -> tuple[str, str, str]:
     return _file(text)
 
 
-def _address(scheme: str, rest: str, text: str) -> tuple[str, str, str]:
-    shown = redact(text)
-    if scheme == "whip":
-        if not re.match(r"https?://[^/\s]+", rest):
-            raise ConfigError(f"{shown}: is no WHIP address; write {KINDS['whip'].form}")
-        return "whip", rest, shown
-    if scheme not in _SCHEMES:
+def _address(scheme: str, rest: str, text: str) -> tuple[str, ...]:
+    kind = _SCHEMES.get(scheme, scheme)
+    secret = _SECRETS.get(kind, _SECRET)
+    shown = secret.sub("***", text)
+    if kind not in ("whip", *_SCHEMES.values()):
         allowed = ", ".join(_SCHEMES)
         raise ConfigError(f"{shown}: {scheme} cannot be published to; choose one of {allowed} or whip:")
-    kind = _SCHEMES[scheme]
-    if not re.match(r"//[^/\s]+/\S", rest):
+    target, values = _filled_in(text, shown)
+    if not re.match(r"whip:https?://[^/\s]+" if kind == "whip" else r"\w+://[^/\s]+/\S", target):
         raise ConfigError(f"{shown}: names no host or no path; write {KINDS[kind].form}")
-    return kind, text, shown
+    secrets = [found for found in (*secret.findall(target), *values) if found]
+    return kind, target.removeprefix("whip:"), shown, *secrets
 
 
-def redact(text: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//***@", text)
+def _filled_in(text: str, shown: str) -> tuple[str, list[str]]:
+    """The text with ${NAME} taken from the environment, and the values taken."""
+    values = []
+
+    def value(match: re.Match) -> str:
+        if match[1] not in os.environ:
+            raise ConfigError(f"{shown}: ${{{match[1]}}} is not set in the environment; set it")
+        values.append(os.environ[match[1]])
+        return values[-1]
+
+    return re.sub(r"\$\{(\w+)\}", value, text), values
 
 
 def _listen(rest: str, text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from enum import Enum
 from typing import Any
 
 from stream.packets import Jpeg, Message, Packet, Raw, Snapshot, Start
@@ -13,22 +14,36 @@ _MOST_BYTES = 64 << 20
 _MOST_SNAPSHOTS = 16
 
 
+class Overflow(Enum):
+    """Which packets are dropped when the backlog is full; always up to the next keyframe."""
+
+    DROP_NEW = "drop_new"
+    """For recordings: what waits is kept, the gap is as short as can be."""
+    DROP_WAITING = "drop_waiting"
+    """For viewers: what waits is stale, the picture goes on with a fresh keyframe."""
+
+
 class Backlog:
-    """The queue to a sink. Its overflow policy is DROP_TO_KEYFRAME: where the oldest message has waited
-    for `held_s`, or too many bytes wait, new packets are dropped up to the next keyframe for which
-    there is room. Of pictures (Jpeg, Raw) only the newest waits. Every frame dropped is counted.
+    """The queue to a sink. It is full where the oldest message has waited for `held_s`, or too many bytes
+    wait. Of pictures (Jpeg, Raw) only the newest waits. Every frame dropped is counted.
     """
 
-    def __init__(self, held_s: float) -> None:
+    def __init__(self, held_s: float, overflow: Overflow) -> None:
         self.dropped = 0
         """Pictures; sound is not counted."""
         self.gate_shut = True
         """Packets are dropped: a keyframe is waited for."""
-        self._held_s = held_s
+        self._held_s, self._overflow = held_s, overflow
         self._items: deque[tuple[float, Any]] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
         self._closed = False
+
+    @property
+    def needs_keyframe(self) -> bool:
+        """Whether a keyframe would be let in, and nothing else."""
+        with self._changed:
+            return self.gate_shut and not self._is_full()
 
     def put(self, message: Message) -> None:
         """Append or drop; returns at once."""
@@ -80,10 +95,19 @@ class Backlog:
             return len(self._items) < _MOST_SNAPSHOTS
         if self._is_full():
             self.gate_shut = True
+            if self._overflow is Overflow.DROP_WAITING:
+                self._drop_waiting()
+        if self._is_full():
             return False
         if self.gate_shut and message.keyframe:
             self.gate_shut = False
         return not self.gate_shut
+
+    def _drop_waiting(self) -> None:
+        """All but the newest Start: what follows is coded as it says."""
+        starts = [entry for entry in self._items if isinstance(entry[1], Start)][-1:]
+        self.dropped += sum(counts(message) for _, message in self._items)
+        self._items, self._bytes = deque((time.monotonic(), start) for _, start in starts), 0
 
     def _is_full(self) -> bool:
         if not self._items:

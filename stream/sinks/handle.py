@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 
 from stream.packets import Message, Packet, Start
-from stream.sinks import KINDS, SinkSpec
+from stream.sinks import KINDS, Kind, SinkSpec
 from stream.sinks.backlog import Backlog, counts
 from stream.sinks.process import Finish, Report, run_sink
 from stream.status import Delays, State, Status
@@ -47,6 +48,8 @@ class SinkHandle:
         self._restart_at_s: float | None = None
         self._pause_s = _FIRST_PAUSE_S
         self._delivered = self._dropped = 0
+        self._lock = threading.Lock()
+        """Held for moments only: `offer` must not wait."""
         self.restarts = 0
 
     def start(self) -> None:
@@ -70,17 +73,16 @@ class SinkHandle:
 
         A Start goes to every sink that takes packets, and again to each new process.
         """
-        if isinstance(message, Start):
-            if Packet not in self._kind.takes:
-                return
-            self._start = message
-        elif type(message) not in self._kind.takes:
+        kind = Packet if isinstance(message, Start) else type(message)
+        if kind not in self._kind.takes:
             return
-        run = self._run
-        if run is None:
-            self._dropped += counts(message)
-        else:
-            run.backlog.put(message)
+        with self._lock:
+            if isinstance(message, Start):
+                self._start = message
+            if self._run is None:
+                self._dropped += counts(message)
+            else:
+                self._run.backlog.put(message)
 
     def check(self) -> None:
         """Called about five times a second: a process that died or hangs is replaced."""
@@ -127,21 +129,26 @@ class SinkHandle:
     def stop(self, timeout_s: float) -> None:
         """Deliver what waits, end the process; what hangs is killed after `timeout_s`."""
         self.finish()
-        run = self._run
-        if run is None:
-            return
-        run.child.join(timeout_s)
-        in_time = not run.child.alive
-        self._end(run)
-        if not in_time:
-            self._status = Status(State.STOPPED, "did not end in time and was killed")
+        run, detail = self._run, self._status.detail
+        if run is not None:
+            in_time = run.child.join(timeout_s)
+            self._end(run)
+            well = self._status.state in (State.LIVE, State.CONNECTING)
+            detail = "" if well else self._status.detail
+            detail = detail if in_time else "did not end in time and was killed"
+        self._status = Status(State.STOPPED, detail)
 
     def _begin(self) -> None:
         self._restart_at_s = None
-        run = _Run(self.spec, self._kind.held_s, self._deliver)
-        if self._start is not None:
-            run.backlog.put(self._start)
-        self._run = run
+        try:
+            run = _Run(self.spec, self._kind, self._deliver)
+        except OSError as error:  # no memory, too many files: the picture goes on without it
+            self._retry(f"no process can be started ({(error.strerror or str(error)).lower()})")
+            return
+        with self._lock:
+            if self._start is not None:
+                run.backlog.put(self._start)
+            self._run = run
 
     def _deliver(self, delays_ms: Sequence[float]) -> None:
         for delay_ms in delays_ms:
@@ -154,23 +161,27 @@ class SinkHandle:
         self._end(run)
         if ended.state is State.STOPPED and run.child.exit_code == 0:
             return  # its user closed it: `SinkDone`
+        self._retry(reason)
+
+    def _retry(self, reason: str) -> None:
         self._restart_at_s = time.monotonic() + self._pause_s
         self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
         self._status = Status(State.RETRYING, reason, self._restart_at_s)
 
     def _end(self, run: _Run) -> None:
         run.end()
-        self._dropped += run.dropped
-        self._delivered += run.delivered
-        self._status = run.status
-        self._run = None
+        with self._lock:  # no frame is offered to a process whose count is closed
+            self._dropped += run.dropped
+            self._delivered += run.delivered
+            self._status, self._run = run.status, None
 
     def _tell(self) -> None:
         run = self._run
         status, event = (run.status, run.event) if run is not None else (self._status, "")
         failing = status.detail if status.state not in (State.LIVE, State.CONNECTING, State.STOPPED) else ""
         if failing and failing != self._told:
-            self._on_event(event or "sink_failed", f"{self.spec.shown}: {failing}")
+            # What a sink says names its target already; what is said of its process does not.
+            self._on_event(event or "sink_failed", failing if event else f"{self.spec.shown}: {failing}")
             self._told = failing
         elif self._told and status.state is State.LIVE:
             self._on_event("sink_live", f"{self.spec.shown}: live again")
@@ -180,8 +191,8 @@ class SinkHandle:
 class _Run:
     """One life of the process, with the two threads that talk to it."""
 
-    def __init__(self, spec: SinkSpec, held_s: float, on_delays: Callable[[Sequence[float]], None]) -> None:
-        self.backlog = Backlog(held_s)
+    def __init__(self, spec: SinkSpec, kind: Kind, on_delays: Callable[[Sequence[float]], None]) -> None:
+        self.backlog = Backlog(kind.held_s, kind.overflow)
         self.began_at_s = self.heard_at_s = time.monotonic()
         self.has_spoken = False
         self.status, self.event = Status(State.CONNECTING, "starting"), ""
@@ -197,7 +208,7 @@ class _Run:
 
     @property
     def needs_keyframe(self) -> bool:
-        return self.backlog.gate_shut or self._child_needs_keyframe
+        return self.backlog.needs_keyframe or self._child_needs_keyframe
 
     @property
     def dropped(self) -> int:

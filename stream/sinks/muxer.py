@@ -8,8 +8,10 @@ from collections.abc import Mapping
 import av
 
 from stream.packets import LIVE_TIME_BASE, Packet, Start
-from stream.remux import with_note
 from stream.sinks.base import SinkError
+
+_NOTE_KEYS = {"mpegts": "service_provider"}
+"""Where a container without comments can say that faces were restored."""
 
 
 class Muxer:
@@ -30,13 +32,15 @@ class Muxer:
         timeout_s: tuple[float, float] | None = None,
     ) -> None:
         self._origin = min(keyframe.pts, keyframe.dts)
-        self._options = {"flush_packets": "1", "max_interleave_delta": "200000"} | dict(options or {})
+        # 1 us: where sound pauses the picture is not held back for it
+        self._options = {"flush_packets": "1", "max_interleave_delta": "1"} | dict(options or {})
         self._output = av.open(url, "w", format=format, container_options=self._options, timeout=timeout_s)
         try:
             self._streams = {True: self._add_video(start, keyframe)}
             if start.audio is not None:
                 self._streams[False] = self._add_audio(start)
-            self._output.metadata.update(with_note(self._output.format.name, {}, start.note))
+            if start.note:
+                self._output.metadata[_NOTE_KEYS.get(self._output.format.name, "comment")] = start.note
             self._output.start_encoding()
         except BaseException:
             self._output.close()

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from stream.packets import Jpeg, Message, Packet, Raw, Start
-from stream.sinks import SinkSpec, create, redact
+from stream.sinks import SinkSpec, create
 from stream.sinks.backlog import counts
 from stream.sinks.base import Sink, SinkDone, SinkError
 from stream.status import State, Status
@@ -152,7 +152,10 @@ class _Runner:
             self._pause_s = _FIRST_PAUSE_S
         self._failed_at_s = now
         self._attempt_at_s, self._pause_s = now + self._pause_s, min(2 * self._pause_s, _LONGEST_PAUSE_S)
-        self._status, self._event = Status(error.state, redact(str(error)), self._attempt_at_s), error.event
+        self._status, self._event = (
+            Status(error.state, self._spec.safe(str(error)), self._attempt_at_s),
+            error.event,
+        )
         sink, self._sink = self._sink, None
         if sink is not None:
             with contextlib.suppress(Exception):  # the first error is the one that is told

@@ -30,7 +30,7 @@ class LiveEncoder:
     """x264 for one take: every picture comes out at once, as one packet; upright, 4:2:0, limited range."""
 
     def __init__(self, frame: Frame, rate: Fraction, live: Live, threads: int) -> None:
-        self._rate = rate if rate > 0 else Fraction(25)
+        self._rate = rate
         self._size, self._sar = _coded_size(frame)
         self._reformatter = VideoReformatter()
         self._context = context = av.CodecContext.create("libx264", "w")
@@ -64,6 +64,11 @@ class LiveEncoder:
             ) from error
 
     @property
+    def frame_duration(self) -> int:
+        """Nominal, in LIVE_TIME_BASE."""
+        return round(1 / (self._rate * LIVE_TIME_BASE))
+
+    @property
     def format(self) -> VideoFormat:
         """What a muxer has to know."""
         return VideoFormat("h264", *self._size, self._rate, bytes(self._context.extradata))
@@ -73,13 +78,13 @@ class LiveEncoder:
         picture = self._converted(frame)
         picture.pts, picture.time_base = pts, LIVE_TIME_BASE
         picture.pict_type = PictureType.I if keyframe else PictureType.NONE
-        duration = round(1 / (self._rate * LIVE_TIME_BASE))
         try:
             coded = self._context.encode(picture)
         except av.FFmpegError as error:
             raise EncodeError(f"libx264: {error.strerror}; start again with another live.preset") from error
         return [
-            Packet(True, bytes(p), p.pts, p.dts, duration, p.is_keyframe, frame.arrived_at_s) for p in coded
+            Packet(True, bytes(p), p.pts, p.dts, self.frame_duration, p.is_keyframe, frame.arrived_at_s)
+            for p in coded
         ]
 
     def _usual_rate(self) -> int:
