@@ -263,7 +263,8 @@ class Capture:
     def _failed(self, failure: Failure, pause_s: float) -> None:
         state, detail = failure.state, failure.detail
         if state is State.STALLED:
-            self._say(Status(State.STALLED, detail))
+            if self._said[0] is State.LIVE:
+                self._say(Status(State.STALLED, detail))
             state = State.RETRYING
         if self._retry.broken:
             state, detail = State.RETRYING, f"fails again and again: {detail}"

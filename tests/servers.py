@@ -372,6 +372,43 @@ class Proxy:
             one.close()
 
 
+class LossyUdp:
+    """Datagrams to a port of loopback on to another one, of which each `every`-th is lost."""
+
+    def __init__(self, target: int, every: int) -> None:
+        self.target, self.every = target, every
+        self.lost = 0
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.settimeout(0.05)
+        self.port = self._socket.getsockname()[1]
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        number = 0
+        while not self._closing.is_set():
+            try:
+                data = self._socket.recv(65536)
+            except TimeoutError:
+                continue
+            number += 1
+            if number % self.every == 0:
+                self.lost += 1
+                continue
+            with suppress(OSError):
+                self._socket.sendto(data, ("127.0.0.1", self.target))
+
+    def __enter__(self) -> LossyUdp:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._closing.set()
+        self._thread.join()
+        self._socket.close()
+
+
 # What runs in processes of its own ----------------------------------------------------------------
 
 
