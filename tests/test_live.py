@@ -301,7 +301,7 @@ def test_a_model_that_cannot_be_loaded_at_the_start_ends_the_session_with_its_re
 
 
 def test_under_load_it_gives_way_keeps_the_budget_and_recovers_by_itself(portrait):
-    with running(Loop(portrait), "latency.budget_ms=600") as run:
+    with running(Loop(portrait, fps=8.0), "latency.budget_ms=600") as run:
         run.until(restoring)
         run.engines[0].wait_s = 0.4
         run.until(lambda r: r.report()["level"] >= 1)
