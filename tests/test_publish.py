@@ -1,110 +1,32 @@
-"""What is published is read back by others: servers, players, a browser, a screen."""
+"""What is published is read back by others: servers, players, and programs that open the files."""
 
 from __future__ import annotations
 
-import http.server
 import itertools
 import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
-from flashes import RATE, coded, picture, read, sound, wait_for
-from playwright.sync_api import Page, sync_playwright
+from feeds import CONFIG, Feed, opened, take
+from flashes import read, wait_for
 from receivers import free_port, rtmp_relay, rtsp_recorder
 
-from stream.config import parse_config
-from stream.packets import Message, Packet, Raw, Snapshot, Start
-from stream.sinks import create, parse_sink
-from stream.sinks.audio import AudioCoder
+from stream.packets import Snapshot
+from stream.sinks import parse_sink
 from stream.sinks.base import SinkError
 from stream.sinks.handle import SinkHandle
 from stream.sinks.hls import PLAYLIST
 from stream.sinks.snapshots import INDEX, MOST
 from stream.status import State
-
-CONFIG = parse_config({"record": {"free_gb": 0.0}})
-
-
-def opened(text: str, *messages: Message):
-    """A sink in this process, for what the process adds nothing to."""
-    sink = create(parse_sink(text, CONFIG))
-    try:
-        sink.open()
-        for message in messages:
-            sink.write(message)
-    except SinkError:
-        sink.close()
-        raise
-    return sink
-
-
-def take(frames: int, with_sound: bool = False, **changes) -> list[Start | Packet]:
-    """A take as the outlet sends it: packets of picture and sound in order of time."""
-    start, *packets = coded(frames, **changes)
-    if with_sound:
-        heard = list(sound("aac", 48000, frames / RATE))
-        coder = AudioCoder(heard[0].format)
-        packets += [packet for piece in heard for packet in coder.encode(piece)]
-        packets.sort(key=lambda packet: packet.dts)
-        start = replace(start, audio=coder.format)
-    return [start, *packets]
-
-
-class Feed:
-    """Offers a take to a handle in real time or faster, and again from its start, until the block ends."""
-
-    def __init__(self, handle: SinkHandle, messages: list[Start | Packet], speed: float = 1) -> None:
-        self.handle, self._messages, self._speed = handle, messages, speed
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self) -> None:
-        began, turn = time.monotonic(), 0
-        start, *packets = self._messages
-        length = max(packet.dts + packet.duration for packet in packets)
-        self.handle.offer(start)
-        while not self._stop.is_set():
-            for packet in packets:
-                due = began + (turn * length + packet.dts) / 90000 / self._speed
-                if self._stop.wait(max(0.0, due - time.monotonic())):
-                    return
-                moved = turn * length
-                self.handle.offer(
-                    replace(packet, pts=packet.pts + moved, dts=packet.dts + moved,
-                            arrived_at_s=time.monotonic())
-                )  # fmt: skip
-            turn += 1
-
-    def __enter__(self) -> Feed:
-        self.handle.start()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.handle.stop(30)
-
-    def wait(self, condition: Callable[[dict], object]):
-        """Until it is true of the handle's report."""
-
-        def tick() -> None:
-            self.handle.check()
-
-        return wait_for(lambda: condition(self.handle.report()), 100, tick)
 
 
 def test_an_rtsp_server_records_picture_and_sound_in_step(tmp_path):
@@ -162,7 +84,7 @@ def test_a_server_that_was_killed_gets_the_picture_again_when_it_is_back(tmp_pat
         process.kill()
         process.wait()
         feed.wait(lambda report: report["state"] == "refused")
-        assert told[0][0] == "sink_failed" and f"127.0.0.1:{port}/live/cam" in told[0][1]
+        assert told[0][0] == "sink_failed" and f"rtmp://127.0.0.1:{port}/live/" in told[0][1]
         with rtmp_relay(tmp_path, port=port):
             before = handle.report()["delivered"]
             feed.wait(lambda report: report["state"] == "live" and report["delivered"] > before + 20)
@@ -324,261 +246,3 @@ def test_a_snapshot_cannot_leave_its_folder(tmp_path):
     with pytest.raises(SinkError, match="no name for a file"):
         sink.write(replace(snap(0), name="../out"))
     assert not list(tmp_path.glob("*.png"))
-
-
-def raw(index: int, size: tuple[int, int] = (320, 180)) -> Raw:
-    rgb = picture(index, size).to_ndarray(format="rgb24")
-    rgb[:, : size[0] // 2, 2] = 0  # yellow at the left
-    return Raw(rgb.tobytes(), *size, Fraction(25), time.monotonic())
-
-
-def test_a_virtual_camera_shows_each_picture_and_follows_the_size(tmp_path):
-    """This machine has no device: a backend of pyvirtualcam's own interface stands in for it."""
-    import pyvirtualcam
-
-    shown, opened_as = [], []
-
-    class Backend:
-        def __init__(self, *, width: int, height: int, fps: float, fourcc: int, device: str | None) -> None:
-            opened_as.append((width, height, fps, device))
-            self._device = device or "/dev/video9"
-
-        def close(self) -> None:
-            opened_as.append("closed")
-
-        def send(self, frame: np.ndarray) -> None:
-            shown.append(frame.copy())
-
-        def device(self) -> str:
-            return self._device
-
-        def native_fourcc(self) -> None:
-            return None
-
-    others = dict(pyvirtualcam.camera.BACKENDS)
-    pyvirtualcam.camera.BACKENDS.clear()
-    pyvirtualcam.register_backend("test", Backend)
-    try:
-        sink = opened("virtual-camera:/dev/video9", raw(0), raw(30), raw(30, (160, 120)))
-        assert sink.detail == "/dev/video9"
-        sink.close()
-    finally:
-        pyvirtualcam.camera.BACKENDS.clear()
-        pyvirtualcam.camera.BACKENDS.update(others)
-    assert opened_as == [
-        (320, 180, 25.0, "/dev/video9"), "closed", (160, 120, 25.0, "/dev/video9"), "closed",
-    ]  # fmt: skip
-    left, right = shown[1].reshape(180, 320, 3)[90, 80], shown[1].reshape(180, 320, 3)[90, 240]
-    assert left[2] == 0 and left[0] > 20 and right[2] > 20
-
-
-def test_a_virtual_camera_that_is_not_there_is_told_in_one_line():
-    with pytest.raises(SinkError, match=r"^virtual-camera:/dev/video99: .*v4l2loopback") as error:
-        opened("virtual-camera:/dev/video99", raw(0))
-    assert error.value.state is State.REFUSED and "\n" not in str(error.value)
-
-
-class Screen:
-    """An X server with its picture in a file."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.process = subprocess.Popen(
-            ["Xvfb", "-displayfd", "1", "-screen", "0", "640x480x24", "-fbdir", str(folder)],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        self.display = f":{int(self.process.stdout.readline())}"
-
-    def picture(self) -> np.ndarray:
-        """What is on it, BGR u8[h,w,3]: XWD as X servers write it."""
-        data = (self._folder / "Xvfb_screen0").read_bytes()
-        size, colours = int.from_bytes(data[:4], "big"), int.from_bytes(data[76:80], "big")
-        pixels = np.frombuffer(data, np.uint8, 640 * 480 * 4, size + 12 * colours)
-        return pixels.reshape(480, 640, 4)[..., :3]
-
-    def press(self, key: str) -> None:
-        """Press a key in every window, by a program of its own."""
-        subprocess.run([sys.executable, "-c", _PRESS, self.display, key], check=True, timeout=60)
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait()
-        self.process.stdout.close()
-
-
-_PRESS = """
-import ctypes, sys
-from ctypes import byref, c_int, c_uint, c_ulong
-x = ctypes.CDLL("libX11.so.6")
-x.XOpenDisplay.restype = ctypes.c_void_p
-x.XDefaultRootWindow.restype = c_ulong
-x.XStringToKeysym.restype = c_ulong
-display = ctypes.c_void_p(x.XOpenDisplay(sys.argv[1].encode()))
-class Key(ctypes.Structure):
-    _fields_ = [("type", c_int), ("serial", c_ulong), ("send_event", c_int), ("display", ctypes.c_void_p),
-                ("window", c_ulong), ("root", c_ulong), ("subwindow", c_ulong), ("time", c_ulong),
-                ("x", c_int), ("y", c_int), ("x_root", c_int), ("y_root", c_int), ("state", c_uint),
-                ("keycode", c_uint), ("same_screen", c_int), ("pad", c_ulong * 24)]
-root = x.XDefaultRootWindow(display)
-code = x.XKeysymToKeycode(display, c_ulong(x.XStringToKeysym(sys.argv[2].encode()))) & 0xFF
-one, two, children, count = c_ulong(), c_ulong(), ctypes.POINTER(c_ulong)(), c_uint()
-x.XQueryTree(display, c_ulong(root), byref(one), byref(two), byref(children), byref(count))
-for index in range(count.value):
-    for kind in (2, 3):
-        window = children[index]
-        event = Key(type=kind, display=display, window=window, root=root, keycode=code, same_screen=1)
-        x.XSendEvent(display, c_ulong(window), 1, 0, byref(event))
-x.XSync(display, 0)
-"""
-
-
-@pytest.fixture
-def screen(tmp_path, monkeypatch) -> Iterator[Screen]:
-    screen = Screen(tmp_path)
-    monkeypatch.setenv("DISPLAY", screen.display)
-    yield screen
-    screen.close()
-
-
-def test_a_window_without_a_screen_is_refused_in_one_line(monkeypatch):
-    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(SinkError, match="there is no screen"):
-        opened("window")
-
-
-def test_a_window_shows_the_picture_and_q_ends_it(screen):
-    handle = SinkHandle(parse_sink("window", CONFIG))
-    handle.start()
-
-    def show() -> None:
-        handle.offer(raw(30))
-        handle.check()
-
-    def is_shown() -> bool:
-        left, right = (screen.picture()[20:160, x : x + 80].mean(axis=(0, 1)) for x in (40, 200))  # BGR
-        return left[0] < 5 < 15 < left[1] and abs(left[1] - left[2]) < 5 and np.ptp(right) < 5 < right[0]
-
-    wait_for(is_shown, tick=show)
-    wait_for(lambda: screen.press("q") or handle.report()["state"] == "stopped", tick=show)
-    assert "closed" in handle.report()["words"]
-    for _ in range(20):
-        show()
-    assert handle.report()["restarts"] == 0  # its user does not want it any more
-    handle.stop(30)
-
-
-class WhipServer:
-    """A browser that answers WHIP: the peer that counts. Runs in the caller's thread, by `serve`."""
-
-    _ANSWER = """async (offer) => {
-      const peer = window.peer = new RTCPeerConnection();
-      window.states = [];
-      peer.ontrack = e => {
-        const video = document.querySelector('video');
-        video.srcObject = new MediaStream([e.track]);
-        video.play();
-      };
-      peer.onconnectionstatechange = () => window.states.push(peer.connectionState);
-      await peer.setRemoteDescription({type: 'offer', sdp: offer});
-      await peer.setLocalDescription(await peer.createAnswer());
-      while (peer.iceGatheringState !== 'complete') await new Promise(r => setTimeout(r, 20));
-      return peer.localDescription.sdp;
-    }"""
-    _STATS = """async () => {
-      let frames = 0;
-      (await peer.getStats()).forEach(s => { if (s.type === 'inbound-rtp') frames = s.framesDecoded; });
-      return {frames: frames, width: document.querySelector('video').videoWidth, states: window.states};
-    }"""
-
-    def __init__(self, page, token: str = "") -> None:
-        self.page, self.requests = page, []
-        page.set_content(
-            "<style>body{margin:0}video{width:320px}</style><video muted autoplay playsinline></video>"
-        )
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                outer.requests.append("POST")
-                body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-                if token and self.headers["Authorization"] != f"Bearer {token}":
-                    self.send_error(401)
-                    return
-                answer = page.evaluate(outer._ANSWER, body).encode()
-                self.send_response(201)
-                self.send_header("Content-Type", "application/sdp")
-                self.send_header("Location", "/whip/1")
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def do_DELETE(self) -> None:
-                outer.requests.append(f"DELETE {self.path}")
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_) -> None:
-                return
-
-        self._server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-        self._server.timeout = 0.05
-        self.host = f"127.0.0.1:{self._server.server_port}"
-
-    def serve(self) -> None:
-        self._server.handle_request()
-
-    def stats(self) -> dict:
-        self.page.wait_for_timeout(50)
-        return self.page.evaluate(self._STATS)
-
-    def close(self) -> None:
-        self._server.server_close()
-
-
-@pytest.fixture
-def page() -> Iterator[Page]:
-    arguments = [
-        "--no-sandbox", "--disable-quic", "--disable-background-networking",
-        "--disable-features=WebRtcHideLocalIpsWithMdns", "--autoplay-policy=no-user-gesture-required",
-    ]  # fmt: skip
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path="/usr/bin/chromium", args=arguments)
-        yield browser.new_page(viewport={"width": 320, "height": 180})
-        browser.close()
-
-
-def test_a_browser_sees_what_is_published_by_whip_and_keeps_the_connection(page):
-    """Beyond 15 s: so long does a browser wait for the sender's consent before it gives up."""
-    server = WhipServer(page, token="sesame")
-    handle = SinkHandle(parse_sink(f"whip:http://sesame@{server.host}/whip", CONFIG))
-    with Feed(handle, take(50)) as feed:
-        wait_for(lambda: "POST" in server.requests, tick=server.serve)
-        feed.wait(lambda report: report["delivered"] > 10)
-        stats = wait_for(lambda: (stats := server.stats())["frames"] > 25 * 20 and stats, 100)
-        assert stats["width"] == 320 and set(stats["states"]) == {"connecting", "connected"}
-        levels = []
-        while len(levels) < 200 and not (levels and min(levels) < 60 and max(levels) > 200):
-            shot = cv2.imdecode(np.frombuffer(page.screenshot(), np.uint8), cv2.IMREAD_GRAYSCALE)
-            levels.append(shot[:170].mean())
-        assert min(levels) < 60 and max(levels) > 200
-        report = handle.report()
-        assert report["state"] == "live" and "sesame" not in str(report)
-        handle.finish()
-        wait_for(lambda: "DELETE /whip/1" in server.requests, tick=server.serve)
-    server.close()
-
-
-def test_whip_tells_in_one_line_who_does_not_answer_or_wants_a_token(page):
-    with pytest.raises(SinkError, match="nobody answers there") as error:
-        opened(f"whip:http://sesame@127.0.0.1:{free_port()}/whip", *take(1))
-    assert "sesame" not in str(error.value)
-    server = WhipServer(page, token="right")
-    thread = threading.Thread(target=server.serve)
-    server._server.timeout = 60
-    thread.start()
-    with pytest.raises(SinkError, match="wants a token") as error:
-        opened(f"whip:http://wrong@{server.host}/whip", *take(1))
-    thread.join()
-    server.close()
-    assert error.value.state is State.UNAUTHORISED and "wrong@" not in str(error.value)
