@@ -205,8 +205,15 @@ def test_another_site_cannot_embed_pictures_or_read_answers(client):
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Sec-Fetch-Site": "cross-site"},
-     {"Origin": "null"}, {"Origin": "http://["}, {"Origin": "file://"}, {"Origin": "ws://127.0.0.1:8080"}],
+    [
+        {"Origin": "http://evil.example"},
+        {"Host": "evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Origin": "file://"},
+        {"Origin": "ws://127.0.0.1:8080"},
+    ],
 )
 def test_a_socket_opened_by_another_site_is_refused(client, headers):
     with (
@@ -292,7 +299,10 @@ def test_an_upload_lies_in_the_folder_under_its_last_name(client, server, sent, 
     assert sorted(os.listdir(server.files_folder)) == sorted([kept, again])
 
 
-@pytest.mark.parametrize("name", ["..", ".hidden.mp4", "a:b.mp4", "<x>.mp4", "x" * 250 + ".mp4", "page.html", "clip.mp4.svg", "list.m3u8"])
+@pytest.mark.parametrize(
+    "name",
+    ["..", ".hidden.mp4", "a:b.mp4", "<x>.mp4", "x" * 250 + ".mp4", "page.html", "clip.mp4.svg", "list.m3u8"],
+)
 def test_an_upload_with_a_name_that_is_none_is_refused_and_leaves_nothing(client, server, name):
     answer = client.post("/api/files", headers=OURS, files={"file": (name, MP4)})
     assert answer.status_code in (400, 422)
