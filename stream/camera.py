@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _REPORT_S = 1.0
 _RESTORER_S = 5.0
 """Longest wait for the restorer: the session has to end within 10 s even then."""
+_TERMINATED = 128 + signal.SIGTERM
 _KEPT = 200
 """Events and answers that wait for the supervisor; the oldest are dropped."""
 
@@ -54,8 +55,13 @@ def run_camera(link: Connection, order: Order) -> None:
     Takes ("change", number, Changes), ("watch", kinds), ("stop",). Sends ("report", dict) each second,
     ("event", kind, text), ("preview", kind, Jpeg), ("answer", number, error or None), ("failed", text).
     """
-    stop, ended = threading.Event(), threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop, ended, terminated = threading.Event(), threading.Event(), threading.Event()
+
+    def terminate(*_: object) -> None:
+        terminated.set()
+        stop.set()
+
+    signal.signal(signal.SIGTERM, terminate)
     outbox = _Outbox(link)
     failures: list[BaseException] = []
 
@@ -84,8 +90,8 @@ def run_camera(link: Connection, order: Order) -> None:
         fail(error)
     finally:
         outbox.close()
-    if failures:
-        raise SystemExit(1)
+    if failures or terminated.is_set():
+        raise SystemExit(1 if failures else _TERMINATED)
 
 
 def _line(error: BaseException) -> str:

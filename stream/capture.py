@@ -17,7 +17,7 @@ from stream import hardware, pixels
 from stream.address import Address
 from stream.clock import Clock
 from stream.config_live import Source
-from stream.connection import Connection, Failure, Shot, Sound
+from stream.connection import ANALYSE_S, NO_VIDEO, NOBODY, Connection, Failure, Shot, Sound
 from stream.decode import SITES, converted, is_handled
 from stream.errors import SourceError
 from stream.frame import Frame, Timestamp, View
@@ -29,6 +29,8 @@ from stream.status import Drops, State, Status
 from stream.supply import Pace, Throttle, Watch
 
 _PREVIEW_SIDE = 640
+_SILENT_S = 3.0
+"""Without a packet of sound for so long the source has none any more: real silence is coded too."""
 
 
 class Capture:
@@ -68,12 +70,14 @@ class Capture:
         self._clock, self._retry = Clock(), Retry(source.retry_s, source.retry_most_s)
         self._transport = "udp" if source.transport == "udp" else "tcp"
         self._transport_is_known = source.transport != "auto"
+        self._analyse_s = ANALYSE_S[0]
         self._take, self._kind = -1, None
         self._reformatter = av.video.reformatter.VideoReformatter()
         self._status = Status(State.CONNECTING)
         self._said: tuple[State, str] | None = None
         self._seen_at_s = 0.0
         """When the last picture came."""
+        self._heard_at_s = 0.0
 
     @property
     def status(self) -> Status:
@@ -128,6 +132,7 @@ class Capture:
             self._note(f"decoded by software from now on ({error})")
             return Failure(State.RETRYING, "the hardware decoder failed")
         finally:
+            self._count(connection)
             connection.close()
             if began_s is not None:
                 self._retry.lived(began_s, self._seen_at_s)
@@ -137,11 +142,17 @@ class Capture:
             return Pattern(self._source, self._stopping)
         try:
             connection = Connection(
-                self._address, self._source, self._threads, self._transport, self._try_hardware
+                self._address,
+                self._source,
+                self._threads,
+                self._transport,
+                self._try_hardware,
+                self._analyse_s,
             )
         except Failure as failure:
-            may_differ = failure.state in (State.STALLED, State.RETRYING) or not failure.slow
-            if not self._transport_is_known and may_differ and failure.detail != "nobody listens there":
+            if failure.detail == NO_VIDEO:
+                self._analyse_s = min(self._analyse_s * 4, ANALYSE_S[1])
+            if not (self._transport_is_known or failure.slow or failure.detail == NOBODY):
                 self._transport = "udp" if self._transport == "tcp" else "tcp"
             raise
         if connection.notes:
@@ -154,23 +165,25 @@ class Capture:
         pace = Pace(self._stopping) if connection.is_paced else None
         throttle, watch = Throttle(self._source.max_fps), Watch()
         self._clock.begin()
+        self._kind = None
         connected = False
-        counted = 0, 0
+        self._counted = 0, 0
         while True:
             for event in connection.events():
                 if self._stopping.is_set():
                     return
-                counts = connection.corrupt_packets, connection.before_keyframe
-                self._count(*(new - old for new, old in zip(counts, counted, strict=True)))
-                counted = counts
+                self._count(connection)
                 if isinstance(event, Sound):
+                    self._heard_at_s = event.arrived_at_s
                     if connected:
-                        self._hear(event, connection.audio)
+                        self._hear(event)
                     continue
                 if pace is not None:
                     event = replace(event, arrived_at_s=pace.wait(event.time_s))
                 now = self._seen_at_s = event.arrived_at_s
-                self._look(event.picture, connection)
+                if not connected:
+                    self._heard_at_s = max(self._heard_at_s, now)
+                self._look(event.picture, connection, now - self._heard_at_s < _SILENT_S)
                 if not connected:
                     connected = self._transport_is_known = True
                     self.connections += 1
@@ -192,17 +205,18 @@ class Capture:
             self._clock.begin()
             pace.rewind(self.rate)
 
-    def _look(self, picture: av.VideoFrame, connection: Connection | Pattern) -> None:
+    def _look(self, picture: av.VideoFrame, connection: Connection | Pattern, sounding: bool) -> None:
         """Begin a new take where pictures or sound are of another kind, or a connection begins."""
         kind = (
-            id(connection), picture.width, picture.height, picture.format.name, picture.colorspace,
+            picture.width, picture.height, picture.format.name, picture.colorspace,
             picture.color_range, picture.color_trc, picture.rotation, connection.sar, connection.rate,
+            sounding or connection.audio is None,
         )  # fmt: skip
         if kind == self._kind:
             return
         self._kind = kind
         self._take += 1
-        self.rate, self.audio = connection.rate, connection.audio
+        self.rate, self.audio = connection.rate, connection.audio if sounding else None
         side = {item.type: bytes(item) for item in picture.side_data}
         turn = turn_of(side.get(SideData.DISPLAYMATRIX, b""))
         self._view = View(picture.width, picture.height, connection.sar, turn)
@@ -231,13 +245,18 @@ class Capture:
             SITES[site], shot.arrived_at_s, self._take,
         )  # fmt: skip
 
-    def _hear(self, sound: Sound, audio: AudioFormat | None) -> None:
+    def _hear(self, sound: Sound) -> None:
+        audio = self.audio  # None where it has just come back: the next picture begins a take with it
         pts = self._clock.sound(sound.time_s, sound.arrived_at_s)
         if pts is not None and audio is not None:
             duration = round(sound.duration_s / LIVE_TIME_BASE)
             self._on_audio(AudioPacket(self._take, pts, duration, sound.data, audio))
 
-    def _count(self, corrupt: int, before_keyframe: int) -> None:
+    def _count(self, connection: Connection | Pattern) -> None:
+        """Add what a connection has lost since it was asked last."""
+        counts = connection.corrupt_packets, connection.before_keyframe
+        corrupt, before_keyframe = (new - old for new, old in zip(counts, self._counted, strict=True))
+        self._counted = counts
         self.corrupt_packets += corrupt
         if corrupt:
             self.drops.add("corrupt", corrupt)
@@ -247,7 +266,8 @@ class Capture:
     def _failed(self, failure: Failure, pause_s: float) -> None:
         state, detail = failure.state, failure.detail
         if state is State.STALLED:
-            self._say(Status(State.STALLED, detail))
+            if self._said[0] is State.LIVE:
+                self._say(Status(State.STALLED, detail))
             state = State.RETRYING
         if self._retry.broken:
             state, detail = State.RETRYING, f"fails again and again: {detail}"

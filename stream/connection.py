@@ -24,9 +24,12 @@ _CORRUPT_IN_A_ROW = 25
 """Damaged packets after which the connection is opened anew: a second of most cameras."""
 _KEYFRAME_S = 30.0
 """Longest wait for a keyframe while other packets come."""
-_ANALYSE_S = 0.4
-"""How long FFmpeg may look before it names the streams. Its own five seconds pass in full where a
-stream is announced and does not come, as nginx announces sound."""
+ANALYSE_S = 0.4, 6.0
+"""How long FFmpeg looks before it names the streams, at first and at most. Its own five seconds pass in
+full where a stream is announced and does not come, as nginx announces sound; but a server that waits
+for a keyframe shows sound alone at first."""
+NOBODY = "nobody listens there"
+NO_VIDEO = "it sends no video that can be decoded"
 _NAMES = {"rtsp": "rtsp,rtp,udp,tcp,tls,crypto", "rtmp": "rtmp,rtmps,tcp,tls", "udp": "udp,rtp",
           "http": "http,https,hls,tcp,tls,crypto,httpproxy", "srt": "srt,udp"}  # fmt: skip
 """Protocols that FFmpeg may use for a source, whatever its playlists and redirections say."""
@@ -67,12 +70,19 @@ class Failure(Exception):
 class Connection:
     """An open source. Raises Failure; SourceError for a file, which no waiting mends.
 
-    `transport` ("tcp" or "udp") is of RTSP. With `try_hardware` a decoder of the graphics hardware is
-    asked first; where none will do, `notes` says why and software decodes.
+    `transport` ("tcp" or "udp") is of RTSP; `analyse_s` is one of ANALYSE_S, or lies between them. With
+    `try_hardware` a decoder of the graphics hardware is asked first; where none will do, `notes` says
+    why, and software decodes.
     """
 
     def __init__(
-        self, address: Address, source: Source, threads: int, transport: str = "", try_hardware: bool = False
+        self,
+        address: Address,
+        source: Source,
+        threads: int,
+        transport: str = "",
+        try_hardware: bool = False,
+        analyse_s: float = ANALYSE_S[0],
     ) -> None:
         self.transport = transport if address.kind == "rtsp" else ""
         self.notes: list[str] = []
@@ -81,11 +91,11 @@ class Connection:
         self.corrupt_packets = 0
         self._read_s = source.stall_s
         self._in_a_row = 0
-        self._container = _open(address, source, transport)
+        self._container = _open(address, source, transport, analyse_s)
         try:
             self._video = main_stream(self._container)
             if self._video is None:
-                raise Failure(State.REFUSED, "it sends no video that can be decoded", slow=True)
+                raise Failure(State.REFUSED, NO_VIDEO, slow=analyse_s >= ANALYSE_S[1])
             self._sound = _sound_stream(self._container) if source.audio else None
             self.audio = _audio_format(self._sound)
             self.codec = self._video.codec_context.name
@@ -236,7 +246,7 @@ def explain(error: av.FFmpegError, limit_s: float, waited_s: float = 0.0) -> Fai
     if isinstance(error, av.HTTPClientError):
         return Failure(State.REFUSED, f"the server refuses ({hardware.why(error)})", slow=True)
     if isinstance(error, av.ConnectionRefusedError):
-        return Failure(State.REFUSED, "nobody listens there")
+        return Failure(State.REFUSED, NOBODY)
     if isinstance(error, av.FileNotFoundError):
         return Failure(State.REFUSED, "no such device")
     # A stalled RTSP server shows as damaged data; an interrupted wait as an immediate exit.
@@ -247,7 +257,7 @@ def explain(error: av.FFmpegError, limit_s: float, waited_s: float = 0.0) -> Fai
     return Failure(State.RETRYING, hardware.why(error))
 
 
-def _open(address: Address, source: Source, transport: str) -> av.container.InputContainer:
+def _open(address: Address, source: Source, transport: str, analyse_s: float) -> av.container.InputContainer:
     if address.kind == "file":
         return open_video(Path(address.reveal()))
     url, form, options = address.reveal(), None, {}
@@ -259,7 +269,7 @@ def _open(address: Address, source: Source, transport: str) -> av.container.Inpu
     else:
         options = {
             "protocol_whitelist": _NAMES[address.kind],
-            "analyzeduration": str(round(_ANALYSE_S * 1e6)),
+            "analyzeduration": str(round(analyse_s * 1e6)),
         }
     if address.kind == "rtsp":
         options["rtsp_transport"] = transport

@@ -37,10 +37,8 @@ def device_url(name: str) -> tuple[str, str]:
     if form == "avfoundation":
         return form, f"{name}:none"
     names = _enumerated() if name.isdigit() else []
-    return (
-        form,
-        f"video={names[int(name)] if int(name or 0) < len(names) else name}" if names else f"video={name}",
-    )
+    known = name.isdigit() and int(name) < len(names)
+    return form, f"video={names[int(name)] if known else name}"
 
 
 def _video4linux(folder: Path = Path("/sys/class/video4linux")) -> list[Device]:

@@ -352,6 +352,7 @@ class Session:
             "faces": counts.faces,
             "faces_restored": counts.restored + (graph.restore.faces_restored if graph else 0),
             "faces_carried": counts.carried + (graph.restore.faces_carried if graph else 0),
+            "faces_left_alone": counts.left_alone + (graph.restore.faces_left_alone if graph else 0),
             "faces_not_finite": counts.not_finite + (graph.restore.not_finite if graph else 0),
             "frames_in": capture.frames_in,
             "frames_out": self._tail.delivered,

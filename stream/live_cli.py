@@ -195,7 +195,7 @@ def _summary(report: dict[str, Any]) -> str:
         parts.append(f"{report['faces']} face{'' if report['faces'] == 1 else 's'}")
     if report["level"]:
         parts.append(report["level_words"])
-    if dropped := sum(count for cause, count in report["drops"].items() if cause != "idle"):
+    if dropped := sum(report["drops"].get(cause, 0) for cause in ("overrun", "late", "failed")):
         parts.append(f"{dropped} dropped")
     parts += [f"{sink['name']}: {sink['words']}" for sink in report["sinks"] if sink["state"] != "live"]
     return " · ".join(parts)

@@ -9,7 +9,7 @@ SLOW_S = 15.0
 """Pause after an answer that waiting does not mend: a wrong path, a wrong password."""
 BREAKER_S = 30.0
 """Pause for a source that connects and fails over and over."""
-_SHORT_LIFE_S = 2.0
+_SHORT_LIFE_S = 1.0
 _LIVES = 8
 """So many short lives within `_HEALTHY_S` open the breaker."""
 _HEALTHY_S = 60.0

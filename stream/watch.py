@@ -56,7 +56,7 @@ class Counts:
     def __init__(self) -> None:
         self.take = self.faces = 0
         self.size: list[int] | None = None
-        self.restored = self.carried = self.not_finite = 0
+        self.restored = self.carried = self.left_alone = self.not_finite = 0
         """Of graphs that are gone."""
 
     def add(self, work: FrameWork) -> None:
@@ -68,6 +68,7 @@ class Counts:
         """The stage's graph is gone."""
         self.restored += stage.faces_restored
         self.carried += stage.faces_carried
+        self.left_alone += stage.faces_left_alone
         self.not_finite += stage.not_finite
 
 

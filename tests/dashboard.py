@@ -1,11 +1,8 @@
-"""A server for the tests of the pages: the pages as they are, cameras whose state the test decides."""
+"""The dashboard's own server for the tests of the pages, over cameras whose state the test decides."""
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import contextlib
-import json
 import math
 import shutil
 import threading
@@ -17,17 +14,19 @@ from typing import Any
 import cv2
 import numpy as np
 import uvicorn
-from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
-from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
-from fastapi.staticfiles import StaticFiles
+
+from stream.cameras import CameraSettings, ServerSettings, parse_camera, shown
+from stream.config import load_config
+from stream.errors import ConfigError
+from stream.events import Events
+from stream.packets import Jpeg
+from stream.serve.app import create_app
+from stream.serve.jobs import Job, Jobs
+from stream.supervisor import NotFound, Viewer
 
 ROOT = Path(__file__).parent.parent
-STATIC = ROOT / "stream" / "serve" / "static"
 SECRET = "pa55-w0rd"
-CSP = (
-    "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; frame-ancestors 'none'; "
-    "base-uri 'none'; form-action 'self'"
-)
+_SEGMENT = "2026-11-24T19-3{}-44Z.mp4"
 
 
 def jpeg(*colours: tuple[int, int, int]) -> bytes:
@@ -72,213 +71,80 @@ def report(**changes: Any) -> dict[str, Any]:
     return healthy | changes
 
 
-class Dashboard:
-    """What the pages are served, and what they asked for."""
+class Showing(Viewer):
+    """One colour, newly drawn each time that it is looked for."""
 
-    def __init__(self, folder: Path) -> None:
-        self.url = ""
-        self.job = "a1"
-        self.changes: list[tuple[str, dict[str, Any]]] = []
-        self.cameras: dict[str, dict[str, Any]] = {}
+    def __init__(self, kind: str) -> None:
+        self.kind, self._shown_s, self.is_over = kind, 0.0, False
+
+    @property
+    def closed(self) -> bool:
+        return self.is_over
+
+    def next(self, timeout_s: float) -> Jpeg | None:
+        if time.monotonic() - self._shown_s < 0.2:
+            return None
+        self._shown_s = time.monotonic()
+        return Jpeg(PICTURES[self.kind], self._shown_s, 0)
+
+
+class Cameras:
+    """In the supervisor's place: settings as it keeps them, reports as the test wants them."""
+
+    def __init__(self, server: ServerSettings) -> None:
+        self.server, self.events = server, Events()
+        self.settings: dict[str, CameraSettings] = {}
         self.reports: dict[str, dict[str, Any]] = {}
-        self.events: list[dict[str, Any]] = []
-        self.jobs: dict[str, dict[str, Any]] = {}
-        self.files = folder
-        self.token: str | None = None
-        self._told: list[tuple[str, dict[str, Any]]] = []
-        self._lock = threading.Condition()
-        self.add("entrance", exclude=[["31/50", "1/10", "3/10", "2/5"]])
-        self.add("lobby")
-        self.add("car-park")
-        self.reports["car-park"] |= report(state="stalled", words="stalled (no frame for 12 s)")
-        shutil.copy(ROOT / "samples" / "portrait.mp4", folder / "portrait.mp4")
-        self.jobs["a1"] = {
-            "id": "a1", "file": "portrait.mp4", "state": "done", "progress": 1.0, "preset": "default",
-            "model": "gpen-lite-256", "strength": 1.0, "seconds": 73.0,
-        }  # fmt: skip
-        for kind in ("camera_up", "face_seen", "camera_down"):
-            self.event("entrance", kind, "as it happened")
+        self.changes: list[tuple[str, dict[str, Any]]] = []
+        self.changed = threading.Condition()
 
-    def add(self, name: str, **settings: Any) -> None:
-        """A healthy camera."""
-        self.cameras[name] = {
-            "source": f"rtsp://user:{SECRET}@127.0.0.1:554/{name}", "to": [], "preset": "fast", "set": {},
-            "priority": 5, "schedule": [], "enabled": True, "include": [], "exclude": [],
-        } | settings  # fmt: skip
-        self.reports[name] = report()
-        self.tell("camera", self.shown(name))
+    def is_ready(self) -> bool:
+        return True
 
-    def shown(self, name: str) -> dict[str, Any]:
-        """As an answer has it: without the password."""
-        settings = self.cameras[name]
-        settings = settings | {"source": settings["source"].replace(f"user:{SECRET}@", "***@")}
-        state = self.reports[name]
+    def restorer(self) -> dict[str, Any]:
+        return {"engine": "openvino"}
+
+    def cameras(self) -> list[dict[str, Any]]:
+        return [self.camera(name) for name in list(self.settings)]
+
+    def camera(self, name: str) -> dict[str, Any]:
+        if name not in self.settings:
+            raise NotFound(f"{name!r}: there is no such camera")
+        told = dict(self.reports[name])
+        settings = shown(self.settings[name])
         return {
             "name": name,
             "settings": settings,
             "process": "running",
-            "words": state["words"],
-            "report": state,
+            "words": told["words"],
+            "report": told,
         }
 
-    def replace(self, name: str, settings: dict[str, Any]) -> None:
-        """Other settings; an address that comes as it is shown stays what it is."""
-        if settings["source"] == self.shown(name)["settings"]["source"]:
-            settings |= {"source": self.cameras[name]["source"]}
-        for box in settings["include"] + settings["exclude"]:
-            assert all(isinstance(part, float | int) for part in box), box
-        self.cameras[name] = settings
-        self.tell("camera", self.shown(name))
+    def add(self, name: str, settings: CameraSettings) -> None:
+        if name in self.settings:
+            raise ConfigError(f"cameras.{name}: there is such a camera already; take another name")
+        self.reports[name] = report()
+        self.settings[name] = settings
 
-    def settings(self, name: str) -> dict[str, Any]:
-        """What the server would keep, secrets too."""
-        return self.cameras[name]
+    def replace(self, name: str, settings: CameraSettings) -> None:
+        old = self.settings[name]
+        if settings.source == shown(old)["source"]:
+            settings = settings.model_copy(update={"source": old.source})
+        self.settings[name] = settings
 
-    def report(self, name: str, **changes: Any) -> None:
-        """A camera's next report."""
-        self.reports[name] |= changes
-        self.tell("camera", self.shown(name))
+    def remove(self, name: str) -> None:
+        del self.settings[name]
 
-    def event(self, camera: str, kind: str, text: str) -> None:
-        """Something happens."""
-        event = {
-            "id": len(self.events) + 1,
-            "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "camera": camera,
-            "kind": kind,
-            "text": text,
-        }
-        self.events.append(event)
-        self.tell("event", event)
+    def change(self, name: str, changes: Any) -> None:
+        given = {key: value for key in changes.__slots__ if (value := getattr(changes, key)) is not None}
+        regions = {key: given[key] for key in ("include", "exclude") if key in given}
+        self.settings[name] = self.settings[name].model_copy(update=regions)
+        self.reports[name] = self.reports[name] | given
+        with self.changed:
+            self.changes.append((name, given))
+            self.changed.notify_all()
 
-    def tell(self, kind: str, data: dict[str, Any]) -> None:
-        """To every page."""
-        with self._lock:
-            self._told.append((kind, data))
-
-    def told_after(self, count: int) -> list[tuple[str, dict[str, Any]]]:
-        """What was told since."""
-        with self._lock:
-            return self._told[count:]
-
-    def changed(self, name: str, changes: dict[str, Any]) -> None:
-        """A page asked for it."""
-        with self._lock:
-            self.changes.append((name, changes))
-            self._lock.notify_all()
-        regions = {key: changes[key] for key in ("include", "exclude") if key in changes}
-        self.cameras[name] |= regions
-        self.report(name, **changes)
-
-    def wait_for_change(self, camera: str, **wanted: Any) -> dict[str, Any]:
-        """The change that a page asked for."""
-
-        def found() -> dict[str, Any] | None:
-            for name, changes in reversed(self.changes):
-                if name == camera and wanted.items() <= changes.items():
-                    return changes
-            return None
-
-        with self._lock:
-            assert self._lock.wait_for(lambda: found() is not None, timeout=20), self.changes
-            return found()
-
-
-def application(state: Dashboard) -> FastAPI:
-    """The interface that the pages speak to."""
-    app = FastAPI(docs_url=None, title="gpen-stream", version="0.1.0")
-
-    def refuse(text: str, status: int = 422) -> JSONResponse:
-        return JSONResponse({"error": text}, status)
-
-    @app.middleware("http")
-    async def guard(request: Request, go_on: Any) -> Response:
-        open_paths = request.url.path.startswith(("/static", "/login", "/api/login"))
-        if state.token and not open_paths and request.cookies.get("session") != state.token:
-            response: Response = refuse("log in", 401)
-        else:
-            response = await go_on(request)
-        response.headers["Content-Security-Policy"] = CSP
-        return response
-
-    @app.get("/")
-    async def index() -> Response:
-        return FileResponse(STATIC / "index.html")
-
-    @app.get("/login")
-    async def login_page() -> Response:
-        return FileResponse(STATIC / "login.html")
-
-    @app.post("/api/login")
-    async def login(request: Request) -> Response:
-        if (await request.json())["token"] != state.token:
-            return refuse("The token is wrong", 401)
-        response = JSONResponse({})
-        response.set_cookie("session", state.token, httponly=True, samesite="strict")
-        return response
-
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get("/api/server")
-    async def server() -> dict[str, Any]:
-        return {"version": "0.1.0", "cores": 2, "engine": "openvino", "disk": {"free_bytes": 48e9}}
-
-    @app.get("/api/models")
-    async def models() -> list[dict[str, Any]]:
-        return [{"name": "gpen-lite-256", "installed": True}, {"name": "gpen-bfr-512", "installed": False}]
-
-    @app.get("/api/presets")
-    async def presets() -> list[str]:
-        return ["default", "fast", "quality", "surveillance"]
-
-    @app.get("/api/cameras", tags=["cameras"])
-    async def cameras() -> list[dict[str, Any]]:
-        return [state.shown(name) for name in state.cameras]
-
-    @app.post("/api/cameras", tags=["cameras"])
-    async def add(request: Request) -> Any:
-        body = await request.json()
-        if body["name"] in state.cameras:
-            return refuse(f"cameras.{body['name']}: there is such a camera already", 409)
-        name = body.pop("name")
-        state.add(name, **body)
-        return state.shown(name)
-
-    @app.get("/api/cameras/{name}", tags=["cameras"])
-    async def camera(name: str) -> dict[str, Any]:
-        return state.shown(name)
-
-    @app.put("/api/cameras/{name}", tags=["cameras"])
-    async def replace(name: str, request: Request) -> dict[str, Any]:
-        state.replace(name, await request.json())
-        return state.shown(name)
-
-    @app.delete("/api/cameras/{name}", tags=["cameras"])
-    async def remove(name: str) -> dict[str, Any]:
-        del state.cameras[name]
-        return {}
-
-    @app.post("/api/cameras/{name}/change", tags=["cameras"])
-    async def change(name: str, request: Request) -> dict[str, Any]:
-        state.changed(name, await request.json())
-        return {}
-
-    @app.post("/api/test", tags=["cameras"])
-    async def test(request: Request) -> dict[str, Any]:
-        if (await request.json())["source"] == "test:":
-            picture = base64.b64encode(PICTURES["restored"]).decode()
-            return {"ok": True, "reason": "", "facts": {"size": [320, 180], "rate": 25}, "picture": picture}
-        return {
-            "ok": False,
-            "reason": "rtsp://***@127.0.0.1:9: connection refused",
-            "facts": {},
-            "picture": "",
-        }
-
-    @app.get("/api/cameras/{name}/history", tags=["cameras"])
-    async def history(name: str) -> list[dict[str, Any]]:
+    def history(self, name: str) -> list[dict[str, Any]]:
         now = time.time()
         return [
             {
@@ -290,13 +156,23 @@ def application(state: Dashboard) -> FastAPI:
             for n in range(361)
         ]
 
-    @app.get("/api/cameras/{name}/segments", tags=["cameras"])
-    async def segments(name: str) -> list[dict[str, Any]]:
-        began = "2026-11-24T19-{:02}-44Z.mp4"
+    @contextlib.contextmanager
+    def watch(self, name: str, kind: str) -> Iterator[Showing]:
+        self.camera(name)
+        yield Showing(kind)
+
+    def test(self, source: str) -> dict[str, Any]:
+        if source == "test:":
+            return {"ok": True, "jpeg": PICTURES["restored"], "reason": "", "facts": {"size": [320, 180]}}
+        reason = f"{shown(parse_camera('x', {'source': source}))['source']}: connection refused"
+        return {"ok": False, "jpeg": None, "reason": reason, "facts": {}}
+
+    def segments(self, name: str) -> list[dict[str, Any]]:
+        began = 1795548700
         return [
             {
-                "name": began.format(n),
-                "began_at": 1795548700 + 60 * n,
+                "name": _SEGMENT.format(n),
+                "began_at": began + 60 * n,
                 "seconds": 60,
                 "bytes": 9e6,
                 "open": n == 4,
@@ -304,88 +180,94 @@ def application(state: Dashboard) -> FastAPI:
             for n in range(5)
         ]
 
-    @app.get("/api/cameras/{name}/segments/{file}", tags=["cameras"])
-    async def segment(name: str, file: str) -> Response:
-        return FileResponse(state.files / "portrait.mp4", media_type="video/mp4")
+    def segment_path(self, name: str, file: str) -> Path:
+        return self.server.files_folder / "portrait.mp4"
 
-    @app.websocket("/api/cameras/{name}/live")
-    async def live(socket: WebSocket, name: str, kind: str = "restored") -> None:
-        await socket.accept()
-        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-            while True:
-                await socket.send_bytes(PICTURES[kind])
-                await asyncio.sleep(0.2)
 
-    @app.get("/api/events", tags=["events"])
-    async def events() -> list[dict[str, Any]]:
-        return state.events
+class Queue(Jobs):
+    """A queue whose jobs stand at a quarter until they are cancelled."""
 
-    @app.get("/api/events/stream", tags=["events"])
-    async def stream() -> Response:
-        async def lines() -> Any:
-            seen = len(state.told_after(0))
-            yield ": connected\n\n"
-            while True:
-                for kind, data in state.told_after(seen):
-                    seen += 1
-                    yield f"event: {kind}\ndata: {json.dumps(data)}\n\n"
-                await asyncio.sleep(0.05)
+    def _restore(self, job: Job) -> None:
+        self._progress(job, (25, 100, 3), 65 / 3)
+        while job.state == "running" and not self._closing:
+            time.sleep(0.02)
+        job.state = "cancelled"
 
-        return StreamingResponse(lines(), media_type="text/event-stream")
 
-    @app.get("/api/files", tags=["files"])
-    async def files() -> list[dict[str, Any]]:
-        return [{"name": path.name, "bytes": path.stat().st_size} for path in sorted(state.files.iterdir())]
+class Dashboard:
+    """What the pages are served, and what they asked for."""
 
-    @app.post("/api/files", tags=["files"])
-    async def upload(request: Request) -> dict[str, Any]:
-        sent = (await request.form())["file"]
-        (state.files / sent.filename).write_bytes(await sent.read())
-        return {"name": sent.filename}
+    def __init__(self, folder: Path, token: str | None) -> None:
+        self.url = ""
+        server = ServerSettings(data=str(folder))
+        self.files = server.files_folder
+        self.files.mkdir(parents=True)
+        clip = self.files / "portrait.mp4"
+        shutil.copy(ROOT / "samples" / "portrait.mp4", clip)
+        self.cameras = Cameras(server)
+        self.add("entrance", exclude=[[0.62, 0.1, 0.3, 0.4]])
+        self.add("lobby")
+        self.add("car-park")
+        self.report("car-park", state="stalled", words="stalled (no frame for 12 s)")
+        for kind in ("camera_up", "face_seen", "camera_down"):
+            self.event("entrance", kind, "as it happened")
+        self.jobs = Queue(self.files)
+        self.job = "a1"
+        config = load_config("default", None, [])
+        done = Job(
+            self.job, clip.name, clip, config, "default", "done", 1.0, frames=215, faces=215, output=clip
+        )
+        self.jobs._jobs[self.job] = done
+        self.is_ending = False
+        self.app = create_app(self.cameras, self.jobs, token=token, is_ending=lambda: self.is_ending)
 
-    @app.get("/api/jobs", tags=["files"])
-    async def jobs() -> list[dict[str, Any]]:
-        return list(state.jobs.values())
+    def add(self, name: str, **settings: Any) -> None:
+        """A healthy camera with a password."""
+        source = f"rtsp://user:{SECRET}@127.0.0.1:554/{name}"
+        self.cameras.add(name, parse_camera(name, {"source": source, "preset": "fast"} | settings))
 
-    @app.post("/api/jobs", tags=["files"])
-    async def begin(request: Request) -> dict[str, Any]:
-        job = {"id": f"b{len(state.jobs)}", "state": "running", "progress": 0.25, "left_s": 65}
-        job |= await request.json()
-        state.jobs[job["id"]] = job
-        state.tell("job", job)
-        return job
+    def settings(self, name: str) -> CameraSettings:
+        """What the server would keep, secrets too."""
+        return self.cameras.settings[name]
 
-    @app.delete("/api/jobs/{id}", tags=["files"])
-    async def end(id: str) -> dict[str, Any]:
-        if state.jobs[id]["state"] == "running":
-            state.jobs[id]["state"] = "cancelled"
-        else:
-            del state.jobs[id]
-        return {}
+    def report(self, name: str, **changes: Any) -> None:
+        """A camera's next report."""
+        self.cameras.reports[name] = self.cameras.reports[name] | changes
 
-    @app.get("/api/jobs/{id}/{which}", tags=["files"])
-    async def video(id: str, which: str) -> Response:
-        return FileResponse(state.files / "portrait.mp4", media_type="video/mp4")
+    def event(self, camera: str, kind: str, text: str) -> None:
+        """Something happens."""
+        self.cameras.events.add(camera, kind, text)
 
-    app.mount("/static", StaticFiles(directory=STATIC))
-    return app
+    def wait_for_change(self, camera: str, **wanted: Any) -> dict[str, Any]:
+        """The change that a page asked for."""
+
+        def found() -> dict[str, Any] | None:
+            for name, changes in reversed(self.cameras.changes):
+                if name == camera and wanted.items() <= changes.items():
+                    return changes
+            return None
+
+        with self.cameras.changed:
+            assert self.cameras.changed.wait_for(lambda: found() is not None, timeout=20)
+            return found()
 
 
 @contextlib.contextmanager
-def dashboard(folder: Path, port: int = 0) -> Iterator[Dashboard]:
+def dashboard(folder: Path, *, port: int = 0, token: str | None = None) -> Iterator[Dashboard]:
     """A server on a free port of this machine."""
-    state = Dashboard(folder)
-    config = uvicorn.Config(application(state), port=port, log_level="error", timeout_graceful_shutdown=1)
+    served = Dashboard(folder, token)
+    config = uvicorn.Config(served.app, port=port, log_level="error", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="dashboard")
+    served.jobs.start()
     thread.start()
     try:
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.02)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        state.url = f"http://127.0.0.1:{port}"
-        yield state
+        served.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield served
     finally:
-        server.should_exit = True
+        server.should_exit = served.is_ending = True
         thread.join()
+        served.jobs.stop()

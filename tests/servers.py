@@ -111,7 +111,9 @@ class Mount:
     speed: float = 1.0
     """Of `file`: 4 floods at four times the rate."""
     record: bool = False
-    """Takes a publisher's H.264 (and AAC)."""
+    """Takes a publisher's H.264 and AAC."""
+    silent: bool = False
+    """Of `record`: H.264 alone."""
     of: str = ""
     """Plays what comes in at this record mount, live."""
     launch: str = ""
@@ -370,6 +372,43 @@ class Proxy:
             one.close()
 
 
+class LossyUdp:
+    """Datagrams to a port of loopback on to another one, of which each `every`-th is lost."""
+
+    def __init__(self, target: int, every: int) -> None:
+        self.target, self.every = target, every
+        self.lost = 0
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.settimeout(0.05)
+        self.port = self._socket.getsockname()[1]
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        number = 0
+        while not self._closing.is_set():
+            try:
+                data = self._socket.recv(65536)
+            except TimeoutError:
+                continue
+            number += 1
+            if number % self.every == 0:
+                self.lost += 1
+                continue
+            with suppress(OSError):
+                self._socket.sendto(data, ("127.0.0.1", self.target))
+
+    def __enter__(self) -> LossyUdp:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._closing.set()
+        self._thread.join()
+        self._socket.close()
+
+
 # What runs in processes of its own ----------------------------------------------------------------
 
 
@@ -490,8 +529,10 @@ def _launch(mount: dict, kinds: Iterable[str]) -> str:
         return (
             "( rtph264depay name=depay0 ! video/x-h264,stream-format=avc,alignment=au "
             "! appsink name=video emit-signals=true sync=false async=false "
+        ) + (
+            ")" if mount["silent"] else
             "rtpmp4gdepay name=depay1 ! appsink name=audio emit-signals=true sync=false async=false )"
-        )
+        )  # fmt: skip
     if mount["of"] or mount["file"]:
         text = (
             "( appsrc name=video is-live=true format=time max-bytes=4000000 leaky-type=downstream "
@@ -585,7 +626,8 @@ def _take(_factory, media, players: list[_Feed]) -> None:
         return Gst.FlowReturn.OK
 
     for kind in ("video", "audio"):
-        media.get_element().get_by_name(kind).connect("new-sample", arrived, kind)
+        if (sink := media.get_element().get_by_name(kind)) is not None:
+            sink.connect("new-sample", arrived, kind)
 
 
 if __name__ == "__main__":

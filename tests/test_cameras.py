@@ -1,5 +1,6 @@
 """The file of cameras: read, refused by key, written back whole, and its schedules."""
 
+import json
 import pickle
 from datetime import datetime, timedelta
 
@@ -13,6 +14,7 @@ from stream.cameras import (
     next_opening,
     parse_camera,
     save_cameras,
+    shown,
 )
 from stream.config import preset_path
 from stream.errors import ConfigError
@@ -112,7 +114,8 @@ def test_a_file_is_written_back_whole_and_keeps_variables_unexpanded(write, monk
     monkeypatch.setenv("DOOR_LOGIN", "admin:hunter2")
     path = write(
         "server: {port: 9000}\ncameras:\n  door:\n    source: rtsp://${DOOR_LOGIN}@192.0.2.7/a\n"
-        "    set: {restore.strength: 0.5}\n    schedule: ['mon-fri 07:00-19:00']\n    include: [[0, 0, 1, 0.5]]\n"
+        "    set: {restore.strength: 0.5}\n    schedule: ['mon-fri 07:00-19:00']\n"
+        "    include: [[0, 0, 1, 0.5]]\n"
     )
     path.chmod(0o640)
     file = load_cameras(path)
@@ -138,6 +141,16 @@ def test_settings_show_no_credentials_and_travel_whole():
     settings = parse_camera("door", {"source": SECRET, "to": ["rtmp://u:hunter2@h/app/key"]})
     assert "hunter2" not in repr(settings)
     assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+def test_what_is_shown_of_settings_is_plain_values_without_credentials():
+    settings = parse_camera(
+        "door", {"source": SECRET, "to": ["rtmp://u:hunter2@h/app/key"], "exclude": [[0.62, 0, 0.3, 1]]}
+    )
+    values = shown(settings)
+    assert "hunter2" not in json.dumps(values)
+    assert values["exclude"] == [[0.62, 0.0, 0.3, 1.0]]
+    assert values["source"] == "rtsp://***@192.0.2.7/stream"
 
 
 @pytest.mark.parametrize(

@@ -301,7 +301,7 @@ def test_a_model_that_cannot_be_loaded_at_the_start_ends_the_session_with_its_re
 
 
 def test_under_load_it_gives_way_keeps_the_budget_and_recovers_by_itself(portrait):
-    with running(Loop(portrait), "latency.budget_ms=600") as run:
+    with running(Loop(portrait, fps=8.0), "latency.budget_ms=600") as run:
         run.until(restoring)
         run.engines[0].wait_s = 0.4
         run.until(lambda r: r.report()["level"] >= 1)
@@ -349,15 +349,20 @@ def test_the_end_of_a_source_ends_the_session(portrait):
 
 @pytest.fixture(scope="module")
 def filmed(portrait, tmp_path_factory):
-    """The portrait as a camera sends it: a keyframe each second, no B-frames."""
+    """The portrait as a camera sends it: sound, a keyframe each second, no B-frames."""
     path = tmp_path_factory.mktemp("filmed") / "portrait.mp4"
     with av.open(str(portrait)) as source, av.open(str(path), "w") as output:
         options = {"preset": "ultrafast", "tune": "zerolatency", "g": "25", "crf": "23"}
         stream = output.add_stream("libx264", rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
-        for frame in source.decode(video=0):
-            frame.pict_type = 0
-            output.mux(stream.encode(frame))
+        sound = output.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux():
+            if packet.stream.type == "audio" and packet.dts is not None:
+                packet.stream = sound
+                output.mux(packet)
+            for frame in packet.decode() if packet.stream.type == "video" else ():
+                frame.pict_type = 0
+                output.mux(stream.encode(frame))
         output.mux(stream.encode())
     return path
 
@@ -395,16 +400,17 @@ def read_back(url, count):
 def test_an_rtsp_camera_goes_out_by_mjpeg_and_rtsp_and_into_a_file_without_its_password_anywhere(
     filmed, tmp_path
 ):
-    mounts = {"live": Mount(file=str(filmed)), "out": Mount(record=True), "play": Mount(of="out")}
+    relay = rtsp_server({"out": Mount(record=True), "play": Mount(of="out")})
     out, facts, port = tmp_path / "out.mp4", tmp_path / "facts.json", free_port()
-    with rtsp_server(mounts, user="ada", password="s3cr3t-Pa55") as server:
-        given = (server.url("live"), "--to", f"mjpeg:{port}", "--to", server.url("out"), "--to", out)
+    with rtsp_server(filmed, user="ada", password="s3cr3t-Pa55") as camera, relay as server:
+        given = (camera.url("live"), "--to", f"mjpeg:{port}", "--to", server.url("out"), "--to", out)
         with command(*given, "--report", facts, folder=tmp_path) as process:
             wait_for(lambda: accepts(port), 60, "the MJPEG server")
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/stream", timeout=30) as stream:
                 seen = b""
                 while seen.count(b"\xff\xd8\xff") < 20:
                     seen += stream.read(4096)
+            wait_for(lambda: "face seen" in process.told(), 60, "a face")
             times = []
             wait_for(lambda: times.extend(read_back(server.url("play"), 30)) or times, 60, "its pictures")
             listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout

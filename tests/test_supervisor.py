@@ -8,11 +8,13 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import av
 import pytest
+from servers import Mount, rtsp_server
 
 from stream.cameras import CameraSettings, CamerasFile, ServerSettings, load_cameras
 from stream.errors import ConfigError
@@ -25,11 +27,12 @@ LIMITS = Limits(frozen_s=6, retry_s=0.1, retry_most_s=0.2, breaker_crashes=3, br
 SECRET = "rtsp://admin:hunter2@127.0.0.1:{port}/door"
 
 
-def test_pattern(**settings):
-    return CameraSettings(source="test:", **settings)
+SLOW = {"source.rate": 5.0}
+"""Frames a second: what is tested here are processes, several at a time."""
 
 
-test_pattern.__test__ = False
+def pattern(set=SLOW, **settings):
+    return CameraSettings(source="test:", set=set, **settings)
 
 
 @pytest.fixture
@@ -81,10 +84,11 @@ def gone(pid):
         return True
 
 
-def test_a_camera_that_is_killed_starts_again_while_the_others_go_on(supervise):
-    supervisor = supervise(door=test_pattern(), yard=test_pattern())
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_camera_that_is_killed_starts_again_while_the_others_go_on(supervise, how):
+    supervisor = supervise(door=pattern(), yard=pattern())
     door, yard = live(supervisor, "door", "yard")
-    os.kill(door["pid"], signal.SIGKILL)
+    os.kill(door["pid"], how)
     until(lambda: supervisor.camera("door")["pid"] not in (0, door["pid"]))
     assert supervisor.camera("door")["restarts"] == 1
     assert "camera_restarted" in kinds(supervisor, "door")
@@ -94,8 +98,26 @@ def test_a_camera_that_is_killed_starts_again_while_the_others_go_on(supervise):
     assert after["report"]["uptime_s"] > yard["report"]["uptime_s"]
 
 
+def test_restarts_leave_neither_threads_nor_files_behind(supervise):
+    supervisor = supervise(replace(LIMITS, breaker_crashes=100), door=pattern())
+
+    def held():
+        return threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+    def restart(count):
+        os.kill(live(supervisor, "door")[0]["pid"], signal.SIGKILL)
+        until(lambda: supervisor.camera("door")["restarts"] == count)
+        live(supervisor, "door")
+
+    restart(1)
+    before = held()
+    for count in range(2, 6):
+        restart(count)
+    assert held() == before
+
+
 def test_a_camera_that_crashes_over_and_over_meets_the_breaker(supervise):
-    supervisor = supervise(door=test_pattern(), yard=test_pattern())
+    supervisor = supervise(door=pattern(), yard=pattern())
     live(supervisor, "yard")
 
     def crash():
@@ -109,12 +131,12 @@ def test_a_camera_that_crashes_over_and_over_meets_the_breaker(supervise):
     assert state["words"].startswith("stopped after 3 crashes, next try in ")
     assert "SIGKILL" in state["words"] and state["restarts"] == 3
     assert supervisor.camera("yard")["process"] == "running"
-    supervisor.replace("door", test_pattern(priority=7))  # an operator has mended it
+    supervisor.replace("door", pattern(priority=7))  # an operator has mended it
     live(supervisor, "door")
 
 
 def test_a_camera_that_freezes_is_killed_and_starts_again(supervise):
-    supervisor = supervise(door=test_pattern())
+    supervisor = supervise(door=pattern())
     (door,) = live(supervisor, "door")
     os.kill(door["pid"], signal.SIGSTOP)
     until(lambda: supervisor.camera("door")["restarts"] == 1)
@@ -125,17 +147,17 @@ def test_a_camera_that_freezes_is_killed_and_starts_again(supervise):
 
 
 def test_cameras_are_added_replaced_and_removed_while_others_run(supervise, tmp_path):
-    supervisor = supervise(yard=test_pattern())
+    supervisor = supervise(yard=pattern())
     (yard,) = live(supervisor, "yard")
-    supervisor.add("door", test_pattern(to=("rec/",)))
+    supervisor.add("door", pattern(to=("rec/",)))
     with pytest.raises(ConfigError, match=r"cameras\.door: there is such a camera"):
-        supervisor.add("door", test_pattern(to=("rec/",)))
+        supervisor.add("door", pattern(to=("rec/",)))
     with pytest.raises(ConfigError, match=r"cameras\.attic\.to: rec/ is camera door's"):
-        supervisor.add("attic", test_pattern(to=("rec/",)))
+        supervisor.add("attic", pattern(to=("rec/",)))
     (door,) = live(supervisor, "door")
     assert set(load_cameras(tmp_path / "cameras.yaml").cameras) == {"yard", "door"}
 
-    supervisor.replace("door", test_pattern(preset="fast"))
+    supervisor.replace("door", pattern(preset="fast"))
     until(lambda: supervisor.camera("door")["pid"] not in (0, door["pid"]))
     (door,) = live(supervisor, "door")
     assert door["report"]["preset"] == "fast" and door["restarts"] == 0
@@ -149,12 +171,12 @@ def test_cameras_are_added_replaced_and_removed_while_others_run(supervise, tmp_
 
 
 def test_a_setting_changes_while_it_runs_and_is_kept(supervise, tmp_path):
-    supervisor = supervise(door=test_pattern())
+    supervisor = supervise(door=pattern())
     (door,) = live(supervisor, "door")
     supervisor.change("door", Changes(strength=0.25))
     until(lambda: supervisor.camera("door")["report"]["strength"] == 0.25)
     assert supervisor.camera("door")["pid"] == door["pid"]
-    assert load_cameras(tmp_path / "cameras.yaml").cameras["door"].set == {"restore.strength": 0.25}
+    assert load_cameras(tmp_path / "cameras.yaml").cameras["door"].set == SLOW | {"restore.strength": 0.25}
     os.kill(door["pid"], signal.SIGKILL)
     until(lambda: supervisor.camera("door")["pid"] not in (0, door["pid"]))
     live(supervisor, "door")
@@ -162,27 +184,27 @@ def test_a_setting_changes_while_it_runs_and_is_kept(supervise, tmp_path):
 
 
 def test_a_change_that_is_wrong_is_refused_and_changes_nothing(supervise):
-    supervisor = supervise(door=test_pattern())
+    supervisor = supervise(door=pattern())
     live(supervisor, "door")
     with pytest.raises(ConfigError, match=r"restore\.strength"):
         supervisor.change("door", Changes(strength=2.0))
-    assert supervisor.camera("door")["settings"]["set"] == {}
+    assert supervisor.camera("door")["settings"]["set"] == SLOW
 
 
 def test_a_schedule_starts_and_ends_a_camera(supervise):
     tomorrow = f"{datetime.now() + timedelta(days=2):%a} 09:00-17:00".lower()
-    supervisor = supervise(door=test_pattern(schedule=(tomorrow,)))
+    supervisor = supervise(door=pattern(schedule=(tomorrow,)))
     until(lambda: supervisor.camera("door")["process"] == "paused")
     assert supervisor.camera("door")["words"].startswith("paused by its schedule until ")
-    supervisor.replace("door", test_pattern(schedule=("00:00-24:00",)))
+    supervisor.replace("door", pattern(schedule=("00:00-24:00",)))
     live(supervisor, "door")
-    supervisor.replace("door", test_pattern(enabled=False))
+    supervisor.replace("door", pattern(enabled=False))
     until(lambda: supervisor.camera("door")["process"] == "disabled")
     assert supervisor.camera("door")["pid"] == 0
 
 
 def test_everything_is_flushed_and_ended_within_ten_seconds(supervise):
-    supervisor = supervise(door=test_pattern(to=("door/",)), yard=test_pattern())
+    supervisor = supervise(door=pattern(to=("door/",)), yard=pattern())
     pids = [one["pid"] for one in live(supervisor, "door", "yard")]
     until(lambda: supervisor.segments("door"))
     began = time.monotonic()
@@ -195,7 +217,7 @@ def test_everything_is_flushed_and_ended_within_ten_seconds(supervise):
 
 
 def test_a_frozen_camera_does_not_keep_the_server_from_ending(supervise):
-    supervisor = supervise(Limits(frozen_s=3600), door=test_pattern())
+    supervisor = supervise(Limits(frozen_s=3600), door=pattern())
     (door,) = live(supervisor, "door")
     os.kill(door["pid"], signal.SIGSTOP)
     began = time.monotonic()
@@ -234,12 +256,12 @@ def test_cameras_end_by_themselves_when_the_server_is_killed(tmp_path):
 
 
 def test_a_viewer_gets_the_newest_picture_and_a_slow_one_only_skips(supervise):
-    supervisor = supervise(door=test_pattern())
+    supervisor = supervise(door=pattern())
     live(supervisor, "door")
     with supervisor.watch("door", "restored") as quick, supervisor.watch("door", "restored") as slow:
         first = quick.next(30)
         assert first.data[:2] == b"\xff\xd8"
-        for _ in range(20):
+        for _ in range(10):
             newest = quick.next(30)
         skipped = slow.next(30)
         assert skipped.pts >= newest.pts > first.pts
@@ -253,14 +275,14 @@ def test_a_viewer_gets_the_newest_picture_and_a_slow_one_only_skips(supervise):
 
 
 def test_history_has_a_point_every_ten_seconds(supervise):
-    supervisor = supervise(door=test_pattern())
+    supervisor = supervise(door=pattern())
     live(supervisor, "door")
     point = until(lambda: next((p for p in supervisor.history("door") if p["fps"]), None))
     assert set(point) == {"at", "delay_ms", "p95_ms", "load", "fps"}
 
 
 def test_recordings_are_listed_and_nothing_else_is_reached(supervise, tmp_path):
-    supervisor = supervise(door=test_pattern(to=("door/",)))
+    supervisor = supervise(door=pattern(to=("door/",)))
     live(supervisor, "door")
     (segment,) = until(lambda: supervisor.segments("door"))
     assert segment["open"] and segment["name"].endswith("Z.mp4")
@@ -323,7 +345,8 @@ def test_no_credentials_are_shown_and_an_edit_of_what_is_shown_keeps_them(superv
 
 
 def test_one_restorer_serves_all_cameras_and_its_death_harms_none(supervise):
-    supervisor = supervise(door=test_pattern(), yard=test_pattern(priority=9))
+    always = SLOW | {"restore.skip_sharp": 1.0, "latency.give_way": False, "latency.budget_ms": 10000.0}
+    supervisor = supervise(door=pattern(always), yard=pattern(always, priority=9))
     before = live(supervisor, "door", "yard")
     until(lambda: set(supervisor.restorer().get("crops", ())) == {"door", "yard"})
     restorer = supervisor.restorer()
@@ -342,7 +365,7 @@ def niceness(pid):
 
 
 def test_a_camera_gives_way_while_it_starts_and_no_longer(supervise):
-    supervisor = supervise(door=test_pattern())
+    supervisor = supervise(door=pattern())
     starting = until(lambda: (one := supervisor.camera("door"))["process"] == "starting" and one)
     if can_be_lifted():
         assert starting["nice"] == 10
@@ -352,10 +375,21 @@ def test_a_camera_gives_way_while_it_starts_and_no_longer(supervise):
     until(lambda: niceness(door["pid"]) == {usual})
 
 
+def test_a_camera_that_floods_gives_way_and_its_neighbour_does_not(supervise, portrait):
+    with rtsp_server({"fast": Mount(file=str(portrait), speed=4)}) as server:
+        supervisor = supervise(flood=CameraSettings(source=server.url("fast")), yard=pattern())
+        (flood,) = until(lambda: (one := supervisor.camera("flood"))["nice"] == 5 and [one])
+        assert "announces" in flood["words"]
+        assert max(niceness(flood["pid"])) >= os.getpriority(os.PRIO_PROCESS, 0) + 5
+        (yard,) = live(supervisor, "yard")
+        assert yard["nice"] == 0
+
+
 def test_without_the_right_to_come_back_nobody_gives_way_at_first():
     code = (
         "import os, resource; from stream.supervisor.niceness import can_be_lifted;"
-        "resource.setrlimit(resource.RLIMIT_NICE, (0, 0)); os.geteuid() or os.setuid(65534); print(can_be_lifted())"
+        "resource.setrlimit(resource.RLIMIT_NICE, (0, 0)); os.geteuid() or os.setuid(65534);"
+        "print(can_be_lifted())"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.stdout == "False\n", result.stderr

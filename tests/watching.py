@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import av
+import cv2
 import numpy as np
+from clips import Clip, Sound, make
 from servers import wait_for
 
 from stream.address import parse_address
@@ -101,3 +104,32 @@ def spread(picture: av.VideoFrame) -> float:
 def luma(picture: av.VideoFrame) -> np.ndarray:
     plane = picture.planes[0]
     return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+
+
+CAMERA = {"preset": "ultrafast", "tune": "zerolatency", "g": "25", "sc_threshold": "0", "slices": "1",
+          "threads": "1"}  # fmt: skip
+"""A keyframe each second, no B-frames."""
+
+
+def camera_file(folder: Path) -> Path:
+    """Five seconds as a camera sends them, with sound."""
+    clip = Clip(size=(320, 180), frames=125, options=CAMERA, sounds=(Sound(layout="mono"),), noise=3)
+    return make(folder / "camera.mp4", clip)
+
+
+def jpegs(count=5, size=(320, 180)):
+    for i in range(count):
+        image = np.full((size[1], size[0], 3), 40 * i, np.uint8)
+        yield cv2.imencode(".jpg", image)[1].tobytes()
+
+
+def ts_of(path: Path, skip: int = 0) -> Path:
+    """The same as MPEG-TS, without its first packets of video."""
+    target = path.with_name(f"skip{skip}.ts")
+    with av.open(str(path)) as source, av.open(str(target), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.dts is not None and number >= skip:
+                packet.stream = stream
+                out.mux(packet)
+    return target

@@ -44,7 +44,7 @@ class WindowSink:
             return
         size = message.width, message.height
         if self._size is None:
-            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         if size != self._size:
             cv2.resizeWindow(_TITLE, *size)
             self._size = size

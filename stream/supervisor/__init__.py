@@ -266,7 +266,10 @@ class Supervisor:
     def _check_disk(self, keepers: list[Keeper]) -> None:
         """Tell once that the disk gets full, before recordings have to stop."""
         needed_gb = max((k.order.settings.config().record.free_gb for k in keepers), default=0.5)
-        free_gb = shutil.disk_usage(self.server.data_folder).free / _GIB
+        try:
+            free_gb = shutil.disk_usage(self.server.data_folder).free / _GIB
+        except OSError:  # the folder was taken away: the sinks say so
+            return
         low = free_gb < (2.5 if self._disk_is_low else 2.0) * needed_gb
         if low and not self._disk_is_low:
             text = f"{free_gb:.1f} GiB free; recordings stop below {needed_gb:.1f} GiB"

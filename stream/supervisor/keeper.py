@@ -26,8 +26,10 @@ _CHANGE_S = 10.0
 _HISTORY = 360
 _YIELDING, _FLOODING = 10, 5
 """Niceness of a camera that starts or restarts, and of one that sends far more than it should."""
-_FLOOD = 2.5
-"""So many times the frames that its stages take is a flood."""
+_SETTLING_S = 10.0
+"""Threads that are just being started may inherit the niceness from before a change: it is set again."""
+_FLOOD = "announces"
+"""In the words of a source that sends more than it announces: decoding it costs what others need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Keeper:
         self._killed_for = ""
         self._crashes: deque[float] = deque(maxlen=limits.breaker_crashes)
         self._pause_s = limits.retry_s
-        self._nice = 0
+        self._nice, self._settling_until_s = 0, 0.0
         self._answers: dict[int, str | None] = {}
         self._number = 0
         self._changed = threading.Condition()
@@ -301,12 +303,12 @@ class Keeper:
         if time.monotonic() - self._began_at_s > self._limits.healthy_s:
             self._crashes.clear()
             self._pause_s = self._limits.retry_s
-        taken, sent = self._report.get("fps_out") or 0.0, self._report.get("fps_in") or 0.0
-        floods = not self._report.get("idle") and sent > 30 and sent > _FLOOD * max(taken, 1.0)
-        nice = _FLOODING if floods else 0
-        if nice != self._nice and (nice > self._nice or can_be_lifted()) and self._child is not None:
-            set_niceness(self._child.pid, nice)
-            self._nice = nice
+        nice = _FLOODING if _FLOOD in (self._report.get("detail") or "") else 0
+        now, child = time.monotonic(), self._child
+        if nice != self._nice and (nice > self._nice or can_be_lifted()):
+            self._nice, self._settling_until_s = nice, now + _SETTLING_S
+        if child is not None and now < self._settling_until_s:
+            set_niceness(child.pid, self._nice)
 
     def _crashed(self, reason: str) -> None:
         """Wait before the next start: longer each time, and very long after many crashes."""

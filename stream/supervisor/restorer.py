@@ -44,7 +44,8 @@ class RestorerKeeper:
             child.kill()
 
     def report(self) -> dict[str, Any]:
-        """`pid` (0 where none runs), `restarts`, and its own: cameras, calls, crops by camera, load, models."""
+        """`pid` (0 where none runs), `restarts`, and what it says: cameras, calls, crops by camera, load,
+        models."""
         child = self._child
         return {"pid": child.pid if child is not None else 0, "restarts": self.restarts} | self._report
 

@@ -66,7 +66,7 @@ class Supervisor:
 def wait_live(supervise: Supervisor, name: str) -> None:
     """Until a camera is live; a minute at most."""
     deadline = time.monotonic() + 60
-    while supervise("look")[name].get("state") != "live":
+    while (supervise("look")[name]["report"] or {}).get("state") != "live":
         if time.monotonic() > deadline:
             raise SystemExit(f"{name} does not come up")
         time.sleep(0.5)
@@ -113,7 +113,7 @@ def main() -> None:
                     "source": f"udp://127.0.0.1:{ports['crashing']}",
                     "to": (f"{folder}/crashing/",),
                 },
-                "stalled": {"source": server.url, "to": (f"{folder}/stalled/",)},
+                "stalled": {"source": server.url(), "to": (f"{folder}/stalled/",)},
             }
             supervise = Supervisor(folder)
             healthy = {
@@ -132,7 +132,7 @@ def main() -> None:
                                 supervise("add", other, settings | {"preset": "fast"})
                             if beside:
                                 wait_live(supervise, "stalled")
-                                server.pause()
+                                server.stop()
                             settled = time.monotonic() + SETTLE_S
                             kills = kill_again_and_again(supervise, "crashing", settled) if beside else 0
                             time.sleep(max(0.0, settled - time.monotonic()))
@@ -144,19 +144,19 @@ def main() -> None:
                             ages = client.since(began, end)
                             delays[beside] += ages
                             words = {n: c.get("words") for n, c in supervise("look").items()}
-                            print(number, "beside" if beside else "alone", figures(ages, arguments.seconds),
-                                  f"{cpu / arguments.seconds:.2f} cores", f"{kills} kills", words, flush=True)  # fmt: skip
+                            side = "beside" if beside else "alone"
+                            print(number, side, figures(ages, arguments.seconds), words, flush=True)
+                            print(f"  {cpu / arguments.seconds:.2f} cores, {kills} kills", flush=True)
                             if beside:
-                                server.resume()
+                                server.cont()
                                 for other in others:
                                     supervise("remove", other)
             finally:
                 supervise.close()
     alone, beside = (figures(delays[side], arguments.rounds * arguments.seconds) for side in (False, True))
     for key in ("fps", "median_ms", "p95_ms"):
-        print(
-            f"{key}: alone {alone[key]:.1f}, beside three bad ones {beside[key]:.1f}: {beside[key] / alone[key]:.3f}"
-        )
+        ratio = beside[key] / alone[key]
+        print(f"{key}: alone {alone[key]:.1f}, beside three bad ones {beside[key]:.1f}: {ratio:.3f}")
 
 
 if __name__ == "__main__":

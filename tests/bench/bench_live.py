@@ -17,7 +17,7 @@ import time
 
 from stream.workers import ChildProcess, start_thread
 from tests.bench.live_tools import Client, figures, free_port, process_figures, strip_source
-from tests.servers import rtsp_server
+from tests.servers import Mount, rtsp_server
 
 SETTLE_S = 3.0
 
@@ -55,11 +55,11 @@ def main() -> None:
     arguments = parser.parse_args()
     port, viewers = free_port(socket.SOCK_DGRAM), free_port()
     source = f"udp://127.0.0.1:{port}"
-    with rtsp_server() as server, strip_source(f"{source}?pkt_size=1316", arguments.rate):
-        published = server.record_url
-        sinks = [f"mjpeg:{viewers}", published]
+    mounts = {"in": Mount(record=True, silent=True), "out": Mount(of="in")}
+    with rtsp_server(mounts) as server, strip_source(f"{source}?pkt_size=1316", arguments.rate):
+        sinks = [f"mjpeg:{viewers}", server.url("in")]
         job = ChildProcess("bench session", session_body, source, sinks, arguments.preset, [])
-        clients = {"mjpeg": Client(f"http://127.0.0.1:{viewers}/stream"), "rtsp": Client(published)}
+        clients = {"mjpeg": Client(f"http://127.0.0.1:{viewers}/stream"), "rtsp": Client(server.url("out"))}
         try:
             delays = {(name, side): [] for name in clients for side in (True, False)}
             cpu = {True: 0.0, False: 0.0}

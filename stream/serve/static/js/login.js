@@ -7,7 +7,7 @@ const enter = document.getElementById("enter");
 const show = document.getElementById("show");
 
 function tell(text) {
-  wrong.textContent = text;
+  wrong.textContent = text.charAt(0).toUpperCase() + text.slice(1);
   wrong.hidden = !text;
   if (text) token.setAttribute("aria-invalid", "true");
   else token.removeAttribute("aria-invalid");

@@ -91,7 +91,8 @@ export class Outputs {
         this.element.querySelector(".output:last-of-type input")?.focus();
       },
     });
-    const none = rows.length === 0 && h("p", { class: "small faint" }, "None: the picture is shown on these pages alone.");
+    const text = "None: the picture is shown on these pages alone.";
+    const none = rows.length === 0 && h("p", { class: "small faint" }, text);
     fill(this.element, none, rows, more);
   }
 }

@@ -277,8 +277,8 @@ function treatment(one) {
 
 function showFigures(holder, one, live) {
   const own = [
-    ["Delay", live ? milliseconds(one.delay?.median_ms) : "–", `p95 ${milliseconds(live ? one.delay?.p95_ms : NaN)}`],
-    ["Frames", live ? `${fps(one.fps_out)} fps` : "–", `of ${live ? fps(one.fps_in) : "–"} coming in`],
+    ["Delay", live ? milliseconds(one.delay?.median_ms) : "–", live ? `p95 ${milliseconds(one.delay?.p95_ms)}` : ""],
+    ["Frames", live ? `${fps(one.fps_out)} fps` : "–", live ? `of ${fps(one.fps_in)} coming in` : ""],
     ["Faces", live ? number(one.faces) : "–", live ? treatment(one) : ""],
     ["Load", live ? percent(one.load) : "–", live ? `${number(one.cpu_cores, 1)} cores` : ""],
   ];
@@ -286,7 +286,10 @@ function showFigures(holder, one, live) {
   if (holder.children.length === 0) {
     fill(
       holder,
-      own.map(([label]) => h("div", { class: "figure" }, h("dt", {}, label), h("dd"), h("dd", { class: "small faint" }))),
+      own.map(([label]) => {
+        const more = h("dd", { class: "small faint" });
+        return h("div", { class: "figure" }, h("dt", {}, label), h("dd"), more);
+      }),
     );
   }
   own.forEach(([, value, more], n) => {

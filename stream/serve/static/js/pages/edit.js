@@ -40,11 +40,12 @@ export function editPage(page, { setTitle, name, query }) {
 }
 
 function part(title, text, ...fields) {
+  const about = h("p", { class: "small faint", id: `about-${title.toLowerCase().replaceAll(" ", "-")}` }, text);
   return h(
     "fieldset",
-    { class: "form-part" },
+    { class: "form-part", "aria-describedby": about.id },
     h("legend", { class: "unseen" }, title),
-    h("div", { class: "form-about", "aria-hidden": "true" }, h("h2", {}, title), h("p", { class: "small faint" }, text)),
+    h("div", { class: "form-about" }, h("h2", { "aria-hidden": "true" }, title), about),
     h("div", { class: "form-fields" }, fields),
   );
 }

@@ -82,7 +82,11 @@ export function eventsPage(page, { setTitle, query }) {
     else {
       fill(
         holder,
-        empty("events", "Nothing has happened yet", "Faces seen, cameras that come and go, and full disks are listed here."),
+        empty(
+          "events",
+          "Nothing has happened yet",
+          "Faces seen, cameras that come and go, and full disks are listed here.",
+        ),
       );
     }
   }

@@ -71,7 +71,12 @@ export function filesPage(page, { setTitle }) {
     h(
       "div",
       { class: "head" },
-      h("div", { class: "title" }, h("h1", {}, "Files"), h("p", { class: "soft small" }, "Restore faces in recordings")),
+      h(
+        "div",
+        { class: "title" },
+        h("h1", {}, "Files"),
+        h("p", { class: "soft small" }, "Restore faces in recordings"),
+      ),
     ),
     h(
       "div",
@@ -137,7 +142,12 @@ export function filesPage(page, { setTitle }) {
         "li",
         { class: "row" },
         h("div", { class: "row-main" }, h("div", { class: "clip" }, file.name), h("div", { class: "bar" }, bar), text),
-        button(`Cancel the upload of ${file.name}`, { icon: "close", kind: "plain slim", text: false, onclick: cancel }),
+        button(`Cancel the upload of ${file.name}`, {
+          icon: "close",
+          kind: "plain slim",
+          text: false,
+          onclick: cancel,
+        }),
       );
       bar.style.transform = "scaleX(0)";
       sending.append(row);
@@ -356,6 +366,8 @@ function jobWords(job) {
     return parts.join(" · ");
   }
   const ended = job.ended_at ?? job.finished_at;
-  if (job.state === "done") settings.push(Number.isFinite(job.seconds) && `took ${duration(job.seconds)}`, ended && day(ended));
+  if (job.state === "done") {
+    settings.push(Number.isFinite(job.seconds) && `took ${duration(job.seconds)}`, ended && day(ended));
+  }
   return settings.filter(Boolean).join(" · ");
 }

@@ -53,7 +53,12 @@ export function jobPage(page, { setTitle, name }) {
         h(
           "div",
           { class: "tools" },
-          h("a", { class: "button primary", href: `${path}/output?download=1`, download: "" }, icon("down"), "Download"),
+          h(
+            "a",
+            { class: "button primary", href: `${path}/output?download=1`, download: "" },
+            icon("down"),
+            "Download",
+          ),
         ),
       ),
       h("section", { class: "panel", "aria-label": "Before and after" }, player.element),
@@ -63,7 +68,8 @@ export function jobPage(page, { setTitle, name }) {
   store.addEventListener("jobs", show);
   store.loadJobs().then(show, (error) => {
     fail(error);
-    fill(page, empty("broken", "The result cannot be shown", error.message, button("Try again", { onclick: () => location.reload() })));
+    const again = button("Try again", { onclick: () => location.reload() });
+    fill(page, empty("broken", "The result cannot be shown", error.message, again));
   });
   return () => {
     store.removeEventListener("jobs", show);

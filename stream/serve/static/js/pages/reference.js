@@ -25,7 +25,12 @@ export function referencePage(page, { setTitle }) {
       "div",
       { class: "head" },
       h("div", { class: "title" }, h("h1", {}, "API"), version),
-      h("div", { class: "tools" }, search, h("a", { class: "button", href: "/openapi.json", download: "" }, "openapi.json")),
+      h(
+        "div",
+        { class: "tools" },
+        search,
+        h("a", { class: "button", href: "/openapi.json", download: "" }, "openapi.json"),
+      ),
     ),
     h(
       "p",
@@ -77,7 +82,12 @@ function groups(document) {
     }
   }
   return [...found].map(([tag, operations]) =>
-    h("section", { class: "reference-group", "aria-label": tag }, h("h2", {}, tag), h("div", { class: "panel" }, operations)),
+    h(
+      "section",
+      { class: "reference-group", "aria-label": tag },
+      h("h2", {}, tag),
+      h("div", { class: "panel" }, operations),
+    ),
   );
 }
 
@@ -108,7 +118,8 @@ function explain(document, method, path, described) {
   const parts = [];
   if (described.description) parts.push(h("p", { class: "wrap" }, described.description));
   if (parameters.length > 0) {
-    parts.push(h("h3", {}, "Parameters"), table(parameters.map((one) => field(document, one.name, one.schema, one.required, one.description))));
+    const rows = parameters.map((one) => field(document, one.name, one.schema, one.required, one.description));
+    parts.push(h("h3", {}, "Parameters"), table(rows));
   }
   for (const [kind, content] of Object.entries(described.requestBody?.content ?? {})) {
     parts.push(h("h3", {}, `Body, ${kind}`), schemaTable(document, content.schema));
@@ -221,11 +232,8 @@ function schemaTable(document, given) {
 }
 
 function table(rows) {
-  return h(
-    "div",
-    { class: "table-scroll" },
-    h("table", { class: "table" }, h("tbody", {}, rows.map((cells) => h("tr", {}, cells.map((cell) => h("td", {}, cell)))))),
-  );
+  const lines = rows.map((cells) => h("tr", {}, cells.map((cell) => h("td", {}, cell))));
+  return h("div", { class: "table-scroll" }, h("table", { class: "table" }, h("tbody", {}, lines)));
 }
 
 function example(document, given, depth = 0) {
