@@ -18,8 +18,10 @@ if TYPE_CHECKING:  # loading it takes half a second, which `--help` does without
 
 _GRACE_S = 1
 """For requests that are under way when the server ends."""
-_STOP_S = 8.0
-"""For cameras to flush; together under ten seconds."""
+_STOP_S = 7.5
+"""For cameras to flush."""
+_LAST_EVENTS_S = 0.5
+"""For the webhook to take the last events; together under ten seconds."""
 
 
 def serve(
@@ -57,16 +59,19 @@ def run(file: CamerasFile, path: Path) -> None:
     import setproctitle
     import uvicorn
 
-    from stream.events import Events
+    from stream.events import Events, log_to_stderr
     from stream.serve.app import create_app
     from stream.serve.jobs import Jobs
     from stream.serve.security import load_token
     from stream.supervisor import Supervisor
+    from stream.webhook import Webhook
 
     setproctitle.setproctitle("gpen-stream serve")
     server = file.server
     token = load_token(server.token_path, server.host)
-    supervisor = Supervisor(file, path, Events())
+    hook = server.webhook
+    events = Events(Webhook(**hook.model_dump()) if hook is not None else None)
+    supervisor = Supervisor(file, path, events)
     folder = server.files_folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -80,6 +85,7 @@ def run(file: CamerasFile, path: Path) -> None:
             ended.set()
             jobs.stop()
             supervisor.stop(_STOP_S)
+            events.stop(_LAST_EVENTS_S)
 
     class Web(uvicorn.Server):
         """Says where it listens, once it does; ends by a signal as by a wish, with exit code 0."""
@@ -116,6 +122,8 @@ def run(file: CamerasFile, path: Path) -> None:
             f"{server.host}:{server.port}: cannot be listened on; is it in use? try --port"
         ) from None
     try:
+        log_to_stderr()
+        events.start()
         supervisor.start()
         jobs.start()
         web.run([socket])
