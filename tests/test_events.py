@@ -2,68 +2,20 @@
 
 import contextlib
 import json
-import socket
 import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from servers import free_port, wait_for
+from webhook_receiver import Receiver
 
 from stream.errors import ConfigError
 from stream.events import LOG, Events
 from stream.webhook import SECRET_HEADER, Webhook
 
 PATIENCE_S = 60
-
-
-class Receiver:
-    """An HTTP server whose answer can be changed: a status, "stall", "garbage" or "hang up"."""
-
-    def __init__(self, port=0, answer=204):
-        self.answer, self.requests, self.release = answer, [], threading.Event()
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                answer = receiver.answer
-                receiver.requests.append((self.path, dict(self.headers), json.loads(body), answer))
-                if answer == "stall":
-                    receiver.release.wait()
-                elif answer == "garbage":
-                    self.wfile.write(b"220 this is a mail server\r\n")
-                elif answer != "hang up":
-                    self.send_response(answer)
-                    if answer == 302:
-                        self.send_header("Location", f"http://127.0.0.1:{receiver.port}/elsewhere")
-                    self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
-        self._thread.start()
-
-    def texts(self, answer=204):
-        """Texts of the events to which it gave that answer."""
-        return [event["text"] for _, _, event, given in self.requests if given == answer]
-
-    def close(self):
-        self.release.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to be"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -167,9 +119,7 @@ def test_only_the_kinds_asked_for_are_posted(receiver):
 
 
 def test_events_of_an_outage_are_delivered_in_order_once_the_receiver_is_back():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with posting(port, "/secret-path") as (events, webhook):
         for number in range(3):
             events.add("door", "camera_down", f"{number}")

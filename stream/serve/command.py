@@ -38,19 +38,20 @@ def serve(
 ) -> None:
     """Watch over many cameras, with a dashboard in the browser.
 
-    Without --config the cameras that are added in the browser are kept in the data folder.
+    Without --config it is cameras.yaml in the data folder, which need not exist yet.
     """
     from stream.cameras import CamerasFile, load_cameras
 
-    file = load_cameras(config) if config is not None else CamerasFile()
     given = {"host": host, "port": port, "data": str(data) if data is not None else None}
     update = {key: value for key, value in given.items() if value is not None}
+    if config is not None:
+        file = load_cameras(config)
+    else:
+        folder = CamerasFile().server.model_copy(update=update).data_folder
+        config, update["data"] = folder / "cameras.yaml", str(folder)
+        file = load_cameras(config) if config.exists() else CamerasFile()
     server = file.server.model_copy(update=update)
     server.data_folder.mkdir(parents=True, exist_ok=True)
-    if config is None:
-        config = server.data_folder / "cameras.yaml"
-        if config.exists():
-            file = load_cameras(config)
     run(file.model_copy(update={"server": server}), config)
 
 
