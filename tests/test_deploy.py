@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import fields
 from fnmatch import fnmatch
 from functools import cache
@@ -107,6 +109,21 @@ def test_everything_that_the_image_copies_is_there_and_is_not_ignored():
         assert decisive.startswith("!"), f"{source} is kept out by {decisive}"
 
 
+def test_what_the_image_copies_is_enough_to_build_the_package(tmp_path):
+    for value in instructions("COPY"):
+        for source in value.split()[:-1] if not value.startswith("--from") else ():
+            if (ROOT / source).is_dir():
+                skipped = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(ROOT / source, tmp_path / source, ignore=skipped)
+            else:
+                shutil.copy(ROOT / source, tmp_path)
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").iterdir()
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {"stream/serve/static/index.html", "stream/presets/fast.yaml"} <= set(names)
+
+
 def test_the_image_is_built_on_the_named_python_and_names_no_registry():
     assert {value.split()[0] for value in instructions("FROM")} == {"python:3.11-slim"}
     for file in DEPLOY.iterdir():
@@ -197,6 +214,19 @@ def test_the_guides_cameras_are_ten_and_are_accepted(tmp_path, monkeypatch):
     assert len(file.cameras) == 10 and file.server.webhook is not None
     supervisor = Supervisor(file, None, Events())  # it also refuses two cameras in one folder
     supervisor.stop()
+
+
+def test_nginx_accepts_the_guides_proxy(tmp_path):
+    (location,) = blocks("nginx", "location /")
+    (outside,) = re.findall(r"`(map [^`]*\})`", GUIDE)
+    (tmp_path / "nginx.conf").write_text(
+        f"error_log stderr; pid {tmp_path}/pid; events {{}}\n"
+        f"http {{ access_log off; {outside} server {{ listen 127.0.0.1:{free_port()}; {location} }} }}\n"
+    )
+    done = subprocess.run(
+        ["nginx", "-t", "-p", tmp_path, "-c", tmp_path / "nginx.conf"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
