@@ -17,7 +17,7 @@ from stream import hardware, pixels
 from stream.address import Address
 from stream.clock import Clock
 from stream.config_live import Source
-from stream.connection import ANALYSE_S, NO_VIDEO, Connection, Failure, Shot, Sound
+from stream.connection import ANALYSE_S, NO_VIDEO, NOBODY, Connection, Failure, Shot, Sound
 from stream.decode import SITES, converted, is_handled
 from stream.errors import SourceError
 from stream.frame import Frame, Timestamp, View
@@ -132,6 +132,7 @@ class Capture:
             self._note(f"decoded by software from now on ({error})")
             return Failure(State.RETRYING, "the hardware decoder failed")
         finally:
+            self._count(connection)
             connection.close()
             if began_s is not None:
                 self._retry.lived(began_s, self._seen_at_s)
@@ -151,8 +152,7 @@ class Capture:
         except Failure as failure:
             if failure.detail == NO_VIDEO:
                 self._analyse_s = min(self._analyse_s * 4, ANALYSE_S[1])
-            may_differ = failure.state in (State.STALLED, State.RETRYING) or not failure.slow
-            if not self._transport_is_known and may_differ and failure.detail != "nobody listens there":
+            if not (self._transport_is_known or failure.slow or failure.detail == NOBODY):
                 self._transport = "udp" if self._transport == "tcp" else "tcp"
             raise
         if connection.notes:
@@ -165,15 +165,14 @@ class Capture:
         pace = Pace(self._stopping) if connection.is_paced else None
         throttle, watch = Throttle(self._source.max_fps), Watch()
         self._clock.begin()
+        self._kind = None
         connected = False
-        counted = 0, 0
+        self._counted = 0, 0
         while True:
             for event in connection.events():
                 if self._stopping.is_set():
                     return
-                counts = connection.corrupt_packets, connection.before_keyframe
-                self._count(*(new - old for new, old in zip(counts, counted, strict=True)))
-                counted = counts
+                self._count(connection)
                 if isinstance(event, Sound):
                     self._heard_at_s = event.arrived_at_s
                     if connected:
@@ -209,7 +208,7 @@ class Capture:
     def _look(self, picture: av.VideoFrame, connection: Connection | Pattern, sounding: bool) -> None:
         """Begin a new take where pictures or sound are of another kind, or a connection begins."""
         kind = (
-            id(connection), picture.width, picture.height, picture.format.name, picture.colorspace,
+            picture.width, picture.height, picture.format.name, picture.colorspace,
             picture.color_range, picture.color_trc, picture.rotation, connection.sar, connection.rate,
             sounding or connection.audio is None,
         )  # fmt: skip
@@ -253,7 +252,11 @@ class Capture:
             duration = round(sound.duration_s / LIVE_TIME_BASE)
             self._on_audio(AudioPacket(self._take, pts, duration, sound.data, audio))
 
-    def _count(self, corrupt: int, before_keyframe: int) -> None:
+    def _count(self, connection: Connection | Pattern) -> None:
+        """Add what a connection has lost since it was asked last."""
+        counts = connection.corrupt_packets, connection.before_keyframe
+        corrupt, before_keyframe = (new - old for new, old in zip(counts, self._counted, strict=True))
+        self._counted = counts
         self.corrupt_packets += corrupt
         if corrupt:
             self.drops.add("corrupt", corrupt)

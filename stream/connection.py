@@ -28,6 +28,7 @@ ANALYSE_S = 0.4, 6.0
 """How long FFmpeg looks before it names the streams, at first and at most. Its own five seconds pass in
 full where a stream is announced and does not come, as nginx announces sound; but a server that waits
 for a keyframe shows sound alone at first."""
+NOBODY = "nobody listens there"
 NO_VIDEO = "it sends no video that can be decoded"
 _NAMES = {"rtsp": "rtsp,rtp,udp,tcp,tls,crypto", "rtmp": "rtmp,rtmps,tcp,tls", "udp": "udp,rtp",
           "http": "http,https,hls,tcp,tls,crypto,httpproxy", "srt": "srt,udp"}  # fmt: skip
@@ -245,7 +246,7 @@ def explain(error: av.FFmpegError, limit_s: float, waited_s: float = 0.0) -> Fai
     if isinstance(error, av.HTTPClientError):
         return Failure(State.REFUSED, f"the server refuses ({hardware.why(error)})", slow=True)
     if isinstance(error, av.ConnectionRefusedError):
-        return Failure(State.REFUSED, "nobody listens there")
+        return Failure(State.REFUSED, NOBODY)
     if isinstance(error, av.FileNotFoundError):
         return Failure(State.REFUSED, "no such device")
     # A stalled RTSP server shows as damaged data; an interrupted wait as an immediate exit.

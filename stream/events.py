@@ -15,7 +15,7 @@ from typing import Any
 from stream.address import redact
 from stream.webhook import Webhook
 
-LOG = logging.getLogger("gpen-stream.events")
+LOG = logging.getLogger(__name__)
 GOOD = frozenset({"camera_up", "face_seen", "sink_live", "webhook_live"})
 """Kinds that ask nobody to do anything; all others are warnings."""
 _TEXT = 500
@@ -23,15 +23,16 @@ _TEXT = 500
 
 
 def log_to_stderr() -> None:
-    """Have every event written as one line: UTC time, level, camera, kind, text."""
-    if not LOG.handlers:
+    """Have each event written as one line, and what else the package logs, with UTC time and level."""
+    ours = logging.getLogger("stream")
+    if not ours.handlers:
         handler = logging.StreamHandler(sys.stderr)
         form = logging.Formatter("%(asctime)sZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
         form.converter = time.gmtime
         handler.setFormatter(form)
-        LOG.addHandler(handler)
-        LOG.setLevel(logging.INFO)
-        LOG.propagate = False
+        ours.addHandler(handler)
+        ours.setLevel(logging.INFO)
+        ours.propagate = False
 
 
 class Events:

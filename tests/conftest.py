@@ -28,7 +28,9 @@ def cache_folder(tmp_path_factory):
 
     The models folder is the tests' own too.
     """
-    folder = os.environ.setdefault("GPEN_STREAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # by all workers of a run
+    folder = os.environ.setdefault("GPEN_STREAM_CACHE", str(shared / "cache"))
     os.environ["GPEN_STREAM_MODELS"] = str(tmp_path_factory.mktemp("models"))
     return Path(folder)
 

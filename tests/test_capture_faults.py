@@ -222,6 +222,15 @@ def test_a_stream_that_crashes_over_and_over_meets_the_breaker():
     assert not pauses.broken and pauses.pause_s(261) == 0.1
 
 
+def test_a_camera_that_hangs_up_after_each_few_pictures_is_tried_slowly_and_said_to_be_so(server):
+    with Proxy(server.port) as proxy:
+        proxy.truncate = 15_000
+        with Watching(server.url("ball", proxy.port)) as live:
+            wait_for(lambda: "fails again and again" in live.capture.status.detail, 60)
+            assert live.capture.status.retry_at_s - time.monotonic() > 15
+            assert live.capture.connections >= 8
+
+
 def test_an_mjpeg_camera_that_falls_silent_is_opened_again_and_its_errors_are_told():
     with MjpegServer(jpegs(), rate=20) as camera, Watching(camera.url) as live:
         live.frames(10)

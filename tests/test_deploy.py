@@ -27,6 +27,7 @@ from stream.config import Config
 from stream.events import Events
 from stream.live import Changes
 from stream.relief import LEVELS
+from stream.serve.jobs import Jobs
 from stream.serve.metrics import exposition
 from stream.status import State
 from stream.supervisor import Supervisor
@@ -252,7 +253,7 @@ def metric_names(tmp_path):
             return {"pid": 1, "load": 0.5, "crops": {"door": 1}}
 
     supervisor = Reporting(CamerasFile.model_validate({"server": {"data": str(tmp_path)}}), None, Events())
-    families = list(text_string_to_metric_families(exposition(supervisor).decode()))
+    families = list(text_string_to_metric_families(exposition(supervisor, Jobs(tmp_path), 0).decode()))
     supervisor.stop()
     return {sample.name for family in families for sample in family.samples}
 

@@ -12,7 +12,7 @@ from servers import free_port, wait_for
 from webhook_receiver import Receiver
 
 from stream.errors import ConfigError
-from stream.events import LOG, Events
+from stream.events import Events
 from stream.webhook import SECRET_HEADER, Webhook
 
 PATIENCE_S = 60
@@ -62,8 +62,7 @@ def test_events_are_numbered_dated_and_bounded():
     assert json.loads(json.dumps(kept, allow_nan=False)) == kept
 
 
-def test_no_credential_is_in_an_event_and_no_text_forges_a_line_of_the_log(caplog, monkeypatch):
-    monkeypatch.setattr(LOG, "propagate", True)
+def test_no_credential_is_in_an_event_and_no_text_forges_a_line_of_the_log(caplog):
     caplog.set_level("INFO")
     events = Events()
     text = "rtsp://admin:hunter2@192.0.2.7/live?token=hunter3 said\n2026-01-01 door camera_up: live\x1b[2J"

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from flashes import wait_for
 from playwright.sync_api import sync_playwright
-from receivers import free_port
+from servers import free_port
 
 from stream.config import parse_config
 from stream.packets import Jpeg

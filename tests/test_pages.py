@@ -1,5 +1,6 @@
 """The dashboard's pages in a headless browser: what they show, what they change, who can use them."""
 
+import base64
 import os
 import re
 import time
@@ -391,19 +392,24 @@ def test_a_file_is_uploaded_queued_cancelled_and_removed(opened, served, tmp_pat
     expect(row).to_have_count(0)
 
 
-def test_files_dropped_on_the_page_are_uploaded(opened, served):
+def test_a_file_is_dropped_on_the_page_and_the_reason_is_told_where_it_is_no_video(opened, served):
     page = opened("/#/files")
     ready(page, "files")
-    data = page.evaluate_handle(
-        """() => {
-            const data = new DataTransfer();
-            data.items.add(new File(["not a video"], "dropped.mp4", { type: "video/mp4" }));
-            return data;
-        }"""
-    )
-    page.locator(".drop").dispatch_event("drop", {"dataTransfer": data})
+    clip = base64.b64encode((served.files / "portrait.mp4").read_bytes()).decode()
+    for name, content in (("dropped.mp4", clip), ("nothing.mp4", "AAAA")):
+        data = page.evaluate_handle(
+            """([name, content]) => {
+                const data = new DataTransfer();
+                const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+                data.items.add(new File([bytes], name, { type: "video/mp4" }));
+                return data;
+            }""",
+            [name, content],
+        )
+        page.locator(".drop").dispatch_event("drop", {"dataTransfer": data})
     expect(page.get_by_role("radio", name=re.compile("dropped.mp4"))).to_be_visible()
-    assert (served.files / "dropped.mp4").read_text() == "not a video"
+    expect(page.locator(".notice.bad")).to_contain_text("nothing.mp4")
+    assert not (served.files / "nothing.mp4").exists()
 
 
 def test_before_and_after_are_played_together_and_divided(opened, served):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,8 @@ import numpy as np
 import pytest
 from feeds import CONFIG, Feed, opened, take
 from flashes import read, wait_for
-from receivers import free_port, rtmp_relay, rtsp_recorder
+from receivers import RtspRecorder
+from servers import Server, free_port, rtmp_server
 
 from stream.packets import Snapshot
 from stream.sinks import parse_sink
@@ -31,8 +33,8 @@ from stream.status import State
 
 def test_an_rtsp_server_records_picture_and_sound_in_step(tmp_path):
     recorded = tmp_path / "recorded.mkv"
-    with rtsp_recorder(recorded, sound=True) as (url, _):
-        with Feed(SinkHandle(parse_sink(url, CONFIG)), take(100, with_sound=True)) as feed:
+    with RtspRecorder(recorded, sound=True) as server:
+        with Feed(SinkHandle(parse_sink(server.url, CONFIG)), take(100, with_sound=True)) as feed:
             report = feed.wait(lambda report: report["delivered"] >= 110 and report)
         assert report["state"] == "live" and report["delay"]["median_ms"] > 0
         wait_for(lambda: recorded.stat().st_size > 30_000)
@@ -44,8 +46,8 @@ def test_an_rtsp_server_records_picture_and_sound_in_step(tmp_path):
 
 
 def test_an_rtsp_server_asks_for_a_password_and_it_is_in_no_message(tmp_path):
-    with rtsp_recorder(tmp_path / "recorded.mkv", user="me:sesame1") as (url, _):
-        right, wrong = url.replace("//", "//me:sesame1@"), url.replace("//", "//me:sesame2@")
+    with RtspRecorder(tmp_path / "recorded.mkv", user="me:sesame1") as server:
+        right, wrong = (server.url.replace("//", f"//me:{word}@") for word in ("sesame1", "sesame2"))
         with pytest.raises(SinkError, match="user name or password") as error:
             opened(wrong, *take(1))
         assert error.value.state is State.UNAUTHORISED and "sesame" not in str(error.value)
@@ -55,13 +57,13 @@ def test_an_rtsp_server_asks_for_a_password_and_it_is_in_no_message(tmp_path):
             assert "sesame" not in str(feed.handle.report()) + repr(feed.handle.spec)
 
 
-def test_an_rtmp_server_relays_the_picture_to_players(tmp_path):
-    with rtmp_relay(tmp_path) as (url, _):
+def test_an_rtmp_server_relays_picture_and_sound_to_players():
+    with rtmp_server() as server:
         told = []
-        handle = SinkHandle(parse_sink(f"{url}/cam", CONFIG), on_event=lambda *event: told.append(event))
+        handle = SinkHandle(parse_sink(server.url(), CONFIG), on_event=lambda *event: told.append(event))
         with Feed(handle, take(50, with_sound=True)) as feed:
             feed.wait(lambda report: report["delivered"] > 10)
-            with av.open(f"{url}/cam", timeout=60) as player:
+            with av.open(server.url(), timeout=60) as player:
                 kinds = {stream.type: stream.codec_context.name for stream in player.streams}
                 levels, pts = [], []
                 for frame in player.decode(video=0):
@@ -74,65 +76,70 @@ def test_an_rtmp_server_relays_the_picture_to_players(tmp_path):
         assert told == []
 
 
-def test_a_server_that_was_killed_gets_the_picture_again_when_it_is_back(tmp_path):
-    port, told = free_port(), []
-    handle = SinkHandle(
-        parse_sink(f"rtmp://127.0.0.1:{port}/live/cam", CONFIG), on_event=lambda *event: told.append(event)
-    )
-    with rtmp_relay(tmp_path, port=port) as (_, process), Feed(handle, take(50)) as feed:
-        feed.wait(lambda report: report["delivered"] > 10)
-        process.kill()
-        process.wait()
-        feed.wait(lambda report: report["state"] == "refused")
-        assert told[0][0] == "sink_failed" and f"rtmp://127.0.0.1:{port}/live/" in told[0][1]
-        with rtmp_relay(tmp_path, port=port):
+def test_a_server_that_was_killed_gets_the_picture_again_when_it_is_back():
+    told = []
+    with rtmp_server() as server:
+        handle = SinkHandle(parse_sink(server.url(), CONFIG), on_event=lambda *event: told.append(event))
+        with Feed(handle, take(50)) as feed:
+            feed.wait(lambda report: report["delivered"] > 10)
+            server.kill()
+            feed.wait(lambda report: report["state"] == "refused")
+            assert told[0][0] == "sink_failed" and f"rtmp://127.0.0.1:{server.port}/live/" in told[0][1]
+            server.start()
             before = handle.report()["delivered"]
             feed.wait(lambda report: report["state"] == "live" and report["delivered"] > before + 20)
-            with av.open(f"rtmp://127.0.0.1:{port}/live/cam", timeout=60) as player:
+            with av.open(server.url(), timeout=60) as player:
                 assert next(player.decode(video=0)).width == 320
     assert handle.report()["dropped"] > 0
 
 
+@contextmanager
+def serving(kind: str, folder: Path) -> Iterator[tuple[Server, str]]:
+    """A server of a kind, and an address on it."""
+    if kind == "rtsp":
+        with RtspRecorder(folder / "recorded.mkv") as server:
+            yield server, server.url
+    else:
+        with rtmp_server() as server:
+            yield server, server.url()
+
+
 @pytest.mark.parametrize("kind", ["rtsp", "rtmp"])
 def test_a_server_that_stalls_is_left_and_holds_nobody_up(tmp_path, kind):
-    serve = rtsp_recorder(tmp_path / "recorded.mkv") if kind == "rtsp" else rtmp_relay(tmp_path)
-    with serve as (url, process):
-        address = url if kind == "rtsp" else f"{url}/cam"
-        handle = SinkHandle(parse_sink(address, CONFIG), patience_s=6.0)
+    with serving(kind, tmp_path) as (server, url):
+        handle = SinkHandle(parse_sink(url, CONFIG), patience_s=6.0)
         large = take(25, size=(1280, 720))
-        with Feed(handle, large, speed=8) as feed:  # fills the sockets' buffers soon
+        with Feed(handle, large, speed=20) as feed:  # fills the sockets' buffers soon
             feed.wait(lambda report: report["delivered"] > 10)
-            os.kill(process.pid, signal.SIGSTOP)
+            server.stop()
             try:
-                words = feed.wait(
+                assert feed.wait(
                     lambda report: report["state"] in ("retrying", "refused") and report["words"]
                 )
                 offered = time.monotonic()
                 handle.offer(large[1])
                 assert time.monotonic() - offered < 1
             finally:
-                os.kill(process.pid, signal.SIGCONT)
-            assert words
+                server.cont()
             before = handle.report()["delivered"]
             feed.wait(lambda report: report["state"] == "live" and report["delivered"] > before + 10)
 
 
-@pytest.mark.parametrize("scheme", ["rtsp", "rtmp"])
-def test_nobody_there_a_wrong_path_and_silence_are_told_in_one_line(scheme, tmp_path):
+@pytest.mark.parametrize("kind", ["rtsp", "rtmp"])
+def test_nobody_there_and_a_wrong_path_are_told_in_one_line(tmp_path, kind):
     with pytest.raises(SinkError, match="nobody listens there") as error:
-        opened(f"{scheme}://me:sesame@127.0.0.1:{free_port()}/live/cam")
+        opened(f"{kind}://me:sesame@127.0.0.1:{free_port()}/live/cam")
     assert error.value.state is State.REFUSED and "sesame" not in str(error.value)
-    serve = rtsp_recorder(tmp_path / "recorded.mkv") if scheme == "rtsp" else rtmp_relay(tmp_path)
-    wrong = {"rtsp": "no such path", "rtmp": "check the application"}[scheme]
-    with serve as (url, _), pytest.raises(SinkError, match=wrong):
+    wrong = {"rtsp": "no such path", "rtmp": "check the application"}[kind]
+    with serving(kind, tmp_path) as (_, url), pytest.raises(SinkError, match=wrong):
         opened(url.replace("/live", "/nowhere/cam"), *take(1))
 
 
 def test_a_name_that_another_publishes_under_is_told(tmp_path):
-    with rtmp_relay(tmp_path) as (url, _):
-        first = opened(f"{url}/cam", *take(10))
+    with rtmp_server() as server:
+        first = opened(server.url(), *take(10))
         with pytest.raises(SinkError, match="is it taken"):
-            opened(f"{url}/cam", *take(1))
+            opened(server.url(), *take(1))
         first.close()
 
 
@@ -144,8 +151,8 @@ def test_an_rtsp_server_that_accepts_and_stays_silent_is_given_up():
 
 
 def test_a_publisher_connects_again_where_the_size_changes(tmp_path):
-    with rtmp_relay(tmp_path) as (url, _):
-        sink = opened(f"{url}/cam", *take(30))
+    with rtmp_server() as server:
+        sink = opened(server.url(), *take(30))
         small = take(400, take=1, size=(160, 120), first_pts=300_000)
         sink.write(small[0])
         again = threading.Event()
@@ -158,7 +165,7 @@ def test_a_publisher_connects_again_where_the_size_changes(tmp_path):
 
         thread = threading.Thread(target=publish)
         thread.start()
-        with av.open(f"{url}/cam", timeout=60) as player:
+        with av.open(server.url(), timeout=60) as player:
             assert next(player.decode(video=0)).width == 160
         again.set()
         thread.join()

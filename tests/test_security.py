@@ -9,8 +9,7 @@ import os
 import stat
 
 import pytest
-from starlette.testclient import TestClient
-from starlette.websockets import WebSocketDisconnect
+from starlette.testclient import TestClient, WebSocketDenialResponse
 
 from stream.cameras import CamerasFile, ServerSettings
 from stream.errors import ConfigError
@@ -18,12 +17,15 @@ from stream.events import Events
 from stream.serve import security
 from stream.serve.app import create_app
 from stream.serve.jobs import Jobs
-from stream.serve.security import COOKIE, is_loopback, load_token
+from stream.serve.security import COOKIE
+from stream.serve.token import is_loopback, load_token
 from stream.supervisor import Supervisor
 
 TOKEN = "a-token-of-some-length"
 OURS = {"X-Requested-With": "gpen-stream"}
 BASE = "http://127.0.0.1:8080"
+SOCKET = "ws://127.0.0.1:8080/api/cameras/cam/live"
+MP4 = b"\0\0\0\x18ftypisom and so on"
 
 
 @pytest.fixture
@@ -202,21 +204,41 @@ def test_another_site_cannot_embed_pictures_or_read_answers(client):
 
 
 @pytest.mark.parametrize(
-    "headers", [{"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Sec-Fetch-Site": "cross-site"}]
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Host": "evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Origin": "file://"},
+        {"Origin": "ws://127.0.0.1:8080"},
+    ],
 )
 def test_a_socket_opened_by_another_site_is_refused(client, headers):
     with (
-        pytest.raises(WebSocketDisconnect) as caught,
-        client.websocket_connect("/api/cameras/cam/live", headers=headers),
+        pytest.raises(WebSocketDenialResponse) as caught,
+        client.websocket_connect(SOCKET, headers=OURS | headers),
     ):
         pass
-    assert caught.value.code == 4401
+    assert caught.value.status_code in (403, 421)
+
+
+def test_a_socket_that_does_not_say_which_page_opened_it_needs_what_no_page_can_send(locked):
+    locked.post("/api/login", json={"token": TOKEN}, headers=OURS)
+    with pytest.raises(WebSocketDenialResponse) as caught, locked.websocket_connect(SOCKET):
+        pass
+    assert caught.value.status_code == 403
 
 
 def test_a_socket_without_a_log_in_is_refused(locked):
-    with pytest.raises(WebSocketDisconnect) as caught, locked.websocket_connect("/api/cameras/cam/live"):
-        pass
-    assert caught.value.code == 4401
+    for headers in (OURS, {"Origin": BASE}, {"Origin": BASE, "Cookie": f"{COOKIE}=guess"}):
+        with (
+            pytest.raises(WebSocketDenialResponse) as caught,
+            locked.websocket_connect(SOCKET, headers=headers),
+        ):
+            pass
+        assert caught.value.status_code == 401
 
 
 def test_every_answer_carries_the_headers_that_keep_other_code_out(client):
@@ -268,18 +290,21 @@ def test_a_link_in_the_folder_leads_nowhere(client, server):
     ],
 )
 def test_an_upload_lies_in_the_folder_under_its_last_name(client, server, sent, kept):
-    answer = client.post("/api/files", headers=OURS, files={"file": (sent, b"12345")})
+    answer = client.post("/api/files", headers=OURS, files={"file": (sent, MP4)})
     assert answer.status_code == 201
-    assert answer.json() == {"name": kept, "bytes": 5}
-    assert (server.files_folder / kept).read_bytes() == b"12345"
-    again = client.post("/api/files", headers=OURS, files={"file": (sent, b"67")}).json()["name"]
-    assert again != kept and (server.files_folder / kept).read_bytes() == b"12345"
+    assert answer.json() == {"name": kept, "bytes": len(MP4)}
+    assert (server.files_folder / kept).read_bytes() == MP4
+    again = client.post("/api/files", headers=OURS, files={"file": (sent, MP4[:12])}).json()["name"]
+    assert again != kept and (server.files_folder / kept).read_bytes() == MP4
     assert sorted(os.listdir(server.files_folder)) == sorted([kept, again])
 
 
-@pytest.mark.parametrize("name", ["..", ".hidden", "a:b.mp4", "<x>.mp4"])
+@pytest.mark.parametrize(
+    "name",
+    ["..", ".hidden.mp4", "a:b.mp4", "<x>.mp4", "x" * 250 + ".mp4", "page.html", "clip.mp4.svg", "list.m3u8"],
+)
 def test_an_upload_with_a_name_that_is_none_is_refused_and_leaves_nothing(client, server, name):
-    answer = client.post("/api/files", headers=OURS, files={"file": (name, b"12345")})
+    answer = client.post("/api/files", headers=OURS, files={"file": (name, MP4)})
     assert answer.status_code in (400, 422)
     assert os.listdir(server.files_folder) == []
 

@@ -12,7 +12,7 @@ import pytest
 from feeds import CONFIG, Feed, opened, take
 from flashes import wait_for
 from playwright.sync_api import Page, sync_playwright
-from receivers import free_port
+from servers import free_port
 
 from stream.sinks import parse_sink
 from stream.sinks.base import SinkError

@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import mimetypes
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request, Response, WebSocket
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import HTTPConnection
 
 from stream import __version__, zoo
 from stream.cameras import CameraSettings, parse_camera
-from stream.catalog import entries
 from stream.config import PRESETS, load_config
 from stream.cores import available_cores
-from stream.errors import ConfigError
+from stream.errors import ConfigError, StreamError
 from stream.metrics import peak_rss_mb
 from stream.serve import checks, live, metrics, uploads
 from stream.serve.jobs import Jobs, inside
+from stream.serve.media import is_media, media_type
 from stream.supervisor import NotFound, Supervisor
 
 _FIRST_PICTURE_S = 10.0
+_USABLE = ("bundled", "here", "imported")
+_TESTS = 4
+"""Sources tried at a time; two are, the others wait."""
+_SETTINGS = CameraSettings.model_json_schema()
+_FORM = {
+    "type": "object",
+    "required": ["file"],
+    "properties": {"file": {"type": "string", "format": "binary"}},
+}
+_NAME = {"type": "string", "description": "letters, digits, - and _; up to 40"}
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Region = tuple[Fraction, Fraction, Fraction, Fraction]
 
@@ -69,7 +80,7 @@ class TokenBody(BaseModel):
 def routes(supervisor: Supervisor, jobs: Jobs) -> APIRouter:
     """All routes below /api, and those that machines ask: /healthz, /readyz, /metrics."""
     router = APIRouter()
-    _machine(router, supervisor)
+    _machine(router, supervisor, jobs)
     _cameras(router, supervisor)
     _recordings(router, supervisor)
     _events(router, supervisor, jobs)
@@ -77,7 +88,7 @@ def routes(supervisor: Supervisor, jobs: Jobs) -> APIRouter:
     return router
 
 
-def _machine(router: APIRouter, supervisor: Supervisor) -> None:
+def _machine(router: APIRouter, supervisor: Supervisor, jobs: Jobs) -> None:
     @router.get("/healthz", tags=["server"], summary="Whether the server answers")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
@@ -88,19 +99,22 @@ def _machine(router: APIRouter, supervisor: Supervisor) -> None:
         return JSONResponse({"status": "ready" if ready else "starting"}, 200 if ready else 503)
 
     @router.get("/metrics", tags=["server"], summary="Prometheus metrics")
-    async def prometheus() -> Response:
-        text = await asyncio.to_thread(metrics.exposition, supervisor)
+    async def prometheus(request: Request) -> Response:
+        failures = request.state.guard.failures
+        text = await asyncio.to_thread(metrics.exposition, supervisor, jobs, failures)
         return Response(text, media_type=metrics.CONTENT_TYPE)
 
     @router.get("/api/server", tags=["server"], summary="Version, cores, engine, memory, disk")
-    async def server() -> dict[str, Any]:
+    async def server(request: Request) -> dict[str, Any]:
         folder = supervisor.server.data_folder
         disk = shutil.disk_usage(folder if folder.exists() else "/")
         restorer = supervisor.restorer()
+        engines = [camera["report"].get("engine") for camera in await asyncio.to_thread(supervisor.cameras)]
         return {
             "version": __version__,
             "cores": available_cores(),
-            "engine": restorer.get("engine", ""),
+            "engine": next(filter(None, engines), ""),
+            "locked": request.state.guard.locked,
             "memory_mb": peak_rss_mb(),
             "disk": {"free_bytes": disk.free, "total_bytes": disk.total},
             "restorer": restorer,
@@ -108,10 +122,11 @@ def _machine(router: APIRouter, supervisor: Supervisor) -> None:
 
     @router.get("/api/models", tags=["server"], summary="Models by name, and whether they are installed")
     async def models() -> list[dict[str, Any]]:
-        known = [entry for entry in entries().values() if entry.task not in ("parse", "detect")]
+        known = await asyncio.to_thread(zoo.survey)
         return [
-            {"name": one.name, "task": one.task, "size": one.size, "installed": zoo.is_present(one.name)}
+            {key: one[key] for key in ("name", "task", "size")} | {"installed": one["state"] in _USABLE}
             for one in known
+            if one["task"] not in ("parse", "detect")
         ]
 
     @router.get("/api/presets", tags=["server"], summary="Presets by name")
@@ -120,7 +135,7 @@ def _machine(router: APIRouter, supervisor: Supervisor) -> None:
 
     @router.post("/api/login", tags=["server"], summary="Exchange the token for a session cookie")
     async def login(request: Request, body: TokenBody) -> Response:
-        return request.state.guard.log_in(body.token, request.client.host if request.client else "")
+        return request.state.guard.log_in(body.token, request)
 
     @router.post("/api/logout", tags=["server"], summary="End the session")
     async def logout(request: Request) -> Response:
@@ -128,16 +143,26 @@ def _machine(router: APIRouter, supervisor: Supervisor) -> None:
 
 
 def _cameras(router: APIRouter, supervisor: Supervisor) -> None:
+    testing = 0
+
     @router.get("/api/cameras", tags=["cameras"], summary="All cameras: settings, state and report")
     async def cameras() -> list[dict[str, Any]]:
         return await asyncio.to_thread(supervisor.cameras)
 
-    @router.post("/api/cameras", tags=["cameras"], status_code=201, summary="Add a camera")
-    async def add(body: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
+    @router.post(
+        "/api/cameras",
+        tags=["cameras"],
+        status_code=201,
+        summary="Add a camera",
+        openapi_extra=_body(_SETTINGS | {"properties": {"name": _NAME} | _SETTINGS["properties"]}),
+    )
+    async def add(body: Annotated[dict[str, Any], Body()]) -> Any:
         name = body.pop("name", None)
         if not isinstance(name, str):
             raise ConfigError("name: is missing")
-        settings = _settings(name, body, supervisor)
+        if any(camera["name"] == name for camera in await asyncio.to_thread(supervisor.cameras)):
+            return JSONResponse({"error": f"cameras.{name}: there is such a camera already"}, 409)
+        settings = checks.admit(name, parse_camera(name, body), supervisor.server)
         await asyncio.to_thread(supervisor.add, name, settings)
         return await asyncio.to_thread(supervisor.camera, name)
 
@@ -145,10 +170,15 @@ def _cameras(router: APIRouter, supervisor: Supervisor) -> None:
     async def camera(name: str) -> dict[str, Any]:
         return await asyncio.to_thread(supervisor.camera, name)
 
-    @router.put("/api/cameras/{name}", tags=["cameras"], summary="Other settings; the camera starts again")
+    @router.put(
+        "/api/cameras/{name}",
+        tags=["cameras"],
+        summary="Other settings; the camera starts again",
+        openapi_extra=_body(_SETTINGS),
+    )
     async def replace(name: str, body: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
         known = await asyncio.to_thread(supervisor.camera, name)
-        settings = _settings(name, body, supervisor, known["settings"])
+        settings = checks.admit(name, parse_camera(name, body), supervisor.server, known["settings"])
         await asyncio.to_thread(supervisor.replace, name, settings)
         return await asyncio.to_thread(supervisor.camera, name)
 
@@ -159,10 +189,10 @@ def _cameras(router: APIRouter, supervisor: Supervisor) -> None:
 
     @router.post("/api/cameras/{name}/change", tags=["cameras"], summary="Change it while it runs")
     async def change(name: str, body: ChangesBody) -> dict[str, Any]:
-        from stream.live import Changes
+        from stream.live import Changes  # brings in what runs a camera, which a dashboard seldom needs
 
         if body.model is not None:
-            checks.check_model(body.model)
+            await asyncio.to_thread(checks.check_model, body.model)
         await asyncio.to_thread(supervisor.change, name, Changes(**body.model_dump()))
         return await asyncio.to_thread(supervisor.camera, name)
 
@@ -170,8 +200,15 @@ def _cameras(router: APIRouter, supervisor: Supervisor) -> None:
         "/api/test", tags=["cameras"], summary="Try a source: its first picture, or the reason why not"
     )
     async def test(body: SourceBody) -> dict[str, Any]:
-        await asyncio.to_thread(_check_known, body.source, supervisor)
-        result = await asyncio.to_thread(supervisor.test, body.source)
+        nonlocal testing
+        if testing >= _TESTS:
+            raise StreamError("other sources are being tested; try again in a moment")
+        testing += 1
+        try:
+            source = await asyncio.to_thread(_to_try, body.source, supervisor)
+            result = await asyncio.to_thread(supervisor.test, source)
+        finally:
+            testing -= 1
         jpeg = result.pop("jpeg", None)
         return result | {"picture": base64.b64encode(jpeg).decode() if jpeg else ""}
 
@@ -182,7 +219,7 @@ def _cameras(router: APIRouter, supervisor: Supervisor) -> None:
     @router.get("/api/cameras/{name}/snapshot.jpg", tags=["pictures"], summary="The newest picture")
     async def snapshot(request: Request, name: str) -> Response:
         with supervisor.watch(name, "restored") as viewer:
-            picture = await live.next_picture(viewer, _FIRST_PICTURE_S, request.app.state.closing)
+            picture = await live.Pictures(viewer, _closing(request)).next(_FIRST_PICTURE_S)
         if picture is None:
             return JSONResponse({"error": f"{name}: no picture has come"}, 503)
         return Response(picture.data, media_type="image/jpeg")
@@ -190,28 +227,18 @@ def _cameras(router: APIRouter, supervisor: Supervisor) -> None:
     @router.get("/api/cameras/{name}/stream.mjpeg", tags=["pictures"], summary="Live pictures for any player")
     async def stream(request: Request, name: str, kind: str = "restored") -> Response:
         _check_kind(kind)
-        supervisor.camera(name)
-
-        async def body():
-            with supervisor.watch(name, kind) as viewer:
-                async for part in live.mjpeg(viewer, request.app.state.closing):
-                    yield part
-
-        return StreamingResponse(body(), media_type=f"multipart/x-mixed-replace; boundary={live.BOUNDARY}")
+        await asyncio.to_thread(supervisor.camera, name)
+        return live.MjpegResponse(supervisor.watch(name, kind), _closing(request))
 
     @router.websocket("/api/cameras/{name}/live")
     async def pictures(socket: WebSocket, name: str, kind: str = "restored") -> None:
         try:
             _check_kind(kind)
-            watch = supervisor.watch(name, kind)
-            with watch as viewer:
+            with supervisor.watch(name, kind) as viewer:
                 await socket.accept()
-                await live.pictures_to(socket, viewer, socket.app.state.closing)
+                await live.pictures_to(socket, viewer, _closing(socket))
         except NotFound:
             await socket.close(4404, "no such camera")
-            return
-        if socket.client_state.name == "CONNECTED" and socket.application_state.name == "CONNECTED":
-            await socket.close(1001)
 
 
 def _recordings(router: APIRouter, supervisor: Supervisor) -> None:
@@ -235,18 +262,23 @@ def _events(router: APIRouter, supervisor: Supervisor, jobs: Jobs) -> None:
     @router.get("/api/events/stream", tags=["events"], summary="Cameras, events and jobs as they change")
     async def stream(request: Request) -> Response:
         last = request.headers.get("last-event-id", "")
-        news = await asyncio.to_thread(live.News, supervisor, jobs, int(last) if last.isdigit() else None)
-        return StreamingResponse(news.lines(request.app.state.closing), media_type="text/event-stream")
+        last_id = int(last) if last.isdecimal() and len(last) < 16 else None
+        news = await asyncio.to_thread(live.News, supervisor, jobs, last_id)
+        return StreamingResponse(news.lines(_closing(request)), media_type="text/event-stream")
 
 
 def _files(router: APIRouter, supervisor: Supervisor, jobs: Jobs) -> None:
     @router.get("/api/files", tags=["files"], summary="Files that can be restored")
     async def files() -> list[dict[str, Any]]:
-        found = [p for p in jobs.folder.iterdir() if p.is_file() and not p.is_symlink() and p.name[0] != "."]
-        newest = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
-        return [{"name": path.name, "bytes": path.stat().st_size} for path in newest]
+        return await asyncio.to_thread(jobs.files)
 
-    @router.post("/api/files", tags=["files"], status_code=201, summary="Upload a file (multipart, one file)")
+    @router.post(
+        "/api/files",
+        tags=["files"],
+        status_code=201,
+        summary="Upload a video or picture",
+        openapi_extra=_body(_FORM, "multipart/form-data"),
+    )
     async def upload(request: Request) -> dict[str, Any]:
         path = await uploads.receive(request, jobs.folder)
         return {"name": path.name, "bytes": path.stat().st_size}
@@ -264,15 +296,17 @@ def _files(router: APIRouter, supervisor: Supervisor, jobs: Jobs) -> None:
     async def begin(body: JobBody) -> dict[str, Any]:
         overrides = []
         if body.model is not None:
-            checks.check_model(body.model)
+            await asyncio.to_thread(checks.check_model, body.model)
             overrides.append(f"restore.model={body.model}")
         if body.strength is not None:
             overrides.append(f"restore.strength={body.strength}")
+        if not is_media(inside(jobs.folder, body.file)):
+            raise ConfigError(f"{body.file}: is no video or picture that is known here")
         return jobs.add(body.file, load_config(body.preset, None, overrides), body.preset)
 
-    @router.delete("/api/jobs/{job_id}", tags=["files"], summary="Cancel a job, or take it off the list")
+    @router.delete("/api/jobs/{job_id}", tags=["files"], summary="Cancel a job, or delete its result")
     async def end(job_id: str) -> dict[str, Any]:
-        jobs.remove(job_id)
+        await asyncio.to_thread(jobs.remove, job_id)
         return {"ok": True}
 
     @router.get(
@@ -286,25 +320,22 @@ def _files(router: APIRouter, supervisor: Supervisor, jobs: Jobs) -> None:
         return _file(path, download)
 
 
-def _settings(
-    name: str, body: dict[str, Any], supervisor: Supervisor, known: dict[str, Any] | None = None
-) -> CameraSettings:
-    """A camera's settings out of a request; addresses that come as they are shown are known already."""
-    settings = parse_camera(name, body)
-    if known is not None:
-        same = settings.source == known["source"]
-        other = tuple(text for text in settings.to if text not in known["to"])
-        changed = settings.model_copy(update={"to": other} | ({"source": "test:"} if same else {}))
-    else:
-        changed = settings
-    checks.check_camera(name, changed, supervisor.server)
-    return settings
+def _body(schema: dict[str, Any], kind: str = "application/json") -> dict[str, Any]:
+    """Description of a request's body that is taken apart elsewhere."""
+    return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
 
 
-def _check_known(source: str, supervisor: Supervisor) -> None:
-    """A source as it is shown of a camera may be tried; any other is checked."""
-    if source not in {camera["settings"]["source"] for camera in supervisor.cameras()}:
-        checks.check_source(source, supervisor.server)
+def _closing(connection: HTTPConnection) -> Callable[[], bool]:
+    """Whether a long answer has to end: with the server, and with the log-in that it was opened by."""
+    ends, guard = connection.app.state.closing, connection.state.guard
+    return lambda: ends() or not guard.admits(connection)
+
+
+def _to_try(source: str, supervisor: Supervisor) -> str:
+    """A source as it may be tried; one that is shown of a camera is known already."""
+    if source in {camera["settings"]["source"] for camera in supervisor.cameras()}:
+        return source
+    return checks.admit_source(source, supervisor.server)
 
 
 def _check_kind(kind: str) -> None:
@@ -313,10 +344,11 @@ def _check_kind(kind: str) -> None:
 
 
 def _file(path: Path, download: bool) -> FileResponse:
-    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    if not kind.startswith(("video/", "image/", "audio/")):
-        kind = "application/octet-stream"
+    kind = media_type(path)
+    attached = download or kind == "application/octet-stream"
     return FileResponse(
-        path, media_type=kind, filename=path.name,
-        content_disposition_type="attachment" if download or kind == "application/octet-stream" else "inline",
-    )  # fmt: skip
+        path,
+        media_type=kind,
+        filename=path.name,
+        content_disposition_type="attachment" if attached else "inline",
+    )

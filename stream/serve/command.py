@@ -14,7 +14,7 @@ import typer
 from stream.errors import ConfigError, StreamError
 
 if TYPE_CHECKING:  # loading it takes half a second, which `--help` does without
-    from stream.cameras import CamerasFile
+    from stream.cameras import CamerasFile, ServerSettings
 
 _GRACE_S = 1
 """For requests that are under way when the server ends."""
@@ -22,6 +22,8 @@ _STOP_S = 7.5
 """For cameras to flush."""
 _LAST_EVENTS_S = 0.5
 """For the webhook to take the last events; together under ten seconds."""
+_CONNECTIONS = 400
+"""At a time; more are answered 503."""
 
 
 def serve(
@@ -40,45 +42,44 @@ def serve(
 
     Without --config it is cameras.yaml in the data folder, which need not exist yet.
     """
-    from stream.cameras import CamerasFile, load_cameras
+    from stream.cameras import CamerasFile, ServerSettings, load_cameras
 
     given = {"host": host, "port": port, "data": str(data) if data is not None else None}
     update = {key: value for key, value in given.items() if value is not None}
-    if config is not None:
-        file = load_cameras(config)
-    else:
-        folder = CamerasFile().server.model_copy(update=update).data_folder
-        config, update["data"] = folder / "cameras.yaml", str(folder)
+    if config is None:
+        config = ServerSettings().model_copy(update=update).data_folder / "cameras.yaml"
         file = load_cameras(config) if config.exists() else CamerasFile()
-    server = file.server.model_copy(update=update)
-    server.data_folder.mkdir(parents=True, exist_ok=True)
-    run(file.model_copy(update={"server": server}), config)
+    else:
+        file = load_cameras(config)
+    run(file, config, file.server.model_copy(update=update))
 
 
-def run(file: CamerasFile, path: Path) -> None:
-    """Serve until SIGTERM or Ctrl-C; everything is flushed within ten seconds."""
+def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
+    """Serve until SIGTERM or Ctrl-C; everything is flushed within ten seconds.
+
+    `server` is the file's, with what was given on the command line, which is not kept in the file.
+    """
     import setproctitle
     import uvicorn
 
     from stream.events import Events, log_to_stderr
     from stream.serve.app import create_app
     from stream.serve.jobs import Jobs
-    from stream.serve.security import load_token
+    from stream.serve.token import load_token
     from stream.supervisor import Supervisor
     from stream.webhook import Webhook
 
     setproctitle.setproctitle("gpen-stream serve")
-    server = file.server
-    token = load_token(server.token_path, server.host)
+    for key, folder in (("data", server.data_folder), ("files", server.files_folder)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"server.{key}: {folder} cannot be made ({error.strerror})") from None
+    token = load_token(server.token_path, server.host, wanted=server.token_file is not None)
     hook = server.webhook
     events = Events(Webhook(**hook.model_dump()) if hook is not None else None)
-    supervisor = Supervisor(file, path, events)
-    folder = server.files_folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"server.files: {folder} cannot be made ({error.strerror})") from None
-    jobs = Jobs(folder)
+    supervisor = Supervisor(file, path, events, server=server)
+    jobs = Jobs(server.files_folder)
     ended = threading.Event()
 
     def end() -> None:
@@ -112,7 +113,7 @@ def run(file: CamerasFile, path: Path) -> None:
     settings = uvicorn.Config(
         app, server.host, server.port, log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=_GRACE_S, ws_max_size=65536, ws_ping_interval=20, lifespan="on",
-        proxy_headers=False, h11_max_incomplete_event_size=32768,
+        proxy_headers=False, h11_max_incomplete_event_size=32768, limit_concurrency=_CONNECTIONS,
     )  # fmt: skip
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     web = Web(settings)

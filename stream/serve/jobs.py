@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
+import shutil
+import tempfile
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,10 @@ from stream.workers import ChildProcess, Connection, start_thread
 
 _KEPT = 200
 """Jobs that are remembered; the oldest that have ended are forgotten."""
+STATES = ("queued", "running", "done", "failed", "cancelled")
 _POLL_S = 0.2
 _END_S = 8.0
+"""For a cancelled job to end by itself."""
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -42,13 +46,14 @@ class Job:
     config: Config = field(repr=False)
     preset: str
     state: str = "queued"
-    """queued, running, done, failed, cancelled"""
+    """One of STATES."""
     progress: float = 0.0
     left_s: float | None = None
     fps: float | None = None
     frames: int = 0
     faces: int = 0
     seconds: float | None = None
+    frame_rate: float | None = None
     ended_at: float | None = None
     error: str = ""
     output: Path | None = None
@@ -66,6 +71,7 @@ class Job:
             "frames",
             "faces",
             "seconds",
+            "frame_rate",
             "ended_at",
         )
         settings = self.config.restore
@@ -76,12 +82,11 @@ class Job:
 class Jobs:
     """The queue. Any thread may call; one thread of its own runs the jobs.
 
-    Results lie in `folder`/restored. `on_change` is called with a job as it is shown.
+    Results lie in `folder`/restored.
     """
 
-    def __init__(self, folder: Path, on_change: Callable[[dict[str, Any]], None] = lambda job: None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder, self.results = folder, folder / "restored"
-        self._on_change = on_change
         self._jobs: dict[str, Job] = {}
         self._changed = threading.Condition()
         self._closing = False
@@ -93,12 +98,21 @@ class Jobs:
         self._thread = start_thread("jobs", self._run)
 
     def stop(self) -> None:
-        """Cancel what runs, and end."""
+        """Kill what runs, and end."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
+
+    def files(self) -> list[dict[str, Any]]:
+        """What can be restored, newest first: name, bytes."""
+        found = []
+        for path in self.folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                if not path.name.startswith(".") and not path.is_symlink() and path.is_file():
+                    found.append((path.stat().st_mtime, path.name, path.stat().st_size))
+        return [{"name": name, "bytes": size} for _, name, size in sorted(found, reverse=True)]
 
     def all(self) -> list[dict[str, Any]]:
         """Newest first."""
@@ -124,21 +138,19 @@ class Jobs:
                 del self._jobs[key]
             self._jobs[job.id] = job
             self._changed.notify_all()
-        self._on_change(job.shown())
         return job.shown()
 
     def remove(self, job_id: str) -> None:
-        """Cancel a job that waits or runs; one that has ended goes from the list, its result stays."""
+        """Cancel a job that waits or runs; one that has ended goes from the list, its result is deleted."""
         job = self.find(job_id)
         with self._changed:
             if job.state in ("queued", "running"):
                 job.state = "cancelled"
-                shown = job.shown()
-            else:
-                del self._jobs[job_id]
-                shown = {"id": job_id, "removed": True}
-            self._changed.notify_all()
-        self._on_change(shown)
+                self._changed.notify_all()
+                return
+            self._jobs.pop(job_id, None)
+        if job.output is not None:
+            job.output.unlink(missing_ok=True)
 
     def _run(self) -> None:
         while True:
@@ -148,18 +160,25 @@ class Jobs:
                     return
                 job = self._next()
                 job.state = "running"
-            self._on_change(job.shown())
             self._restore(job)
             job.ended_at = time.time()
-            self._on_change(job.shown())
 
     def _next(self) -> Job | None:
         return next((job for job in self._jobs.values() if job.state == "queued"), None)
 
     def _restore(self, job: Job) -> None:
         began = time.monotonic()
-        target = self.results / job.file
-        process = ChildProcess("gpen-stream file", run_job, str(job.source), str(target), job.config, nice=5)
+        # A folder of its own: nothing is left of a job that is killed.
+        folder = Path(tempfile.mkdtemp(prefix=".job-", dir=self.results))
+        target = folder / job.file
+        try:
+            process = ChildProcess(
+                "gpen-stream: a file", run_job, str(job.source), str(target), job.config, nice=5
+            )
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            job.state, job.error = "failed", f"{job.file}: its process cannot be started ({error.strerror})"
+            return
         try:
             while True:
                 if job.state != "running" or self._closing:
@@ -169,9 +188,10 @@ class Jobs:
                     kind, value = process.link.recv()
                     if kind == "progress":
                         self._progress(job, value, time.monotonic() - began)
+                    elif kind == "rate":
+                        job.frame_rate = value
                     elif kind == "done":
-                        job.output, job.state, job.progress, job.left_s = Path(value), "done", 1.0, 0.0
-                        job.seconds = round(time.monotonic() - began, 1)
+                        self._done(job, Path(value), round(time.monotonic() - began, 1))
                         return
                     else:
                         job.state, job.error = "failed", value
@@ -179,8 +199,22 @@ class Jobs:
         except (EOFError, OSError):
             job.state, job.error = "failed", f"{job.file}: its process ended unexpectedly"
         finally:
-            process.link.close()
+            if self._closing:
+                process.kill()
+            else:
+                process.link.close()
             process.end(_END_S)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _done(self, job: Job, made: Path, seconds: float) -> None:
+        """Put a result where it is kept, beside others of that name."""
+        path, number = self.results / made.name, 1
+        while path.exists():
+            number += 1
+            path = self.results / f"{made.stem}-{number}{made.suffix}"
+        made.rename(path)
+        with self._changed:
+            job.output, job.state, job.progress, job.left_s, job.seconds = path, "done", 1.0, 0.0, seconds
 
     def _progress(self, job: Job, value: tuple[int, int, int], elapsed_s: float) -> None:
         done, total, faces = value
@@ -188,13 +222,15 @@ class Jobs:
         job.fps = round(done / elapsed_s, 2) if elapsed_s > 0 else None
         if total:
             job.progress = round(min(1.0, done / total), 4)
-            job.left_s = round(elapsed_s * (total - done) / done, 1) if done else None
-        self._on_change(job.shown())
+            job.left_s = round(elapsed_s * max(0, total - done) / done, 1) if done else None
 
 
 def run_job(link: Connection, source: str, target: str, config: Config) -> None:
-    """A job's process: ("progress", (done, total, faces)), then ("done", path) or ("failed", text)."""
+    """A job's process: ("rate", frames a second), ("progress", (done, total, faces)), and in the end
+    ("done", path) or ("failed", text)."""
     from stream.api import Progress, restore_file
+    from stream.images import is_image
+    from stream.probe import probe
 
     stop, told = threading.Event(), [0.0]
 
@@ -206,16 +242,11 @@ def run_job(link: Connection, source: str, target: str, config: Config) -> None:
             link.send(("progress", (now.frames_done, now.frames_total, now.faces)))
 
     try:
-        path = Path(target)
-        number = 1
-        while path.exists():
-            number += 1
-            path = Path(target).with_stem(f"{Path(target).stem}-{number}")
-        outcome = restore_file(source, path, config, progress=progress, stop=stop)
-        if stop.is_set():
-            Path(outcome.path).unlink(missing_ok=True)
-            return
-        link.send(("done", str(outcome.path)))
+        if not is_image(Path(source)):
+            link.send(("rate", round(float(probe(Path(source)).rate), 3)))
+        outcome = restore_file(source, target, config, progress=progress, stop=stop)
+        if not stop.is_set():
+            link.send(("done", str(outcome.path)))
     except StreamError as error:
         if not stop.is_set():
             link.send(("failed", str(error)))

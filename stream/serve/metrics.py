@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.process_collector import ProcessCollector
 
 from stream import __version__
+from stream.serve.jobs import STATES
 
 if TYPE_CHECKING:
+    from stream.serve.jobs import Jobs
     from stream.supervisor import Supervisor
 
-CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _GAUGES = {
     "fps_in": ("fps_in", "Frames a second that come from the source", 1),
@@ -36,10 +39,12 @@ _COUNTERS = {
 }
 
 
-def exposition(supervisor: Supervisor) -> bytes:
-    """The metrics in Prometheus's text format."""
+def exposition(supervisor: Supervisor, jobs: Jobs, failures: int) -> bytes:
+    """The metrics in Prometheus's text format; `failures` counts wrong tokens."""
     registry = CollectorRegistry()
     registry.register(_Cameras(supervisor))
+    registry.register(_Dashboard(jobs, failures))
+    ProcessCollector(registry=registry)  # process_*: of the server itself
     return generate_latest(registry)
 
 
@@ -100,6 +105,20 @@ class _Cameras:
         for camera, count in (report.get("crops") or {}).items():
             crops.add_metric([camera], count)
         yield crops
+
+
+class _Dashboard:
+    def __init__(self, jobs: Jobs, failures: int) -> None:
+        self._jobs, self._failures = jobs, failures
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus_client."""
+        states = Counter(job["state"] for job in self._jobs.all())
+        family = GaugeMetricFamily("gpen_stream_jobs", "Files by how far they are", labels=["state"])
+        for state in STATES:
+            family.add_metric([state], states[state])
+        yield family
+        yield CounterMetricFamily("gpen_stream_failed_logins", "Wrong tokens", value=self._failures)
 
 
 def _sinks(cameras: list[dict[str, Any]]) -> Iterator[Metric]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
-import os
+import logging
 import secrets
 import socket
 import time
+import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from http.cookies import CookieError, SimpleCookie
-from pathlib import Path
 from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.websockets import WebSocket
 
-from stream.errors import ConfigError
+from stream.address import redact
 
 COOKIE = "gpen_stream_session"
 REQUESTED_WITH = "gpen-stream"
@@ -46,49 +49,9 @@ _SESSIONS = 1000
 _WINDOW_S = 60.0
 _TRIES, _TRIES_OF_ALL = 5, 50
 """Failed log-ins in a minute, of one address and of all together."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach that address."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
-
-
-def load_token(path: Path, host: str) -> str | None:
-    """The access token. Made at the first start that needs one; None: this machine only, without.
-
-    The file is readable by its owner alone. Raises ConfigError where another address than loopback
-    would be served without one.
-    """
-    if path.exists():
-        return _read(path)
-    if is_loopback(host):
-        return None
-    token = secrets.token_urlsafe(32)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(token + "\n")
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: the token cannot be written ({error.strerror}), and {host} is served with one only; "
-            "set server.token_file"
-        ) from None
-    return token
-
-
-def _read(path: Path) -> str:
-    try:
-        if os.name == "posix" and path.stat().st_mode & 0o077:
-            raise ConfigError(f"{path}: others may read the token; run: chmod 600 {path}")
-        token = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: the token cannot be read ({type(error).__name__})") from None
-    if len(token) < 16:
-        raise ConfigError(f"{path}: the token is too short; delete the file and one is made")
-    return token
+_BODY_S = 60.0
+"""Longest pause in a request's body."""
+_log = logging.getLogger(__name__)
 
 
 class Guard:
@@ -107,6 +70,8 @@ class Guard:
         self._upload_limit = upload_limit
         self._sessions: dict[str, float] = {}
         self._failed: deque[tuple[float, str]] = deque(maxlen=1000)
+        self.failures = 0
+        """Wrong tokens so far."""
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
         """See ASGI."""
@@ -115,30 +80,39 @@ class Guard:
             return
         connection = HTTPConnection(scope)
         refusal = self._refusal(connection)
-        if scope["type"] == "websocket":
-            if refusal is not None:
-                await receive()
-                await send({"type": "websocket.close", "code": 4401, "reason": "refused"})
-                return
-            await self._app(scope, receive, send)
-            return
-        send = _with_headers(send, scope["path"])
-        if refusal is None and scope["path"] == "/api/login" and scope["method"] == "POST":
+        if refusal is None and (scope["path"], scope.get("method")) == ("/api/login", "POST"):
             refusal = self._tried_too_often(connection)
         if refusal is not None:
-            await refusal(scope, receive, send)
+            await _answer(refusal, scope, receive, send)
             return
         scope.setdefault("state", {})["guard"] = self
-        await self._app(scope, self._limited(scope, receive), send)
+        began = False
+
+        async def sending(message: dict) -> None:
+            nonlocal began
+            began = True
+            await send(_hardened(message, scope["path"]))
+
+        try:
+            await self._app(scope, self._limited(scope, receive), sending)
+        except Exception as error:  # what an unforeseen error says may hold anything: it is not passed on
+            if isinstance(error, OSError) and began:
+                return  # the other side left
+            _log.error("%s", redact("".join(traceback.format_exception(error))).rstrip())
+            if not began and scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1011})
+            elif not began:
+                text = f"unexpected {type(error).__name__}; see the server's log"
+                await _answer(JSONResponse({"error": text}, 500), scope, receive, send)
 
     # --- log-ins ----------------------------------------------------------------------------------
 
-    def log_in(self, token: str, address: str) -> Response:
+    def log_in(self, token: str, connection: HTTPConnection) -> Response:
         """Answer to a log-in: a cookie, or no."""
         if self._token is None:
             return JSONResponse({"ok": True})
         if not self._right(token):
-            self._failed.append((time.monotonic(), address))
+            self._fail(connection)
             return JSONResponse({"error": "The token is wrong"}, 401)
         now = time.time()
         live = {key: until for key, until in self._sessions.items() if until > now}
@@ -146,7 +120,11 @@ class Guard:
         session = secrets.token_urlsafe(32)
         self._sessions[session] = now + _SESSION_S
         response = JSONResponse({"ok": True})
-        response.set_cookie(COOKIE, session, max_age=_SESSION_S, httponly=True, samesite="strict", path="/")
+        # Behind a proxy we cannot see that the browser speaks TLS; it says so itself.
+        secure = connection.headers.get("origin", "").startswith("https://")
+        response.set_cookie(
+            COOKIE, session, max_age=_SESSION_S, httponly=True, samesite="strict", path="/", secure=secure
+        )
         return response
 
     def log_out(self, connection: HTTPConnection) -> Response:
@@ -161,41 +139,48 @@ class Guard:
         """Whether a token is asked for."""
         return self._token is not None
 
+    def admits(self, connection: HTTPConnection) -> bool:
+        """Whether whoever opened a stream still is logged in."""
+        by_script = "authorization" in connection.headers  # its token was right when it came
+        return self._token is None or by_script or self._has_session(connection)
+
     # --- checks -----------------------------------------------------------------------------------
 
     def _refusal(self, connection: HTTPConnection) -> Response | None:
         path, headers = connection.scope["path"], connection.headers
-        method = connection.scope.get("method", "GET")
-        host = headers.get("host", "")
-        if not self._is_ours(host):
+        hosts, method = headers.getlist("host"), connection.scope.get("method", "GET")
+        if len(hosts) != 1 or not self._is_ours(hosts[0]):
             return JSONResponse({"error": "This server does not answer to that name"}, 421)
+        if not _from_our_pages(headers, hosts[0], method, path):
+            return JSONResponse({"error": "Other sites may not use this server"}, 403)
         bearer = headers.get("authorization", "")
-        by_script = bool(bearer)
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return JSONResponse({"error": "Other sites may not use this server"}, 403)
-        if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not (
-            method == "GET" and headers.get("sec-fetch-mode") == "navigate" and path in ("/", "/login")
-        ):
-            return JSONResponse({"error": "Other sites may not use this server"}, 403)
-        wanted = headers.get("x-requested-with") == REQUESTED_WITH
-        if method not in _SAFE and not by_script and not wanted:
+        unsafe = method not in _SAFE or (connection.scope["type"] == "websocket" and "origin" not in headers)
+        if unsafe and not bearer and headers.get("x-requested-with") != REQUESTED_WITH:
             return JSONResponse({"error": f"X-Requested-With: {REQUESTED_WITH} is missing"}, 403)
         if self._token is None or path in _OPEN or path.startswith("/static/"):
             return None
-        if by_script:
-            refusal = self._tried_too_often(connection)
-            if refusal is not None:
-                return refusal
-            if bearer.startswith("Bearer ") and self._right(bearer.removeprefix("Bearer ").strip()):
-                return None
-            self._failed.append((time.monotonic(), _address(connection)))
-            return JSONResponse({"error": "The token is wrong"}, 401)
-        if self._sessions.get(_cookie(connection), 0.0) > time.time():
+        if bearer:
+            return self._refusal_of_script(connection, bearer)
+        if self._has_session(connection):
             return None
         if path == "/" and method == "GET":
             return RedirectResponse("/login", 303)
-        return JSONResponse({"error": "Log in first"}, 401)
+        return JSONResponse({"error": "Log in first"}, 401, headers={"WWW-Authenticate": "Bearer"})
+
+    def _refusal_of_script(self, connection: HTTPConnection, bearer: str) -> Response | None:
+        if (refusal := self._tried_too_often(connection)) is not None:
+            return refusal
+        if bearer.startswith("Bearer ") and self._right(bearer.removeprefix("Bearer ").strip()):
+            return None
+        self._fail(connection)
+        return JSONResponse({"error": "The token is wrong"}, 401, headers={"WWW-Authenticate": "Bearer"})
+
+    def _has_session(self, connection: HTTPConnection) -> bool:
+        return self._sessions.get(_cookie(connection), 0.0) > time.time()
+
+    def _fail(self, connection: HTTPConnection) -> None:
+        self.failures += 1
+        self._failed.append((time.monotonic(), _address(connection)))
 
     def _right(self, token: str) -> bool:
         return hmac.compare_digest(token.encode(), (self._token or "").encode())
@@ -204,6 +189,8 @@ class Guard:
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
+            return False
+        if "@" in host:
             return False
         try:
             ipaddress.ip_address(name)
@@ -225,12 +212,18 @@ class Guard:
     def _limited(self, scope: dict, receive: Callable) -> Callable[[], Awaitable[dict]]:
         """`receive` that ends a body beyond the limit."""
         limit = self._upload_limit if scope["path"] == UPLOAD else BODY_LIMIT
-        taken = 0
+        taken, whole = 0, scope["type"] != "http"
 
         async def limited() -> dict:
-            nonlocal taken
-            message = await receive()
+            nonlocal taken, whole
+            if whole:
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), _BODY_S)
+            except TimeoutError:
+                raise HTTPException(408, "the request's body does not come") from None
             if message["type"] == "http.request":
+                whole = not message.get("more_body", False)
                 taken += len(message.get("body", b""))
                 if taken > limit:
                     raise TooLarge(limit)
@@ -247,7 +240,20 @@ class TooLarge(HTTPException):
 
 
 def _address(connection: HTTPConnection) -> str:
-    return connection.client.host if connection.client else ""
+    """Of whoever asks; who has one IPv6 address has 2**64, which count as one."""
+    host = connection.client.host if connection.client else ""
+    return str(ipaddress.ip_network(f"{host}/64", strict=False)) if ":" in host else host
+
+
+def _from_our_pages(headers: Headers, host: str, method: str, path: str) -> bool:
+    """Whether no page of another site made the browser send it; scripts do not say where they are."""
+    navigates = method == "GET" and headers.get("sec-fetch-mode") == "navigate" and path in ("/", "/login")
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not navigates:
+        return False
+    return all(
+        origin.lower() in (f"http://{host}".lower(), f"https://{host}".lower())
+        for origin in headers.getlist("origin")
+    )
 
 
 def _cookie(connection: HTTPConnection) -> str:
@@ -258,16 +264,24 @@ def _cookie(connection: HTTPConnection) -> str:
     return morsel.value if morsel else ""
 
 
-def _with_headers(send: Callable, path: str) -> Callable:
-    extra = dict(HEADERS)
-    if not path.startswith("/static/"):
-        extra["Cache-Control"] = "no-store"
-    pairs = [(name.lower().encode(), value.encode()) for name, value in extra.items()]
+def _hardened(message: dict, path: str) -> dict:
+    """The start of an answer with our headers in it."""
+    if message["type"] not in ("http.response.start", "websocket.http.response.start"):
+        return message
+    cache = "no-cache" if path.startswith("/static/") else "no-store"  # asked again, or never kept
+    ours = {name.lower().encode(): value.encode() for name, value in HEADERS.items()}
+    ours[b"cache-control"] = cache.encode()
+    kept = [pair for pair in message.get("headers", ()) if pair[0].lower() not in ours]
+    return message | {"headers": [*kept, *ours.items()]}
 
-    async def wrapped(message: dict) -> None:
-        if message["type"] == "http.response.start":
-            kept = [pair for pair in message.get("headers", ()) if pair[0] not in dict(pairs)]
-            message = message | {"headers": [*kept, *pairs]}
-        await send(message)
 
-    return wrapped
+async def _answer(response: Response, scope: dict, receive: Callable, send: Callable) -> None:
+    async def sending(message: dict) -> None:
+        await send(_hardened(message, scope["path"]))
+
+    if scope["type"] == "websocket":
+        await receive()  # the wish to connect, which is not granted
+        await WebSocket(scope, receive, sending).send_denial_response(response)
+    else:
+        response.headers["Connection"] = "close"  # what else it sends is not read
+        await response(scope, receive, sending)

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import re
 import shutil
 from pathlib import Path
 
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from stream.errors import ConfigError
+from stream.serve.media import is_media, safe_name
 
-_LONGEST = 120
 _SPARE = 2**30
 """Bytes that stay free on the disk."""
-
-
-def safe_name(sent: str) -> str:
-    """A file's name as a browser sends it, without folders; ConfigError where nothing usable is left."""
-    name = re.split(r"[/\\]", sent)[-1].strip()
-    if not name or name.startswith(".") or re.search(r"[\x00-\x1f\x7f:*?\"<>|]", name):
-        raise ConfigError("the file's name cannot be used here; rename it")
-    stem, ending = os.path.splitext(name)
-    return stem[: _LONGEST - len(ending)] + ending
+_HEAD_BYTES = 8192
+"""Of the lines before a part."""
 
 
 async def receive(request: Request, folder: Path) -> Path:
@@ -37,19 +31,26 @@ async def receive(request: Request, folder: Path) -> Path:
     if kind != b"multipart/form-data" or not boundary:
         raise ConfigError("an upload is multipart/form-data with one file")
     length = int(request.headers.get("content-length") or 0)
-    if length + _SPARE > shutil.disk_usage(folder).free:
-        raise ConfigError("the disk has no room for this file")
     part = folder / f".upload-{os.urandom(8).hex()}"
     form = _Form(part)
-    parser = MultipartParser(boundary, form.callbacks())
     try:
+        parser = MultipartParser(boundary, form.callbacks())
         async for chunk in request.stream():
-            parser.write(chunk)
+            if max(length, len(chunk)) + _SPARE > shutil.disk_usage(folder).free + form.written:
+                raise ConfigError("the disk has no room for this file")
+            await asyncio.to_thread(parser.write, chunk)  # a disk may be slow
         parser.finalize()
         form.close()
         if not form.name or not form.complete:
             raise ConfigError("the upload holds no whole file")
-        return _keep(part, folder, safe_name(form.name))
+        name = safe_name(form.name)
+        if not is_media(part, name):
+            raise ConfigError(f"{name}: is no video or picture that is known here")
+        return _keep(part, folder, name)
+    except FormParserError:
+        raise ConfigError("the upload is no well-formed multipart/form-data") from None
+    except OSError as error:
+        raise ConfigError(f"the file cannot be kept ({error.strerror})") from None
     finally:
         form.close()
         part.unlink(missing_ok=True)
@@ -74,6 +75,7 @@ class _Form:
     def __init__(self, part: Path) -> None:
         self.name = ""
         self.complete = False
+        self.written = 0
         self._part, self._file, self._here = part, None, False
         self._field, self._value, self._disposition = b"", b"", b""
 
@@ -98,9 +100,15 @@ class _Form:
 
     def _add_field(self, data: bytes, start: int, end: int) -> None:
         self._field += data[start:end]
+        self._check(self._field)
 
     def _add_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
+        self._check(self._value)
+
+    def _check(self, text: bytes) -> None:
+        if len(text) > _HEAD_BYTES:
+            raise ConfigError("the upload's head is too long")
 
     def _header(self) -> None:
         if self._field.lower() == b"content-disposition":
@@ -118,6 +126,7 @@ class _Form:
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._here:
             self._file.write(data[start:end])
+            self.written += end - start
 
     def _end(self) -> None:
         self.complete |= self._here

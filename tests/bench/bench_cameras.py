@@ -144,8 +144,9 @@ def main() -> None:
                             ages = client.since(began, end)
                             delays[beside] += ages
                             words = {n: c.get("words") for n, c in supervise("look").items()}
-                            print(number, "beside" if beside else "alone", figures(ages, arguments.seconds),
-                                  f"{cpu / arguments.seconds:.2f} cores", f"{kills} kills", words, flush=True)  # fmt: skip
+                            side = "beside" if beside else "alone"
+                            print(number, side, figures(ages, arguments.seconds), words, flush=True)
+                            print(f"  {cpu / arguments.seconds:.2f} cores, {kills} kills", flush=True)
                             if beside:
                                 server.cont()
                                 for other in others:
@@ -154,9 +155,8 @@ def main() -> None:
                 supervise.close()
     alone, beside = (figures(delays[side], arguments.rounds * arguments.seconds) for side in (False, True))
     for key in ("fps", "median_ms", "p95_ms"):
-        print(
-            f"{key}: alone {alone[key]:.1f}, beside three bad ones {beside[key]:.1f}: {beside[key] / alone[key]:.3f}"
-        )
+        ratio = beside[key] / alone[key]
+        print(f"{key}: alone {alone[key]:.1f}, beside three bad ones {beside[key]:.1f}: {ratio:.3f}")
 
 
 if __name__ == "__main__":

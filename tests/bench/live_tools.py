@@ -1,4 +1,4 @@
-"""What the live benches share: a source with its time burnt in, clients that read it back, figures of processes."""
+"""What the live benches share: a source with its time burnt in, clients that read it, processes weighed."""
 
 from __future__ import annotations
 
