@@ -18,8 +18,10 @@ if TYPE_CHECKING:  # loading it takes half a second, which `--help` does without
 
 _GRACE_S = 1
 """For requests that are under way when the server ends."""
-_STOP_S = 8.0
-"""For cameras to flush; together under ten seconds."""
+_STOP_S = 7.5
+"""For cameras to flush."""
+_LAST_EVENTS_S = 0.5
+"""For the webhook to take the last events; together under ten seconds."""
 _CONNECTIONS = 400
 """At a time; more are answered 503."""
 
@@ -38,7 +40,7 @@ def serve(
 ) -> None:
     """Watch over many cameras, with a dashboard in the browser.
 
-    Without --config the cameras that are added in the browser are kept in the data folder.
+    Without --config it is cameras.yaml in the data folder, which need not exist yet.
     """
     from stream.cameras import CamerasFile, ServerSettings, load_cameras
 
@@ -60,11 +62,12 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
     import setproctitle
     import uvicorn
 
-    from stream.events import Events
+    from stream.events import Events, log_to_stderr
     from stream.serve.app import create_app
     from stream.serve.jobs import Jobs
     from stream.serve.token import load_token
     from stream.supervisor import Supervisor
+    from stream.webhook import Webhook
 
     setproctitle.setproctitle("gpen-stream serve")
     for key, folder in (("data", server.data_folder), ("files", server.files_folder)):
@@ -73,7 +76,9 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
         except OSError as error:
             raise ConfigError(f"server.{key}: {folder} cannot be made ({error.strerror})") from None
     token = load_token(server.token_path, server.host, wanted=server.token_file is not None)
-    supervisor = Supervisor(file, path, Events(), server=server)
+    hook = server.webhook
+    events = Events(Webhook(**hook.model_dump()) if hook is not None else None)
+    supervisor = Supervisor(file, path, events, server=server)
     jobs = Jobs(server.files_folder)
     ended = threading.Event()
 
@@ -82,6 +87,7 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
             ended.set()
             jobs.stop()
             supervisor.stop(_STOP_S)
+            events.stop(_LAST_EVENTS_S)
 
     class Web(uvicorn.Server):
         """Says where it listens, once it does; ends by a signal as by a wish, with exit code 0."""
@@ -118,6 +124,8 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
             f"{server.host}:{server.port}: cannot be listened on; is it in use? try --port"
         ) from None
     try:
+        log_to_stderr()
+        events.start()
         supervisor.start()
         jobs.start()
         web.run([socket])

@@ -59,9 +59,8 @@ class _Cameras:
         build.add_metric([__version__], 1)
         yield build
         yield _gauge("up", "1: pictures come in", cameras, lambda c: float(_report(c).get("state") == "live"))
-        yield _gauge(
-            "enabled", "1: it is meant to run", cameras, lambda c: float(c["settings"].get("enabled", True))
-        )
+        meant = "1: it is meant to run: switched on, and within its schedule"
+        yield _gauge("enabled", meant, cameras, lambda c: float(c["process"] not in ("paused", "disabled")))
         for name, (key, text, factor) in _GAUGES.items():
             yield _gauge(name, text, cameras, lambda c, k=key, f=factor: _number(_report(c).get(k), f))
         delay = GaugeMetricFamily(
