@@ -218,9 +218,9 @@ def load_config(
 
     Raises ConfigError with one line that names the key's path and what is allowed.
     """
-    data = _read_yaml(preset_path(preset))
+    data = read_yaml(preset_path(preset))
     if file is not None:
-        data = _merge(data, _read_yaml(Path(file)))
+        data = _merge(data, read_yaml(Path(file)))
     for text in overrides:
         data = _merge(data, _parse_override(text))
     return parse_config(data)
@@ -232,12 +232,13 @@ def parse_config(data: Mapping[str, Any]) -> Config:
     A section that is there but empty counts as left out.
     """
     try:
-        return Config.model_validate(_tuples({key: part for key, part in data.items() if part is not None}))
+        return Config.model_validate(tuples({key: part for key, part in data.items() if part is not None}))
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A file of settings as it stands; ConfigError where it is none."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -277,12 +278,12 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _tuples(value: Any) -> Any:
+def tuples(value: Any) -> Any:
     """YAML's lists as the tuples, and whole numbers as the floats, that strict models take."""
     if isinstance(value, Mapping):
-        return {key: _tuples(item) for key, item in value.items()}
+        return {key: tuples(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return tuple(float(v) if type(v) is int else _tuples(v) for v in value)
+        return tuple(float(v) if type(v) is int else tuples(v) for v in value)
     return value
 
 

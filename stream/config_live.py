@@ -38,7 +38,7 @@ class Latency(Section):
     budget_ms: float = Field(
         300.0, ge=20, le=60000, description="from arrival to delivery; older frames are dropped"
     )
-    in_flight: int = Field(3, ge=1, le=16, description="frames worked on at a time")
+    in_flight: int = Field(8, ge=1, le=16, description="frames worked on at a time")
     give_way: bool = Field(
         True,
         description="when the machine cannot keep up: restore on keyframes only, then fewer faces, then none",

@@ -68,6 +68,7 @@ class Packet:
     dts: int
     duration: int
     keyframe: bool = False
+    """Of the picture; False for sound."""
     arrived_at_s: float = 0.0
     """Of the source packet it was made of; 0: sound."""
 

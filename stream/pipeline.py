@@ -9,6 +9,7 @@ from typing import Protocol
 from stream.channel import Channel, Closed, Overflow
 from stream.face import FrameWork
 from stream.frame import Frame
+from stream.inlet import Inlet
 from stream.metrics import Meter
 from stream.stage import Stage, run_stage
 from stream.workers import start_thread
@@ -32,10 +33,14 @@ class Pipeline:
 
     The first error of any thread wakes all others and is raised by `run`. `stop` ends the source;
     what is on its way is still finished.
+
+    An `Inlet` in the source's place is live: its frames come from a thread of their own, which
+    outlives this pipeline, and whoever is last in the row tells it that a frame is `done`.
     """
 
-    def __init__(self, source: Source, stages: Sequence[tuple[str, Stage]]) -> None:
+    def __init__(self, source: Source | Inlet, stages: Sequence[tuple[str, Stage]]) -> None:
         self.meters = {name: Meter(name) for name in ("decode", *(name for name, _ in stages))}
+        self._inlet = source if isinstance(source, Inlet) else None
         self._feed = _Feed(source)
         self._stages = stages
         self._channels = [Channel(QUEUE, Overflow.BLOCK) for _ in range(len(stages) + 1)]
@@ -52,6 +57,8 @@ class Pipeline:
     def stop(self) -> None:
         """End the source early; may be called from any thread or a signal handler."""
         self._feed.stopping.set()
+        if self._inlet is not None:
+            self._inlet.leave()
 
     def run(self, on_tick: Callable[[], None] | None = None) -> None:
         """Run to the end, or raise the first error once every thread has ended.
@@ -101,9 +108,11 @@ class Pipeline:
 
     def _start(self, keep_results: bool) -> None:
         jobs: list[tuple[str, Callable[[], None], Channel | None]]
-        jobs = [("decode", self._decode, self._channels[0])]
+        jobs = [("decode", self._decode, self._channels[0])] if self._inlet is None else []
         for i, (name, stage) in enumerate(self._stages):
             inbox, meter = self._channels[i], self.meters[name]
+            if i == 0 and self._inlet is not None:
+                inbox = self._inlet.works()
             outbox = self._channels[i + 1] if keep_results or i + 1 < len(self._stages) else None
             jobs.append((name, lambda s=stage, i=inbox, o=outbox, m=meter: run_stage(s, i, o, m), outbox))
         for name, body, outbox in jobs:
@@ -143,7 +152,7 @@ class Pipeline:
 class _Feed:
     """The source as a stage: one item in, all frames out."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source | Inlet) -> None:
         self.stopping = threading.Event()
         self.cut_short = False
         """Whether the source was left before its end."""

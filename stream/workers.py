@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -57,6 +59,13 @@ class ChildProcess:
         """Wait for its end; False where it still runs."""
         self._process.join(timeout_s)
         return not self.alive
+
+    def kill(self) -> None:
+        """Force its end at once, and wake whoever waits on the link; `end` has to follow."""
+        self._process.kill()
+        if os.name == "posix":  # a process stuck in the kernel dies later: its end of the pair stays open
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.link.fileno())) as pair:
+                pair.shutdown(socket.SHUT_RDWR)
 
     def end(self, timeout_s: float) -> None:
         """Wait for its end, ask for it by SIGTERM, then force it; never longer than twice `timeout_s`."""

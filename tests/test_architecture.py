@@ -7,15 +7,15 @@ ROOT = Path(__file__).parent.parent / "stream"
 # Down to up: a module may import only what stands before it. A folder counts as one place.
 ORDER = """
     __init__ errors workers cores colour pixels resample frame face config_live config geometry channel
-    metrics stage clock status packets
+    metrics stage status packets clock retry
     catalog model tasks nets engines store trust fetch importing zoo
     container probe hardware decode images coloured codecs limits mov trial convert remux encode
-    address timestrip pattern devices connection capture
+    address timestrip devices connection pattern supply capture
     detectors detect keyframes flow association fusion track sharpness crop
     carry restore guard masks upscale compose
     sinks taps outlet motion relief
-    pipeline run api folder progress inspection
-    shared live events cameras camera supervisor serve
+    inlet pipeline run graph api folder progress inspection
+    shared previews gauges watch live events cameras camera supervisor serve
     models_cli live_cli bench cli
 """.split()
 STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "masks", "upscale", "compose"}
