@@ -20,11 +20,6 @@ from stream.probe import probe
 from stream.run import Options, ProgressCallback, Run
 from stream.upscale import check
 
-VIDEO_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".mxf", ".wmv",
-    ".asf", ".flv", ".f4v", ".3gp", ".vob", ".ogv", ".dv", ".y4m", ".nut",
-)  # fmt: skip
-
 
 class Status(Enum):
     """How a run ended."""

@@ -56,6 +56,10 @@ class ServerSettings(Section):
     )
     data: str = Field("gpen-stream-data", min_length=1, description="folder for recordings and the token")
     files: str | None = Field(None, description="folder of files to restore; unset: files in the data folder")
+    names: tuple[str, ...] = Field(
+        (), description="names by which browsers may call it, beside localhost, its own and numbers"
+    )
+    upload_mb: int = Field(4096, ge=1, le=1_000_000, description="largest file that may be uploaded, MiB")
     webhook: Webhook | None = None
 
     @property

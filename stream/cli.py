@@ -17,6 +17,7 @@ from stream import __version__, live_cli, models_cli
 from stream.bench.cli import app as bench_app
 from stream.config import PRESETS, Config, load_config
 from stream.errors import ConfigError, EncodeError, StreamError
+from stream.serve.command import serve
 
 if TYPE_CHECKING:  # loading them takes a second, which `--help` does without
     from stream.api import Options, Outcome
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.add_typer(live_cli.app)
 app.add_typer(models_cli.app)
+app.command()(serve)
 app.add_typer(bench_app, name="bench")
 _TRUNCATED = 3
 _debug = False

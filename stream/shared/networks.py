@@ -85,9 +85,9 @@ class Networks:
                 if network.engine is not None:
                     network.engine.close()
 
-    def names(self) -> list[str]:
-        """Models that are loaded, one name for each network."""
-        return sorted(one.engine.model.name for one in self._networks.values() if one.engine is not None)
+    def engines(self) -> list[Engine]:
+        """Those that are loaded."""
+        return [one.engine for one in self._networks.values() if one.engine is not None]
 
     def close(self) -> None:
         """Release all."""

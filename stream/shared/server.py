@@ -224,12 +224,14 @@ class Restorer:
             self._awaited = None
 
     def _report(self, load: float) -> dict[str, Any]:
+        engines = self._networks.engines()
         return {
             "cameras": len(self._clients),
             "calls": self._calls,
             "crops": dict(self._crops),
             "load": round(load, 3),
-            "models": self._networks.names(),
+            "models": sorted(engine.model.name for engine in engines),
+            "engine": engines[0].name if engines else "",
             "delay": self._delays.summary(),
         }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stream.camera import Order
-from stream.cameras import CameraSettings, CamerasFile, check_camera, save_cameras, shown
+from stream.cameras import CameraSettings, CamerasFile, ServerSettings, check_camera, save_cameras, shown
 from stream.cores import available_cores
 from stream.errors import ConfigError, StreamError
 from stream.events import Events
@@ -48,10 +48,18 @@ class Supervisor:
     """
 
     def __init__(
-        self, file: CamerasFile, path: Path | None, events: Events, limits: Limits = _LIMITS
+        self,
+        file: CamerasFile,
+        path: Path | None,
+        events: Events,
+        limits: Limits = _LIMITS,
+        *,
+        server: ServerSettings | None = None,
     ) -> None:
+        """`server`: in place of the file's, which stays in the file."""
         self.events = events
-        self.server = file.server
+        self.server = server or file.server
+        self._file_server = file.server
         self._path, self._limits = path, limits
         self._keepers: dict[str, Keeper] = {}
         self._lock = threading.RLock()
@@ -165,6 +173,14 @@ class Supervisor:
         with Viewer(self._find(name).viewers, kind) as viewer:
             yield viewer
 
+    def is_ready(self) -> bool:
+        """Whether it runs, the restorer is there, and no camera is still waiting for its first start."""
+        with self._lock:
+            states = {keeper.state()["process"] for keeper in self._keepers.values()}
+        started = self._monitor is not None and not self._ended.is_set()
+        restores = self._restorer is None or bool(self._restorer.report().get("pid"))
+        return started and restores and not states & {"waiting", "starting"}
+
     def restorer(self) -> dict[str, Any]:
         """Of the restorer of all cameras: pid, restarts, load (0..1), cameras, calls, crops by camera,
         models; empty where each camera restores by itself."""
@@ -227,7 +243,7 @@ class Supervisor:
     def _save(self) -> None:
         if self._path is not None:
             settings = {name: keeper.order.settings for name, keeper in self._keepers.items()}
-            save_cameras(self._path, CamerasFile(server=self.server, cameras=settings))
+            save_cameras(self._path, CamerasFile(server=self._file_server, cameras=settings))
 
     def _watch(self) -> None:
         """The monitor's thread."""

@@ -17,6 +17,8 @@ class Viewer:
         self._newest: Jpeg | None = None
         self._changed = threading.Condition()
         self._closed = False
+        self.on_change: Callable[[], None] = lambda: None
+        """Called in the camera's thread when a picture came, and at the end; for those who cannot wait."""
 
     def __enter__(self) -> Self:
         self._viewers.join(self)
@@ -42,12 +44,14 @@ class Viewer:
         with self._changed:
             self._newest = picture
             self._changed.notify_all()
+        self.on_change()
 
     def close(self) -> None:
         """Wake whoever waits."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        self.on_change()
 
 
 class Viewers:
