@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # loading it takes half a second, which `--help` does without
     from stream.cameras import CamerasFile, ServerSettings
 
 _GRACE_S = 1
-"""For requests that are under way when the server ends."""
+"""For requests that are under way when the server ends, and for events that wait for the webhook."""
 _STOP_S = 8.0
 """For cameras to flush; together under ten seconds."""
 _CONNECTIONS = 400
@@ -65,6 +65,7 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
     from stream.serve.jobs import Jobs
     from stream.serve.token import load_token
     from stream.supervisor import Supervisor
+    from stream.webhook import parse_webhook
 
     setproctitle.setproctitle("gpen-stream serve")
     for key, folder in (("data", server.data_folder), ("files", server.files_folder)):
@@ -73,7 +74,9 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
         except OSError as error:
             raise ConfigError(f"server.{key}: {folder} cannot be made ({error.strerror})") from None
     token = load_token(server.token_path, server.host, wanted=server.token_file is not None)
-    supervisor = Supervisor(file, path, Events(), server=server)
+    hook = server.webhook
+    events = Events(parse_webhook(hook.url, hook.secret_env, hook.kinds) if hook is not None else None)
+    supervisor = Supervisor(file, path, events, server=server)
     jobs = Jobs(server.files_folder)
     ended = threading.Event()
 
@@ -82,6 +85,7 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
             ended.set()
             jobs.stop()
             supervisor.stop(_STOP_S)
+            events.close(_GRACE_S)
 
     class Web(uvicorn.Server):
         """Says where it listens, once it does; ends by a signal as by a wish, with exit code 0."""
@@ -109,6 +113,8 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
         timeout_graceful_shutdown=_GRACE_S, ws_max_size=65536, ws_ping_interval=20, lifespan="on",
         proxy_headers=False, h11_max_incomplete_event_size=32768, limit_concurrency=_CONNECTIONS,
     )  # fmt: skip
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("stream.events").setLevel(logging.INFO)
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     web = Web(settings)
     try:
