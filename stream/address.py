@@ -49,7 +49,7 @@ class Address:
 def parse_address(text: str) -> Address:
     """What a user typed, with `${NAME}` taken from the environment. Raises ConfigError."""
     shown = redact(text.strip())
-    url = _expand(text.strip(), shown)
+    url = expand(text.strip(), f"source {shown}")
     if not url:
         raise ConfigError(
             "source: is empty; give webcam:0, test:, a file, rtsp://HOST/PATH, rtmp:// or http://"
@@ -85,6 +85,18 @@ def redact(text: str) -> str:
     return re.sub(rf"(?i)([?&;]{_SECRET}=)[^&;#\s\"'<>]+", rf"\1{_HIDDEN}", text)
 
 
+def expand(text: str, what: str) -> str:
+    """`text` with `${NAME}` taken from the environment; ConfigError begins with `what` it is."""
+
+    def value(match: re.Match) -> str:
+        found = os.environ.get(match[1])
+        if found is None:
+            raise ConfigError(f"{what}: the environment holds no {match[1]}; set it")
+        return found
+
+    return re.sub(r"\$\{(\w+)\}", value, text)
+
+
 def _remote(url: str, shown: str) -> Address:
     scheme = url.partition(":")[0].lower()
     kind = _SCHEMES.get(scheme)
@@ -106,16 +118,6 @@ def _remote(url: str, shown: str) -> Address:
     if kind == "udp" and not port:
         raise ConfigError(f"source {shown}: names no port; write udp://0.0.0.0:PORT to listen there")
     return Address(kind, shown, url)
-
-
-def _expand(text: str, shown: str) -> str:
-    def value(match: re.Match) -> str:
-        found = os.environ.get(match[1])
-        if found is None:
-            raise ConfigError(f"source {shown}: the environment holds no {match[1]}; set it")
-        return found
-
-    return re.sub(r"\$\{(\w+)\}", value, text)
 
 
 def _known() -> str:

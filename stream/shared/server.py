@@ -1,11 +1,10 @@
-"""The restorer's process: takes crops of many cameras, runs the network, fair shares by priority."""
+"""The restorer's process: takes crops of many cameras, runs the networks, fair shares by priority."""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import selectors
 import socket
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,31 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from stream.engines import create_engine
-from stream.errors import StreamError
 from stream.shared.fair import Fair
 from stream.shared.lines import Lines, Place, Slots, map_slots
-from stream.workers import Connection, start_thread
+from stream.shared.networks import Network, Networks
+from stream.status import Delays
+from stream.workers import Connection
 
 _UNUSED_S = 60.0
-"""A network that nobody has asked for so long is dropped."""
+"""A network that nobody has had for so long is dropped."""
 _POLL_S = 0.2
 _REPORT_S = 1.0
-
-
-@dataclass(slots=True, eq=False)
-class _Network:
-    """One network, loaded or being loaded; `engine` and `error` are set by the loading thread."""
-
-    key: str
-    engine: Any = None
-    error: str = ""
-    loading: threading.Thread | None = None
-    used_s: float = field(default_factory=time.monotonic)
-
-    @property
-    def settled(self) -> bool:
-        return self.engine is not None or bool(self.error)
+_HELLO_S = 10.0
+"""Whoever connects has said by then what for."""
+_CLIENTS = 256
+"""At most; more cannot be cameras."""
+_RETURN_S = 0.005
+"""A camera that has just been answered asks again within so long, where it has more to ask."""
+_PATIENCE_S = 1.0
+"""Who did not is not waited for until then."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,26 +38,35 @@ class _Client:
     """A camera that is connected."""
 
     lines: Lines
+    since_s: float = field(default_factory=time.monotonic)
     camera: str = ""
     priority: float = 1.0
-    network: _Network | None = None
-    file: Path | None = None
-    """Until it has been mapped."""
+    network: Network | None = None
     count: int = 0
+    """Slots."""
     slots: Slots | None = None
-    waiting: int = 0
-    """Crops that wait in its slots."""
+    asked: int = 0
+    """Crops in the slots; 0: it does not wait."""
+    done: int = 0
+    """Of these."""
+    asked_s: float = 0.0
+    slow_until_s: float = 0.0
+
+    @property
+    def left(self) -> int:
+        """Crops that wait for the network."""
+        return self.asked - self.done
 
 
 class Restorer:
     """Serves clients until the link's other end is closed. One thread, and one for each network that loads.
 
-    On a CPU one client's crops are run at a time: a batch gains nothing there, and a shorter call
-    lets the next one in sooner. On a GPU crops of several clients share a call.
+    On a CPU one crop is run at a time: a batch gains nothing there, and a shorter call lets the next
+    camera in sooner. On a GPU crops of several cameras share a call.
     """
 
-    def __init__(self, place: Place, threads: int) -> None:
-        self._place, self._threads = place, threads
+    def __init__(self, place: Place, threads: int, unused_s: float = _UNUSED_S) -> None:
+        self._place = place
         self._selector = selectors.DefaultSelector()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         Path(place.socket).unlink(missing_ok=True)
@@ -74,74 +75,65 @@ class Restorer:
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._clients: dict[socket.socket, _Client] = {}
-        self._networks: dict[str, _Network] = {}
+        self._networks = Networks(threads, unused_s)
         self._fair = Fair()
+        self._awaited: _Client | None = None
+        self._await_until_s = 0.0
         self._crops: Counter[str] = Counter()
         self._calls, self._busy_s = 0, 0.0
+        self._delays = Delays()
 
     def run(self, link: Connection) -> None:
         """Until the link says so, or closes; ("report", dict) goes over it once a second."""
         told_s, busy_s = time.monotonic(), 0.0
+        pause_s = _POLL_S
         try:
             while True:
-                idle = not any(client.waiting for client in self._clients.values())
-                self._listen(_POLL_S if idle else 0.0)
+                self._listen(pause_s)
                 self._welcome()
-                self._serve()
-                self._drop_unused()
-                now = time.monotonic()
-                if now - told_s >= _REPORT_S:
-                    if link.poll(0):
-                        link.recv()  # the order to end, or the end of the other side
-                        return
-                    link.send(("report", self._report((self._busy_s - busy_s) / (now - told_s))))
-                    told_s, busy_s = now, self._busy_s
-        except (EOFError, OSError):  # the supervisor is gone
-            return
+                pause_s = self._serve()
+                now_s = time.monotonic()
+                if now_s - told_s < _REPORT_S:
+                    continue
+                self._tidy(now_s)
+                report = self._report((self._busy_s - busy_s) / (now_s - told_s))
+                if not _told(link, report):
+                    return
+                told_s, busy_s = now_s, self._busy_s
         finally:
             self._close()
 
-    def _listen(self, timeout_s: float) -> None:
-        for key, _ in self._selector.select(timeout_s):
+    def _listen(self, pause_s: float) -> None:
+        for key, _ in self._selector.select(pause_s):
             if key.fileobj is self._listener:
-                channel, _ = self._listener.accept()
-                channel.setblocking(False)
-                self._clients[channel] = _Client(Lines(channel))
-                self._selector.register(channel, selectors.EVENT_READ)
+                self._accept()
                 continue
             client = self._clients[key.fileobj]
             try:
                 client.lines.read()
                 while (message := client.lines.buffered()) is not None:
                     self._take(client, message)
-            except (OSError, EOFError, KeyError, TypeError, ValueError):
+            except (OSError, EOFError, LookupError, TypeError, ValueError, ArithmeticError):
                 self._forget(client)
 
-    def _take(self, client: _Client, message: dict) -> None:
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # it is gone already
+            channel, _ = self._listener.accept()
+            if len(self._clients) >= _CLIENTS:
+                channel.close()
+                return
+            channel.setblocking(False)
+            self._clients[channel] = _Client(Lines(channel))
+            self._selector.register(channel, selectors.EVENT_READ)
+
+    def _take(self, client: _Client, message: dict[str, Any]) -> None:
         if client.network is None:
             client.camera, client.priority = str(message["camera"]), max(0.1, float(message["priority"]))
             client.count = int(message["count"])
-            client.file = self._place.folder / Path(message["file"]).name
-            client.network = self._network(message["path"], message["settings"])
-        elif client.slots is not None and not client.waiting:
-            client.waiting = max(0, min(int(message["crops"]), client.count))
-
-    def _network(self, path: str, settings: dict[str, Any]) -> _Network:
-        key = json.dumps([path, settings], sort_keys=True)
-        network = self._networks.get(key)
-        if network is None or network.error:
-            network = self._networks[key] = _Network(key)
-            network.loading = start_thread("load", self._load, network, path, settings)
-        return network
-
-    def _load(self, network: _Network, path: str, settings: dict[str, Any]) -> None:
-        kind = settings.pop("kind")
-        try:
-            network.engine = create_engine(kind, path, threads=self._threads, **settings)
-        except StreamError as error:
-            network.error = str(error)
-        except Exception as error:
-            network.error = f"{path}: cannot be loaded ({type(error).__name__}: {error})"
+            client.network = self._networks.get(str(message["path"]), dict(message["settings"]))
+        elif client.slots is not None and not client.asked:
+            client.asked, client.done = max(0, min(int(message["crops"]), client.count)), 0
+            client.asked_s = time.monotonic()
 
     def _welcome(self) -> None:
         """Answer those whose network has been loaded since."""
@@ -154,70 +146,85 @@ class Restorer:
                     client.lines.send({"error": network.error})
                     self._forget(client)
                     continue
-                model = network.engine.model
-                client.slots = map_slots(client.file, client.count, model.in_size, model.size, create=False)
-                facts = {"name": network.engine.name, "description": network.engine.description}
-                client.lines.send(facts)
-            except (OSError, ValueError):
+                model, memory = network.engine.model, client.lines.handles[0]
+                client.slots = map_slots(memory, client.count, model.in_size, model.size, create=False)
+                client.lines.send({"name": network.engine.name, "description": network.engine.description})
+            except (OSError, ValueError, LookupError, OverflowError):
                 self._forget(client)
 
-    def _serve(self) -> None:
-        """One call of a network, for those whose turn it is."""
-        waiting = {id(client): client for client in self._clients.values() if client.waiting}
+    def _serve(self) -> float:
+        """One call of a network, for those whose turn it is; how long it may be listened meanwhile, s."""
+        waiting = [client for client in self._clients.values() if client.asked]
         if not waiting:
-            return
-        order = [waiting[one] for one in self._fair.order(waiting)]
-        network, chosen = order[0].network, order[:1]
-        if not network.engine.name.endswith("cpu"):
-            room = order[0].count - order[0].waiting
-            for client in order[1:]:
-                if client.network is network and client.waiting <= room:
-                    chosen.append(client)
-                    room -= client.waiting
-        crops = [client.slots.crops[: client.waiting] for client in chosen]
-        batch = np.concatenate(crops) if len(crops) > 1 else np.array(crops[0])
+            return _POLL_S
+        order = self._fair.order(waiting)
+        if (pause_s := self._patience(order[0])) > 0:
+            return pause_s
+        network = order[0].network
+        chosen = shared_call(order, network.batch_size) if network.batches else [(order[0], 1)]
+        batch = np.concatenate(
+            [client.slots.crops[client.done : client.done + count] for client, count in chosen]
+        )
         began = time.perf_counter()
-        try:
-            restored = network.engine.restore(batch)
-        except Exception as error:  # this call is lost, the next one may go well
-            print(f"restorer: {type(error).__name__}: {error}", flush=True)
-            restored = None
-        self._busy_s += time.perf_counter() - began
+        restored = network.run(batch)
+        took_s = time.perf_counter() - began
+        self._busy_s += took_s
         self._calls += 1
-        network.used_s = time.monotonic()
         at = 0
-        for client in chosen:
-            count, client.waiting = client.waiting, 0
-            part = np.nan if restored is None else restored[at : at + count]
-            client.slots.restored[:count] = part
+        for client, count in chosen:
+            client.slots.restored[client.done : client.done + count] = restored[at : at + count]
             at += count
-            self._fair.charge(id(client), count, client.priority)
+            client.done += count
+            work_s = took_s * count / len(batch)
+            self._fair.charge(client, work_s, client.priority, turn=client is order[0])
             self._crops[client.camera] += count
-            try:
-                client.lines.send({"crops": count})
-            except OSError:
-                self._forget(client)
+            if not client.left:
+                self._answer(client)
+        return 0.0
 
-    def _drop_unused(self) -> None:
-        used = {client.network.key for client in self._clients.values() if client.network}
-        now = time.monotonic()
-        for key, network in list(self._networks.items()):
-            if key in used:
-                network.used_s = now
-            elif network.settled and now - network.used_s > _UNUSED_S:
-                del self._networks[key]
-                if network.engine is not None:
-                    network.engine.close()
+    def _answer(self, client: _Client) -> None:
+        now_s, count = time.monotonic(), client.asked
+        client.asked = client.done = 0
+        self._delays.add(1e3 * (now_s - client.asked_s))
+        if not client.network.batches and now_s >= client.slow_until_s:
+            self._awaited, self._await_until_s = client, now_s + _RETURN_S
+        try:
+            client.lines.send({"crops": count})
+        except OSError:
+            self._forget(client)
+
+    def _patience(self, first: _Client) -> float:
+        """How long the one that was answered last is waited for, because its share is not used up, s.
+
+        Without that, cameras that ask for one crop after the other would take turns, whatever their
+        priority (Iyer and Druschel, "Anticipatory scheduling", 2001).
+        """
+        awaited, left_s = self._awaited, self._await_until_s - time.monotonic()
+        if awaited is None or awaited.asked or not self._fair.precedes(awaited, first):
+            self._awaited = None
+            return 0.0
+        if left_s <= 0:
+            awaited.slow_until_s = time.monotonic() + _PATIENCE_S
+            self._awaited = None
+        return max(0.0, left_s)
+
+    def _tidy(self, now_s: float) -> None:
+        for client in list(self._clients.values()):
+            if client.network is None and now_s - client.since_s > _HELLO_S:
+                self._forget(client)
+        self._networks.drop_unused({client.network for client in self._clients.values()})
 
     def _forget(self, client: _Client) -> None:
         channel = client.lines.channel
         if self._clients.pop(channel, None) is not None:
             self._selector.unregister(channel)
-        channel.close()
-        self._fair.forget(id(client))
+        client.lines.close()
+        self._fair.forget(client)
+        if client is self._awaited:
+            self._awaited = None
 
     def _report(self, load: float) -> dict[str, Any]:
-        engines = [n.engine for n in self._networks.values() if n.engine is not None]
+        engines = self._networks.engines()
         return {
             "cameras": len(self._clients),
             "calls": self._calls,
@@ -225,20 +232,40 @@ class Restorer:
             "load": round(load, 3),
             "models": sorted(engine.model.name for engine in engines),
             "engine": engines[0].name if engines else "",
+            "delay": self._delays.summary(),
         }
 
     def _close(self) -> None:
         for client in list(self._clients.values()):
             self._forget(client)
-        self._listener.close()
         self._selector.close()
+        self._listener.close()
         Path(self._place.socket).unlink(missing_ok=True)
-        for network in self._networks.values():
-            network.loading.join()
-            if network.engine is not None:
-                network.engine.close()
+        self._networks.close()
 
 
-def run_restorer(link: Connection, place: Place, threads: int) -> None:
-    """Body of the restorer's process."""
-    Restorer(place, threads).run(link)
+def shared_call(order: list[_Client], batch_size: int) -> list[tuple[_Client, int]]:
+    """Whose crops share the first one's call, and how many of each: `batch_size` at most together."""
+    chosen: list[tuple[_Client, int]] = []
+    for client in order:
+        if client.network is order[0].network and (count := min(client.left, batch_size)):
+            chosen.append((client, count))
+            batch_size -= count
+    return chosen
+
+
+def _told(link: Connection, report: dict[str, Any]) -> bool:
+    """False where the other side is gone, or says that it is time to end."""
+    try:
+        if link.poll(0):
+            link.recv()
+            return False
+        link.send(("report", report))
+    except (EOFError, OSError):
+        return False
+    return True
+
+
+def run_restorer(link: Connection, place: Place, threads: int, unused_s: float = _UNUSED_S) -> None:
+    """Body of the restorer's process. `threads` are the network's; whoever comes finds it at `place`."""
+    Restorer(place, threads, unused_s).run(link)
