@@ -437,12 +437,14 @@ def test_the_openapi_page_is_made_of_our_own_files_only(client):
         {"source": "http://127.0.0.1:9/${GPEN_TEST_SECRET}"},
         {"source": "test:", "to": ["rtmp://127.0.0.1:9/live/${GPEN_TEST_SECRET}"]},
         {"source": "test:", "to": ["whip:https://127.0.0.1:9/${GPEN_TEST_SECRET}"]},
+        {"source": "http://127.0.0.1:9/${GPEN_TEST_NOTHING}"},
     ],
 )
 def test_no_address_from_a_page_carries_the_servers_environment_away(client, monkeypatch, body):
     monkeypatch.setenv("GPEN_TEST_SECRET", "hunter2")
     answer = client.post("/api/cameras", headers=OURS, json={"name": "cam"} | body)
     assert answer.status_code == 422 and "hunter2" not in answer.text
+    assert "server's own file only" in answer.json()["error"]  # whether there is such a variable or not
     assert client.get("/api/cameras").json() == []
 
 

@@ -206,3 +206,42 @@ def test_two_names_in_one_request_are_refused(serve):
         sender.sendall(b"GET /api/cameras HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
         sender.settimeout(100)
         assert sender.recv(100).split()[1] in (b"400", b"421")
+
+
+def test_guesses_that_come_all_at_once_are_counted_one_by_one(serve):
+    served = serve(TOKEN)
+    body = b'{"token": "guess"}'
+    head = (
+        "POST /api/login HTTP/1.1\r\nHost: localhost\r\nX-Requested-With: gpen-stream\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with contextlib.ExitStack() as opened:
+        senders = [
+            opened.enter_context(socket.create_connection(("127.0.0.1", served.port))) for _ in range(20)
+        ]
+        for sender in senders:
+            sender.settimeout(100)
+            sender.sendall(head.encode())
+        assert Client(served.port).get("/healthz").status == 200  # all heads are in
+        for sender in senders:
+            sender.sendall(body)
+        answers = [sender.recv(100).split()[1] for sender in senders]
+    assert (answers.count(b"401"), answers.count(b"429")) == (5, 15)
+
+
+def test_a_camera_that_does_not_listen_holds_up_no_other_request(serve):
+    served = serve()
+    client = Client(served.port)
+    busy = served.supervisor._keepers["door"]._sending
+    with busy:  # as while its process ends
+        opened = [
+            threading.Thread(target=client.get, args=("/api/cameras/door/snapshot.jpg",)) for _ in "1234567"
+        ]
+        for thread in opened:
+            thread.start()
+        until(lambda: served.watching == len(opened))
+        assert client.get("/api/cameras/door").status == client.get("/healthz").status == 200
+    served.viewers.show("restored", Jpeg(b"jpeg", 0.0, 0))
+    for thread in opened:
+        thread.join()
+    until(lambda: served.watching == 0)

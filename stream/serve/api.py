@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import HTTPConnection
 
 from stream import __version__, zoo
-from stream.cameras import CameraSettings, parse_camera
+from stream.cameras import CameraSettings
 from stream.config import PRESETS, load_config
 from stream.cores import available_cores
 from stream.errors import ConfigError, StreamError
@@ -162,7 +162,7 @@ def _cameras(router: APIRouter, supervisor: Supervisor) -> None:
             raise ConfigError("name: is missing")
         if any(camera["name"] == name for camera in await asyncio.to_thread(supervisor.cameras)):
             return JSONResponse({"error": f"cameras.{name}: there is such a camera already"}, 409)
-        settings = checks.admit(name, parse_camera(name, body), supervisor.server)
+        settings = checks.admit(name, body, supervisor.server)
         await asyncio.to_thread(supervisor.add, name, settings)
         return await asyncio.to_thread(supervisor.camera, name)
 
@@ -178,7 +178,7 @@ def _cameras(router: APIRouter, supervisor: Supervisor) -> None:
     )
     async def replace(name: str, body: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
         known = await asyncio.to_thread(supervisor.camera, name)
-        settings = checks.admit(name, parse_camera(name, body), supervisor.server, known["settings"])
+        settings = checks.admit(name, body, supervisor.server, known["settings"])
         await asyncio.to_thread(supervisor.replace, name, settings)
         return await asyncio.to_thread(supervisor.camera, name)
 
@@ -218,7 +218,7 @@ def _cameras(router: APIRouter, supervisor: Supervisor) -> None:
 
     @router.get("/api/cameras/{name}/snapshot.jpg", tags=["pictures"], summary="The newest picture")
     async def snapshot(request: Request, name: str) -> Response:
-        with supervisor.watch(name, "restored") as viewer:
+        async with live.watching(supervisor, name, "restored") as viewer:
             picture = await live.Pictures(viewer, _closing(request)).next(_FIRST_PICTURE_S)
         if picture is None:
             return JSONResponse({"error": f"{name}: no picture has come"}, 503)
@@ -228,13 +228,13 @@ def _cameras(router: APIRouter, supervisor: Supervisor) -> None:
     async def stream(request: Request, name: str, kind: str = "restored") -> Response:
         _check_kind(kind)
         await asyncio.to_thread(supervisor.camera, name)
-        return live.MjpegResponse(supervisor.watch(name, kind), _closing(request))
+        return live.MjpegResponse(live.watching(supervisor, name, kind), _closing(request))
 
     @router.websocket("/api/cameras/{name}/live")
     async def pictures(socket: WebSocket, name: str, kind: str = "restored") -> None:
         try:
             _check_kind(kind)
-            with supervisor.watch(name, kind) as viewer:
+            async with live.watching(supervisor, name, kind) as viewer:
                 await socket.accept()
                 await live.pictures_to(socket, viewer, _closing(socket))
         except NotFound:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from stream.serve.jobs import Jobs
 from stream.serve.security import Guard
 from stream.supervisor import NotFound, Supervisor
 
+_THREADS = 24
+"""For requests that wait for a camera."""
 STATIC = Path(__file__).with_name("static")
 
 
@@ -40,6 +43,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI):
+        # Python's own number of threads follows the cores: a few sources being tried would hold up all.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "dashboard"))
         yield
         await asyncio.to_thread(on_end)
 

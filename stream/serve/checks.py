@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stream.address import parse_address, redact
-from stream.cameras import CameraSettings, ServerSettings
+from stream.cameras import CameraSettings, ServerSettings, parse_camera
 from stream.errors import ConfigError
 from stream.serve.media import MEDIA, is_media
 from stream.serve.token import is_loopback
@@ -27,14 +27,19 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def admit(
-    name: str, settings: CameraSettings, server: ServerSettings, known: Mapping[str, Any] | None = None
+    name: str, body: Mapping[str, Any], server: ServerSettings, known: Mapping[str, Any] | None = None
 ) -> CameraSettings:
     """A camera's settings as they may be kept; what is as in `known`, its shown settings, stays.
 
     Raises ConfigError in one line without credentials.
     """
     known = known or {}
-    old_set = known.get("set", {})
+    old_set, old_to = known.get("set", {}), known.get("to", ())
+    to = body.get("to")
+    for text in [body.get("source"), *(to if isinstance(to, list) else ())]:
+        if isinstance(text, str) and text != known.get("source") and text not in old_to:
+            _check_plain(text, f"cameras.{name}")  # before anything of the environment is looked up
+    settings = parse_camera(name, body)
     for key, value in settings.set.items():
         if key in _FILES and value is not None and value != old_set.get(key):
             raise ConfigError(f"cameras.{name}.set.{key}: files are named in the server's own file only")
@@ -45,7 +50,7 @@ def admit(
         source = admit_source(source, server, f"cameras.{name}.source")
     config = settings.config(f"cameras.{name}.set")
     for text in settings.to:
-        if text not in known.get("to", ()):
+        if text not in old_to:
             _check_sink(text, config, server, f"cameras.{name}.to")
     return settings.model_copy(update={"source": source})
 
@@ -76,7 +81,6 @@ def check_model(model: object, key: str = "model") -> None:
 
 
 def _check_sink(text: str, config: Any, server: ServerSettings, key: str) -> None:
-    _check_plain(text, key)
     try:
         spec = parse_sink(text, config)
     except ConfigError as error:

@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
@@ -28,6 +28,17 @@ _LOOK_S = 1.0
 """Longest wait before it is looked whether the server ends."""
 _NEWS_S = 0.5
 _KEEP_ALIVE_S = 15.0
+
+
+@asynccontextmanager
+async def watching(supervisor: Supervisor, name: str, kind: str) -> AsyncIterator[Viewer]:
+    """`Supervisor.watch` in a thread: a camera that is about to end lets whoever tells it something wait."""
+    watch = supervisor.watch(name, kind)
+    viewer = await asyncio.to_thread(watch.__enter__)
+    try:
+        yield viewer
+    finally:
+        await asyncio.shield(asyncio.to_thread(watch.__exit__, None, None, None))
 
 
 class Pictures:
@@ -92,7 +103,7 @@ class MjpegResponse(Response):
 
     media_type = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
 
-    def __init__(self, watch: AbstractContextManager[Viewer], closing: Callable[[], bool]) -> None:
+    def __init__(self, watch: AbstractAsyncContextManager[Viewer], closing: Callable[[], bool]) -> None:
         super().__init__()
         del self.headers["content-length"]
         self._watch, self._closing = watch, closing
@@ -101,7 +112,7 @@ class MjpegResponse(Response):
         """See ASGI."""
         gone = asyncio.create_task(_left(receive))
         try:
-            with self._watch as viewer:
+            async with self._watch as viewer:
                 pictures = Pictures(viewer, self._closing)
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                 while not pictures.ended and not gone.done():

@@ -80,8 +80,6 @@ class Guard:
             return
         connection = HTTPConnection(scope)
         refusal = self._refusal(connection)
-        if refusal is None and (scope["path"], scope.get("method")) == ("/api/login", "POST"):
-            refusal = self._tried_too_often(connection)
         if refusal is not None:
             await _answer(refusal, scope, receive, send)
             return
@@ -111,6 +109,8 @@ class Guard:
         """Answer to a log-in: a cookie, or no."""
         if self._token is None:
             return JSONResponse({"ok": True})
+        if (refusal := self._tried_too_often(connection)) is not None:  # while its body was on its way
+            return refusal
         if not self._right(token):
             self._fail(connection)
             return JSONResponse({"error": "The token is wrong"}, 401)
