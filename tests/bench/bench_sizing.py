@@ -63,8 +63,8 @@ def main() -> None:
         print(
             f"{size} {preset} {'idle' if idle else clip}: camera and sinks {own_cores:.2f} cores "
             f"{camera_after['rss_mb']:.0f} MiB, all {all_cores:.2f} cores {after['rss_mb']:.0f} MiB, "
-            f"fps {report['fps_in']} in {report['fps_out']} out, delay {report['delay']}, faces {report['faces']}, "
-            f"{report['level_words']}, disk {sizes / age * 3600 / 2**30:.2f} GiB an hour",
+            f"fps {report['fps_in']} in {report['fps_out']} out, delay {report['delay']}, "
+            f"faces {report['faces']}, {report['level_words']}, disk {sizes / age * 3600 / 2**30:.2f} GiB an hour",
             flush=True,
         )
 
