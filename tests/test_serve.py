@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import shutil
 import stat
 import subprocess
 import time
-from pathlib import Path
 
 import av
 import cv2
@@ -18,6 +18,8 @@ import pytest
 from dashboard_client import Client, served, until
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
+
+from stream.serve.jobs import Jobs
 
 CAMERAS = """
 server:
@@ -240,6 +242,11 @@ def clip(folder, portrait):
     return path
 
 
+def restored(folder):
+    """What lies in the folder of results, work that was left behind too."""
+    return [name for name in os.listdir(folder / "files" / "restored") if name != ".jobs.json"]
+
+
 def job(client, job_id):
     return next((one for one in client.get("/api/jobs").json if one["id"] == job_id), None)
 
@@ -274,7 +281,7 @@ def test_a_file_is_uploaded_restored_with_progress_compared_downloaded_and_remov
         assert len(list(after.decode(video=0))) == len(list(before.decode(video=0)))
     assert client.ask("DELETE", path).status == 200
     assert job(client, ended["id"]) is None
-    assert os.listdir(folder / "files" / "restored") == []  # as the page says
+    assert restored(folder) == []  # as the page says
     assert (folder / "files" / "clip.mp4").exists()
 
 
@@ -288,7 +295,7 @@ def test_a_job_that_is_cancelled_leaves_nothing_and_the_next_one_runs(client, cl
     assert client.ask("DELETE", f"/api/jobs/{long}").status == 200
     assert job(client, long)["state"] == "cancelled"
     until(lambda: job(client, short)["state"] == "done")
-    assert os.listdir(folder / "files" / "restored") == ["clip.mp4"]
+    assert restored(folder) == ["clip.mp4"]
     for one in (long, short):
         client.ask("DELETE", f"/api/jobs/{one}")
     assert client.get(f"/api/jobs/{long}/output").status == 404
@@ -305,6 +312,31 @@ def test_a_file_that_is_broken_fails_in_one_line(client, folder):
 
 
 # --- metrics and secrets --------------------------------------------------------------------------
+
+
+def test_results_are_known_after_a_restart_and_remains_of_a_killed_server_are_gone(tmp_path):
+    results = tmp_path / "restored"
+    (results / ".job-left").mkdir(parents=True)
+    (results / ".job-left" / "a.mp4").touch()
+    (tmp_path / ".upload-left").touch()
+    facts = {"file": "a.mp4", "preset": "fast", "model": "m", "strength": 1.0, "state": "done"}
+    kept = [facts | {"id": name, "result": result} for name, result in (("1", "a.mp4"), ("2", "../token"))]
+    (results / ".jobs.json").write_text(json.dumps(kept))
+    (results / "a.mp4").touch()
+    (tmp_path / "token").touch()
+    jobs = Jobs(tmp_path)
+    jobs.start()
+    try:
+        assert [one["id"] for one in jobs.all()] == ["1"]
+        jobs.remove("1")
+        assert sorted(path.name for path in tmp_path.rglob("*")) == [".jobs.json", "restored", "token"]
+    finally:
+        jobs.stop()
+    (results / ".jobs.json").write_text("{broken")
+    again = Jobs(tmp_path)
+    again.start()
+    again.stop()
+    assert again.all() == []
 
 
 def test_metrics_are_parsed_back_with_help_type_and_one_value_for_each_label(client):
@@ -373,16 +405,19 @@ def test_any_address_but_loopback_gets_a_token_whose_value_is_not_printed(tmp_pa
         assert server.stop() == 0
 
 
-def test_what_cannot_be_served_ends_in_one_line(tmp_path, client):
+def test_what_cannot_be_served_ends_in_one_line(tmp_path, client, folder):
     (tmp_path / "token").write_text("a token that everybody can read")
     (tmp_path / "token").chmod(0o644)
     with served("--host", "0.0.0.0", "--port", "0", "--data", ".", cwd=tmp_path) as open_token:
         assert open_token.process.wait(100) == 2
     with served("--port", str(client.port), "--data", "data", cwd=tmp_path) as taken:
         assert taken.process.wait(100) == 1
+    with served("--config", "cameras.yaml", "--port", "0", cwd=folder) as second:
+        assert second.process.wait(100) == 2
     with served("--config", "nothing.yaml", cwd=tmp_path) as missing:
         assert missing.process.wait(100) == 2
-    for server, word in ((open_token, "chmod 600"), (taken, "is it in use"), (missing, "nothing.yaml")):
+    said = {open_token: "chmod 600", taken: "is it in use", second: "another gpen", missing: "nothing.yaml"}
+    for server, word in said.items():
         assert server.output.startswith("error: ") and server.output.count("\n") == 1, server.output
         assert word in server.output
 
@@ -410,5 +445,5 @@ def test_a_signal_flushes_recordings_and_ends_everything_within_ten_seconds(fold
     for path in segments:
         with av.open(str(path)) as container:
             assert sum(1 for _ in container.decode(video=0)) > 0
-    assert not list(Path(tmp_path / "files" / "restored").iterdir())
+    assert restored(tmp_path) == []
     assert "Traceback" not in server.output, server.output

@@ -288,7 +288,7 @@ def _files(router: APIRouter, supervisor: Supervisor, jobs: Jobs) -> None:
         inside(jobs.folder, name).unlink()
         return {"ok": True}
 
-    @router.get("/api/jobs", tags=["files"], summary="The queue, newest first")
+    @router.get("/api/jobs", tags=["files"], summary="The queue, oldest first")
     async def queue() -> list[dict[str, Any]]:
         return jobs.all()
 
@@ -314,9 +314,9 @@ def _files(router: APIRouter, supervisor: Supervisor, jobs: Jobs) -> None:
     )
     async def result(job_id: str, which: str, download: Annotated[bool, Query()] = False) -> Response:
         job = jobs.find(job_id)
-        path = {"input": job.source, "output": job.output}.get(which)
-        if path is None or not path.is_file():
-            raise NotFound("there is no such file")
+        if which not in ("input", "output"):
+            raise NotFound("a job has an input and an output")
+        path = inside(jobs.folder, job.file) if which == "input" else inside(jobs.results, job.result)
         return _file(path, download)
 
 

@@ -61,6 +61,7 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
     """
     import setproctitle
     import uvicorn
+    from filelock import FileLock, Timeout
 
     from stream.events import Events, log_to_stderr
     from stream.serve.app import create_app
@@ -75,6 +76,13 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"server.{key}: {folder} cannot be made ({error.strerror})") from None
+    alone = FileLock(server.data_folder / ".lock")
+    try:
+        alone.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"server.data: {server.data_folder}: another gpen-stream serve works in it"
+        ) from None
     token = load_token(server.token_path, server.host, wanted=server.token_file is not None)
     hook = server.webhook
     events = Events(Webhook(**hook.model_dump()) if hook is not None else None)
@@ -132,3 +140,4 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
     finally:
         end()
         socket.close()
+        alone.release()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import secrets
 import shutil
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ _KEPT = 200
 """Jobs that are remembered; the oldest that have ended are forgotten."""
 STATES = ("queued", "running", "done", "failed", "cancelled")
 _POLL_S = 0.2
+_LEDGER = ".jobs.json"
 _END_S = 8.0
 """For a cancelled job to end by itself."""
 
@@ -42,9 +44,11 @@ class Job:
 
     id: str
     file: str
-    source: Path
-    config: Config = field(repr=False)
     preset: str
+    model: str
+    strength: float
+    config: Config | None = field(default=None, repr=False)
+    """None: it ended before the server was started."""
     state: str = "queued"
     """One of STATES."""
     progress: float = 0.0
@@ -56,33 +60,19 @@ class Job:
     frame_rate: float | None = None
     ended_at: float | None = None
     error: str = ""
-    output: Path | None = None
+    result: str = ""
+    """Name of what came of it, in the folder of results."""
 
     def shown(self) -> dict[str, Any]:
         """As the API gives it."""
-        keys = (
-            "id",
-            "file",
-            "preset",
-            "state",
-            "progress",
-            "left_s",
-            "fps",
-            "frames",
-            "faces",
-            "seconds",
-            "frame_rate",
-            "ended_at",
-        )
-        settings = self.config.restore
-        facts = {key: getattr(self, key) for key in keys}
-        return facts | {"error": self.error, "model": settings.model, "strength": settings.strength}
+        names = (each.name for each in fields(self) if each.name not in ("config", "result"))
+        return {name: getattr(self, name) for name in names}
 
 
 class Jobs:
     """The queue. Any thread may call; one thread of its own runs the jobs.
 
-    Results lie in `folder`/restored.
+    Results lie in `folder`/restored, and are known after a restart too.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -95,6 +85,12 @@ class Jobs:
     def start(self) -> None:
         """Begin to work."""
         self.results.mkdir(parents=True, exist_ok=True)
+        for left in (
+            *self.results.glob(".job-*"),
+            *self.folder.glob(".upload-*"),
+        ):  # of a server that was killed
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        self._load()
         self._thread = start_thread("jobs", self._run)
 
     def stop(self) -> None:
@@ -115,9 +111,9 @@ class Jobs:
         return [{"name": name, "bytes": size} for _, name, size in sorted(found, reverse=True)]
 
     def all(self) -> list[dict[str, Any]]:
-        """Newest first."""
+        """In the order in which they were queued."""
         with self._changed:
-            return [job.shown() for job in reversed(self._jobs.values())]
+            return [job.shown() for job in self._jobs.values()]
 
     def find(self, job_id: str) -> Job:
         """NotFound where there is none."""
@@ -128,8 +124,9 @@ class Jobs:
 
     def add(self, file: str, config: Config, preset: str) -> dict[str, Any]:
         """Queue a file of the folder; NotFound, or ConfigError where too many wait."""
-        source = inside(self.folder, file)
-        job = Job(secrets.token_hex(6), file, source, config, preset)
+        inside(self.folder, file)
+        settings = config.restore
+        job = Job(secrets.token_hex(6), file, preset, settings.model, settings.strength, config)
         with self._changed:
             if sum(one.state == "queued" for one in self._jobs.values()) >= _KEPT // 2:
                 raise ConfigError("too many files wait already; wait for some, or cancel them")
@@ -149,8 +146,9 @@ class Jobs:
                 self._changed.notify_all()
                 return
             self._jobs.pop(job_id, None)
-        if job.output is not None:
-            job.output.unlink(missing_ok=True)
+            if job.result:
+                (self.results / job.result).unlink(missing_ok=True)
+            self._save()
 
     def _run(self) -> None:
         while True:
@@ -177,7 +175,8 @@ class Jobs:
         elif made is None:
             job.state, job.error = "failed", error
         else:
-            job.output, job.state, job.progress, job.left_s = made, "done", 1.0, 0.0
+            job.result, job.state, job.progress, job.left_s = made.name, "done", 1.0, 0.0
+            self._save()
 
     def _next(self) -> Job | None:
         return next((job for job in self._jobs.values() if job.state == "queued"), None)
@@ -189,7 +188,12 @@ class Jobs:
         folder = Path(tempfile.mkdtemp(prefix=".job-", dir=self.results))
         try:
             child = ChildProcess(
-                "gpen-stream: a file", run_job, str(job.source), str(folder / job.file), job.config, nice=5
+                "gpen-stream: a file",
+                run_job,
+                str(self.folder / job.file),
+                str(folder / job.file),
+                job.config,
+                nice=5,
             )
             try:
                 return self._hear(job, child, began)
@@ -228,6 +232,27 @@ class Jobs:
             number += 1
             path = self.results / f"{made.stem}-{number}{made.suffix}"
         return made.rename(path)
+
+    def _save(self) -> None:
+        """Note which results there are; what they are is lost where that fails."""
+        kept = [job.shown() | {"result": job.result} for job in self._jobs.values() if job.result]
+        part = self.results / f"{_LEDGER}.part"
+        with contextlib.suppress(OSError):
+            part.write_text(json.dumps(kept), encoding="utf-8")
+            part.replace(self.results / _LEDGER)
+
+    def _load(self) -> None:
+        """Jobs that ended before, as far as their results are there."""
+        try:
+            kept = [
+                Job(**facts) for facts in json.loads((self.results / _LEDGER).read_text(encoding="utf-8"))
+            ]
+        except (OSError, ValueError, TypeError):
+            kept = []
+        for job in kept:
+            with contextlib.suppress(NotFound):
+                inside(self.results, job.result)
+                self._jobs[job.id] = job
 
     def _progress(self, job: Job, value: tuple[int, int, int], elapsed_s: float) -> None:
         done, total, faces = value
