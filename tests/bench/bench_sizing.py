@@ -60,13 +60,12 @@ def main() -> None:
         report = one["report"]
         all_cores = (after["cpu_s"] - before["cpu_s"]) / arguments.seconds
         own_cores = (camera_after["cpu_s"] - camera_before["cpu_s"]) / arguments.seconds
-        print(
-            f"{size} {preset} {'idle' if idle else clip}: camera and sinks {own_cores:.2f} cores "
-            f"{camera_after['rss_mb']:.0f} MiB, all {all_cores:.2f} cores {after['rss_mb']:.0f} MiB, "
-            f"fps {report['fps_in']} in {report['fps_out']} out, delay {report['delay']}, "
-            f"faces {report['faces']}, {report['level_words']}, disk {sizes / age * 3600 / 2**30:.2f} GiB an hour",
-            flush=True,
-        )
+        gib_a_day = sizes / age * 86400 / 2**30
+        print(f"{size} {preset} {'idle' if idle else clip}: {report['level_words']}, {report['faces']} faces")
+        print(f"  camera and sinks {own_cores:.2f} cores, {camera_after['rss_mb']:.0f} MiB")
+        print(f"  with restorer and server {all_cores:.2f} cores, {after['rss_mb']:.0f} MiB")
+        print(f"  {report['fps_in']} fps in, {report['fps_out']} out, delay {report['delay']}")
+        print(f"  {gib_a_day:.1f} GiB a day", flush=True)
 
 
 if __name__ == "__main__":
