@@ -20,7 +20,7 @@ import numpy as np
 from stream import timestrip
 
 ROOT = Path(__file__).parent.parent.parent
-PORTRAIT = ROOT / "samples" / "portrait.mp4"
+SAMPLES = ROOT / "samples"
 
 
 def now_ms() -> int:
@@ -58,15 +58,18 @@ def running(*command: str) -> Iterator[subprocess.Popen]:
             process.wait()
 
 
-def strip_source(url: str, rate: float, size: str = "640x360"):
-    """A process that sends the portrait to `url` as H.264 in MPEG-TS, each picture with its own time."""
-    return running("-m", "tests.bench.live_tools", url, str(rate), size)
+def strip_source(url: str, rate: float, size: str = "640x360", clip: str = "portrait"):
+    """A process that sends a sample to `url` as H.264 in MPEG-TS, each picture with its own time.
+
+    `clip` "still" is one picture over and over, without a strip.
+    """
+    return running("-m", "tests.bench.live_tools", url, str(rate), size, clip)
 
 
-def _pictures(width: int, height: int) -> list[av.VideoFrame]:
-    """The portrait's frames at a size, cut to its shape, in yuv420p."""
+def _pictures(width: int, height: int, clip: str = "portrait") -> list[av.VideoFrame]:
+    """A sample's frames at a size, cut to its shape, in yuv420p."""
     made = []
-    with av.open(str(PORTRAIT)) as container:
+    with av.open(str(SAMPLES / f"{clip}.mp4")) as container:
         for frame in container.decode(video=0):
             wide = frame.reformat(width=width, height=round(frame.height * width / frame.width) // 2 * 2)
             rows = wide.to_ndarray(format="rgb24")
@@ -79,10 +82,12 @@ def _pictures(width: int, height: int) -> list[av.VideoFrame]:
     return made
 
 
-def send(url: str, rate: float, size: str) -> None:
+def send(url: str, rate: float, size: str, clip: str) -> None:
     """Send until killed; body of the source's process."""
     width, height = map(int, size.split("x"))
-    pictures = [picture.to_ndarray() for picture in _pictures(width, height)]
+    still = clip == "still"
+    pictures = [picture.to_ndarray() for picture in _pictures(width, height, "portrait" if still else clip)]
+    pictures = pictures[:1] if still else pictures
     output = av.open(url, "w", format="mpegts", container_options={"flush_packets": "1"})
     stream = output.add_stream("libx264", rate=Fraction(rate).limit_denominator(1000))
     context = stream.codec_context
@@ -95,7 +100,8 @@ def send(url: str, rate: float, size: str) -> None:
         due = began + index / rate
         time.sleep(max(0.0, due - time.monotonic()))
         planes = pictures[index % len(pictures)].copy()
-        timestrip.burn(planes[:height], now_ms())
+        if not still:
+            timestrip.burn(planes[:height], now_ms())
         frame = av.VideoFrame.from_ndarray(planes, "yuv420p")
         frame.pts, frame.time_base = round(index / rate * 90000), Fraction(1, 90000)
         for packet in stream.encode(frame):
@@ -219,4 +225,4 @@ def _below(pid: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    send(sys.argv[1], float(sys.argv[2]), sys.argv[3])
+    send(sys.argv[1], float(sys.argv[2]), *sys.argv[3:])
