@@ -159,7 +159,7 @@ def _cameras(router: APIRouter, supervisor: Supervisor) -> None:
 
     @router.post("/api/cameras/{name}/change", tags=["cameras"], summary="Change it while it runs")
     async def change(name: str, body: ChangesBody) -> dict[str, Any]:
-        from stream.live import Changes
+        from stream.changes import Changes
 
         if body.model is not None:
             checks.check_model(body.model)
