@@ -16,6 +16,7 @@ import typer
 
 from stream.config import PRESETS, load_config
 from stream.errors import ConfigError, EncodeError
+from stream.workers import leave_process
 
 if TYPE_CHECKING:  # loading it takes a second, which `--help` does without
     from stream.live import Session
@@ -97,6 +98,8 @@ def live(
     finally:
         if report is not None:
             _write(report, session.report())
+    if session.is_loading:
+        leave_process(0)
     return 0
 
 
