@@ -25,7 +25,7 @@ from stream.cameras import CamerasFile, load_cameras
 from stream.cli import app
 from stream.config import Config
 from stream.events import Events
-from stream.live import Changes
+from stream.changes import Changes
 from stream.relief import LEVELS
 from stream.serve.jobs import Jobs
 from stream.serve.metrics import exposition
