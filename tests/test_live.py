@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import multiprocessing
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from conftest import on_terminal
 from servers import Mount, accepts, free_port, rtsp_server, wait_for
 
 from stream.address import parse_address
@@ -522,6 +524,19 @@ main()
 def test_ctrl_c_ends_the_command_while_its_model_still_loads(run_cli, tmp_path):
     done = run_cli("live", "test:", "--to", tmp_path / "out.mp4", code=_SLOW_TO_LOAD)
     assert done.returncode == 0 and "unexpected" not in done.stderr
+
+
+def test_a_terminal_shows_one_line_that_is_kept_up_to_date_and_at_the_end_what_came_of_it(portrait, tmp_path):
+    given = portrait, "--set", "source.loop=false", "--to", tmp_path / "out.mp4"
+    code, shown = on_terminal([sys.executable, "-m", "stream.cli", "live", *map(str, given)], 80)
+    lines = [line.split("\r")[-1] for line in shown.replace("\r\n", "\n").splitlines()]
+    assert (
+        code == 0 and "\r" in shown and " fps in" in shown and "0 fps in" not in shown.replace("20 fps", "")
+    )
+    assert any(line.startswith("model ready: gpen-lite-256, ") for line in lines)
+    assert re.fullmatch(
+        r"ended: \d+ frames in \d+ s · \d+ faces restored · .*out\.mp4: \d+ delivered", lines[-1]
+    )
 
 
 def test_sources_lists_what_is_there_or_says_that_there_is_none(run_cli):

@@ -163,6 +163,18 @@ def test_a_server_that_refuses_such_a_stream_is_told_once_and_never_looks_live(t
     assert told[0][1].startswith(f"{server.url}: refuses H.264 with")
 
 
+@pytest.mark.parametrize("kind", ["mjpeg", "snapshots"])
+def test_what_waits_for_a_viewer_or_a_face_is_live_once_it_is_open(tmp_path, kind):
+    target = f"mjpeg:{free_port()}" if kind == "mjpeg" else f"snapshots:{tmp_path}"
+    handle = SinkHandle(parse_sink(target, CONFIG))
+    handle.start()
+    try:
+        wait_for(lambda: handle.report()["state"] == "live")
+        assert handle.report()["delivered"] == 0
+    finally:
+        handle.stop(30)
+
+
 _ANSWERING = """
 import json, socket, sys
 statuses = json.loads(sys.argv[2])
