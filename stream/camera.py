@@ -100,7 +100,8 @@ def _line(error: BaseException) -> str:
 
 
 def _session(order: Order, outbox: _Outbox) -> Session:
-    from stream.live import Changes, Session  # a second and more, which the supervisor does without
+    from stream.changes import Changes
+    from stream.live import Session  # a second and more, which the supervisor does without
 
     settings, config = order.settings, order.settings.config()
     # Cameras share the machine by running beside each other: more threads in each gain nothing.

@@ -88,6 +88,7 @@ class Graph:
     ) -> None:
         causal = config.track.model_copy(update={"lookahead": False})
         run = Run(config.model_copy(update={"track": causal}), Options())
+        run.threads = run.threads.for_live()
         self.model = run.model
         engine = create_engine(config, run.model) if create_engine is not None else run.create_engine()
         side = run.model.in_size

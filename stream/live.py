@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
 from typing import Any
 
 from stream.address import Address
 from stream.capture import Capture
-from stream.config import Config, load_config, parse_config
+from stream.changes import Changes
+from stream.config import Config
 from stream.cores import available_cores, budget
 from stream.errors import ConfigError, StageError
 from stream.face import FrameWork
@@ -28,28 +29,16 @@ from stream.run import Options, Run
 from stream.sinks import SinkSpec
 from stream.sinks.handle import SinkHandle, stop_all
 from stream.taps import TapStage
-from stream.watch import Counts, Watch, rebased
+from stream.watch import Counts, Watch
 from stream.workers import start_thread
 
 _CHECK_S = 0.2
 _FLUSH_S = 8.0
 """For the sinks to deliver what waits."""
+_END_S = 9.5
+"""For all that a stop has to wait for; the longest is a network that is being loaded."""
 _FAILURES = 3
 """So many unexpected failures of a stage within a minute end the session."""
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """What is to change while a session runs; None: stays as it is."""
-
-    strength: float | None = None
-    interval: int | None = None
-    model: str | None = None
-    preset: str | None = None
-    include: tuple[tuple[float, float, float, float], ...] | None = None
-    exclude: tuple[tuple[float, float, float, float], ...] | None = None
-    passing: bool | None = None
-    """Whether frames go out as they came."""
 
 
 class Session:
@@ -114,6 +103,8 @@ class Session:
         self._graph: Graph | None = None
         self._ready: Graph | None = None
         self._loading: threading.Thread | None = None
+        self._reader: threading.Thread | None = None
+        self._ended_s: float | None = None
         self._wanted: tuple[Config, str] | None = (config, preset)
         """Settings of the graph that is to be loaded next."""
         self._engine_name = ""
@@ -138,27 +129,43 @@ class Session:
         """
         self._on_tick = on_tick
         self._began_s = self._judged_s = time.monotonic()
-        self._outlet.open()
-        for handle in self._handles:
-            handle.start()
-        reader = start_thread(f"capture {self.name}", self._read)
-        try:
+        with ExitStack() as ending:  # the last one first, whatever becomes of those before
+            ending.callback(self._leave)
+            ending.callback(self._outlet.close)
+            ending.callback(stop_all, self._handles, 0.0)  # where the next was interrupted
+            ending.callback(stop_all, self._handles, _FLUSH_S)
+            ending.callback(self._outlet.flush)
+            ending.callback(self._inlet.close)
+            ending.callback(self._capture.stop)
+            ending.callback(self._end)
+            self._outlet.open()
+            for handle in self._handles:
+                handle.start()
+            self._reader = start_thread(f"capture {self.name}", self._read)
             while not self._inlet.closed:
                 self._run_graph(stop)
             if (error := self._source_failed or self._load_failed) is not None:
                 raise error
-        finally:
-            self._capture.stop()
-            self._inlet.close()
-            self._outlet.flush()
-            stop_all(self._handles, _FLUSH_S)
-            self._outlet.close()
-            if self._loading is not None:
-                self._loading.join()
-            for graph in (self._graph, self._ready):
-                if graph is not None:
-                    graph.discard()
-            reader.join()
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a network is being loaded, which nothing can interrupt; after `run`, for nobody."""
+        return self._loading is not None and self._loading.is_alive()
+
+    def _end(self) -> None:
+        with self._lock:  # from here on the loader throws away what it has loaded
+            self._ended_s = time.monotonic()
+            graphs = [graph for graph in (self._graph, self._ready) if graph is not None]
+            self._graph = self._ready = None
+        for graph in graphs:
+            graph.discard()
+
+    def _leave(self) -> None:
+        """Wait for the threads; for a loader no longer than a stop may take."""
+        if self._reader is not None:
+            self._reader.join()
+        if self._loading is not None:
+            self._loading.join(max(0.0, self._ended_s + _END_S - time.monotonic()))
 
     def _run_graph(self, stop: threading.Event) -> None:
         """One pipeline, until another graph is ready, a stage fails, or the source ends."""
@@ -220,7 +227,7 @@ class Session:
             self._judged_s = now
             self._judge(now, pipeline)
         with self._lock:
-            if self._wanted is not None and (self._loading is None or not self._loading.is_alive()):
+            if self._wanted is not None and not self.is_loading:
                 wanted, self._wanted = self._wanted, None
                 self._loading = start_thread(f"load {self.name}", self._load, *wanted)
             if self._ready is not None:
@@ -249,7 +256,7 @@ class Session:
         try:
             graph = Graph(config, self._control, self._create_engine, self._tell_trouble, self._tap)
             self._has_frame.wait()
-            if (frame := self._newest) is not None:
+            if (frame := self._newest) is not None and self._ended_s is None:
                 graph.warm(frame)
         except Exception as error:
             if self._engine_name:
@@ -260,6 +267,9 @@ class Session:
                 self._load_failed = error
             return
         with self._lock:
+            if self._ended_s is not None:
+                graph.discard()
+                return
             if self._ready is not None:
                 self._ready.discard()
             self._ready, self._preset, self._model = graph, preset, graph.model
@@ -296,17 +306,7 @@ class Session:
         """
         with self._lock:
             config, preset = self._wanted or (self._config, self._preset)
-        values = config.model_dump()
-        for key in ("strength", "interval", "model"):
-            if (value := getattr(changes, key)) is not None:
-                values["restore"][key] = value
-        for key in ("include", "exclude"):
-            if (value := getattr(changes, key)) is not None:
-                values["select"][key] = value
-        changed = parse_config(values)
-        if changes.preset is not None:
-            changed = rebased(changed, load_config(preset), load_config(changes.preset))
-            preset = changes.preset
+        changed, preset = changes.applied(config, preset)
         anew = changes.model is not None or changes.preset is not None
         if anew:
             Run(changed, Options())  # refuses a model that is not here

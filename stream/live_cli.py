@@ -16,6 +16,7 @@ import typer
 
 from stream.config import PRESETS, load_config
 from stream.errors import ConfigError, EncodeError
+from stream.workers import leave_process
 
 if TYPE_CHECKING:  # loading it takes a second, which `--help` does without
     from stream.live import Session
@@ -97,6 +98,8 @@ def live(
     finally:
         if report is not None:
             _write(report, session.report())
+    if session.is_loading:
+        leave_process(0)
     return 0
 
 
@@ -123,7 +126,8 @@ def _run(session: Session, screen: _Screen) -> None:
 
     old = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        session.run(stop, on_tick=lambda: screen.show(session))
+        session.run(stop, on_tick=lambda: screen.show(session, stop.is_set()))
+        screen.end(session.report())
     finally:
         screen.close()
         for number, handler in old.items():
@@ -137,7 +141,8 @@ class _Screen:
         self._quiet = quiet
         self._live = sys.stderr.isatty()
         self._shown_s = float("-inf")
-        self._words = ""
+        self._model = ""
+        self._stopping = False
         self._width = 0
         self._lock = threading.Lock()
 
@@ -146,16 +151,25 @@ class _Screen:
         if not self._quiet:
             self._print(f"{kind.replace('_', ' ')}: {text}")
 
-    def show(self, session: Session) -> None:
+    def show(self, session: Session, stopping: bool) -> None:
         """Called often; shows how the session stands when that is due."""
         now = time.monotonic()
         since_s = now - self._shown_s
-        if self._quiet or since_s < _TERMINAL_EVERY_S:
+        if self._quiet or self._stopping:
             return
-        if not self._live and since_s < _PLAIN_EVERY_S:
+        if stopping:
+            self._stopping = True
+            self._print("stopping: what is on its way is still delivered; Ctrl-C again does not wait for it")
+            return
+        if since_s < (_TERMINAL_EVERY_S if self._live else _PLAIN_EVERY_S):
             return
         self._shown_s = now
-        line = _summary(session.report())
+        report = session.report()
+        model = report["engine"] and f"model ready: {report['model']}, {report['engine']}"
+        if model != self._model:
+            self._model = model
+            self._print(model)
+        line = _summary(report)
         if not self._live:
             self._print(line)
             return
@@ -163,6 +177,17 @@ class _Screen:
         with self._lock:
             print(f"\r{line.ljust(self._width)}", end="", file=sys.stderr, flush=True)
             self._width = len(line)
+
+    def end(self, report: dict[str, Any]) -> None:
+        """What came of it, in one line."""
+        if self._quiet:
+            return
+        faces = report["faces_restored"] + report["faces_carried"]
+        parts = [f"{report['frames_out']} frames in {report['uptime_s']:.0f} s", f"{faces} faces restored"]
+        for sink in report["sinks"]:
+            lost = f", {sink['dropped']} dropped" if sink["dropped"] else ""
+            parts.append(f"{sink['name']}: {sink['delivered']} delivered{lost}")
+        self._print("ended: " + " · ".join(parts))
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -183,7 +208,8 @@ def _summary(report: dict[str, Any]) -> str:
     if report["size"]:
         width, height = report["size"]
         parts[0] += f" {width}x{height}"
-    parts.append(f"{report['fps_in']:.0f} fps in, {report['fps_out']:.0f} out")
+    if report["fps_in"] or report["fps_out"]:  # known after a while, and not while it is interrupted
+        parts.append(f"{report['fps_in']:.0f} fps in, {report['fps_out']:.0f} out")
     delay = report["delay"]
     if delay["median_ms"] is not None:
         parts.append(f"delay {delay['median_ms']:.0f} ms (95 %: {delay['p95_ms']:.0f})")
@@ -197,7 +223,7 @@ def _summary(report: dict[str, Any]) -> str:
         parts.append(report["level_words"])
     if dropped := sum(report["drops"].get(cause, 0) for cause in ("overrun", "late", "failed")):
         parts.append(f"{dropped} dropped")
-    parts += [f"{sink['name']}: {sink['words']}" for sink in report["sinks"] if sink["state"] != "live"]
+    parts += [f"{sink['kind']} {sink['state']}" for sink in report["sinks"] if sink["state"] != "live"]
     return " · ".join(parts)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from stream.config import Config
 from stream.face import FrameWork
 from stream.restore import RestoreStage
 from stream.status import State, Status
@@ -70,16 +69,3 @@ class Counts:
         self.carried += stage.faces_carried
         self.left_alone += stage.faces_left_alone
         self.not_finite += stage.not_finite
-
-
-def rebased(config: Config, old: Config, new: Config) -> Config:
-    """`config`, which was made of preset `old` and changes of the user's, on preset `new`.
-
-    What the user had changed stays changed. How the source is read and where it goes stay too.
-    """
-    sections = {}
-    for name in ("detect", "track", "select", "restore", "compose"):
-        mine, before = getattr(config, name), getattr(old, name)
-        own = {key for key in type(mine).model_fields if getattr(mine, key) != getattr(before, key)}
-        sections[name] = getattr(new, name).model_copy(update={key: getattr(mine, key) for key in own})
-    return config.model_copy(update=sections)

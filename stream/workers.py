@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -22,6 +23,13 @@ def start_thread(name: str, body: Callable[..., None], *arguments: Any) -> threa
     thread = threading.Thread(target=body, args=arguments, name=name)
     thread.start()
     return thread
+
+
+def leave_process(code: int) -> None:
+    """End this process although a thread is busy in a library that nothing can interrupt."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 class ChildProcess:

@@ -15,7 +15,7 @@ ORDER = """
     carry restore guard masks upscale compose
     sinks taps outlet motion relief
     inlet pipeline run graph api folder progress inspection
-    shared previews gauges watch live webhook events cameras camera supervisor serve
+    shared previews gauges watch changes live webhook events cameras camera supervisor serve
     models_cli live_cli bench cli
 """.split()
 STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "masks", "upscale", "compose"}

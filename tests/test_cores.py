@@ -101,6 +101,12 @@ def test_the_users_own_numbers_stay():
     assert budget(4, inference=3, decoder=7, encoder=9) == Budget(3, 2, 7, 9)
 
 
+@pytest.mark.parametrize("cores", [1, 2, 8, 64])
+def test_a_live_detector_has_every_core_that_helps_unless_the_user_keeps_some_back(cores):
+    assert budget(cores).for_live().detector == min(8, cores)
+    assert budget(cores, inference=1).for_live().detector == budget(cores).detector
+
+
 REAL = """
 import json, os, sys
 cores, source, target, *settings = sys.argv[1:]

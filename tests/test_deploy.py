@@ -22,10 +22,10 @@ from servers import free_port, wait_for
 from webhook_receiver import Receiver
 
 from stream.cameras import CamerasFile, load_cameras
+from stream.changes import Changes
 from stream.cli import app
 from stream.config import Config
 from stream.events import Events
-from stream.live import Changes
 from stream.relief import LEVELS
 from stream.serve.jobs import Jobs
 from stream.serve.metrics import exposition

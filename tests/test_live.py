@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import multiprocessing
+import re
 import signal
 import subprocess
 import sys
@@ -16,16 +18,19 @@ import av
 import cv2
 import numpy as np
 import pytest
+from conftest import on_terminal
 from servers import Mount, accepts, free_port, rtsp_server, wait_for
 
 from stream.address import parse_address
+from stream.changes import Changes
 from stream.config import load_config
 from stream.decode import FileSource
 from stream.errors import ConfigError, ModelError
 from stream.frame import Timestamp
-from stream.live import Changes, Session
+from stream.live import Session
 from stream.probe import probe
 from stream.sinks import parse_sink
+from stream.sinks.handle import SinkHandle
 from stream.status import Drops, State, Status
 from stream.track import Tracker
 
@@ -206,6 +211,50 @@ def test_the_picture_goes_out_while_the_model_is_still_loading(portrait):
         run.stop.set()
         run.thread.join(60)
     assert run.error is None
+
+
+def test_a_stop_does_not_wait_for_a_model_that_loads_on_and_what_comes_of_it_is_released(portrait, tmp_path):
+    may_load, closed = threading.Event(), []
+
+    class Slow(Running):
+        def _create(self, config, model):
+            assert may_load.wait(60)
+            engine = super()._create(config, model)
+            engine.close = lambda: closed.append(engine)
+            return engine
+
+    out = tmp_path / "out.mp4"
+    run = Slow(Loop(portrait), load_config("default", None, PLAIN), [out])
+    run.thread.start()
+    try:
+        run.until(lambda r: r.report()["frames_out"] > 10 and r.session.is_loading)
+        run.stop.set()
+        began = time.monotonic()
+        run.thread.join(60)
+        assert not run.thread.is_alive() and time.monotonic() - began < 12
+        assert run.session.is_loading and run.report()["sinks"][0]["state"] == "stopped"
+        with av.open(str(out)) as container:
+            assert sum(1 for _ in container.decode(video=0)) > 5
+    finally:
+        may_load.set()
+    run.until(lambda r: not r.session.is_loading)
+    assert closed == run.engines and run.error is None
+
+
+def test_where_a_sink_cannot_be_started_what_was_started_is_stopped(portrait, tmp_path, monkeypatch):
+    healthy, started = SinkHandle.start, []
+
+    def start(self):
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        healthy(self)
+
+    monkeypatch.setattr(SinkHandle, "start", start)
+    with running(Loop(portrait), sinks=[tmp_path / "one.mp4", tmp_path / "two.mp4"]) as run:
+        run.thread.join(60)
+        assert not run.thread.is_alive() and str(run.error) == "can't start new thread"
+    assert started[0].report()["state"] == "stopped" and not multiprocessing.active_children()
 
 
 def test_strength_regions_and_passing_change_from_the_next_frame(portrait):
@@ -448,14 +497,46 @@ def test_what_cannot_work_is_said_in_one_line(run_cli, tmp_path, arguments, word
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ") and words in done.stderr
 
 
-def test_the_test_picture_goes_into_a_file_and_the_status_is_told_in_words(tmp_path):
-    out = tmp_path / "out.mp4"
-    with command("test:", "--to", out, folder=tmp_path) as process:
+def test_the_test_picture_goes_into_a_file_its_face_is_restored_and_the_status_is_told_in_words(tmp_path):
+    out, facts = tmp_path / "out.mp4", tmp_path / "facts.json"
+    with command("test:", "--to", out, "--report", facts, folder=tmp_path) as process:
         wait_for(lambda: "face seen" in process.told(), 60, "a face in the test picture")
         time.sleep(1)
     assert "camera up: live" in process.told()
     with av.open(str(out)) as container:
         assert sum(1 for _ in container.decode(video=0)) > 5
+    report = json.loads(facts.read_text())
+    assert report["faces_restored"] > 0 == report["faces_left_alone"]
+
+
+_SLOW_TO_LOAD = """
+import os, signal, sys, time
+import stream.live
+from stream.cli import main
+
+stream.live.Graph = lambda *arguments: time.sleep(600)
+signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+signal.alarm(5)
+main()
+"""
+
+
+def test_ctrl_c_ends_the_command_while_its_model_still_loads(run_cli, tmp_path):
+    done = run_cli("live", "test:", "--to", tmp_path / "out.mp4", code=_SLOW_TO_LOAD)
+    assert done.returncode == 0 and "unexpected" not in done.stderr
+
+
+def test_a_terminal_shows_one_line_that_is_kept_up_to_date_and_at_the_end_what_came_of_it(portrait, tmp_path):
+    given = portrait, "--set", "source.loop=false", "--to", tmp_path / "out.mp4"
+    code, shown = on_terminal([sys.executable, "-m", "stream.cli", "live", *map(str, given)], 80)
+    lines = [line.split("\r")[-1] for line in shown.replace("\r\n", "\n").splitlines()]
+    assert (
+        code == 0 and "\r" in shown and " fps in" in shown and "0 fps in" not in shown.replace("20 fps", "")
+    )
+    assert any(line.startswith("model ready: gpen-lite-256, ") for line in lines)
+    assert re.fullmatch(
+        r"ended: \d+ frames in \d+ s · \d+ faces restored · .*out\.mp4: \d+ delivered", lines[-1]
+    )
 
 
 def test_sources_lists_what_is_there_or_says_that_there_is_none(run_cli):

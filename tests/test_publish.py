@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -141,6 +142,74 @@ def test_a_name_that_another_publishes_under_is_told(tmp_path):
         with pytest.raises(SinkError, match="is it taken"):
             opened(server.url(), *take(1))
         first.close()
+
+
+@pytest.mark.parametrize("takes_sound", [False, True])
+def test_a_server_that_refuses_such_a_stream_is_told_once_and_never_looks_live(tmp_path, takes_sound):
+    told, states = [], []
+    with RtspRecorder(tmp_path / "recorded.mkv", sound=takes_sound) as server:
+        handle = SinkHandle(parse_sink(server.url, CONFIG), on_event=lambda *event: told.append(event))
+        with Feed(handle, take(50, with_sound=not takes_sound)) as feed:
+
+            def refused_thrice(report: dict) -> bool:
+                if not states or states[-1] != report["state"]:
+                    states.append(report["state"])
+                return states.count("refused") == 3
+
+            feed.wait(refused_thrice)
+    assert set(states) == {"connecting", "refused"}
+    words = "may want sound" if takes_sound else "may want none: set source.audio to false"
+    assert [kind for kind, _ in told] == ["sink_failed"] and words in told[0][1]
+    assert told[0][1].startswith(f"{server.url}: refuses H.264 with")
+
+
+@pytest.mark.parametrize("kind", ["mjpeg", "snapshots"])
+def test_what_waits_for_a_viewer_or_a_face_is_live_once_it_is_open(tmp_path, kind):
+    target = f"mjpeg:{free_port()}" if kind == "mjpeg" else f"snapshots:{tmp_path}"
+    handle = SinkHandle(parse_sink(target, CONFIG))
+    handle.start()
+    try:
+        wait_for(lambda: handle.report()["state"] == "live")
+        assert handle.report()["delivered"] == 0
+    finally:
+        handle.stop(30)
+
+
+_ANSWERING = """
+import json, socket, sys
+statuses = json.loads(sys.argv[2])
+with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as listener:
+    while True:
+        with listener.accept()[0] as connection, connection.makefile("rb") as lines:
+            while line := lines.readline():
+                method, headers = line.split()[0].decode(), {}
+                while (header := lines.readline()).strip():
+                    name, _, value = header.decode().partition(":")
+                    headers[name.lower()] = value.strip()
+                lines.read(int(headers.get("content-length", 0)))
+                status = statuses.get(method, "200 OK")
+                connection.sendall(f"RTSP/1.0 {status}\\r\\nCSeq: {headers['cseq']}\\r\\n\\r\\n".encode())
+"""
+"""A server that answers RTSP's methods as it is told. In a process of its own: FFmpeg writes a header
+under Python's lock."""
+
+
+@pytest.mark.parametrize(
+    ("statuses", "words", "state"),
+    [
+        ({"SETUP": "503 Service Unavailable"}, "trouble of its own", State.RETRYING),
+        ({"SETUP": "453 Not Enough Bandwidth"}, "may want sound", State.REFUSED),
+        ({"ANNOUNCE": "415 Unsupported Media Type"}, "may want sound", State.REFUSED),
+    ],
+)
+def test_what_an_rtsp_server_answers_has_words_of_its_own(statuses, words, state):
+    port = free_port()
+    with (
+        Server([sys.executable, "-c", _ANSWERING, str(port), json.dumps(statuses)], port),
+        pytest.raises(SinkError, match=words) as error,
+    ):
+        opened(f"rtsp://127.0.0.1:{port}/live", *take(1))
+    assert error.value.state is state and str(error.value).count("rtsp://") == 1
 
 
 def test_an_rtsp_server_that_accepts_and_stays_silent_is_given_up():

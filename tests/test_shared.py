@@ -48,9 +48,12 @@ def place(tmp_path_factory):
 @pytest.fixture(scope="module")
 def process(place):
     """One restorer for most tests: loading the network takes seconds."""
-    with running(place) as process:
+    with running(place) as process, socket.socket(socket.AF_UNIX) as idle:
+        idle.connect(place.socket)  # and never says what for
         connect(place).close()
         yield process
+        idle.settimeout(60)
+        assert idle.recv(1) == b""
 
 
 @contextmanager
@@ -190,6 +193,28 @@ def test_a_client_that_dies_stalls_or_talks_nonsense_leaves_the_others_alone(pla
     assert works(engine)
     engine.close()
     wait_for(lambda: report(process)["cameras"] == 0)
+
+
+def keep_asking(link, place):
+    """Body of a camera's process."""
+    engine = connect(place, "doomed")
+    link.send("connected")
+    while True:
+        engine.restore(crops(4))
+
+
+def test_a_camera_s_process_that_freezes_and_is_killed_leaves_the_others_alone(place, process):
+    engine = connect(place)
+    doomed = ChildProcess("doomed", keep_asking, place)
+    assert doomed.link.poll(60) and doomed.link.recv() == "connected"
+    os.kill(doomed.pid, signal.SIGSTOP)
+    assert works(engine)
+    os.kill(doomed.pid, signal.SIGKILL)
+    assert doomed.join(60)
+    doomed.link.close()
+    assert works(engine)
+    wait_for(lambda: report(process)["cameras"] == 1)
+    engine.close()
 
 
 def test_no_files_are_left_behind_and_memory_stays_flat_over_many_clients(place, process):

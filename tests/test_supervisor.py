@@ -17,9 +17,9 @@ import pytest
 from servers import Mount, rtsp_server
 
 from stream.cameras import CameraSettings, CamerasFile, ServerSettings, load_cameras
+from stream.changes import Changes
 from stream.errors import ConfigError
 from stream.events import Events
-from stream.live import Changes
 from stream.supervisor import Limits, NotFound, Supervisor
 from stream.supervisor.niceness import can_be_lifted
 

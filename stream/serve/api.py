@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 
 from stream import __version__, zoo
 from stream.cameras import CameraSettings
+from stream.changes import Changes
 from stream.config import PRESETS, load_config
 from stream.cores import available_cores
 from stream.errors import ConfigError, StreamError
@@ -189,7 +190,6 @@ def _cameras(router: APIRouter, supervisor: Supervisor) -> None:
 
     @router.post("/api/cameras/{name}/change", tags=["cameras"], summary="Change it while it runs")
     async def change(name: str, body: ChangesBody) -> dict[str, Any]:
-        from stream.live import Changes  # brings in what runs a camera, which a dashboard seldom needs
 
         if body.model is not None:
             await asyncio.to_thread(checks.check_model, body.model)

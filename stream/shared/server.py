@@ -226,7 +226,7 @@ class Restorer:
     def _report(self, load: float) -> dict[str, Any]:
         engines = self._networks.engines()
         return {
-            "cameras": len(self._clients),
+            "cameras": sum(client.network is not None for client in self._clients.values()),
             "calls": self._calls,
             "crops": dict(self._crops),
             "load": round(load, 3),

@@ -7,8 +7,8 @@ import signal
 import time
 from dataclasses import dataclass
 
-from stream.packets import Jpeg, Message, Packet, Raw, Start
-from stream.sinks import SinkSpec, create
+from stream.packets import Jpeg, Message, Packet, Raw, Snapshot, Start
+from stream.sinks import KINDS, SinkSpec, create
 from stream.sinks.backlog import counts
 from stream.sinks.base import Sink, SinkDone, SinkError
 from stream.status import State, Status
@@ -19,6 +19,9 @@ _REPORT_S = 0.2
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 15.0
 _HEALTHY_S = 60.0
 """After so long without an error the pause between attempts is short again."""
+_NOW_AND_THEN = frozenset({Jpeg, Snapshot})
+"""They come when somebody looks, or a face does: whoever takes nothing else is live once it is open.
+All others are live with the first picture they have delivered: many a server refuses only that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ class _Runner:
             pass  # the camera's process is gone
         finally:
             self._attempt(self._close)
-        if not self._done and self._status.state is State.LIVE:
+        if not self._done and self._status.state in (State.LIVE, State.CONNECTING):
             self._status = Status(State.STOPPED)
         self._report(last=True)
 
@@ -110,12 +113,19 @@ class _Runner:
         self._gate_shut = True
         if self._start is not None:
             sink.write(self._start)
-        self._status, self._event = Status(State.LIVE, sink.detail), ""
+        if KINDS[self._spec.kind].takes <= _NOW_AND_THEN:
+            self._live()
+        else:
+            self._status = Status(State.CONNECTING, self._status.detail)  # or why it failed before
+
+    def _live(self) -> None:
+        self._status, self._event = Status(State.LIVE, self._sink.detail), ""
 
     def _write(self, message: Message) -> None:
         self._sink.write(message)
         if not counts(message):
             return
+        self._live()
         self._delivered += 1
         arrived_at_s = getattr(message, "arrived_at_s", 0.0)
         if arrived_at_s:
@@ -135,7 +145,7 @@ class _Runner:
         try:
             action(*arguments)
             if self._sink is not None and self._status.state is State.LIVE:
-                self._status = Status(State.LIVE, self._sink.detail)
+                self._live()
         except SinkDone as end:
             self._done = True
             self._status, self._event = Status(State.STOPPED, str(end)), ""

@@ -22,10 +22,15 @@ _REASONS: tuple[tuple[type[Exception], State, str], ...] = (
     (av.HTTPUnauthorizedError, State.UNAUTHORISED, "wants another user name or password"),
     (av.HTTPForbiddenError, State.UNAUTHORISED, "forbids publishing; check the user's rights"),
     (av.HTTPNotFoundError, State.REFUSED, "knows no such path; check it"),
+    (av.HTTPTooManyRequestsError, State.RETRYING, "is asked too often"),
+    (av.HTTPServerError, State.RETRYING, "has trouble of its own (5xx); see its log"),
     (PermissionError, State.REFUSED, "lets nobody publish under this name now; is it taken?"),
     (TimeoutError, State.RETRYING, "does not answer"),
     ((BrokenPipeError, ConnectionResetError), State.RETRYING, "closed the connection"),
 )
+
+_REFUSES_SILENT = "refuses H.264 without sound (4xx); it may want sound"
+_REFUSES_SOUND = "refuses H.264 with AAC sound (4xx); it may want none: set source.audio to false"
 
 
 class Publisher:
@@ -93,6 +98,9 @@ class Publisher:
         for kind, state, words in _REASONS:
             if isinstance(error, kind):
                 return SinkError(f"{self._shown}: {words}", state)
+        if isinstance(error, av.HTTPClientError):
+            words = _REFUSES_SILENT if self._start.audio is None else _REFUSES_SOUND
+            return SinkError(f"{self._shown}: {words}", State.REFUSED)
         if self._muxer is not None:
             return SinkError(f"{self._shown}: closed the connection")
         return SinkError(f"{self._shown}: {self._no_answer}", State.REFUSED)

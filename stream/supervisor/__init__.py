@@ -25,7 +25,7 @@ from stream.supervisor.viewers import Viewer
 from stream.workers import start_thread
 
 if TYPE_CHECKING:
-    from stream.live import Changes
+    from stream.changes import Changes
 
 __all__ = ["PREVIEWS", "Limits", "NotFound", "Supervisor", "Viewer"]
 

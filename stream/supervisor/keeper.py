@@ -20,7 +20,7 @@ from stream.supervisor.viewers import Viewers
 from stream.workers import ChildProcess, start_thread
 
 if TYPE_CHECKING:
-    from stream.live import Changes
+    from stream.changes import Changes
 
 _CHANGE_S = 10.0
 _HISTORY = 360

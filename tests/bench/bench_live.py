@@ -25,8 +25,9 @@ SETTLE_S = 3.0
 def session_body(link, source: str, sinks: list[str], preset: str, overrides: list[str]) -> None:
     """A session in a process of its own, told by the link what to do."""
     from stream.address import parse_address
+    from stream.changes import Changes
     from stream.config import load_config
-    from stream.live import Changes, Session
+    from stream.live import Session
     from stream.sinks import parse_sink
 
     config = load_config(preset, overrides=overrides)
