@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from stream.address import parse_address, redact
 from stream.cameras import CameraSettings
+from stream.cores import available_cores
 from stream.errors import StreamError
 from stream.workers import Connection, start_thread
 
@@ -104,10 +105,15 @@ def _session(order: Order, outbox: _Outbox) -> Session:
     from stream.live import Session  # a second and more, which the supervisor does without
 
     settings, config = order.settings, order.settings.config()
-    # Cameras share the machine by running beside each other: more threads in each gain nothing.
+    # Cameras share the machine by running beside each other: more threads in each gain nothing, but for
+    # the detector's, for which all frames behind it wait.
     alone = {
-        name: section.model_copy(update={"threads": section.threads or 1})
-        for name, section in (("decode", config.decode), ("encode", config.encode))
+        name: section.model_copy(update={"threads": section.threads or threads})
+        for name, section, threads in (
+            ("decode", config.decode, 1),
+            ("encode", config.encode, 1),
+            ("restore", config.restore, max(1, available_cores() // 2)),
+        )
     }
     session = Session(
         order.name,
