@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -126,3 +127,18 @@ def budget(cores: int, inference: int = 0, decoder: int = 0, encoder: int = 0) -
         decoder=decoder or share(_DECODER_PART, _DECODER_MOST),
         encoder=encoder or share(_ENCODER_PART, _ENCODER_MOST),
     )
+
+
+def ordinary_priority() -> None:
+    """Take threads of this process out of the real-time class, where a library put them.
+
+    SVT-AV1 does so where it is run as root: with itself, and with the process's main thread, from
+    which every later child inherits it; a machine with as many such threads as cores stands still.
+    """
+    tasks = Path("/proc/self/task")
+    if not hasattr(os, "sched_getscheduler") or not tasks.is_dir():
+        return
+    for task in tasks.iterdir():
+        with suppress(OSError):  # it has just ended
+            if os.sched_getscheduler(int(task.name)) in (os.SCHED_FIFO, os.SCHED_RR):
+                os.sched_setscheduler(int(task.name), os.SCHED_OTHER, os.sched_param(0))

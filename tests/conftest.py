@@ -16,6 +16,7 @@ import pytest
 
 import stream.engines  # noqa: F401  before any test imports OpenVINO, which it keeps from reporting
 from stream.config import Detect
+from stream.cores import ordinary_priority
 from stream.detect import FaceFinder
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +40,13 @@ def cache_folder(tmp_path_factory):
 def one_cv2_thread():
     """As in a run, where every stage has its own thread."""
     cv2.setNumThreads(1)
+
+
+@pytest.fixture(autouse=True)
+def ordinary_threads():
+    """Test clips are encoded in this process: threads of an AV1 encoder must not outrank a server's."""
+    yield
+    ordinary_priority()
 
 
 @pytest.fixture(scope="session")
