@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import stat
+from contextlib import contextmanager
 
 import pytest
 from starlette.requests import HTTPConnection
@@ -40,18 +41,24 @@ def server(tmp_path):
 
 @pytest.fixture
 def client(server):
-    return make(server)
+    with served(server) as client:
+        yield client
 
 
 @pytest.fixture
 def locked(server):
-    return make(server, TOKEN)
+    with served(server, TOKEN) as client:
+        yield client
 
 
-def make(server, token=None):
+@contextmanager
+def served(server, token=None):
     supervisor = Supervisor(CamerasFile(server=server), None, Events())
     app = create_app(supervisor, Jobs(server.files_folder), token=token)
-    return TestClient(app, base_url=BASE, follow_redirects=False)
+    try:
+        yield TestClient(app, base_url=BASE, follow_redirects=False)
+    finally:
+        supervisor.stop()
 
 
 # --- token and log-in -----------------------------------------------------------------------------
