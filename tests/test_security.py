@@ -598,8 +598,8 @@ def test_a_page_or_a_playlist_with_a_videos_name_is_not_kept(client, server, con
 # --- sessions -------------------------------------------------------------------------------------
 
 
-def test_over_tls_the_cookie_never_travels_without_it(server):
-    secure = TestClient(make(server, TOKEN).app, base_url="https://cams.example")
+def test_over_tls_the_cookie_never_travels_without_it(locked):
+    secure = TestClient(locked.app, base_url="https://cams.example")
     headers = OURS | {"Origin": "https://cams.example"}
     answer = secure.post("/api/login", json={"token": TOKEN}, headers=headers)
     assert "secure" in answer.headers["set-cookie"].lower()
