@@ -17,13 +17,19 @@ from stream.frame import StreamInfo
 from stream.images import ImageSink, ImageSource, is_image
 from stream.pipeline import Pipeline
 from stream.probe import probe
-from stream.run import Options, ProgressCallback, Run
+from stream.run import Options, Progress, ProgressCallback, Run
 from stream.upscale import check
 
-VIDEO_SUFFIXES = (
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".mxf", ".wmv",
-    ".asf", ".flv", ".f4v", ".3gp", ".vob", ".ogv", ".dv", ".y4m", ".nut",
-)  # fmt: skip
+__all__ = [
+    "Options",
+    "Outcome",
+    "Progress",
+    "ProgressCallback",
+    "Status",
+    "restore_file",
+    "restore_images",
+    "restored_frames",
+]
 
 
 class Status(Enum):

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream import __version__, models_cli
+from stream import __version__, live_cli, models_cli
 from stream.bench.cli import app as bench_app
 from stream.config import PRESETS, Config, load_config
 from stream.errors import ConfigError, EncodeError, StreamError
+from stream.serve.command import serve
 
 if TYPE_CHECKING:  # loading them takes a second, which `--help` does without
     from stream.api import Options, Outcome
@@ -29,7 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(live_cli.app)
 app.add_typer(models_cli.app)
+app.command()(serve)
 app.add_typer(bench_app, name="bench")
 _TRUNCATED = 3
 _debug = False
@@ -63,7 +66,7 @@ def main() -> None:
 
 
 def _fail(error: BaseException, message: str, code: int) -> None:
-    if _debug or models_cli.debug:
+    if _debug or models_cli.debug or live_cli.debug:
         traceback.print_exception(error)
     _complain(f"error: {message}")
     raise SystemExit(code)

@@ -8,23 +8,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from stream.config_live import Latency, Live, Motion, Record, Section, Source
 from stream.errors import ConfigError
 
 PRESETS = ("default", "fast", "quality", "surveillance")
-
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Scale = Annotated[float, Field(ge=0.1, le=4.0)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Detect(_Section):
+class Detect(Section):
     """Which detector finds faces, at which size and how often."""
 
     detector: Literal["centerface", "retinaface", "haar"] = Field(
@@ -56,7 +52,7 @@ class Detect(_Section):
     )
 
 
-class Track(_Section):
+class Track(Section):
     """How faces are followed between keyframes."""
 
     lookahead: bool = Field(True, description="run tracks from both keyframes; files only")
@@ -66,7 +62,7 @@ class Track(_Section):
     max_lost: int = Field(25, ge=0, le=1000, description="frames after which a lost track is forgotten")
 
 
-class Select(_Section):
+class Select(Section):
     """Which of the faces found are restored."""
 
     min_size: float = Field(
@@ -83,7 +79,7 @@ class Select(_Section):
     )
 
 
-class Restore(_Section):
+class Restore(Section):
     """Which network restores the crops, on what and how strongly."""
 
     model: str = Field("gpen-lite-256", description="a model's name (gpen-stream models list) or file")
@@ -133,7 +129,7 @@ class Restore(_Section):
     )
 
 
-class Compose(_Section):
+class Compose(Section):
     """How restored faces are put back."""
 
     feather: float = Field(
@@ -164,7 +160,7 @@ class Compose(_Section):
     )
 
 
-class Encode(_Section):
+class Encode(Section):
     """How the result is encoded; unset values follow the input."""
 
     codec: str | None = Field(None, description="FFmpeg's encoder, such as libx264")
@@ -180,7 +176,7 @@ class Encode(_Section):
     )
 
 
-class Decode(_Section):
+class Decode(Section):
     """How the input is decoded; the pictures are the same either way."""
 
     threads: int = Field(0, ge=0, le=256, description="of the decoder; 0: by the cores at hand")
@@ -189,7 +185,7 @@ class Decode(_Section):
     )
 
 
-class Config(_Section):
+class Config(Section):
     """Everything that can be set."""
 
     detect: Detect = Detect()
@@ -199,6 +195,11 @@ class Config(_Section):
     compose: Compose = Compose()
     encode: Encode = Encode()
     decode: Decode = Decode()
+    source: Source = Source()
+    latency: Latency = Latency()
+    motion: Motion = Motion()
+    live: Live = Live()
+    record: Record = Record()
 
 
 def preset_path(name: str) -> Path:
@@ -217,9 +218,9 @@ def load_config(
 
     Raises ConfigError with one line that names the key's path and what is allowed.
     """
-    data = _read_yaml(preset_path(preset))
+    data = read_yaml(preset_path(preset))
     if file is not None:
-        data = _merge(data, _read_yaml(Path(file)))
+        data = _merge(data, read_yaml(Path(file)))
     for text in overrides:
         data = _merge(data, _parse_override(text))
     return parse_config(data)
@@ -231,12 +232,13 @@ def parse_config(data: Mapping[str, Any]) -> Config:
     A section that is there but empty counts as left out.
     """
     try:
-        return Config.model_validate(_tuples({key: part for key, part in data.items() if part is not None}))
+        return Config.model_validate(tuples({key: part for key, part in data.items() if part is not None}))
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A file of settings as it stands; ConfigError where it is none."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -276,12 +278,12 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _tuples(value: Any) -> Any:
+def tuples(value: Any) -> Any:
     """YAML's lists as the tuples, and whole numbers as the floats, that strict models take."""
     if isinstance(value, Mapping):
-        return {key: _tuples(item) for key, item in value.items()}
+        return {key: tuples(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return tuple(float(v) if type(v) is int else _tuples(v) for v in value)
+        return tuple(float(v) if type(v) is int else tuples(v) for v in value)
     return value
 
 

@@ -10,6 +10,11 @@ from av.codec.hwaccel import HWAccel
 
 from stream.errors import SourceError
 
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".mxf", ".wmv",
+    ".asf", ".flv", ".f4v", ".3gp", ".vob", ".ogv", ".dv", ".y4m", ".nut",
+)  # fmt: skip
+"""What the names of videos end like."""
 _GIVE_UP_AFTER = 250
 """Damaged packets in a row after which the rest of the file is taken as lost."""
 

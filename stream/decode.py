@@ -14,10 +14,11 @@ from stream.container import Damage, main_stream, open_video, pictures
 from stream.errors import SourceError
 from stream.frame import Frame, StreamInfo, Timestamp
 
-_SITES = {
+SITES = {
     "left": (0.0, 0.5), "center": (0.5, 0.5), "topleft": (0.0, 0.0),
     "top": (0.5, 0.0), "bottomleft": (0.0, 1.0), "bottom": (0.5, 1.0),
 }  # fmt: skip
+"""Where chroma samples lie (`Frame.chroma_site`), by FFmpeg's names."""
 _COMPARED = 24
 """Pictures of a hardware decoder that are held against the software's: a second of them shows every
 kind of prediction that the file uses."""
@@ -113,7 +114,7 @@ class FileSource:
                 picture=picture,
                 view=info.view,
                 colour=info.colour,
-                chroma_site=_SITES.get(info.chroma_location, _SITES["left"]),
+                chroma_site=SITES.get(info.chroma_location, SITES["left"]),
             )
 
     def _by_software(self, from_pts: int | None) -> Iterator[av.VideoFrame]:
@@ -232,32 +233,39 @@ class FileSource:
 
     def _in_place(self, picture: av.VideoFrame, reformatter) -> av.VideoFrame:
         name = picture.format.name
-        handled = pixels.layout_of(name) is not None and min(p.line_size for p in picture.planes) > 0
+        handled = is_handled(picture)
         target = name if pixels.layout_of(name) else pixels.substitute(name)
         coloured = pixels.in_colour(target) if self._in_colour else target
         if coloured != target:
             self._note_once(f"{self.info.path}: is grey; the result is in colour ({coloured})")
-            grey = picture if handled else self._converted(picture, target, reformatter)
+            grey = picture if handled else converted(picture, target, reformatter, self._threads)
             return pixels.with_chroma(grey, coloured)
         if handled:
             return picture
         cost = "one copy a frame" if target == name else f"a conversion to {target} a frame"
         self._note_once(f"{self.info.path}: pixel format {name} costs {cost}")
-        return self._converted(picture, target, reformatter)
+        return converted(picture, target, reformatter, self._threads)
 
     def _note_once(self, note: str) -> None:
         if note not in self.notes:
             self.notes.append(note)
 
-    def _converted(self, picture: av.VideoFrame, target: str, reformatter) -> av.VideoFrame:
-        converted = reformatter.reformat(
-            picture,
-            format=target,
-            src_colorspace=picture.colorspace,
-            dst_colorspace=picture.colorspace,
-            src_color_range=picture.color_range,
-            dst_color_range=picture.color_range,
-            threads=self._threads,
-        )
-        converted.pts, converted.time_base = picture.pts, picture.time_base
-        return converted
+
+def is_handled(picture: av.VideoFrame) -> bool:
+    """Whether the picture's planes can be read and written as they are."""
+    return pixels.layout_of(picture.format.name) is not None and min(p.line_size for p in picture.planes) > 0
+
+
+def converted(picture: av.VideoFrame, target: str, reformatter, threads: int) -> av.VideoFrame:
+    """A picture in another pixel format, its colours and its time as they were."""
+    result = reformatter.reformat(
+        picture,
+        format=target,
+        src_colorspace=picture.colorspace,
+        dst_colorspace=picture.colorspace,
+        src_color_range=picture.color_range,
+        dst_color_range=picture.color_range,
+        threads=threads,
+    )
+    result.pts, result.time_base = picture.pts, picture.time_base
+    return result

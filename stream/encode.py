@@ -15,6 +15,7 @@ from av.stream import Disposition
 from stream import codecs, hardware, mov, remux, trial
 from stream.config import Encode
 from stream.container import main_stream, open_video
+from stream.cores import ordinary_priority
 from stream.errors import EncodeError, HardwareError
 from stream.face import FrameWork
 from stream.frame import StreamInfo
@@ -124,6 +125,7 @@ class FileSink:
             self._output.metadata.update(metadata)
             self._output.set_chapters(remux.chapters(self._source, self._window, shift))
             self._output.start_encoding()
+        ordinary_priority()
 
     def _settle(self) -> None:
         """Settle the quality, and whether a hardware encoder does the work."""

@@ -72,3 +72,5 @@ class FrameWork:
     faces: tuple[Face, ...] = ()
     crops: tuple[Crop, ...] = ()
     patches: tuple[Patch, ...] = ()
+    before: np.ndarray | None = None
+    """RGB u8[h,w,3]: the upright picture before restoration, small, where a preview asks for it."""

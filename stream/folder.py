@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from stream.api import (
-    VIDEO_SUFFIXES,
     Options,
     Outcome,
     ProgressCallback,
@@ -17,6 +16,7 @@ from stream.api import (
     restore_images,
 )
 from stream.config import Config
+from stream.container import VIDEO_SUFFIXES
 from stream.encode import check_destination
 from stream.errors import EncodeError, SourceError, StreamError
 from stream.images import is_image

@@ -149,6 +149,10 @@ class Frame:
     colour: Colour
     chroma_site: tuple[float, float] = (0.0, 0.5)
     """Where a chroma sample lies between luma samples, in luma px from the first: 0 co-sited."""
+    arrived_at_s: float = 0.0
+    """`time.monotonic()` when the last packet of the picture arrived; live sources only."""
+    take: int = 0
+    """Live sources: rises by one where size, codec, frame rate or sound change, or a connection begins."""
 
     @property
     def layout(self) -> pixels.Layout:

@@ -46,6 +46,23 @@ def drop_empty_tracks(path: Path, indices: set[int]) -> None:
         file.truncate()
 
 
+def drop_torn_end(path: Path) -> None:
+    """Cut off what follows the last whole fragment of a fragmented file, in place.
+
+    A process that was killed, or a full disk, leaves a fragment whose data are not all there; players
+    read to it and then report an error. Whole files, and files without fragments, are left alone.
+    """
+    with path.open("r+b") as file:
+        size = file.seek(0, 2)
+        boxes = list(_top(file))
+        ends = [start + length for kind, start, length in boxes if kind == b"mdat" and start + length <= size]
+        is_fragmented = any(kind == b"moof" for kind, _, _ in boxes)
+        last_kind, last_start, last_length = boxes[-1] if boxes else (b"", 0, 0)
+        whole = last_start + last_length == size and last_kind != b"moof"
+        if is_fragmented and ends and not whole:
+            file.truncate(ends[-1])
+
+
 def _top(file) -> Iterator[tuple[bytes, int, int]]:
     """Kind, offset and length of the file's outermost boxes."""
     size = file.seek(0, 2)

@@ -1,4 +1,4 @@
-"""Stages -> running threads. The only file that starts them; the first error wins."""
+"""Stages -> running threads; the first error wins."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Protocol
 from stream.channel import Channel, Closed, Overflow
 from stream.face import FrameWork
 from stream.frame import Frame
+from stream.inlet import Inlet
 from stream.metrics import Meter
 from stream.stage import Stage, run_stage
+from stream.workers import start_thread
 
 QUEUE = 4
 """Items between two stages: enough to even out their pace, few enough to hold 4K frames."""
@@ -31,10 +33,14 @@ class Pipeline:
 
     The first error of any thread wakes all others and is raised by `run`. `stop` ends the source;
     what is on its way is still finished.
+
+    An `Inlet` in the source's place is live: its frames come from a thread of their own, which
+    outlives this pipeline, and whoever is last in the row tells it that a frame is `done`.
     """
 
-    def __init__(self, source: Source, stages: Sequence[tuple[str, Stage]]) -> None:
+    def __init__(self, source: Source | Inlet, stages: Sequence[tuple[str, Stage]]) -> None:
         self.meters = {name: Meter(name) for name in ("decode", *(name for name, _ in stages))}
+        self._inlet = source if isinstance(source, Inlet) else None
         self._feed = _Feed(source)
         self._stages = stages
         self._channels = [Channel(QUEUE, Overflow.BLOCK) for _ in range(len(stages) + 1)]
@@ -51,6 +57,8 @@ class Pipeline:
     def stop(self) -> None:
         """End the source early; may be called from any thread or a signal handler."""
         self._feed.stopping.set()
+        if self._inlet is not None:
+            self._inlet.leave()
 
     def run(self, on_tick: Callable[[], None] | None = None) -> None:
         """Run to the end, or raise the first error once every thread has ended.
@@ -100,15 +108,15 @@ class Pipeline:
 
     def _start(self, keep_results: bool) -> None:
         jobs: list[tuple[str, Callable[[], None], Channel | None]]
-        jobs = [("decode", self._decode, self._channels[0])]
+        jobs = [("decode", self._decode, self._channels[0])] if self._inlet is None else []
         for i, (name, stage) in enumerate(self._stages):
             inbox, meter = self._channels[i], self.meters[name]
+            if i == 0 and self._inlet is not None:
+                inbox = self._inlet.works()
             outbox = self._channels[i + 1] if keep_results or i + 1 < len(self._stages) else None
             jobs.append((name, lambda s=stage, i=inbox, o=outbox, m=meter: run_stage(s, i, o, m), outbox))
         for name, body, outbox in jobs:
-            thread = threading.Thread(target=self._guard, args=(body, outbox), name=name)
-            self._threads.append(thread)
-            thread.start()
+            self._threads.append(start_thread(name, self._guard, body, outbox))
 
     def _guard(self, body: Callable[[], None], outbox: Channel | None) -> None:
         """Run a thread's body; its error reaches all channels, its end the next stage."""
@@ -144,7 +152,7 @@ class Pipeline:
 class _Feed:
     """The source as a stage: one item in, all frames out."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source | Inlet) -> None:
         self.stopping = threading.Event()
         self.cut_short = False
         """Whether the source was left before its end."""

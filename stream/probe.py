@@ -38,9 +38,6 @@ def _describe(path, container, stream, picture, location) -> StreamInfo:
     matrix = side.get(SideData.DISPLAYMATRIX, b"")
     sar = stream.sample_aspect_ratio or codec.sample_aspect_ratio or Fraction(1)
     name = picture.format.name
-    full = picture.color_range == 2 or name.startswith("yuvj")
-    if picture.color_range == 0 and (picture.format.is_rgb or name.startswith("gray")):
-        full = True
     seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
     if not seconds and container.duration:
         seconds = container.duration / av.time_base
@@ -48,8 +45,8 @@ def _describe(path, container, stream, picture, location) -> StreamInfo:
         path=str(path),
         codec=codec.name,
         pix_fmt=name,
-        view=View(picture.width, picture.height, sar, _turn(matrix)),
-        colour=Colour(picture.colorspace, picture.color_trc, picture.color_primaries, full),
+        view=View(picture.width, picture.height, sar, turn_of(matrix)),
+        colour=colour_of(picture),
         time_base=stream.time_base,
         rate=stream.average_rate or stream.base_rate or Fraction(0),
         frames=stream.frames,
@@ -64,7 +61,16 @@ def _describe(path, container, stream, picture, location) -> StreamInfo:
     )
 
 
-def _turn(matrix: bytes) -> tuple[tuple[int, int], tuple[int, int]]:
+def colour_of(picture: av.VideoFrame) -> Colour:
+    """A picture's colour tags; what names no range is taken by its pixel format."""
+    name = picture.format.name
+    full = picture.color_range == 2 or name.startswith("yuvj")
+    if picture.color_range == 0 and (picture.format.is_rgb or name.startswith("gray")):
+        full = True
+    return Colour(picture.colorspace, picture.color_trc, picture.color_primaries, full)
+
+
+def turn_of(matrix: bytes) -> tuple[tuple[int, int], tuple[int, int]]:
     """The linear part of a display matrix, where it is a quarter turn or a mirroring."""
     if len(matrix) < 36:
         return (1, 0), (0, 1)

@@ -63,6 +63,17 @@ class Interval:
     """Side of a crop, px."""
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What may change while frames run through; see `RestoreStage.way`."""
+
+    strength: float = 1.0
+    interval: int = 1
+    """As `Interval.frames`."""
+    strict: bool = False
+    """Nothing is restored out of turn: what a carried crop's source leaves unexplained shows the input."""
+
+
 class RestoreStage:
     """Stage: gathers crops of several frames into one batch and hands the frames on in order.
 
@@ -92,11 +103,14 @@ class RestoreStage:
         self.not_finite = 0
         """Crops that went through unchanged: the output, or one carried from, held NaN or infinity."""
         self._create, self._engine = create, None
-        self._batch_size, self._strength = batch_size, np.float32(strength)
+        self.way = Way(strength, interval.frames if interval else 1)
+        """Any thread may set another one; the next frame follows it. An interval needs the
+        constructor's `interval`, be it 1."""
+        self._now = self.way
+        self._batch_size, self._interval = batch_size, interval
         self._task, self._skip_sharp = task or Restoration(), skip_sharp
-        self._interval = interval.frames if interval else 1
         self._lookahead = interval.lookahead if interval else True
-        self._carrier = Carrier(interval.landmarks, interval.size) if self._interval > 1 else None
+        self._carrier: Carrier | None = None
         self._held: deque[tuple[FrameWork, list[_Job]]] = deque()
         self._due: list[_Job] = []
         """Crops for the network's next call."""
@@ -109,6 +123,7 @@ class RestoreStage:
 
     def process(self, work: FrameWork) -> Iterable[FrameWork]:
         """Hold the frame until its crops' batch is full; where nothing waits it passes at once."""
+        self._now = self.way
         work = self._without_sharp(work)
         jobs = [_Job(crop) for crop in work.crops]
         self._held.append((work, jobs))
@@ -140,9 +155,14 @@ class RestoreStage:
 
     def _schedule(self, jobs: list[_Job]) -> None:
         """Decide, now or when the track's next restoration is known, how each crop is made."""
-        if self._carrier is None:
+        if self._now.interval == 1:
+            for run in self._runs.values():
+                self._close(run)
+            self._runs.clear()
             self._due += jobs
             return
+        if self._carrier is None:
+            self._carrier = Carrier(self._interval.landmarks, self._interval.size)
         present = {_track(job): job for job in jobs}
         for track in [track for track in self._runs if track not in present]:
             self._close(self._runs.pop(track))
@@ -152,7 +172,7 @@ class RestoreStage:
                 self._restart(track, job)
             elif self._lookahead:
                 run.append(job)
-                if len(run) > self._interval:
+                if len(run) > self._now.interval:
                     self._close(run)
                     self._runs[track] = [job]
             else:
@@ -164,16 +184,16 @@ class RestoreStage:
 
     def _follow(self, track: int | None, run: list[_Job], job: _Job) -> None:
         """Without look-ahead: carried from the last restoration, or restored."""
-        if len(run) == self._interval:
+        if len(run) >= self._now.interval or run[0].restored is None:
             self._restart(track, job)
             return
         carry = self._carrier.weigh([self._carrier.match(job.crop.image, run[0].crop.image)], [1.0])
-        if carry.unexplained > UNEXPLAINED:
+        if carry.unexplained > UNEXPLAINED and not self._now.strict:
             self.restorations_forced += 1
             self._restart(track, job)
             return
         job.carry, job.sources = carry, (run[0],)
-        run.append(job)
+        run.append(run[0])  # only counted: the crops between need not be kept
 
     def _close(self, run: list[_Job]) -> None:
         """The run's last crop is restored; those between are carried from both ends."""
@@ -232,7 +252,7 @@ class RestoreStage:
         if image is None:
             self.not_finite += 1
             return Patch(job.crop, np.zeros_like(job.crop.image))
-        weight = self._strength * np.float32(keep(job.crop.sharpness, self._skip_sharp))
+        weight = np.float32(self._now.strength) * np.float32(keep(job.crop.sharpness, self._skip_sharp))
         residual = (image - job.crop.image) * weight
         return Patch(job.crop, residual, opacity=self._task.opacity(job.crop))
 

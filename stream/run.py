@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,16 @@ from stream.cores import available_cores, budget
 from stream.crop import CropStage, WholeFrameStage, cut
 from stream.decode import FileSource
 from stream.detect import FaceFinder, choose
-from stream.engines import create_engine
+from stream.engines import Engine, create_engine
 from stream.errors import ConfigError, EncodeError, ModelError
+from stream.face import Face
 from stream.frame import StreamInfo, View
 from stream.geometry import TEMPLATES, template
 from stream.images import DetectStage, Still
 from stream.masks import MaskStage, face_parser
 from stream.model import ModelInfo, read_model_info
 from stream.pipeline import Pipeline
-from stream.restore import Interval, RestoreStage
+from stream.restore import Interval, Restorer, RestoreStage
 from stream.sharpness import Gauge
 from stream.track import Tracker
 from stream.upscale import UpscaleStage, background_net
@@ -116,8 +117,17 @@ class Run:
                 "leave it out or name another"
             )
 
-    def stages(self, still: bool) -> list[tuple[str, Any]]:
-        """Everything between source and sink."""
+    def stages(
+        self,
+        still: bool,
+        chosen: Callable[[Sequence[Face], tuple[float, float]], Sequence[Face]] | None = None,
+        create: Callable[[], Restorer] | None = None,
+    ) -> list[tuple[str, Any]]:
+        """Everything between source and sink.
+
+        `chosen` picks the faces to restore in place of the settings' own choice, `create` makes the
+        engine in place of `create_engine`.
+        """
         config, model = self.config, self.model
         settings, compose = config.restore, config.compose
         restores = model.task == "restore"  # other tasks change what a face looks like on purpose
@@ -130,7 +140,7 @@ class Run:
             size=model.size,
         )
         self._restore = RestoreStage(
-            self._create_engine,
+            create or self.create_engine,
             settings.batch_size,
             settings.strength,
             interval,
@@ -149,10 +159,10 @@ class Run:
         find = FaceFinder(_with_weights(config.detect), self.threads.detector)
         self._track = DetectStage(find.certain) if still else Tracker(find, config.detect, config.track)
 
-        def chosen(faces, size):
+        def by_settings(faces, size):
             return choose(faces, config.select, size)
 
-        crop = CropStage(model.template, model.size, chosen, gauge)
+        crop = CropStage(model.template, model.size, chosen or by_settings, gauge)
         return [("track", self._track), ("crop", crop), *tail]
 
     def execute(self, source, stages, sink, total, progress, stop) -> KeyboardInterrupt | None:
@@ -219,7 +229,8 @@ class Run:
             "config": self.config.model_dump(mode="json"),
         }
 
-    def _create_engine(self):
+    def create_engine(self) -> Engine:
+        """The engine that the settings ask for."""
         settings = self.config.restore
         engine = create_engine(
             settings.engine,

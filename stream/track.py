@@ -64,8 +64,16 @@ class Tracker:
 
     def close(self) -> None:
         """Forget everything that is held."""
-        self._held.clear()
-        self._people.clear()
+        self.forget()
+
+    def warm(self, frame: Frame) -> None:
+        """Have the detector made ready for pictures of this size; before `open`."""
+        self._finder(frame)
+
+    def forget(self) -> None:
+        """What comes next has nothing to do with what was: another picture size, or a long gap."""
+        self._cuts = SceneCuts(self._detect.scene_cut)
+        self._begin_scene()
 
     def process(self, item: FrameWork) -> Iterable[FrameWork]:
         """See `Stage.process`."""
@@ -109,6 +117,9 @@ class Tracker:
             yield from self._close_segment()
         for slot in self._held:
             yield self._finish(slot, 0.0)
+        self._begin_scene()
+
+    def _begin_scene(self) -> None:
         self._held, self._people, self._ended = [], [], []
         self._since_key, self._fresh = 0, True
 

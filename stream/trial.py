@@ -17,6 +17,7 @@ import numpy as np
 from stream import codecs, hardware, pixels
 from stream.codecs import Recipe
 from stream.container import main_stream, open_video
+from stream.cores import ordinary_priority
 from stream.frame import StreamInfo, View
 
 TARGET_DB = 42.6
@@ -199,6 +200,8 @@ def _kept(info, plan: Recipe, sample: _Sample, threads: int) -> tuple[float, int
     encoder = av.CodecContext.create(plan.encoder, "w")
     codecs.configure(encoder, small, plan, sample.like, threads)
     encoder.time_base = 1 / Fraction(small.rate)
+    encoder.open()
+    ordinary_priority()
     packets = []
     for index, picture in enumerate(pictures):
         picture.pict_type = 0

@@ -16,6 +16,7 @@ import pytest
 
 import stream.engines  # noqa: F401  before any test imports OpenVINO, which it keeps from reporting
 from stream.config import Detect
+from stream.cores import ordinary_priority
 from stream.detect import FaceFinder
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +29,9 @@ def cache_folder(tmp_path_factory):
 
     The models folder is the tests' own too.
     """
-    folder = os.environ.setdefault("GPEN_STREAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # by all workers of a run
+    folder = os.environ.setdefault("GPEN_STREAM_CACHE", str(shared / "cache"))
     os.environ["GPEN_STREAM_MODELS"] = str(tmp_path_factory.mktemp("models"))
     return Path(folder)
 
@@ -37,6 +40,13 @@ def cache_folder(tmp_path_factory):
 def one_cv2_thread():
     """As in a run, where every stage has its own thread."""
     cv2.setNumThreads(1)
+
+
+@pytest.fixture(autouse=True)
+def ordinary_threads():
+    """Test clips are encoded in this process: threads of an AV1 encoder must not outrank a server's."""
+    yield
+    ordinary_priority()
 
 
 @pytest.fixture(scope="session")

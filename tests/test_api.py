@@ -10,6 +10,7 @@ from fractions import Fraction
 import av
 import pytest
 
+import stream
 from stream import Options, Status, load_config, restore_file, restored_frames
 from stream.errors import ConfigError, SourceError, StreamError
 
@@ -19,15 +20,23 @@ LOSSLESS = load_config("default", None, ["encode.codec=ffv1"])
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
+    before = set(threading.enumerate())
     yield
     # torch's converter keeps a pool of its own, once, when a model is converted for the first time.
-    left = [t.name for t in threading.enumerate() if not t.name.startswith("ThreadPoolExecutor")]
-    assert left == ["MainThread"]
+    left = [
+        t.name for t in set(threading.enumerate()) - before if not t.name.startswith("ThreadPoolExecutor")
+    ]
+    assert not left
 
 
 def playable_frames(path):
     with av.open(str(path)) as container:
         return sum(1 for _ in container.decode(video=0))
+
+
+def test_every_name_of_the_api_is_there():
+    for name in stream.__all__:
+        assert getattr(stream, name) is not None
 
 
 def test_progress_only_grows_and_ends_at_the_total(portrait, tmp_path):

@@ -6,12 +6,17 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent / "stream"
 # Down to up: a module may import only what stands before it. A folder counts as one place.
 ORDER = """
-    __init__ errors cores colour pixels resample frame face config geometry channel metrics stage
+    __init__ errors workers cores colour pixels resample frame face config_live config geometry channel
+    metrics stage status packets clock retry
     catalog model tasks nets engines store trust fetch importing zoo
     container probe hardware decode images coloured codecs limits mov trial convert remux encode
+    address timestrip devices connection pattern supply capture
     detectors detect keyframes flow association fusion track sharpness crop
     carry restore guard masks upscale compose
-    pipeline run api folder progress inspection models_cli bench cli
+    sinks taps outlet motion relief
+    inlet pipeline run graph api folder progress inspection
+    shared previews gauges watch changes live webhook events cameras camera supervisor serve
+    models_cli live_cli bench cli
 """.split()
 STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "masks", "upscale", "compose"}
 LIBRARIES = {
@@ -19,7 +24,7 @@ LIBRARIES = {
     "onnxruntime": {"engines"},
     "torch": {"engines", "nets", "detectors", "bench"},
     "spandrel": {"engines"},
-    "threading.Thread": {"pipeline"},
+    "multiprocessing": {"workers", "shared"},
 }
 
 
@@ -61,14 +66,14 @@ def test_every_module_has_its_place_in_the_order():
     assert {place(path) for path, _ in modules()} == set(ORDER)
 
 
-def test_only_engines_know_inference_libraries_and_only_the_pipeline_starts_threads():
+def test_only_engines_know_inference_libraries_and_only_workers_start_threads_and_processes():
     for path, tree in modules():
         for name in imports(tree):
             for library, allowed in LIBRARIES.items():
                 if name.split(".")[0] == library:
                     assert place(path) in allowed, f"{path.name} imports {name}"
         text = path.read_text()
-        assert "threading.Thread(" not in text or place(path) == "pipeline", path.name
+        assert "threading.Thread(" not in text or place(path) == "workers", path.name
 
 
 def test_files_stay_short_enough_to_read():

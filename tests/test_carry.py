@@ -16,7 +16,7 @@ from stream.engines import create_engine
 from stream.errors import ConfigError
 from stream.face import Crop, Face, FrameWork
 from stream.model import bundled_model_path
-from stream.restore import _MAX_HELD, UNEXPLAINED, Interval, RestoreStage
+from stream.restore import _MAX_HELD, UNEXPLAINED, Interval, RestoreStage, Way
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 sys.path.insert(0, str(SAMPLES))
@@ -314,14 +314,42 @@ def test_without_lookahead_every_frame_goes_on_at_once():
     assert list(stage.flush()) == [] and stage.faces_carried == 4
 
 
-@pytest.mark.parametrize("lookahead", [True, False])
-def test_a_crop_that_is_not_finite_goes_through_unchanged_and_so_do_those_carried_from_it(lookahead):
-    works = [work((1, image)) for image in STILL[:8]]
-    done, stage, _ = run(works, Brighter(failing=1), lookahead=lookahead)
+def test_a_crop_that_is_not_finite_goes_through_unchanged_and_so_do_those_carried_from_it():
+    done, stage, _ = run([work((1, image)) for image in STILL[:8]], Brighter(failing=1))
     passed = [not item.patches[0].residual.any() for item in done]
-    near = (1, 2, 3, 4, 5) if lookahead else (3, 4, 5)
-    assert [at for at in range(8) if passed[at]] == list(near)
-    assert stage.not_finite == len(near) and all(np.isfinite(d.patches[0].residual).all() for d in done)
+    assert [at for at in range(8) if passed[at]] == [1, 2, 3, 4, 5]
+    assert stage.not_finite == 5 and all(np.isfinite(d.patches[0].residual).all() for d in done)
+
+
+def test_without_lookahead_a_crop_that_is_not_finite_is_followed_by_another_try():
+    done, stage, _ = run([work((1, image)) for image in STILL[:8]], Brighter(failing=1), lookahead=False)
+    passed = [not item.patches[0].residual.any() for item in done]
+    assert [at for at in range(8) if passed[at]] == [3] and stage.not_finite == 1
+    assert all(np.isfinite(d.patches[0].residual).all() for d in done)
+
+
+def test_strength_and_interval_change_while_frames_run_through():
+    stage = stage_of(engine := Brighter(), lookahead=False)
+    means = []
+    for at, image in enumerate(STILL[:12]):
+        if at == 4:
+            stage.way = Way(strength=0.5, interval=1)
+        if at == 8:
+            stage.way = Way(strength=1.0, interval=30)
+        (done,) = stage.process(work((1, image)))
+        means.append(done.patches[0].residual.mean())
+    np.testing.assert_allclose(means, [0.1] * 4 + [0.05] * 4 + [0.1] * 4, atol=0.01)
+    assert len(engine.seen) == 2 + 4 + 1
+
+
+def test_a_strict_way_restores_nothing_out_of_turn():
+    other = np.roll(STILL[0], 90, axis=0)
+    for strict in (False, True):
+        stage = stage_of(engine := Brighter(), lookahead=False)
+        stage.way = Way(interval=3, strict=strict)
+        for image in (STILL[0], other, STILL[0]):
+            list(stage.process(work((1, image))))
+        assert (len(engine.seen) == 1) is strict
 
 
 def test_a_setting_out_of_bounds_is_refused_and_only_fast_spares_restorations():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from fractions import Fraction
 
+import av
 import pytest
 
-from stream.cores import Budget, available_cores, budget, cpu_quota
+from stream.cores import Budget, available_cores, budget, cpu_quota, ordinary_priority
 
 V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"
 V1_MOUNT = "32 31 0:29 {top} /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
@@ -101,6 +103,12 @@ def test_the_users_own_numbers_stay():
     assert budget(4, inference=3, decoder=7, encoder=9) == Budget(3, 2, 7, 9)
 
 
+@pytest.mark.parametrize("cores", [1, 2, 8, 64])
+def test_a_live_detector_has_every_core_that_helps_unless_the_user_keeps_some_back(cores):
+    assert budget(cores).for_live().detector == min(8, cores)
+    assert budget(cores, inference=1).for_live().detector == budget(cores).detector
+
+
 REAL = """
 import json, os, sys
 cores, source, target, *settings = sys.argv[1:]
@@ -184,3 +192,14 @@ def test_retinaface_takes_the_detectors_share_of_torch(run_cli, tmp_path):
     )
     done = run_cli(tmp_path / "weights.pth", code=code)
     assert done.stdout.split() == ["3"], done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="no scheduling classes here")
+def test_an_av1_encoder_run_as_root_leaves_no_thread_in_the_real_time_class():
+    encoder = av.CodecContext.create("libsvtav1", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = 64, 64, "yuv420p"
+    encoder.time_base = Fraction(1, 25)
+    encoder.open()
+    ordinary_priority()
+    policies = {os.sched_getscheduler(int(task)) for task in os.listdir("/proc/self/task")}
+    assert policies == {os.SCHED_OTHER}

@@ -1,0 +1,318 @@
+"""A live source: opened, watched and opened again until it is stopped; a pipeline's source of frames."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import av
+import cv2
+from av.sidedata.sidedata import Type as SideData
+
+from stream import hardware, pixels
+from stream.address import Address
+from stream.clock import Clock
+from stream.config_live import Source
+from stream.connection import ANALYSE_S, NO_VIDEO, NOBODY, Connection, Failure, Shot, Sound
+from stream.decode import SITES, converted, is_handled
+from stream.errors import SourceError
+from stream.frame import Frame, Timestamp, View
+from stream.packets import LIVE_TIME_BASE, AudioFormat, AudioPacket
+from stream.pattern import Pattern
+from stream.probe import colour_of, turn_of
+from stream.retry import Retry
+from stream.status import Drops, State, Status
+from stream.supply import Pace, Throttle, Watch
+
+_PREVIEW_SIDE = 640
+_SILENT_S = 3.0
+"""Without a packet of sound for so long the source has none any more: real silence is coded too."""
+
+
+class Capture:
+    """Frames of a live source over all its failures, and its sound beside them.
+
+    All attributes may be read from any thread. `on_status` hears each change once; it and `on_audio`
+    are called in the thread that runs `frames`.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        source: Source,
+        *,
+        decoder_threads: int,
+        hardware: bool,
+        on_status: Callable[[Status], None] = lambda status: None,
+        on_audio: Callable[[AudioPacket], None] = lambda packet: None,
+    ) -> None:
+        self.frames_in = 0
+        """Frames handed on, over all connections."""
+        self.connections = 0
+        """How often pictures began to come."""
+        self.corrupt_packets = 0
+        self.drops = Drops()
+        self.notes: list[str] = []
+        self.facts: dict[str, Any] = {}
+        """Of the current take, for people: size, codec, rate, sound, transport."""
+        self.audio: AudioFormat | None = None
+        """Of the current take; known before its first frame."""
+        self.rate = Fraction(25)
+        """Nominal frames a second of the current take."""
+        self._address, self._source = address, source
+        self._threads, self._try_hardware = decoder_threads, hardware
+        self._on_status, self._on_audio = on_status, on_audio
+        self._stopping = threading.Event()
+        self._clock, self._retry = Clock(), Retry(source.retry_s, source.retry_most_s)
+        self._transport = "udp" if source.transport == "udp" else "tcp"
+        self._transport_is_known = source.transport != "auto"
+        self._analyse_s = ANALYSE_S[0]
+        self._take, self._kind = -1, None
+        self._reformatter = av.video.reformatter.VideoReformatter()
+        self._status = Status(State.CONNECTING)
+        self._said: tuple[State, str] | None = None
+        self._seen_at_s = 0.0
+        """When the last picture came."""
+        self._heard_at_s = 0.0
+
+    @property
+    def status(self) -> Status:
+        """Where it stands now."""
+        status, silent_s = self._status, time.monotonic() - self._seen_at_s
+        if status.state is State.LIVE and silent_s > 1 + float(3 / self.rate):
+            return Status(State.STALLED, f"no picture for {silent_s:.0f} s")
+        return status
+
+    def stop(self) -> None:
+        """End `frames`, from any thread: at once, or when its read times out."""
+        self._stopping.set()
+
+    def frames(self) -> Iterator[Frame]:
+        """Frames until `stop`, or to the end of a file that does not loop.
+
+        Raises SourceError for a file that cannot be read; everything else is tried again.
+        """
+        try:
+            while not self._stopping.is_set():
+                failure = yield from self._attempt()
+                if failure is None:
+                    return
+                pause_s = self._retry.pause_s(time.monotonic(), failure.slow)
+                self._failed(failure, pause_s)
+                self._stopping.wait(pause_s)
+        finally:
+            self._say(Status(State.STOPPED))
+
+    def _attempt(self) -> Iterator[Frame]:
+        """Connect and hand on what comes; returns the Failure, or None at the end."""
+        if self._said is None:
+            self._say(Status(State.CONNECTING))
+        else:
+            self._status = Status(State.CONNECTING, self._status.detail)
+        began_s = None
+        try:
+            connection = self._open()
+        except Failure as failure:
+            return failure
+        try:
+            for frame in self._live(connection):
+                began_s = began_s or frame.arrived_at_s
+                yield frame
+            if self._address.kind in ("file", "test") or self._stopping.is_set():
+                return None
+            return Failure(State.RETRYING, "the other side has hung up")
+        except Failure as failure:
+            return failure
+        except hardware.Unusable as error:
+            self._try_hardware = False
+            self._note(f"decoded by software from now on ({error})")
+            return Failure(State.RETRYING, "the hardware decoder failed")
+        finally:
+            self._count(connection)
+            connection.close()
+            if began_s is not None:
+                self._retry.lived(began_s, self._seen_at_s)
+
+    def _open(self) -> Connection | Pattern:
+        if self._address.kind == "test":
+            return Pattern(self._source, self._stopping)
+        try:
+            connection = Connection(
+                self._address,
+                self._source,
+                self._threads,
+                self._transport,
+                self._try_hardware,
+                self._analyse_s,
+            )
+        except Failure as failure:
+            if failure.detail == NO_VIDEO:
+                self._analyse_s = min(self._analyse_s * 4, ANALYSE_S[1])
+            if not (self._transport_is_known or failure.slow or failure.detail == NOBODY):
+                self._transport = "udp" if self._transport == "tcp" else "tcp"
+            raise
+        if connection.notes:
+            self._try_hardware = False  # it said why; asking again would take time at each reconnection
+            for note in connection.notes:
+                self._note(note)
+        return connection
+
+    def _live(self, connection: Connection | Pattern) -> Iterator[Frame]:
+        pace = Pace(self._stopping) if connection.is_paced else None
+        throttle, watch = Throttle(self._source.max_fps), Watch()
+        self._clock.begin()
+        self._kind = None
+        connected = False
+        self._counted = 0, 0
+        while True:
+            for event in connection.events():
+                if self._stopping.is_set():
+                    return
+                self._count(connection)
+                if isinstance(event, Sound):
+                    self._heard_at_s = event.arrived_at_s
+                    if connected:
+                        self._hear(event)
+                    continue
+                if pace is not None:
+                    event = replace(event, arrived_at_s=pace.wait(event.time_s))
+                now = self._seen_at_s = event.arrived_at_s
+                if not connected:
+                    self._heard_at_s = max(self._heard_at_s, now)
+                self._look(event.picture, connection, now - self._heard_at_s < _SILENT_S)
+                if not connected:
+                    connected = self._transport_is_known = True
+                    self.connections += 1
+                    self._say(Status(State.LIVE))
+                pts = self._clock.picture(event.time_s, now)
+                if not throttle.passes(pts * LIVE_TIME_BASE, now, self.rate):
+                    self.drops.add("paced")
+                    watch.count(now)
+                    continue
+                frame = self._frame(event, pts, connection.codec)
+                if watch.look(frame, now, self.rate):
+                    self._say(Status(State.LIVE, watch.words))
+                self.frames_in += 1
+                yield frame
+            looped = self._address.kind == "file" and self._source.loop and connected
+            if not looped or self._stopping.is_set():
+                return
+            connection.rewind()
+            self._clock.begin()
+            pace.rewind(self.rate)
+
+    def _look(self, picture: av.VideoFrame, connection: Connection | Pattern, sounding: bool) -> None:
+        """Begin a new take where pictures or sound are of another kind, or a connection begins."""
+        kind = (
+            picture.width, picture.height, picture.format.name, picture.colorspace,
+            picture.color_range, picture.color_trc, picture.rotation, connection.sar, connection.rate,
+            sounding or connection.audio is None,
+        )  # fmt: skip
+        if kind == self._kind:
+            return
+        self._kind = kind
+        self._take += 1
+        self.rate, self.audio = connection.rate, connection.audio if sounding else None
+        side = {item.type: bytes(item) for item in picture.side_data}
+        turn = turn_of(side.get(SideData.DISPLAYMATRIX, b""))
+        self._view = View(picture.width, picture.height, connection.sar, turn)
+        self._colour = colour_of(picture)
+        sound = self.audio
+        self.facts = {
+            "size": [picture.width, picture.height],
+            "codec": connection.codec,
+            "rate": round(float(self.rate), 3),
+            "sound": f"{sound.codec} {sound.sample_rate} Hz {sound.layout}" if sound else None,
+            "transport": connection.transport or None,
+        }
+
+    def _frame(self, shot: Shot, pts: int, codec: str) -> Frame:
+        picture = shot.picture
+        name = picture.format.name
+        target = name if pixels.layout_of(name) else pixels.substitute(name)
+        if target != name or not is_handled(picture):
+            picture = converted(picture, target, self._reformatter, 1)
+        coloured = pixels.in_colour(target)
+        if coloured != target:
+            picture = pixels.with_chroma(picture, coloured)
+        site = "center" if codec == "mjpeg" else "left"
+        return Frame(
+            self.frames_in, Timestamp(pts, LIVE_TIME_BASE), picture, self._view, self._colour,
+            SITES[site], shot.arrived_at_s, self._take,
+        )  # fmt: skip
+
+    def _hear(self, sound: Sound) -> None:
+        audio = self.audio  # None where it has just come back: the next picture begins a take with it
+        pts = self._clock.sound(sound.time_s, sound.arrived_at_s)
+        if pts is not None and audio is not None:
+            duration = round(sound.duration_s / LIVE_TIME_BASE)
+            self._on_audio(AudioPacket(self._take, pts, duration, sound.data, audio))
+
+    def _count(self, connection: Connection | Pattern) -> None:
+        """Add what a connection has lost since it was asked last."""
+        counts = connection.corrupt_packets, connection.before_keyframe
+        corrupt, before_keyframe = (new - old for new, old in zip(counts, self._counted, strict=True))
+        self._counted = counts
+        self.corrupt_packets += corrupt
+        if corrupt:
+            self.drops.add("corrupt", corrupt)
+        if before_keyframe:
+            self.drops.add("no_keyframe", before_keyframe)
+
+    def _failed(self, failure: Failure, pause_s: float) -> None:
+        state, detail = failure.state, failure.detail
+        if state is State.STALLED:
+            if self._said[0] is State.LIVE:
+                self._say(Status(State.STALLED, detail))
+            state = State.RETRYING
+        if self._retry.broken:
+            state, detail = State.RETRYING, f"fails again and again: {detail}"
+        self._say(Status(state, detail, time.monotonic() + pause_s))
+
+    def _say(self, status: Status) -> None:
+        """Take on a status; tell of it where it is not the one that was told of last."""
+        self._status = status
+        if (status.state, status.detail) != self._said:
+            self._said = status.state, status.detail
+            self._on_status(status)
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def first_picture(address: Address, source: Source) -> tuple[bytes, dict[str, Any]]:
+    """A JPEG of the first picture of a source, at most 640 px wide or high, and facts about it.
+
+    One attempt (RTSP: one by TCP, one by UDP). Raises SourceError, which says why there is none.
+    """
+    reasons = []
+    transports = ("tcp", "udp") if source.transport == "auto" else (source.transport,)
+    for transport in transports if address.kind == "rtsp" else ("auto",):
+        capture = Capture(
+            address, source.model_copy(update={"transport": transport}), decoder_threads=1, hardware=False
+        )
+        attempt = capture._attempt()
+        try:
+            frame = next(attempt)
+        except StopIteration as end:
+            failure = end.value or Failure(State.REFUSED, "it holds no picture")
+            reasons.append(failure.detail)
+            if failure.slow:
+                break
+            continue
+        try:
+            return _jpeg(frame), capture.facts
+        finally:
+            attempt.close()
+    raise SourceError(f"{address}: {' and by UDP '.join(dict.fromkeys(reasons))}; check the address")
+
+
+def _jpeg(frame: Frame) -> bytes:
+    rgb, _ = frame.thumbnail(_PREVIEW_SIDE)
+    bgr = cv2.cvtColor((rgb * 255).round().astype("uint8"), cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()

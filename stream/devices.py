@@ -1,0 +1,65 @@
+"""Cameras that are plugged in, by FFmpeg's devices."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import av.device
+
+FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
+"""FFmpeg's input for cameras, by platform."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One camera of this machine."""
+
+    address: str
+    """What `gpen-stream live` takes, such as "webcam:0"."""
+    name: str
+
+
+def sources() -> list[Device]:
+    """The cameras that are there now; empty where there is none."""
+    if sys.platform == "linux":
+        return _video4linux()
+    return [Device(f"webcam:{number}", name) for number, name in enumerate(_enumerated())]
+
+
+def device_url(name: str) -> tuple[str, str]:
+    """FFmpeg's format and URL of `webcam:NAME`: a number, a device's path, or its name."""
+    form = FORMATS.get(sys.platform, "v4l2")
+    if form == "v4l2":
+        return form, f"/dev/video{name}" if name.isdigit() else name
+    if form == "avfoundation":
+        return form, f"{name}:none"
+    names = _enumerated() if name.isdigit() else []
+    known = name.isdigit() and int(name) < len(names)
+    return form, f"video={names[int(name)] if known else name}"
+
+
+def _video4linux(folder: Path = Path("/sys/class/video4linux")) -> list[Device]:
+    """Every camera's first node: the others of it carry no pictures but facts about them."""
+    found = []
+    for node in sorted(folder.glob("video*"), key=lambda node: int(node.name[5:])):
+        try:
+            name, index = ((node / fact).read_text().strip() for fact in ("name", "index"))
+        except OSError:
+            continue  # unplugged just now
+        if index == "0":
+            found.append(Device(f"webcam:{node.name[5:]}", name))
+    return found
+
+
+def _enumerated() -> list[str]:
+    form = FORMATS.get(sys.platform)
+    if form is None:
+        return []
+    try:
+        devices = av.device.enumerate_input_devices(form)
+    except (av.FFmpegError, ValueError):
+        return []
+    return [device.description for device in devices if "video" in device.media_types]

@@ -1,0 +1,211 @@
+"""The stages of a live picture: those of a file, with what changes while they run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stream.config import Config, Select
+from stream.detect import choose
+from stream.engines import Engine
+from stream.face import Face, FrameWork
+from stream.frame import Frame
+from stream.inlet import Inlet
+from stream.model import ModelInfo
+from stream.relief import LEVELS, Level
+from stream.restore import Way
+from stream.run import Options, Run
+from stream.stage import Stage
+from stream.status import Delays
+from stream.track import Tracker
+
+CreateEngine = Callable[[Config, ModelInfo], Engine]
+_STICKY = 1.25
+"""A face that is restored already counts as so much larger: two of a size must not take turns."""
+
+
+@dataclass(slots=True)
+class Control:
+    """What the stages are told while they run. Written by the session, read by their threads."""
+
+    select: Select
+    strength: float
+    interval: int
+    keyframes: int
+    """Frames from detection to detection."""
+    passing: bool = False
+    """As the user asked."""
+    idle: bool = False
+    """As the motion gate says."""
+    level: Level = LEVELS[0]
+    wanted: int = 0
+    """Faces of the last frame that would be restored if nothing had to give way."""
+    _kept: set[int] = field(default_factory=set)
+
+    @property
+    def untouched(self) -> bool:
+        """Whether frames go out as they came."""
+        return self.passing or self.idle or self.level.passing
+
+    @property
+    def way(self) -> Way:
+        """How restorations are spared now."""
+        sparing = self.level.sparing
+        interval = max(self.interval, self.keyframes) if sparing else self.interval
+        return Way(self.strength, interval, strict=sparing)
+
+    def chosen(self, faces: Sequence[Face], size: tuple[float, float]) -> list[Face]:
+        """The faces to restore, in their order; for the crop stage's thread only."""
+        wanted, most = choose(faces, self.select, size), self.level.faces
+        self.wanted = len(wanted)
+        if most is not None and len(wanted) > most:
+            largest = sorted(wanted, key=self._weight, reverse=True)[:most]
+            wanted = [face for face in wanted if any(face is kept for kept in largest)]
+        self._kept = {face.track_id for face in wanted}
+        return wanted
+
+    def _weight(self, face: Face) -> float:
+        height = float(face.box_xyxy[3] - face.box_xyxy[1])
+        return height * (_STICKY if face.track_id in self._kept else 1.0)
+
+
+class Graph:
+    """Everything between inlet and outlet for one model, loaded and warm before its first frame.
+
+    `on_trouble(text)` is told when the model begins to fail. Raises ConfigError and ModelError.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        control: Control,
+        create_engine: CreateEngine | None,
+        on_trouble: Callable[[str], None],
+        tap: Stage | None = None,
+    ) -> None:
+        causal = config.track.model_copy(update={"lookahead": False})
+        run = Run(config.model_copy(update={"track": causal}), Options())
+        run.threads = run.threads.for_live()
+        self.model = run.model
+        engine = create_engine(config, run.model) if create_engine is not None else run.create_engine()
+        side = run.model.in_size
+        engine.restore(np.zeros((1, side, side, 3), np.float32))  # the first call is the slowest
+        self.engine_name = engine.name
+        stages = run.stages(False, control.chosen, lambda: Guarded(engine, on_trouble))
+        (_, tracker), *rest = stages
+        self.stages: list[tuple[str, Stage]] = [("track", Following(tracker, control)), *rest]
+        if tap is not None:
+            at = next(i for i, (name, _) in enumerate(self.stages) if name in ("upscale", "compose"))
+            self.stages.insert(at, ("tap", tap))
+        self.restore = dict(self.stages)["restore"]
+        self.restore.way = control.way
+        self._engine, self._tracker = engine, tracker
+
+    def warm(self, frame: Frame) -> None:
+        """Have the detector made ready for pictures like this one; before a pipeline runs the stages."""
+        self._tracker.warm(frame)
+
+    def discard(self) -> None:
+        """Release what was loaded, where no pipeline has run the stages."""
+        self._engine.close()
+
+
+class Following:
+    """Stage: a tracker that lets frames pass while nothing is to be restored, and begins anew with a take."""
+
+    def __init__(self, tracker: Tracker, control: Control) -> None:
+        self._tracker, self._control = tracker, control
+        self._take: int | None = None
+
+    def open(self) -> None:
+        """See `Stage.open`."""
+        self._tracker.open()
+
+    def process(self, work: FrameWork) -> Iterable[FrameWork]:
+        """See `Stage.process`."""
+        passes = self._control.untouched
+        take = None if passes else work.frame.take
+        if take != self._take:
+            self._tracker.forget()
+            self._take = take
+        if passes:
+            yield work
+        else:
+            yield from self._tracker.process(work)
+
+    def flush(self) -> Iterable[FrameWork]:
+        """See `Stage.flush`."""
+        return self._tracker.flush()
+
+    def close(self) -> None:
+        """See `Stage.close`."""
+        self._tracker.close()
+
+
+class Guarded:
+    """An engine whose failures cost a restoration, not the picture: what it cannot do becomes NaN."""
+
+    def __init__(self, engine: Engine, on_trouble: Callable[[str], None]) -> None:
+        self._engine, self._on_trouble = engine, on_trouble
+        self._failing = False
+
+    def restore(self, crops: np.ndarray) -> np.ndarray:
+        """See `Engine.restore`."""
+        try:
+            restored = self._engine.restore(crops)
+        except Exception as error:  # whatever a library may raise: the frames go out as they came
+            if not self._failing:
+                reason = " ".join(str(error).split())[:200]
+                self._on_trouble(
+                    f"the model fails ({type(error).__name__}: {reason}); faces stay as they are"
+                )
+            self._failing = True
+            side = self._engine.model.size
+            return np.full((len(crops), side, side, 3), np.nan, np.float32)
+        self._failing = False
+        return restored
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        self._engine.close()
+
+
+class Tail:
+    """The last stage: the outlet, which outlives the pipeline, and the count of what came out.
+
+    `then(work)` is called when the frame has been handed to the sinks: it delays none.
+    """
+
+    def __init__(
+        self, outlet: Stage, inlet: Inlet, budget_s: float, then: Callable[[FrameWork], None]
+    ) -> None:
+        self.delivered = self.late = 0
+        """Frames, and those of them that were older than the budget."""
+        self.ages = Delays(kept=500)
+        """From arrival to here."""
+        self._outlet, self._inlet, self._budget_s, self._then = outlet, inlet, budget_s, then
+
+    def open(self) -> None:
+        """The session opens the outlet."""
+
+    def process(self, work: FrameWork) -> Iterable[FrameWork]:
+        """Encode and hand out one frame."""
+        for _ in self._outlet.process(work) or ():
+            pass
+        self._inlet.done()
+        age_s = time.monotonic() - work.frame.arrived_at_s
+        self.delivered += 1
+        self.late += age_s > self._budget_s
+        self.ages.add(1e3 * age_s)
+        self._then(work)
+        return ()
+
+    def flush(self) -> tuple:
+        """The session flushes the outlet."""
+        return ()
+
+    def close(self) -> None:
+        """The session closes the outlet."""

@@ -1,0 +1,386 @@
+"""A live session: one source, its stages, its sinks; runs until it is stopped."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from stream.address import Address
+from stream.capture import Capture
+from stream.changes import Changes
+from stream.config import Config
+from stream.cores import available_cores, budget
+from stream.errors import ConfigError, StageError
+from stream.face import FrameWork
+from stream.frame import Frame
+from stream.gauges import Gauges, memory_mb
+from stream.graph import Control, CreateEngine, Graph, Tail
+from stream.inlet import Inlet
+from stream.motion import MotionGate
+from stream.outlet import Outlet
+from stream.packets import Jpeg, Snapshot
+from stream.pipeline import Pipeline
+from stream.previews import KINDS, Previews
+from stream.relief import PERIOD_S, Relief, Second
+from stream.run import Options, Run
+from stream.sinks import SinkSpec
+from stream.sinks.handle import SinkHandle, stop_all
+from stream.taps import TapStage
+from stream.watch import Counts, Watch
+from stream.workers import start_thread
+
+_CHECK_S = 0.2
+_FLUSH_S = 8.0
+"""For the sinks to deliver what waits."""
+_END_S = 9.5
+"""For all that a stop has to wait for; the longest is a network that is being loaded."""
+_FAILURES = 3
+"""So many unexpected failures of a stage within a minute end the session."""
+
+
+class Session:
+    """Capture, stages and sinks of one camera.
+
+    The picture goes out from the first frame on; faces are restored as soon as the network is
+    loaded. A change of model or preset, and a stage that fails, cost the restoration for a while,
+    never the picture. `on_event(kind, text)` and `on_preview(kind, jpeg)` are called in the
+    session's own threads and must not block. Raises ConfigError and ModelError.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: Address,
+        sinks: Sequence[SinkSpec],
+        config: Config,
+        *,
+        preset: str = "default",
+        create_engine: CreateEngine | None = None,
+        on_event: Callable[[str, str], None] = lambda kind, text: None,
+        on_preview: Callable[[str, Jpeg], None] = lambda kind, jpeg: None,
+        create_capture: Callable[..., Capture] = Capture,
+    ) -> None:
+        self.name, self._address, self._config, self._preset = name, address, config, preset
+        self._create_engine, self._on_event = create_engine, on_event
+        self._model = Run(config, Options()).model
+        self._control = _control(config)
+        self._relief = Relief(config.latency.give_way)
+        self._gate = MotionGate(config.motion)
+        self._gauges, self._previews = Gauges(), Previews(on_preview)
+        self._watch = Watch(on_event)
+        threads = budget(
+            available_cores(), config.restore.threads, config.decode.threads, config.encode.threads
+        )
+        self._handles = [SinkHandle(spec, on_event=on_event) for spec in sinks]
+        self._capture = create_capture(
+            address,
+            config.source,
+            decoder_threads=threads.decoder,
+            hardware=config.decode.hardware == "auto",
+            on_status=self._watch.tell,
+            on_audio=lambda packet: self._outlet.hear(packet),
+        )
+        self._outlet = Outlet(
+            self._handles,
+            config.live,
+            note=f"faces restored by gpen-stream ({self._model.name})",
+            threads=threads.encoder,
+            audio_of=lambda: self._capture.audio,
+            rate_of=lambda: self._capture.rate,
+        )
+        self._tap = TapStage(
+            wants_pair=lambda: "pair" in self._previews.wanted,
+            wants_snapshots=lambda: any(handle.wants(Snapshot) for handle in self._handles),
+            on_snapshot=self._offer,
+        )
+        self._budget_s = config.latency.budget_ms / 1e3
+        self._inlet = Inlet(config.latency.in_flight, self._budget_s, self._capture.drops)
+        self._tail = Tail(self._outlet, self._inlet, self._budget_s, self._after)
+        self._lock = threading.Lock()
+        self._graph: Graph | None = None
+        self._ready: Graph | None = None
+        self._loading: threading.Thread | None = None
+        self._reader: threading.Thread | None = None
+        self._ended_s: float | None = None
+        self._wanted: tuple[Config, str] | None = (config, preset)
+        """Settings of the graph that is to be loaded next."""
+        self._engine_name = ""
+        self._load_failed: Exception | None = None
+        """Of the first graph: the session ends with it."""
+        self._source_failed: Exception | None = None
+        self._newest: Frame | None = None
+        self._has_frame = threading.Event()
+        """Set with the first frame, and at the end."""
+        self._failures: list[float] = []
+        self._counts = Counts()
+        self._began_s = time.monotonic()
+        self._checked_s = self._judged_s = 0.0
+        self._last = Second(0, 0, 0, 0)
+
+    # --- running ---------------------------------------------------------------------------------
+
+    def run(self, stop: threading.Event, on_tick: Callable[[], None] = lambda: None) -> None:
+        """Run until `stop` is set or a file without loop ends; sinks are flushed within 10 s.
+
+        `on_tick` is called ten times a second in this thread.
+        """
+        self._on_tick = on_tick
+        self._began_s = self._judged_s = time.monotonic()
+        with ExitStack() as ending:  # the last one first, whatever becomes of those before
+            ending.callback(self._leave)
+            ending.callback(self._outlet.close)
+            ending.callback(stop_all, self._handles, 0.0)  # where the next was interrupted
+            ending.callback(stop_all, self._handles, _FLUSH_S)
+            ending.callback(self._outlet.flush)
+            ending.callback(self._inlet.close)
+            ending.callback(self._capture.stop)
+            ending.callback(self._end)
+            self._outlet.open()
+            for handle in self._handles:
+                handle.start()
+            self._reader = start_thread(f"capture {self.name}", self._read)
+            while not self._inlet.closed:
+                self._run_graph(stop)
+            if (error := self._source_failed or self._load_failed) is not None:
+                raise error
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a network is being loaded, which nothing can interrupt; after `run`, for nobody."""
+        return self._loading is not None and self._loading.is_alive()
+
+    def _end(self) -> None:
+        with self._lock:  # from here on the loader throws away what it has loaded
+            self._ended_s = time.monotonic()
+            graphs = [graph for graph in (self._graph, self._ready) if graph is not None]
+            self._graph = self._ready = None
+        for graph in graphs:
+            graph.discard()
+
+    def _leave(self) -> None:
+        """Wait for the threads; for a loader no longer than a stop may take."""
+        if self._reader is not None:
+            self._reader.join()
+        if self._loading is not None:
+            self._loading.join(max(0.0, self._ended_s + _END_S - time.monotonic()))
+
+    def _run_graph(self, stop: threading.Event) -> None:
+        """One pipeline, until another graph is ready, a stage fails, or the source ends."""
+        with self._lock:
+            if self._ready is not None:
+                self._graph, self._ready = self._ready, None
+                self._relief.settle()
+        stages = self._graph.stages if self._graph is not None else []
+        pipeline = Pipeline(self._inlet, [*stages, ("outlet", self._tail)])
+        try:
+            pipeline.run(lambda: self._tick(stop, pipeline))
+        except StageError as error:
+            self._recover(error)
+        finally:
+            if self._graph is not None:
+                self._counts.keep(self._graph.restore)
+                self._graph = None  # its stages are closed
+
+    def _recover(self, error: StageError) -> None:
+        now = time.monotonic()
+        self._failures = [at for at in self._failures if now - at < 60] + [now]
+        if len(self._failures) > _FAILURES:
+            raise error
+        self._on_event("stage_failed", f"{error}; frames go out as they came until it is built anew")
+        self._wanted = self._wanted or (self._config, self._preset)
+
+    def _read(self) -> None:
+        """The capture's thread."""
+        try:
+            for frame in self._capture.frames():
+                passes = self._gate.admit(frame)
+                if self._gate.closed is not self._control.idle:
+                    self._control.idle = self._gate.closed
+                self._newest = frame
+                self._has_frame.set()
+                if passes:
+                    self._inlet.put(frame)
+                else:
+                    self._capture.drops.add("idle")
+        except Exception as error:
+            self._source_failed = error
+        finally:
+            self._inlet.close()
+            self._has_frame.set()
+
+    def _tick(self, stop: threading.Event, pipeline: Pipeline) -> None:
+        """Ten times a second, in the caller's thread."""
+        now = time.monotonic()
+        self._on_tick()
+        if stop.is_set() or self._load_failed is not None:
+            self._capture.stop()
+            self._inlet.close()
+            return
+        if now - self._checked_s >= _CHECK_S:
+            self._checked_s = now
+            for handle in self._handles:
+                handle.check()
+        if now - self._judged_s >= PERIOD_S:
+            self._judged_s = now
+            self._judge(now, pipeline)
+        with self._lock:
+            if self._wanted is not None and not self.is_loading:
+                wanted, self._wanted = self._wanted, None
+                self._loading = start_thread(f"load {self.name}", self._load, *wanted)
+            if self._ready is not None:
+                pipeline.stop()
+
+    def _judge(self, now: float, pipeline: Pipeline) -> None:
+        """Once a second: how the machine keeps up, and what has to give way."""
+        tail, drops, gauges = self._tail, self._capture.drops.by_cause, self._gauges
+        gauges.second(pipeline.meters, self._capture.frames_in, tail.delivered)
+        total = Second(tail.delivered, tail.late, drops["overrun"] + drops["late"], 0)
+        last, self._last = self._last, total
+        second = Second(
+            total.delivered - last.delivered,
+            total.late - last.late,
+            total.dropped - last.dropped,
+            self._control.wanted,
+        )
+        restores = self._graph is not None and not (self._control.idle or self._control.passing)
+        if restores and self._relief.judge(now, second):
+            self._control.level = self._relief.level
+            self._apply()
+            self._on_event("level_changed", f"level {self._relief.at}: {self._relief.level.words}")
+
+    def _load(self, config: Config, preset: str) -> None:
+        """In a thread of its own: a graph for other settings, while the old one runs on."""
+        try:
+            graph = Graph(config, self._control, self._create_engine, self._tell_trouble, self._tap)
+            self._has_frame.wait()
+            if (frame := self._newest) is not None and self._ended_s is None:
+                graph.warm(frame)
+        except Exception as error:
+            if self._engine_name:
+                self._on_event(
+                    "change_failed", f"{' '.join(str(error).split())}; the settings stay as they were"
+                )
+            else:
+                self._load_failed = error
+            return
+        with self._lock:
+            if self._ended_s is not None:
+                graph.discard()
+                return
+            if self._ready is not None:
+                self._ready.discard()
+            self._ready, self._preset, self._model = graph, preset, graph.model
+            self._engine_name = graph.engine_name
+            keep = {"strength": self._control.strength, "interval": self._control.interval}
+            restore = config.restore.model_copy(update=keep)
+            self._config = config.model_copy(update={"restore": restore, "select": self._control.select})
+            self._control.keyframes = config.detect.interval
+
+    def _offer(self, snapshot: Snapshot) -> None:
+        for handle in self._handles:
+            handle.offer(snapshot)
+
+    def _after(self, work: FrameWork) -> None:
+        """In the last stage's thread, once a frame has gone to the sinks."""
+        self._counts.add(work)
+        self._watch.faces(len(work.faces), work.frame.arrived_at_s)
+        self._previews.make(work)
+
+    def _tell_trouble(self, text: str) -> None:
+        self._on_event("model_failed", text)
+
+    def _apply(self) -> None:
+        if (graph := self._graph) is not None:
+            graph.restore.way = self._control.way
+
+    # --- from other threads ----------------------------------------------------------------------
+
+    def change(self, changes: Changes) -> None:
+        """Apply changes: all of them or, with a ConfigError or ModelError, none.
+
+        Strength, interval and regions hold from the next frame; a model or preset as soon as it is
+        loaded, and where that fails nothing changes (event "change_failed").
+        """
+        with self._lock:
+            config, preset = self._wanted or (self._config, self._preset)
+        changed, preset = changes.applied(config, preset)
+        anew = changes.model is not None or changes.preset is not None
+        if anew:
+            Run(changed, Options())  # refuses a model that is not here
+        with self._lock:
+            control = self._control
+            control.strength, control.interval = changed.restore.strength, changed.restore.interval
+            control.select = changed.select
+            if changes.passing is not None:
+                control.passing = changes.passing
+            if anew:
+                self._wanted = changed, preset
+            elif self._wanted is not None:
+                self._wanted = changed, self._wanted[1]
+            else:
+                self._config = changed
+        self._apply()
+
+    def watch(self, kinds: frozenset[str]) -> None:
+        """Which previews are made from now on: "restored", "pair"."""
+        unknown = kinds - KINDS
+        if unknown:
+            raise ConfigError(f"{min(unknown)}: no preview; choose of {', '.join(sorted(KINDS))}")
+        self._previews.wanted = kinds
+
+    def report(self) -> dict[str, Any]:
+        """How the session stands; plain values, from any thread."""
+        capture, gauges, control, relief = self._capture, self._gauges, self._control, self._relief
+        status, counts = capture.status, self._counts
+        graph = self._graph
+        return {
+            "name": self.name,
+            "source": self._address.shown,
+            "state": status.state.value,
+            "words": status.words(),
+            "detail": status.detail,
+            "take": counts.take,
+            "size": counts.size,
+            "codec": capture.facts.get("codec", ""),
+            "fps_in": gauges.fps_in,
+            "fps_out": gauges.fps_out,
+            "delay": self._outlet.delay.summary(),
+            "delay_stages": self._tail.ages.summary(),
+            "faces": counts.faces,
+            "faces_restored": counts.restored + (graph.restore.faces_restored if graph else 0),
+            "faces_carried": counts.carried + (graph.restore.faces_carried if graph else 0),
+            "faces_left_alone": counts.left_alone + (graph.restore.faces_left_alone if graph else 0),
+            "faces_not_finite": counts.not_finite + (graph.restore.not_finite if graph else 0),
+            "frames_in": capture.frames_in,
+            "frames_out": self._tail.delivered,
+            "level": relief.at,
+            "level_words": relief.level.words,
+            "idle": control.idle,
+            "passing": control.passing,
+            "restoring": graph is not None and not control.untouched,
+            "drops": dict(capture.drops.by_cause),
+            "corrupt_packets": capture.corrupt_packets,
+            "connections": capture.connections,
+            "sinks": [handle.report() for handle in self._handles],
+            "load": gauges.load,
+            "stage_ms": {name: round(1e3 * spent_s, 2) for name, spent_s in gauges.stage_s.items()},
+            "cpu_cores": gauges.cpu_cores,
+            "memory_mb": memory_mb(),
+            "model": self._model.name,
+            "preset": self._preset,
+            "strength": control.strength,
+            "interval": control.interval,
+            "engine": self._engine_name,
+            "include": control.select.include,
+            "exclude": control.select.exclude,
+            "notes": list(capture.notes),
+            "uptime_s": round(time.monotonic() - self._began_s, 1),
+        }
+
+
+def _control(config: Config) -> Control:
+    restore = config.restore
+    return Control(config.select, restore.strength, restore.interval, config.detect.interval)

@@ -1,0 +1,173 @@
+// What the server told last: cameras, jobs and events, kept fresh by Server-Sent Events.
+
+import { get, toLogin } from "./api.js";
+
+const EVENTS_KEPT = 500;
+const REFRESH_MS = 15000;
+const TONES = {
+  live: "good",
+  connecting: "busy",
+  starting: "busy",
+  stalled: "warn",
+  retrying: "warn",
+  restarting: "warn",
+  refused: "bad",
+  unauthorised: "bad",
+  failing: "bad",
+  resting: "",
+  stopped: "",
+};
+/** States of a camera whose process has nothing to report. */
+const PROCESS = {
+  waiting: "starting",
+  starting: "starting",
+  running: "connecting",
+  restarting: "restarting",
+  broken: "failing",
+  paused: "resting",
+};
+
+/** 0.25, "0.25" or "1/4", as settings write the parts of the picture. */
+function part(value) {
+  const [above, below = 1] = String(value).split("/").map(Number);
+  return above / below;
+}
+
+const numbers = (boxes = []) => boxes.map((box) => box.map(part));
+
+/** One camera: settings and report in one value, with a state that is always there. */
+export function camera(raw) {
+  const settings = {
+    ...raw.settings,
+    include: numbers(raw.settings?.include),
+    exclude: numbers(raw.settings?.exclude),
+  };
+  const report = raw.report ?? {};
+  const all = { ...settings, ...raw, ...report, settings, raw };
+  const enabled = settings.enabled ?? true;
+  const state = enabled ? (report.state ?? PROCESS[raw.process] ?? "stopped") : "stopped";
+  const dropped = Object.values(report.drops ?? {}).reduce((sum, count) => sum + count, 0);
+  const words = enabled ? (report.words ?? raw.words ?? state) : "switched off";
+  return { ...all, enabled, state, tone: TONES[state] ?? "warn", dropped, words };
+}
+
+/** Whether somebody should look after it. */
+export const troubled = (one) => one.tone === "warn" || one.tone === "bad";
+
+/** The state as it is shown: "live" of a picture without motion is "idle". */
+export function shownState(one) {
+  if (!one.enabled) return "off";
+  if (one.state === "live" && one.idle) return "idle";
+  return one.state;
+}
+
+class Store extends EventTarget {
+  cameras = new Map();
+  jobs = new Map();
+  events = [];
+  server = null;
+  /** "connecting", "online" or "offline". */
+  link = "connecting";
+  loaded = false;
+  error = null;
+  #source = null;
+
+  /** Begins to listen; pages may be shown before it has anything. */
+  async start() {
+    this.#listen();
+    await this.refresh();
+    setInterval(() => this.link !== "online" && this.refresh(), 3000);
+    setInterval(() => this.refresh(), REFRESH_MS);
+  }
+
+  tell(kind, detail) {
+    this.dispatchEvent(new CustomEvent(kind, { detail }));
+  }
+
+  #setLink(link) {
+    if (this.link === link) return;
+    this.link = link;
+    this.tell("link");
+  }
+
+  /** Asks for everything again: after a start, and after the link was lost. */
+  async refresh() {
+    try {
+      const [cameras, server] = await Promise.all([get("/api/cameras"), get("/api/server")]);
+      const list = Array.isArray(cameras) ? cameras : cameras.cameras;
+      this.cameras = new Map(list.map((raw) => [raw.name, camera(raw)]));
+      this.server = server;
+      this.loaded = true;
+      this.error = null;
+      if (this.link === "offline") this.#listen();
+      this.tell("cameras");
+      this.tell("server");
+    } catch (error) {
+      this.error = error;
+      if (error.offline) this.#setLink("offline");
+      this.tell("cameras");
+    }
+  }
+
+  async loadEvents() {
+    const answer = await get("/api/events");
+    const list = Array.isArray(answer) ? answer : answer.events;
+    const known = new Map([...list, ...this.events].map((event) => [event.id, event]));
+    this.events = [...known.values()].sort((a, b) => b.id - a.id).slice(0, EVENTS_KEPT);
+    this.tell("events");
+  }
+
+  async loadJobs() {
+    const answer = await get("/api/jobs");
+    const list = Array.isArray(answer) ? answer : answer.jobs;
+    this.jobs = new Map(list.map((job) => [job.id, job]));
+    this.tell("jobs");
+  }
+
+  #listen() {
+    this.#source?.close();
+    const source = new EventSource("/api/events/stream");
+    this.#source = source;
+    source.onopen = () => {
+      this.#setLink("online");
+      // What happened before the line stood was told to nobody.
+      this.refresh();
+      this.loadEvents().catch(() => {});
+      this.loadJobs().catch(() => {});
+    };
+    source.onerror = async () => {
+      // A refused log-in closes it for good, a lost server lets the browser try again.
+      if (source.readyState === EventSource.CLOSED) {
+        const answer = await fetch("/api/server", { cache: "no-store" }).catch(() => null);
+        if (answer?.status === 401) toLogin();
+      }
+      this.#setLink("offline");
+    };
+    source.addEventListener("camera", (event) => {
+      const raw = JSON.parse(event.data);
+      if (raw.removed) this.cameras.delete(raw.name);
+      else {
+        const before = this.cameras.get(raw.name);
+        const merged = { ...before?.raw, ...raw };
+        this.cameras.set(raw.name, camera(merged));
+      }
+      this.tell("cameras", raw.name);
+    });
+    source.addEventListener("event", (event) => {
+      const one = JSON.parse(event.data);
+      if (this.events.some((known) => known.id === one.id)) return;
+      this.events.unshift(one);
+      this.events.length = Math.min(this.events.length, EVENTS_KEPT);
+      this.tell("events", one);
+    });
+    source.addEventListener("job", (event) => {
+      const job = JSON.parse(event.data);
+      if (job.removed) this.jobs.delete(job.id);
+      else this.jobs.set(job.id, { ...this.jobs.get(job.id), ...job });
+      this.tell("jobs", job.id);
+    });
+    addEventListener("pagehide", () => source.close(), { once: true });
+  }
+}
+
+export const store = new Store();

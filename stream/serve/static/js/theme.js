@@ -1,0 +1,32 @@
+// Dark or light: the system's choice until the person makes another. A classic script: it runs before the
+// first paint. The event "toggletheme" changes it, "themechange" tells that it changed.
+"use strict";
+
+{
+  const light = matchMedia("(prefers-color-scheme: light)");
+  let chosen = null;
+  try {
+    chosen = localStorage.getItem("theme");
+  } catch {
+    // Storage may be forbidden; the system's choice stays.
+  }
+
+  const apply = () => {
+    const theme = chosen ?? (light.matches ? "light" : "dark");
+    document.documentElement.dataset.theme = theme;
+    document.querySelector('meta[name="theme-color"]').content = theme === "light" ? "#ffffff" : "#13171b";
+    document.dispatchEvent(new CustomEvent("themechange"));
+  };
+
+  document.addEventListener("toggletheme", () => {
+    chosen = document.documentElement.dataset.theme === "light" ? "dark" : "light";
+    try {
+      localStorage.setItem("theme", chosen);
+    } catch {
+      // It holds for this page only.
+    }
+    apply();
+  });
+  light.addEventListener("change", apply);
+  apply();
+}

@@ -1,0 +1,77 @@
+"""What an operator is told of a source, a sink and a camera: words and numbers, no secrets."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+
+
+class State(Enum):
+    """Where a connection stands, in the words that are shown."""
+
+    CONNECTING = "connecting"
+    LIVE = "live"
+    STALLED = "stalled"
+    """Connected, but no frame has come for a while."""
+    RETRYING = "retrying"
+    """Waiting before the next attempt."""
+    REFUSED = "refused"
+    """The address is wrong or nobody listens there; retried slowly."""
+    UNAUTHORISED = "unauthorised"
+    """The other side wants other credentials; retried slowly."""
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Of one source or sink. `detail` never holds a credential."""
+
+    state: State
+    detail: str = ""
+    retry_at_s: float | None = None
+    """`time.monotonic()` of the next attempt."""
+
+    def words(self) -> str:
+        """Such as "live", "retrying in 4 s (connection refused)"."""
+        text = self.state.value
+        if self.retry_at_s is not None:
+            text += f" in {max(0.0, self.retry_at_s - time.monotonic()):.0f} s"
+            if self.state is not State.RETRYING:
+                text = text.replace(" in ", ", retrying in ")
+        return f"{text} ({self.detail})" if self.detail else text
+
+
+class Delays:
+    """Delays of the last frames, ms; for one writer and any reader."""
+
+    def __init__(self, kept: int = 1500) -> None:
+        self._values: deque[float] = deque(maxlen=kept)
+
+    def add(self, delay_ms: float) -> None:
+        """One more."""
+        self._values.append(delay_ms)
+
+    def summary(self) -> dict[str, float | None]:
+        """`median_ms` and `p95_ms`; None where nothing was delivered yet."""
+        values = list(self._values)
+        if not values:
+            return {"median_ms": None, "p95_ms": None}
+        median, p95 = np.percentile(values, [50, 95])
+        return {"median_ms": round(float(median), 1), "p95_ms": round(float(p95), 1)}
+
+
+@dataclass(slots=True)
+class Drops:
+    """Frames that were not delivered, by cause; every one is counted."""
+
+    by_cause: Counter[str] = field(default_factory=Counter)
+    """`overrun` (a fresher one came), `late` (over the budget), `paced` (over max_fps), `no_keyframe`,
+    `corrupt`."""
+
+    def add(self, cause: str, count: int = 1) -> None:
+        """Count."""
+        self.by_cause[cause] += count

@@ -1,0 +1,163 @@
+"""What bad cameras do to a healthy one: its frames a second and its delay, alone and beside them, in turn.
+
+    python -m tests.bench.bench_cameras [--rounds 3] [--seconds 20]
+
+Four cameras at 640x360 under one supervisor: a healthy one at 25 fps with a face, one whose source
+has stalled, one whose source floods at 100 fps with a face, and one whose process is killed whenever
+it has come up. The healthy one's pictures are read outside, their time strip says how old they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+from stream.workers import ChildProcess
+from tests.bench.live_tools import Client, figures, free_port, process_figures, strip_source
+from tests.servers import rtsp_server
+
+SETTLE_S = 12.0
+"""After the others were added or removed: they start, stall, flood and meet the breaker meanwhile."""
+
+
+def supervisor_body(link, folder: str) -> None:
+    """A supervisor in a process of its own, told by the link which cameras to run."""
+    from stream.cameras import CameraSettings, CamerasFile, ServerSettings
+    from stream.events import Events
+    from stream.supervisor import Supervisor
+
+    file = CamerasFile(server=ServerSettings(data=folder), cameras={})
+    supervisor = Supervisor(file, None, Events())
+    supervisor.start()
+    try:
+        while True:
+            order, name, value = link.recv()
+            if order == "add":
+                supervisor.add(name, CameraSettings(**value))
+            elif order == "remove":
+                supervisor.remove(name)
+            link.send(supervisor.cameras())
+    except EOFError:
+        supervisor.stop()
+
+
+class Supervisor:
+    """The other end of the link."""
+
+    def __init__(self, folder: Path) -> None:
+        self.process = ChildProcess("bench supervisor", supervisor_body, str(folder))
+
+    def __call__(self, order: str, name: str = "", value: dict | None = None) -> dict[str, dict]:
+        """Give an order; what every camera reports, by name."""
+        self.process.link.send((order, name, value))
+        return {camera["name"]: camera for camera in self.process.link.recv()}
+
+    def close(self) -> None:
+        """End it, cameras and all."""
+        self.process.link.close()
+        self.process.join(20)
+
+
+def wait_live(supervise: Supervisor, name: str) -> None:
+    """Until a camera is live; a minute at most."""
+    deadline = time.monotonic() + 60
+    while (supervise("look")[name]["report"] or {}).get("state") != "live":
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{name} does not come up")
+        time.sleep(0.5)
+
+
+def kill_again_and_again(supervise: Supervisor, name: str, until_s: float) -> int:
+    """SIGKILL a camera's process whenever there is one; how often."""
+    kills, last = 0, None
+    while time.monotonic() < until_s:
+        pid = supervise("look").get(name, {}).get("pid")
+        if pid and pid != last:
+            time.sleep(0.5)
+            try:
+                os.kill(pid, signal.SIGKILL)
+                kills, last = kills + 1, pid
+            except ProcessLookupError:
+                last = pid
+        time.sleep(0.2)
+    return kills
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=20)
+    arguments = parser.parse_args()
+    ports = {name: free_port(socket.SOCK_DGRAM) for name in ("healthy", "flooding", "crashing")}
+    viewers = free_port()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with (
+            rtsp_server() as server,
+            strip_source(f"udp://127.0.0.1:{ports['healthy']}?pkt_size=1316", 25),
+            strip_source(f"udp://127.0.0.1:{ports['flooding']}?pkt_size=1316", 100),
+            strip_source(f"udp://127.0.0.1:{ports['crashing']}?pkt_size=1316", 25),
+        ):
+            others = {
+                "flooding": {
+                    "source": f"udp://127.0.0.1:{ports['flooding']}",
+                    "to": (f"{folder}/flooding/",),
+                },
+                "crashing": {
+                    "source": f"udp://127.0.0.1:{ports['crashing']}",
+                    "to": (f"{folder}/crashing/",),
+                },
+                "stalled": {"source": server.url(), "to": (f"{folder}/stalled/",)},
+            }
+            supervise = Supervisor(folder)
+            healthy = {
+                "source": f"udp://127.0.0.1:{ports['healthy']}",
+                "to": (f"mjpeg:{viewers}",),
+                "preset": "fast",
+            }
+            supervise("add", "healthy", healthy)
+            delays: dict[bool, list[int]] = {True: [], False: []}
+            try:
+                wait_live(supervise, "healthy")
+                with Client(f"http://127.0.0.1:{viewers}/stream") as client:
+                    for number in range(arguments.rounds):
+                        for beside in (False, True):
+                            for other, settings in others.items() if beside else ():
+                                supervise("add", other, settings | {"preset": "fast"})
+                            if beside:
+                                wait_live(supervise, "stalled")
+                                server.stop()
+                            settled = time.monotonic() + SETTLE_S
+                            kills = kill_again_and_again(supervise, "crashing", settled) if beside else 0
+                            time.sleep(max(0.0, settled - time.monotonic()))
+                            began, cpu = time.monotonic(), process_figures(supervise.process.pid)["cpu_s"]
+                            end = began + arguments.seconds
+                            kills += kill_again_and_again(supervise, "crashing", end) if beside else 0
+                            time.sleep(max(0.0, end - time.monotonic()))
+                            cpu = process_figures(supervise.process.pid)["cpu_s"] - cpu
+                            ages = client.since(began, end)
+                            delays[beside] += ages
+                            words = {n: c.get("words") for n, c in supervise("look").items()}
+                            side = "beside" if beside else "alone"
+                            print(number, side, figures(ages, arguments.seconds), words, flush=True)
+                            print(f"  {cpu / arguments.seconds:.2f} cores, {kills} kills", flush=True)
+                            if beside:
+                                server.cont()
+                                for other in others:
+                                    supervise("remove", other)
+            finally:
+                supervise.close()
+    alone, beside = (figures(delays[side], arguments.rounds * arguments.seconds) for side in (False, True))
+    for key in ("fps", "median_ms", "p95_ms"):
+        ratio = beside[key] / alone[key]
+        print(f"{key}: alone {alone[key]:.1f}, beside three bad ones {beside[key]:.1f}: {ratio:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""How long restoration holds a live picture up, read from the picture itself by clients outside.
+
+    python -m tests.bench.bench_live [--rounds 4] [--seconds 10] [--preset fast]
+
+A process sends the portrait as 640x360 at 25 fps with the time burnt in; `gpen-stream`'s session
+restores it and delivers by MJPEG and by RTSP (through GStreamer's server). One run, the two sides in
+turn: restoration on, and frames passed through.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import threading
+import time
+
+from stream.workers import ChildProcess, start_thread
+from tests.bench.live_tools import Client, figures, free_port, process_figures, strip_source
+from tests.servers import Mount, rtsp_server
+
+SETTLE_S = 3.0
+
+
+def session_body(link, source: str, sinks: list[str], preset: str, overrides: list[str]) -> None:
+    """A session in a process of its own, told by the link what to do."""
+    from stream.address import parse_address
+    from stream.changes import Changes
+    from stream.config import load_config
+    from stream.live import Session
+    from stream.sinks import parse_sink
+
+    config = load_config(preset, overrides=overrides)
+    specs = [parse_sink(text, config) for text in sinks]
+    session = Session("bench", parse_address(source), specs, config)
+    stop = threading.Event()
+    thread = start_thread("session", session.run, stop)
+    try:
+        while True:
+            order, value = link.recv()
+            if order == "passing":
+                session.change(Changes(passing=value))
+            link.send(session.report())
+    except EOFError:
+        stop.set()
+        thread.join()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--preset", default="fast")
+    parser.add_argument("--rate", type=float, default=25)
+    arguments = parser.parse_args()
+    port, viewers = free_port(socket.SOCK_DGRAM), free_port()
+    source = f"udp://127.0.0.1:{port}"
+    mounts = {"in": Mount(record=True, silent=True), "out": Mount(of="in")}
+    with rtsp_server(mounts) as server, strip_source(f"{source}?pkt_size=1316", arguments.rate):
+        sinks = [f"mjpeg:{viewers}", server.url("in")]
+        job = ChildProcess("bench session", session_body, source, sinks, arguments.preset, [])
+        clients = {"mjpeg": Client(f"http://127.0.0.1:{viewers}/stream"), "rtsp": Client(server.url("out"))}
+        try:
+            delays = {(name, side): [] for name in clients for side in (True, False)}
+            cpu = {True: 0.0, False: 0.0}
+            for _ in range(arguments.rounds):
+                for side in (True, False):
+                    job.link.send(("passing", not side))
+                    job.link.recv()
+                    time.sleep(SETTLE_S)
+                    began, cpu_began = time.monotonic(), process_figures(job.pid)["cpu_s"]
+                    time.sleep(arguments.seconds)
+                    cpu[side] += process_figures(job.pid)["cpu_s"] - cpu_began
+                    for name, client in clients.items():
+                        delays[name, side] += client.since(began, time.monotonic())
+            job.link.send(("report", None))
+            report = job.link.recv()
+        finally:
+            for client in clients.values():
+                client.close()
+            job.link.close()
+            job.join(15)
+    seconds = arguments.rounds * arguments.seconds
+    for name in clients:
+        on, off = (figures(delays[name, side], seconds) for side in (True, False))
+        print(f"{name}: restored {on}, passed through {off}")
+        beyond = on["median_ms"] - off["median_ms"], on["p95_ms"] - off["median_ms"]
+        print(
+            f"{name}: beyond the chain without restoration: median {beyond[0]:.0f} ms, p95 {beyond[1]:.0f} ms"
+        )
+    print(f"cores in use: restored {cpu[True] / seconds:.2f}, passed through {cpu[False] / seconds:.2f}")
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""What the crossing to the shared restorer costs: the same crops by an engine in the process, interleaved.
+
+python tests/bench/bench_shared.py --rounds 200
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from stream import zoo
+from stream.config import Restore
+from stream.engines import create_engine
+from stream.model import read_model_info
+from stream.shared import Place, RemoteEngine, run_restorer
+from stream.workers import ChildProcess
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="gpen-lite-256")
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    options = parser.parse_args()
+    path = zoo.resolve(options.model)
+    model, settings = read_model_info(path), Restore(engine="openvino", precision="fp32")
+    own = create_engine("openvino", path, threads=options.threads, precision="fp32", info=model)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place(Path(folder))
+        process = ChildProcess("restorer", run_restorer, place, options.threads)
+        while not os.path.exists(place.socket):
+            time.sleep(0.01)
+        shared = RemoteEngine(place, "bench", model, path, settings, timeout_s=60.0)
+        for count in (1, 4):
+            measure(count, options.rounds // count, own, shared)
+        shared.close()
+        process.link.close()
+        process.join(60)
+
+
+def measure(count: int, rounds: int, own, shared) -> None:
+    """`count` crops a call; the order within a round alternates."""
+    crops = np.random.default_rng(0).random((count, *(own.model.in_size,) * 2, 3), np.float32)
+    times: dict[str, list[float]] = {"own": [], "shared": []}
+    for i in range(rounds + 2):
+        pair = [("own", own), ("shared", shared)]
+        for name, engine in pair[:: 1 if i % 2 else -1]:
+            began = time.perf_counter()
+            restored = engine.restore(crops)
+            took_ms = 1e3 * (time.perf_counter() - began)
+            assert np.isfinite(restored).all()
+            if i >= 2:
+                times[name].append(took_ms)
+    for figure in (np.median, np.min):
+        a, b = figure(times["own"]), figure(times["shared"])
+        print(f"{count} crops, {figure.__name__}: own {a:.2f} ms, shared {b:.2f} ms, ratio {b / a:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""What one camera costs: the table of `docs/operators.md`.
+
+    python -m tests.bench.bench_sizing [--seconds 20]
+
+Each row is a camera of its own under one supervisor: a source that sends samples/portrait.mp4 (one face)
+or samples/group.mp4 (three to four) at a size, 25 fps, recorded to disk. Idle: a still picture with
+the motion gate on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+from tests.bench.bench_cameras import Supervisor, wait_live
+from tests.bench.live_tools import free_port, process_figures, strip_source
+
+ROWS = (
+    ("640x360", "fast", "portrait", False),
+    ("640x360", "fast", "portrait", True),
+    ("640x360", "default", "portrait", False),
+    ("1280x720", "fast", "portrait", False),
+    ("1280x720", "fast", "portrait", True),
+    ("1280x720", "fast", "group", False),
+    ("1920x1080", "surveillance", "group", False),
+)
+SETTLE_S = 25.0
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=20)
+    arguments = parser.parse_args()
+    for size, preset, clip, idle in ROWS:
+        port = free_port(socket.SOCK_DGRAM)
+        with (
+            tempfile.TemporaryDirectory() as name,
+            strip_source(f"udp://127.0.0.1:{port}?pkt_size=1316", 25, size, "still" if idle else clip),
+        ):
+            supervise = Supervisor(Path(name))
+            settings = {"motion.gate": True, "motion.hold_s": 2.0} if idle else {}
+            camera = {"source": f"udp://127.0.0.1:{port}", "to": ("rec/",), "preset": preset, "set": settings}
+            try:
+                supervise("add", "cam", camera)
+                wait_live(supervise, "cam")
+                time.sleep(SETTLE_S)
+                before, one = process_figures(supervise.process.pid), supervise("look")["cam"]
+                camera_before = process_figures(one["pid"])
+                time.sleep(arguments.seconds)
+                after, one = process_figures(supervise.process.pid), supervise("look")["cam"]
+                camera_after = process_figures(one["pid"])
+                sizes = sum(path.stat().st_size for path in Path(name).rglob("*.mp4"))
+                age = one["report"]["uptime_s"]
+            finally:
+                supervise.close()
+        report = one["report"]
+        all_cores = (after["cpu_s"] - before["cpu_s"]) / arguments.seconds
+        own_cores = (camera_after["cpu_s"] - camera_before["cpu_s"]) / arguments.seconds
+        gib_a_day = sizes / age * 86400 / 2**30
+        print(f"{size} {preset} {'idle' if idle else clip}: {report['level_words']}, {report['faces']} faces")
+        print(f"  camera and sinks {own_cores:.2f} cores, {camera_after['rss_mb']:.0f} MiB")
+        print(f"  with restorer and server {all_cores:.2f} cores, {after['rss_mb']:.0f} MiB")
+        print(f"  {report['fps_in']} fps in, {report['fps_out']} out, delay {report['delay']}")
+        print(f"  {gib_a_day:.1f} GiB a day", flush=True)
+
+
+if __name__ == "__main__":
+    main()

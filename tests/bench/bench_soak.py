@@ -1,0 +1,67 @@
+"""An hour of a camera in a few minutes: what a session holds in memory, threads and files must stay flat.
+
+    python -m tests.bench.bench_soak [--frames 90000] [--rate 250]
+
+A source sends an hour's frames (25 fps) at ten times that rate, is killed and started again every
+tenth of the run, and the session records segments, keeps a few of them, and serves MJPEG. The first
+tenth is the warm-up; every later one is held against it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import tempfile
+import time
+from pathlib import Path
+
+import av
+
+from stream.workers import ChildProcess
+from tests.bench.bench_live import session_body
+from tests.bench.live_tools import Client, free_port, process_figures, strip_source
+
+PARTS = 10
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=90_000)
+    parser.add_argument("--rate", type=float, default=250)
+    arguments = parser.parse_args()
+    port, viewers = free_port(socket.SOCK_DGRAM), free_port()
+    source = f"udp://127.0.0.1:{port}"
+    keep = ["record.segment_s=10.0", "record.keep_gb=0.05", "record.free_gb=0.1"]
+    with tempfile.TemporaryDirectory() as name:
+        sinks = [f"{name}/", f"mjpeg:{viewers}"]
+        job = ChildProcess("soak session", session_body, source, sinks, "fast", keep)
+        rows = []
+        try:
+            with Client(f"http://127.0.0.1:{viewers}/stream") as client:
+                for part in range(PARTS):
+                    with strip_source(f"{source}?pkt_size=1316", arguments.rate):
+                        time.sleep(arguments.frames / PARTS / arguments.rate)
+                        job.link.send(("report", None))
+                        report = job.link.recv()
+                        row = process_figures(job.pid) | {"pictures": len(client.ages)}
+                        rows.append(row)
+                        print(part, {key: round(value, 1) for key, value in row.items()}, report["words"],
+                              report["fps_in"], report["fps_out"], report["drops"], flush=True)  # fmt: skip
+        finally:
+            job.link.close()
+            job.join(20)
+        segments = sorted(Path(name).glob("*.mp4"))
+        for path in segments:
+            with av.open(str(path)) as container:
+                times = [frame.pts for frame in container.decode(video=0)]
+            assert times == sorted(set(times)), path
+        size = sum(path.stat().st_size for path in segments) / 2**30
+        print(f"{len(segments)} segments kept, {size:.3f} GiB, all playable, times rising")
+    for key in ("rss_mb", "threads", "files"):
+        base, last = rows[0][key], max(row[key] for row in rows[1:])
+        print(f"{key}: after a tenth {base:.1f}, most later {last:.1f}: {last / base:.3f}")
+
+
+if __name__ == "__main__":
+    main()

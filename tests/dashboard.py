@@ -1,0 +1,274 @@
+"""The dashboard's own server for the tests of the pages, over cameras whose state the test decides."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import uvicorn
+
+from stream.cameras import CameraSettings, ServerSettings, parse_camera, shown
+from stream.errors import ConfigError
+from stream.events import Events
+from stream.packets import Jpeg
+from stream.serve.app import create_app
+from stream.serve.jobs import Job, Jobs
+from stream.supervisor import NotFound, Viewer
+
+ROOT = Path(__file__).parent.parent
+SECRET = "pa55-w0rd"
+_SEGMENT = "2026-11-24T19-3{}-44Z.mp4"
+
+
+def jpeg(*colours: tuple[int, int, int]) -> bytes:
+    """Halves of one colour (RGB) above each other, 320x180 each."""
+    halves = [np.full((180, 320, 3), colour[::-1], np.uint8) for colour in colours]
+    return cv2.imencode(".jpg", np.vstack(halves))[1].tobytes()
+
+
+RED, GREEN = (200, 30, 30), (30, 200, 30)
+PICTURES = {"pair": jpeg(RED, GREEN), "restored": jpeg(GREEN)}
+
+
+def report(**changes: Any) -> dict[str, Any]:
+    """Of a healthy camera."""
+    healthy = {
+        "state": "live",
+        "words": "live",
+        "size": [1280, 720],
+        "codec": "h264",
+        "fps_in": 25.0,
+        "fps_out": 24.9,
+        "delay": {"median_ms": 112.4, "p95_ms": 168.2},
+        "faces": 2,
+        "faces_restored": 14210,
+        "level": 0,
+        "level_words": "as set",
+        "idle": False,
+        "passing": False,
+        "drops": {"overrun": 12, "paced": 0},
+        "connections": 1,
+        "load": 0.46,
+        "cpu_cores": 0.83,
+        "memory_mb": 412,
+        "model": "gpen-lite-256",
+        "preset": "fast",
+        "strength": 0.8,
+        "interval": 2,
+        "engine": "openvino",
+        "uptime_s": 183220,
+        "sinks": [{"name": "entrance/", "kind": "segments", "state": "live", "words": "live", "dropped": 0}],
+    }
+    return healthy | changes
+
+
+class Showing(Viewer):
+    """One colour, newly drawn each time that it is looked for."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind, self._shown_s, self.is_over = kind, 0.0, False
+
+    @property
+    def closed(self) -> bool:
+        return self.is_over
+
+    def next(self, timeout_s: float) -> Jpeg | None:
+        if time.monotonic() - self._shown_s < 0.2:
+            return None
+        self._shown_s = time.monotonic()
+        return Jpeg(PICTURES[self.kind], self._shown_s, 0)
+
+
+class Cameras:
+    """In the supervisor's place: settings as it keeps them, reports as the test wants them."""
+
+    def __init__(self, server: ServerSettings) -> None:
+        self.server, self.events = server, Events()
+        self.settings: dict[str, CameraSettings] = {}
+        self.reports: dict[str, dict[str, Any]] = {}
+        self.changes: list[tuple[str, dict[str, Any]]] = []
+        self.changed = threading.Condition()
+
+    def is_ready(self) -> bool:
+        return True
+
+    def restorer(self) -> dict[str, Any]:
+        return {"engine": "openvino"}
+
+    def cameras(self) -> list[dict[str, Any]]:
+        return [self.camera(name) for name in list(self.settings)]
+
+    def camera(self, name: str) -> dict[str, Any]:
+        if name not in self.settings:
+            raise NotFound(f"{name!r}: there is no such camera")
+        told = dict(self.reports[name])
+        settings = shown(self.settings[name])
+        return {
+            "name": name,
+            "settings": settings,
+            "process": "running",
+            "words": told["words"],
+            "report": told,
+        }
+
+    def add(self, name: str, settings: CameraSettings) -> None:
+        if name in self.settings:
+            raise ConfigError(f"cameras.{name}: there is such a camera already; take another name")
+        self.reports[name] = report()
+        self.settings[name] = settings
+
+    def replace(self, name: str, settings: CameraSettings) -> None:
+        old = self.settings[name]
+        if settings.source == shown(old)["source"]:
+            settings = settings.model_copy(update={"source": old.source})
+        self.settings[name] = settings
+
+    def remove(self, name: str) -> None:
+        del self.settings[name]
+
+    def change(self, name: str, changes: Any) -> None:
+        given = {key: value for key in changes.__slots__ if (value := getattr(changes, key)) is not None}
+        regions = {key: given[key] for key in ("include", "exclude") if key in given}
+        self.settings[name] = self.settings[name].model_copy(update=regions)
+        self.reports[name] = self.reports[name] | given
+        with self.changed:
+            self.changes.append((name, given))
+            self.changed.notify_all()
+
+    def history(self, name: str) -> list[dict[str, Any]]:
+        now = time.time()
+        return [
+            {
+                "at": now - 3600 + 10 * n,
+                "delay_ms": 120 + 30 * math.sin(n / 20),
+                "load": 0.45 + 0.1 * math.sin(n / 33),
+                "fps": 24.9,
+            }
+            for n in range(361)
+        ]
+
+    @contextlib.contextmanager
+    def watch(self, name: str, kind: str) -> Iterator[Showing]:
+        self.camera(name)
+        yield Showing(kind)
+
+    def test(self, source: str) -> dict[str, Any]:
+        if source == "test:":
+            return {"ok": True, "jpeg": PICTURES["restored"], "reason": "", "facts": {"size": [320, 180]}}
+        reason = f"{shown(parse_camera('x', {'source': source}))['source']}: connection refused"
+        return {"ok": False, "jpeg": None, "reason": reason, "facts": {}}
+
+    def segments(self, name: str) -> list[dict[str, Any]]:
+        began = 1795548700
+        return [
+            {
+                "name": _SEGMENT.format(n),
+                "began_at": began + 60 * n,
+                "seconds": 60,
+                "bytes": 9e6,
+                "open": n == 4,
+            }
+            for n in range(5)
+        ]
+
+    def segment_path(self, name: str, file: str) -> Path:
+        return self.server.files_folder / "portrait.mp4"
+
+
+class Queue(Jobs):
+    """A queue whose jobs stand at a quarter until they are cancelled."""
+
+    def _restore(self, job: Job) -> tuple[None, str]:
+        self._progress(job, (25, 100, 3), 65 / 3)
+        while job.state == "running" and not self._closing:
+            time.sleep(0.02)
+        return None, ""
+
+
+class Dashboard:
+    """What the pages are served, and what they asked for."""
+
+    def __init__(self, folder: Path, token: str | None) -> None:
+        self.url = ""
+        server = ServerSettings(data=str(folder))
+        self.files = server.files_folder
+        self.files.mkdir(parents=True)
+        clip = self.files / "portrait.mp4"
+        shutil.copy(ROOT / "samples" / "portrait.mp4", clip)
+        self.cameras = Cameras(server)
+        self.add("entrance", exclude=[[0.62, 0.1, 0.3, 0.4]])
+        self.add("lobby")
+        self.add("car-park")
+        self.report("car-park", state="stalled", words="stalled (no frame for 12 s)")
+        for kind in ("camera_up", "face_seen", "camera_down"):
+            self.event("entrance", kind, "as it happened")
+        self.jobs = Queue(self.files)
+        self.job = "a1"
+        self.jobs.results.mkdir()
+        shutil.copy(clip, self.jobs.results)
+        done = Job(
+            self.job, clip.name, "default", "gpen-lite-256", 1.0, state="done", progress=1.0, frames=215
+        )
+        done.faces, done.result = 215, clip.name
+        self.jobs._jobs[self.job] = done
+        self.is_ending = False
+        self.app = create_app(self.cameras, self.jobs, token=token, is_ending=lambda: self.is_ending)
+
+    def add(self, name: str, **settings: Any) -> None:
+        """A healthy camera with a password."""
+        source = f"rtsp://user:{SECRET}@127.0.0.1:554/{name}"
+        self.cameras.add(name, parse_camera(name, {"source": source, "preset": "fast"} | settings))
+
+    def settings(self, name: str) -> CameraSettings:
+        """What the server would keep, secrets too."""
+        return self.cameras.settings[name]
+
+    def report(self, name: str, **changes: Any) -> None:
+        """A camera's next report."""
+        self.cameras.reports[name] = self.cameras.reports[name] | changes
+
+    def event(self, camera: str, kind: str, text: str) -> None:
+        """Something happens."""
+        self.cameras.events.add(camera, kind, text)
+
+    def wait_for_change(self, camera: str, **wanted: Any) -> dict[str, Any]:
+        """The change that a page asked for."""
+
+        def found() -> dict[str, Any] | None:
+            for name, changes in reversed(self.cameras.changes):
+                if name == camera and wanted.items() <= changes.items():
+                    return changes
+            return None
+
+        with self.cameras.changed:
+            assert self.cameras.changed.wait_for(lambda: found() is not None, timeout=20)
+            return found()
+
+
+@contextlib.contextmanager
+def dashboard(folder: Path, *, port: int = 0, token: str | None = None) -> Iterator[Dashboard]:
+    """A server on a free port of this machine."""
+    served = Dashboard(folder, token)
+    config = uvicorn.Config(served.app, port=port, log_level="error", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, name="dashboard")
+    served.jobs.start()
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.02)
+        served.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield served
+    finally:
+        server.should_exit = served.is_ending = True
+        thread.join()
+        served.jobs.stop()

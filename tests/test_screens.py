@@ -1,0 +1,163 @@
+"""A window and a virtual camera: what they show is looked at."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from feeds import CONFIG, opened
+from flashes import picture, wait_for
+
+from stream.packets import Raw
+from stream.sinks import parse_sink
+from stream.sinks.base import SinkError
+from stream.sinks.handle import SinkHandle
+from stream.status import State
+
+
+def raw(index: int, size: tuple[int, int] = (320, 180)) -> Raw:
+    rgb = picture(index, size).to_ndarray(format="rgb24")
+    rgb[:, : size[0] // 2, 2] = 0  # yellow at the left
+    return Raw(rgb.tobytes(), *size, Fraction(25), time.monotonic())
+
+
+def test_a_virtual_camera_shows_each_picture_and_follows_the_size(tmp_path):
+    """This machine has no device: a backend of pyvirtualcam's own interface stands in for it."""
+    import pyvirtualcam
+
+    shown, opened_as = [], []
+
+    class Backend:
+        def __init__(self, *, width: int, height: int, fps: float, fourcc: int, device: str | None) -> None:
+            opened_as.append((width, height, fps, device))
+            self._device = device or "/dev/video9"
+
+        def close(self) -> None:
+            opened_as.append("closed")
+
+        def send(self, frame: np.ndarray) -> None:
+            shown.append(frame.copy())
+
+        def device(self) -> str:
+            return self._device
+
+        def native_fourcc(self) -> None:
+            return None
+
+    others = dict(pyvirtualcam.camera.BACKENDS)
+    pyvirtualcam.camera.BACKENDS.clear()
+    pyvirtualcam.register_backend("test", Backend)
+    try:
+        sink = opened("virtual-camera:/dev/video9", raw(0), raw(30), raw(30, (160, 120)))
+        assert sink.detail == "/dev/video9"
+        sink.close()
+    finally:
+        pyvirtualcam.camera.BACKENDS.clear()
+        pyvirtualcam.camera.BACKENDS.update(others)
+    assert opened_as == [
+        (320, 180, 25.0, "/dev/video9"), "closed", (160, 120, 25.0, "/dev/video9"), "closed",
+    ]  # fmt: skip
+    left, right = shown[1].reshape(180, 320, 3)[90, 80], shown[1].reshape(180, 320, 3)[90, 240]
+    assert left[2] == 0 and left[0] > 20 and right[2] > 20
+
+
+def test_a_virtual_camera_that_is_not_there_is_told_in_one_line():
+    with pytest.raises(SinkError, match=r"^virtual-camera:/dev/video99: .*v4l2loopback") as error:
+        opened("virtual-camera:/dev/video99", raw(0))
+    assert error.value.state is State.REFUSED and "\n" not in str(error.value)
+
+
+class Screen:
+    """An X server with its picture in a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.process = subprocess.Popen(
+            ["Xvfb", "-displayfd", "1", "-screen", "0", "640x480x24", "-fbdir", str(folder)],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        self.display = f":{int(self.process.stdout.readline())}"
+
+    def picture(self) -> np.ndarray:
+        """What is on it, BGR u8[h,w,3]: XWD as X servers write it."""
+        data = (self._folder / "Xvfb_screen0").read_bytes()
+        size, colours = int.from_bytes(data[:4], "big"), int.from_bytes(data[76:80], "big")
+        pixels = np.frombuffer(data, np.uint8, 640 * 480 * 4, size + 12 * colours)
+        return pixels.reshape(480, 640, 4)[..., :3]
+
+    def press(self, key: str) -> None:
+        """Press a key in every window, by a program of its own."""
+        subprocess.run([sys.executable, "-c", _PRESS, self.display, key], check=True, timeout=60)
+
+    def close(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+_PRESS = """
+import ctypes, sys
+from ctypes import byref, c_int, c_uint, c_ulong
+x = ctypes.CDLL("libX11.so.6")
+x.XOpenDisplay.restype = ctypes.c_void_p
+x.XDefaultRootWindow.restype = c_ulong
+x.XStringToKeysym.restype = c_ulong
+display = ctypes.c_void_p(x.XOpenDisplay(sys.argv[1].encode()))
+class Key(ctypes.Structure):
+    _fields_ = [("type", c_int), ("serial", c_ulong), ("send_event", c_int), ("display", ctypes.c_void_p),
+                ("window", c_ulong), ("root", c_ulong), ("subwindow", c_ulong), ("time", c_ulong),
+                ("x", c_int), ("y", c_int), ("x_root", c_int), ("y_root", c_int), ("state", c_uint),
+                ("keycode", c_uint), ("same_screen", c_int), ("pad", c_ulong * 24)]
+root = x.XDefaultRootWindow(display)
+code = x.XKeysymToKeycode(display, c_ulong(x.XStringToKeysym(sys.argv[2].encode()))) & 0xFF
+one, two, children, count = c_ulong(), c_ulong(), ctypes.POINTER(c_ulong)(), c_uint()
+x.XQueryTree(display, c_ulong(root), byref(one), byref(two), byref(children), byref(count))
+for index in range(count.value):
+    for kind in (2, 3):
+        window = children[index]
+        event = Key(type=kind, display=display, window=window, root=root, keycode=code, same_screen=1)
+        x.XSendEvent(display, c_ulong(window), 1, 0, byref(event))
+x.XSync(display, 0)
+"""
+
+
+@pytest.fixture
+def screen(tmp_path, monkeypatch) -> Iterator[Screen]:
+    screen = Screen(tmp_path)
+    monkeypatch.setenv("DISPLAY", screen.display)
+    yield screen
+    screen.close()
+
+
+def test_a_window_without_a_screen_is_refused_in_one_line(monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(SinkError, match="there is no screen"):
+        opened("window")
+
+
+def test_a_window_shows_the_picture_and_q_ends_it(screen):
+    handle = SinkHandle(parse_sink("window", CONFIG))
+    handle.start()
+
+    def show() -> None:
+        handle.offer(raw(30))
+        handle.check()
+
+    def is_shown() -> bool:
+        left, right = (screen.picture()[20:160, x : x + 80].mean(axis=(0, 1)) for x in (40, 200))  # BGR
+        return left[0] < 5 < 15 < left[1] and abs(left[1] - left[2]) < 5 and np.ptp(right) < 5 < right[0]
+
+    wait_for(is_shown, tick=show)
+    wait_for(lambda: screen.press("q") or handle.report()["state"] == "stopped", tick=show)
+    assert "closed" in handle.report()["words"]
+    for _ in range(20):
+        show()
+    assert handle.report()["restarts"] == 0  # its user does not want it any more
+    handle.stop(30)

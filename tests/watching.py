@@ -1,0 +1,135 @@
+"""A capture that runs in a thread, and what came of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from clips import Clip, Sound, make
+from servers import wait_for
+
+from stream.address import parse_address
+from stream.capture import Capture
+from stream.config_live import Source
+from stream.packets import AudioPacket
+from stream.status import State, Status
+
+QUICK = Source(open_timeout_s=5.0, stall_s=2.0, retry_s=0.1, retry_most_s=1.0)
+"""Tests do not wait for long."""
+
+
+class Watching:
+    """Runs until the block ends. Frames are thrown away; what is known of each stays."""
+
+    def __init__(self, url: str, source: Source = QUICK, **options) -> None:
+        self.pts: list[int] = []
+        self.takes: list[int] = []
+        self.sizes: list[tuple[int, int]] = []
+        self.arrived: list[float] = []
+        self.levels: list[float] = []
+        self.spreads: list[float] = []
+        self.statuses: list[Status] = []
+        self.sounds: list[AudioPacket] = []
+        self.error: BaseException | None = None
+        self.capture = Capture(
+            parse_address(url),
+            source,
+            **{"decoder_threads": 1, "hardware": False} | options,
+            on_status=self.statuses.append,
+            on_audio=self.sounds.append,
+        )
+        self._thread = threading.Thread(target=self._run)
+
+    @property
+    def words(self) -> list[str]:
+        return [status.state.value for status in self.statuses]
+
+    def frames(self, more: int = 10, timeout_s: float = 40.0) -> None:
+        """Wait for so many more frames."""
+        goal = len(self.pts) + more
+        wait_for(lambda: len(self.pts) >= goal or not self._thread.is_alive(), timeout_s, "for frames")
+        assert len(self.pts) >= goal, f"it ended with {self.error!r}"
+
+    def state(self, state: State, timeout_s: float = 40.0) -> Status:
+        """Wait until it was told of."""
+        wait_for(lambda: any(one.state is state for one in self.statuses), timeout_s, f"for {state}")
+        return next(one for one in reversed(self.statuses) if one.state is state)
+
+    def ended(self, timeout_s: float = 40.0) -> None:
+        self._thread.join(timeout_s)
+        assert not self._thread.is_alive()
+
+    def stop(self) -> float:
+        """How long it took to stop, s."""
+        began = time.monotonic()
+        self.capture.stop()
+        self.ended()
+        return time.monotonic() - began
+
+    def __enter__(self) -> Watching:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.stop()
+        assert all(a < b for a, b in zip(self.pts, self.pts[1:], strict=False)), "times must rise strictly"
+        heard = [packet.pts for packet in self.sounds]
+        assert heard == sorted(set(heard)), "the sound's times must rise strictly"
+
+    def _run(self) -> None:
+        try:
+            for frame in self.capture.frames():
+                self.takes.append(frame.take)
+                self.sizes.append((frame.view.width, frame.view.height))
+                self.arrived.append(frame.arrived_at_s)
+                self.levels.append(mean(frame.picture))
+                self.spreads.append(spread(frame.picture))
+                self.pts.append(frame.time.pts)
+        except BaseException as error:
+            self.error = error
+
+
+def mean(picture: av.VideoFrame) -> float:
+    return float(luma(picture).mean())
+
+
+def spread(picture: av.VideoFrame) -> float:
+    return float(luma(picture).std())
+
+
+def luma(picture: av.VideoFrame) -> np.ndarray:
+    plane = picture.planes[0]
+    return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+
+
+CAMERA = {"preset": "ultrafast", "tune": "zerolatency", "g": "25", "sc_threshold": "0", "slices": "1",
+          "threads": "1"}  # fmt: skip
+"""A keyframe each second, no B-frames."""
+
+
+def camera_file(folder: Path) -> Path:
+    """Five seconds as a camera sends them, with sound."""
+    clip = Clip(size=(320, 180), frames=125, options=CAMERA, sounds=(Sound(layout="mono"),), noise=3)
+    return make(folder / "camera.mp4", clip)
+
+
+def jpegs(count=5, size=(320, 180)):
+    for i in range(count):
+        image = np.full((size[1], size[0], 3), 40 * i, np.uint8)
+        yield cv2.imencode(".jpg", image)[1].tobytes()
+
+
+def ts_of(path: Path, skip: int = 0) -> Path:
+    """The same as MPEG-TS, without its first packets of video."""
+    target = path.with_name(f"skip{skip}.ts")
+    with av.open(str(path)) as source, av.open(str(target), "w") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.dts is not None and number >= skip:
+                packet.stream = stream
+                out.mux(packet)
+    return target
