@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _CHANGE_S = 10.0
 _HISTORY = 360
-_YIELDING, _FLOODING = 10, 5
+_YIELDING, _FLOODING = 10, 15
 """Niceness of a camera that starts or restarts, and of one that sends far more than it should."""
 _SETTLING_S = 10.0
 """Threads that are just being started may inherit the niceness from before a change: it is set again."""

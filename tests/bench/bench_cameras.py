@@ -3,8 +3,9 @@
     python -m tests.bench.bench_cameras [--rounds 3] [--seconds 20]
 
 Four cameras at 640x360 under one supervisor: a healthy one at 25 fps with a face, one whose source
-has stalled, one whose source floods at 100 fps with a face, and one whose process is killed whenever
-it has come up. The healthy one's pictures are read outside, their time strip says how old they are.
+has stalled, one whose source announces 25 fps and sends a face at four times that rate, and one whose
+process is killed whenever it has come up. The healthy one's pictures are read outside, their time strip
+says how old they are.
 """
 
 from __future__ import annotations
@@ -18,8 +19,15 @@ import time
 from pathlib import Path
 
 from stream.workers import ChildProcess
-from tests.bench.live_tools import Client, figures, free_port, process_figures, strip_source
-from tests.servers import rtsp_server
+from tests.bench.live_tools import (
+    Client,
+    figures,
+    free_port,
+    process_figures,
+    strip_source,
+    write_clip,
+)
+from tests.servers import rtsp_server, sending
 
 SETTLE_S = 12.0
 """After the others were added or removed: they start, stall, flood and meet the breaker meanwhile."""
@@ -98,11 +106,12 @@ def main() -> None:
     viewers = free_port()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        clip = write_clip(folder / "face.mp4")
         with (
             rtsp_server() as server,
             strip_source(f"udp://127.0.0.1:{ports['healthy']}?pkt_size=1316", 25),
-            strip_source(f"udp://127.0.0.1:{ports['flooding']}?pkt_size=1316", 100),
-            strip_source(f"udp://127.0.0.1:{ports['crashing']}?pkt_size=1316", 25),
+            sending(clip, f"udp://127.0.0.1:{ports['flooding']}?pkt_size=1316", "mpegts", speed=4),
+            sending(clip, f"udp://127.0.0.1:{ports['crashing']}?pkt_size=1316", "mpegts"),
         ):
             others = {
                 "flooding": {

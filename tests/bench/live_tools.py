@@ -82,6 +82,20 @@ def _pictures(width: int, height: int, clip: str = "portrait") -> list[av.VideoF
     return made
 
 
+def write_clip(path: Path, size: tuple[int, int] = (640, 360)) -> Path:
+    """The portrait as cameras send it: H.264, a keyframe a second, no B-frames."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.codec_context.gop_size = 25
+        stream.codec_context.options = {"preset": "veryfast", "tune": "zerolatency", "crf": "24"}
+        for index, picture in enumerate(_pictures(*size)):
+            picture.pts, picture.time_base = index, Fraction(1, 25)
+            output.mux(stream.encode(picture))
+        output.mux(stream.encode(None))
+    return path
+
+
 def send(url: str, rate: float, size: str, clip: str) -> None:
     """Send until killed; body of the source's process."""
     width, height = map(int, size.split("x"))
