@@ -27,7 +27,7 @@ ROWS = (
     ("1280x720", "fast", "group", False),
     ("1920x1080", "surveillance", "group", False),
 )
-SETTLE_S = 25.0
+SETTLE_S = 18.0
 
 
 def main() -> None:
