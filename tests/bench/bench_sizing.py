@@ -3,8 +3,7 @@
     python -m tests.bench.bench_sizing [--seconds 20]
 
 Each row is a camera of its own under one supervisor: a source that sends samples/portrait.mp4 (one face)
-or samples/group.mp4 (three to four) at a size, 25 fps, recorded to disk. Idle: a still picture with
-the motion gate on.
+at a size, 25 fps, recorded to disk. Idle: a still picture with the motion gate on.
 """
 
 from __future__ import annotations
@@ -24,8 +23,6 @@ ROWS = (
     ("640x360", "default", "portrait", False),
     ("1280x720", "fast", "portrait", False),
     ("1280x720", "fast", "portrait", True),
-    ("1280x720", "fast", "group", False),
-    ("1920x1080", "surveillance", "group", False),
 )
 SETTLE_S = 18.0
 
