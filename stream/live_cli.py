@@ -50,7 +50,7 @@ def live(
             "--to",
             metavar="SINK",
             help="window, virtual-camera, FILE.mp4, FOLDER/ (segments), rtsp://..., rtmp://..., hls:FOLDER, "
-            "mjpeg:PORT, snapshots:FOLDER. May be given several times.",
+            "whip:https://..., mjpeg:PORT, snapshots:FOLDER. May be given several times.",
         ),
     ] = None,
     preset: Annotated[str, typer.Option(help=", ".join(PRESETS) + ".")] = "fast",
