@@ -69,8 +69,8 @@ class Drops:
     """Frames that were not delivered, by cause; every one is counted."""
 
     by_cause: Counter[str] = field(default_factory=Counter)
-    """`overrun` (a fresher one came), `late` (over the budget), `paced` (over max_fps), `no_keyframe`,
-    `corrupt`."""
+    """`overrun` (a fresher one came), `late` (over the budget), `paced` (over max_fps, or a flood), `idle`
+    (without motion), `no_keyframe`, `corrupt`, `failed` (lost with a stage)."""
 
     def add(self, cause: str, count: int = 1) -> None:
         """Count."""

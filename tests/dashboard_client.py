@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -153,11 +152,6 @@ def until(condition, timeout_s: float = 100):
         assert time.monotonic() < deadline, "nothing came of it in time"
         time.sleep(0.05)
     return value
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def descendants(pid: int) -> list[int]:

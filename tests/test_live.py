@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from conftest import on_terminal
 from servers import Mount, accepts, free_port, rtsp_server, wait_for
+from small_models import write_model
 
 from stream.address import parse_address
 from stream.changes import Changes
@@ -300,6 +301,23 @@ def test_another_preset_is_loaded_while_the_picture_goes_on_and_keeps_what_the_u
         before = run.report()["faces_restored"]
         run.until(lambda r: r.report()["faces_restored"] > before + 3)
         assert run.report()["strength"] == 0.6 and run.report()["connections"] == 1
+    assert run.error is None
+
+
+def test_another_model_of_another_size_is_loaded_while_the_picture_goes_on(portrait, tmp_path):
+    small = write_model(tmp_path / "small.safetensors", size=64)
+    with running(Loop(portrait)) as run:
+        run.until(restoring)
+        began = run.report()["frames_out"]
+        run.session.change(Changes(model=str(small)))
+        run.until(lambda r: len(r.engines) == 2)
+        assert run.engines[1].model.size == 64 and run.engines[0].model.size == 256
+        assert run.report()["frames_out"] > began, "frames went out meanwhile"
+        run.until(lambda r: r.report()["model"] == "small")
+        calls = run.engines[0].calls
+        run.until(lambda r: r.engines[1].calls > 5)
+        assert run.engines[0].calls == calls, "crops of the old size go nowhere any more"
+        assert run.report()["connections"] == 1
     assert run.error is None
 
 

@@ -269,7 +269,7 @@ class Keeper:
                 else:
                     self._take(kind, values)
         except (EOFError, OSError):
-            pass
+            pass  # the process has ended; its exit code says how
         self._pass_turn()
         with self._sending:  # nobody writes to a link that is closed
             self._child = None

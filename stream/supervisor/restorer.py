@@ -88,7 +88,7 @@ class RestorerKeeper:
                 _, self._report = child.link.recv()
                 self._heard_at_s = time.monotonic()
         except (EOFError, OSError):
-            pass
+            pass  # the process has ended; its exit code says how
         self._child = None
         child.end(2.0)
         return f"the restorer: {ending(child.exit_code)}"

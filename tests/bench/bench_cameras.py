@@ -22,12 +22,11 @@ from stream.workers import ChildProcess
 from tests.bench.live_tools import (
     Client,
     figures,
-    free_port,
     process_figures,
     strip_source,
     write_clip,
 )
-from tests.servers import rtsp_server, sending
+from tests.servers import free_port, rtsp_server, sending
 
 SETTLE_S = 12.0
 """After the others were added or removed: they start, stall, flood and meet the breaker meanwhile."""

@@ -16,8 +16,8 @@ import threading
 import time
 
 from stream.workers import ChildProcess, start_thread
-from tests.bench.live_tools import Client, figures, free_port, process_figures, strip_source
-from tests.servers import Mount, rtsp_server
+from tests.bench.live_tools import Client, figures, process_figures, strip_source
+from tests.servers import Mount, free_port, rtsp_server
 
 SETTLE_S = 3.0
 

@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 from tests.bench.bench_cameras import Supervisor, wait_live
-from tests.bench.live_tools import free_port, process_figures, strip_source
+from tests.bench.live_tools import process_figures, strip_source
+from tests.servers import free_port
 
 ROWS = (
     ("640x360", "fast", "portrait", False),

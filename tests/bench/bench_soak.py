@@ -19,7 +19,8 @@ import av
 
 from stream.workers import ChildProcess
 from tests.bench.bench_live import session_body
-from tests.bench.live_tools import Client, free_port, process_figures, strip_source
+from tests.bench.live_tools import Client, process_figures, strip_source
+from tests.servers import free_port
 
 PARTS = 10
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -32,13 +31,6 @@ def age_ms(luma: np.ndarray) -> int | None:
     """How long ago the picture with this luma was made; None where its strip cannot be read."""
     made = timestrip.read(luma)
     return None if made is None else (now_ms() - made) % (1 << timestrip.BITS)
-
-
-def free_port(kind: int = socket.SOCK_STREAM) -> int:
-    """A port of this machine that nobody uses at the moment."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

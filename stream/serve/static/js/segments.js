@@ -34,7 +34,7 @@ export class Segments {
     if (document.hidden && this.#all) return;
     try {
       const answer = await get(`${cameraPath(this.name)}/segments`);
-      this.#all = [...(answer.segments ?? answer)].sort((a, b) => (a.name < b.name ? 1 : -1));
+      this.#all = [...answer].sort((a, b) => (a.name < b.name ? 1 : -1));
       this.#draw();
     } catch (error) {
       if (!this.#all && error.name !== "AbortError") {

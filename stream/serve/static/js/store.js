@@ -94,8 +94,7 @@ class Store extends EventTarget {
   async refresh() {
     try {
       const [cameras, server] = await Promise.all([get("/api/cameras"), get("/api/server")]);
-      const list = Array.isArray(cameras) ? cameras : cameras.cameras;
-      this.cameras = new Map(list.map((raw) => [raw.name, camera(raw)]));
+      this.cameras = new Map(cameras.map((raw) => [raw.name, camera(raw)]));
       this.server = server;
       this.loaded = true;
       this.error = null;
@@ -111,16 +110,14 @@ class Store extends EventTarget {
 
   async loadEvents() {
     const answer = await get("/api/events");
-    const list = Array.isArray(answer) ? answer : answer.events;
-    const known = new Map([...list, ...this.events].map((event) => [event.id, event]));
+    const known = new Map([...answer, ...this.events].map((event) => [event.id, event]));
     this.events = [...known.values()].sort((a, b) => b.id - a.id).slice(0, EVENTS_KEPT);
     this.tell("events");
   }
 
   async loadJobs() {
     const answer = await get("/api/jobs");
-    const list = Array.isArray(answer) ? answer : answer.jobs;
-    this.jobs = new Map(list.map((job) => [job.id, job]));
+    this.jobs = new Map(answer.map((job) => [job.id, job]));
     this.tell("jobs");
   }
 

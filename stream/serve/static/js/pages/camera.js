@@ -248,7 +248,7 @@ function build(page, name) {
   async function showHistory() {
     if (document.hidden) return;
     const answer = await get(`${path}/history`).catch(() => null);
-    if (answer) plot.set(answer.history ?? answer.points ?? answer);
+    if (answer) plot.set(answer);
   }
 
   store.addEventListener("cameras", update);

@@ -16,7 +16,7 @@ const STATES = {
 };
 const ENDED = new Set(["done", "failed", "cancelled"]);
 
-export const jobTitle = (job) => job.file ?? job.name ?? job.id;
+export const jobTitle = (job) => job.file;
 
 export function filesPage(page, { setTitle }) {
   setTitle("Files");
@@ -155,7 +155,7 @@ export function filesPage(page, { setTitle }) {
       answer
         .then(async (stored) => {
           await loadFiles();
-          pick(stored?.name ?? file.name);
+          pick(stored.name);
           say(`${file.name} is on the server`);
         }, fail)
         .finally(() => {
@@ -168,7 +168,7 @@ export function filesPage(page, { setTitle }) {
   async function loadFiles() {
     try {
       const answer = await get("/api/files");
-      files = answer.files ?? answer;
+      files = answer;
       showFiles();
     } catch (error) {
       fill(folder, h("p", { class: "wrong" }, error.message));
@@ -358,16 +358,15 @@ class JobRow {
 
 function jobWords(job) {
   const settings = [job.preset, job.model, Number.isFinite(job.strength) && percent(job.strength)];
-  const left = job.left_s ?? job.eta_s;
-  if (job.state === "failed") return job.error ?? job.words ?? "It failed without a reason";
+  const left = job.left_s;
+  if (job.state === "failed") return job.error;
   if (job.state === "running") {
     const parts = [percent(job.progress ?? 0), Number.isFinite(left) ? `${duration(left)} left` : "time left unknown"];
     if (Number.isFinite(job.fps)) parts.push(`${Math.round(job.fps * 10) / 10} fps`);
     return parts.join(" · ");
   }
-  const ended = job.ended_at ?? job.finished_at;
   if (job.state === "done") {
-    settings.push(Number.isFinite(job.seconds) && `took ${duration(job.seconds)}`, ended && day(ended));
+    settings.push(Number.isFinite(job.seconds) && `took ${duration(job.seconds)}`, job.ended_at && day(job.ended_at));
   }
   return settings.filter(Boolean).join(" · ");
 }

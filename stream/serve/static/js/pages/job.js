@@ -27,7 +27,7 @@ export function jobPage(page, { setTitle, name }) {
     const title = jobTitle(job);
     const path = `/api/jobs/${encodeURIComponent(job.id)}`;
     setTitle(title);
-    const rate = job.frame_rate ?? job.rate;
+    const rate = job.frame_rate;
     player = PICTURES.test(title)
       ? new Stills(`${path}/input`, `${path}/output`)
       : new Player(`${path}/input`, `${path}/output`, { frameSeconds: rate > 0 ? 1 / rate : 0.04 });
