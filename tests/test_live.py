@@ -314,8 +314,9 @@ def test_another_model_of_another_size_is_loaded_while_the_picture_goes_on(portr
         assert run.engines[1].model.size == 64 and run.engines[0].model.size == 256
         assert run.report()["frames_out"] > began, "frames went out meanwhile"
         run.until(lambda r: r.report()["model"] == "small")
+        run.until(lambda r: r.engines[1].calls > 5)  # frames that were under way have ended
         calls = run.engines[0].calls
-        run.until(lambda r: r.engines[1].calls > 5)
+        run.until(lambda r: r.engines[1].calls > 10)
         assert run.engines[0].calls == calls, "crops of the old size go nowhere any more"
         assert run.report()["connections"] == 1
     assert run.error is None
