@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from stream.damage import LEVELS, damage
 from stream.errors import TrainError
 
-FACE, MARGIN = 256, 16
-"""An aligned face, and what lies round it on each side, px: what `gpen-stream align` writes."""
+MARGIN = 1 / 16
+"""What lies round an aligned face on each side, as a part of the face: `gpen-stream align` writes it."""
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -26,25 +26,38 @@ def face_files(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     files = sorted(path for path in folder.glob("*") if path.suffix.lower() in ENDINGS)
     if not files:
-        raise TrainError(f"{folder}: holds no pictures ({', '.join(ENDINGS)}); make some with: gpen-stream align")
+        raise TrainError(
+            f"{folder}: holds no pictures ({', '.join(ENDINGS)}); make some with: gpen-stream align"
+        )
     return files
 
 
-def read_face(path: Path) -> np.ndarray:
-    """RGB u8[288,288,3]; TrainError where the file is no aligned face with its margin."""
+def read_face(path: Path, size: int) -> np.ndarray:
+    """RGB u8[M,M,3]: an aligned face of `size` px and its margin, M = 9/8 size; larger files are shrunk.
+
+    Raises TrainError where the file is no square picture of at least that size.
+    """
     whole = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    side = FACE + 2 * MARGIN
-    if whole is None or whole.shape[:2] != (side, side):
+    side = size + 2 * round(size * MARGIN)
+    if whole is None or whole.shape[0] != whole.shape[1] or len(whole) < side:
         found = "no picture" if whole is None else f"{whole.shape[1]}x{whole.shape[0]} px"
         raise TrainError(f"{path}: {found}, expected {side}x{side} px; make it with: gpen-stream align")
+    if len(whole) > side:
+        whole = cv2.resize(whole, (side, side), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(whole[..., ::-1])
 
 
-class Pairs(Dataset):
-    """(damaged, clean), both u8[3,256,256] RGB; `shares` are those of `damage.LEVELS`."""
+def inner(whole: np.ndarray) -> np.ndarray:
+    """The face without its margin."""
+    margin = round(len(whole) * MARGIN / (1 + 2 * MARGIN))
+    return np.ascontiguousarray(whole[margin:-margin, margin:-margin])
 
-    def __init__(self, folder: str | Path, shares: Mapping[str, float], seed: int) -> None:
-        self._files = face_files(folder)
+
+class Pairs(Dataset):
+    """(damaged, clean), both u8[3,size,size] RGB; `shares` are those of `damage.LEVELS`."""
+
+    def __init__(self, folder: str | Path, size: int, shares: Mapping[str, float], seed: int) -> None:
+        self._files, self._size = face_files(folder), size
         whole = sum(shares.values())
         self._shares = [shares.get(level, 0.0) / whole for level in LEVELS]
         self._seed = seed
@@ -58,22 +71,22 @@ class Pairs(Dataset):
         turn, place = divmod(number, len(self._files))
         order = np.random.default_rng([self._seed, turn]).permutation(len(self._files))
         rng = np.random.default_rng([self._seed, number, 1])
-        clean = augmented(read_face(self._files[order[place]]), rng)
+        clean = augmented(read_face(self._files[order[place]], self._size), rng)
         level = LEVELS[rng.choice(len(LEVELS), p=self._shares)]
         damaged = damage(clean, level, rng)
         return tuple(np.ascontiguousarray(picture.transpose(2, 0, 1)) for picture in (damaged, clean))
 
 
 def augmented(whole: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A face mirrored, turned, scaled and moved as alignment errs, in another light: RGB u8[256,256,3]."""
-    side = whole.shape[0]
+    """A face mirrored, turned, scaled and moved as alignment errs, in another light, without its margin."""
+    side, size = len(whole), len(inner(whole))
     if rng.random() < 0.5:
         whole = whole[:, ::-1]
     turn, growth = rng.normal(0, 4), np.exp(rng.normal(0, 0.035))
     affine = cv2.getRotationMatrix2D((side / 2, side / 2), turn, growth)
-    affine[:, 2] += rng.normal(0, 3, 2) - MARGIN
+    affine[:, 2] += rng.normal(0, 0.012 * size, 2) - (side - size) / 2
     flags = cv2.INTER_CUBIC if growth >= 1 else cv2.INTER_LINEAR
-    face = cv2.warpAffine(whole, affine, (FACE, FACE), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    face = cv2.warpAffine(whole, affine, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
     face = face.astype(np.float32) / 255
     face **= np.float32(np.exp(rng.normal(0, 0.15)))
     face = (face - 0.5) * np.float32(np.exp(rng.normal(0, 0.1))) + 0.5

@@ -51,6 +51,10 @@ class Ranks:
         distributed.all_reduce(tensor)
         return dict(zip(values, (tensor / self.count).tolist(), strict=True))
 
+    def agreed(self, wish: bool) -> bool:
+        """Whether any process wishes so; all get the same answer."""
+        return self.mean({"wish": float(wish)})["wish"] > 0 if self.count > 1 else wish
+
     def close(self) -> None:
         """Part from the others."""
         if self.count > 1:
@@ -84,7 +88,7 @@ def train(
         step = Step(net, settings, device)
         if (state := checkpoint.load(out)) is not None:
             step.load(state)
-        pairs = Pairs(faces, settings.shares.by_level(), settings.seed)
+        pairs = Pairs(faces, net.size, settings.shares.by_level(), settings.seed)
         numbers = Numbers(step.images, settings.images, settings.batch, ranks.own, ranks.count)
         keeper = _Keeper(out, step, info, samples, first=ranks.own == 0, every_s=settings.checkpoint_s)
         sums: dict[str, list[float]] = {}
@@ -101,7 +105,7 @@ def train(
                 on_log(line)
                 sums.clear()
             keeper.keep()
-            if stop():
+            if ranks.agreed(stop()):
                 break
         keeper.keep(now=True)
     finally:
@@ -111,7 +115,9 @@ def train(
 class _Keeper:
     """Writes a run's files, in the first of its processes alone."""
 
-    def __init__(self, out: Path, step: Step, info, samples: Path | None, *, first: bool, every_s: float) -> None:
+    def __init__(
+        self, out: Path, step: Step, info, samples: Path | None, *, first: bool, every_s: float
+    ) -> None:
         self._out, self._step, self._info, self._samples = out, step, info, samples
         self._first, self._every_s = first, every_s
         self._kept_s = time.monotonic()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_TAPS = ("365", "373", "381", "390", "398", "406")
+_TAPS = ("365", "373", "381", "390", "398", "407")
 """Rectified activations that are compared, as the file names them: at 1/2, 1/4 and 1/8 of the size."""
 
 

@@ -52,15 +52,21 @@ class TrainSettings(Section):
     batch: int = Field(2, ge=1, le=256, description="pairs in a step, of each process")
     lr: float = Field(1.5e-3, gt=0.0, description="learning rate of Adam, betas 0.9 and 0.99")
     warm_up: int = Field(400, ge=0, description="images over which the learning rate rises to that")
-    decay: float = Field(0.3, ge=0.0, le=1.0, description="last share of the images over which it falls to 3 %")
+    decay: float = Field(
+        0.3, ge=0.0, le=1.0, description="last share of the images over which it falls to 3 %"
+    )
     clip: float = Field(5.0, gt=0.0, description="largest norm of the gradient")
     average: float = Field(0.998, ge=0.0, lt=1.0, description="of the weights that are kept: decay a step")
     frozen: tuple[str, ...] = Field((), description="beginnings of names of tensors that do not learn")
-    cut: int = Field(160, ge=32, le=2048, description="side of the perceptual loss's cut, px, a multiple of 32")
+    cut: int = Field(
+        160, ge=32, le=2048, description="side of the perceptual loss's cut, px, a multiple of 32"
+    )
     shares: Shares = Shares()
     loss: Losses = Losses()
     adversary: Adversary = Adversary()
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="of the networks' forward and backward pass")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="of the networks' forward and backward pass"
+    )
     compile: bool = Field(True, description="torch.compile for the step; a minute or two at the start")
     threads: int = Field(0, ge=0, description="of torch; 0: by the cores at hand")
     feeders: int = Field(1, ge=0, le=64, description="processes that make pairs; 0: in the training process")

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from stream.damage import LEVELS, damage
-from stream.train.faces import FACE, MARGIN, face_files, read_face
+from stream.train.faces import face_files, inner, read_face
 
 _FACES = 5
 
@@ -23,13 +23,10 @@ def draw(weights: Path, folder: Path, path: Path) -> None:
     net, _ = load_generator(weights)
     files = face_files(folder)
     chosen = [files[i * len(files) // _FACES] for i in range(min(_FACES, len(files)))]
-    inner = slice(MARGIN, MARGIN + FACE)
-    clean = [read_face(file)[inner, inner] for file in chosen]
+    clean = [inner(read_face(file, net.size)) for file in chosen]
     rows = []
     for number, level in enumerate(LEVELS):
-        damaged = [
-            damage(face, level, np.random.default_rng([7, number, i])) for i, face in enumerate(clean)
-        ]
+        damaged = [damage(face, level, np.random.default_rng([7, number, i])) for i, face in enumerate(clean)]
         x = torch.from_numpy(np.stack(damaged)).permute(0, 3, 1, 2).float() / 127.5 - 1
         with torch.inference_mode():
             restored = ((net(x) + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()

@@ -42,8 +42,8 @@ class Step:
         if settings.loss.adversarial:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(settings.seed)
-                info = {"channel_multiplier": 1, "narrow": 0.25}
-                self._adversary = Discriminator(settings.adversary.size, **info).to(device)
+                side = min(settings.adversary.size, net.size)
+                self._adversary = Discriminator(side, channel_multiplier=1, narrow=0.25).to(device)
             self._judge = torch.optim.Adam(
                 self._adversary.parameters(), settings.adversary.lr, _ADVERSARY_BETAS
             )
@@ -51,7 +51,9 @@ class Step:
         self._seen = self._compiled(self._seen_eagerly)
         self._judged = self._compiled(self._judged_eagerly)
 
-    def run(self, damaged: Tensor, clean: Tensor, average_gradients: Callable[[nn.Module], None]) -> dict[str, float]:
+    def run(
+        self, damaged: Tensor, clean: Tensor, average_gradients: Callable[[nn.Module], None]
+    ) -> dict[str, float]:
         """One batch u8[N,3,S,S]; returns the losses by name, unweighted, and the gradient's norm."""
         settings = self.settings
         dice = torch.Generator().manual_seed(settings.seed * 1_000_003 + self.images)
