@@ -24,11 +24,7 @@ class Contender:
     """One model, ready to restore. One thread at a time may use it."""
 
     def __init__(
-        self,
-        model: str | Path,
-        settings: Restore | None = None,
-        engine: str = "auto",
-        threads: int | None = None,
+        self, model: str | Path, settings: Restore | None = None, threads: int | None = None
     ) -> None:
         """`settings` is where strength and skip_sharp come from, the defaults where left out.
 
@@ -43,7 +39,7 @@ class Contender:
                 f"{self.info.name}: is for the task {self.info.task!r}; evaluate one that restores"
             )
         self.settings = settings or Restore()
-        self._engine = create_engine(engine, path, threads=threads, precision="fp32", info=self.info)
+        self._engine = create_engine("auto", path, threads=threads, precision="fp32", info=self.info)
         self._gauge = Gauge(steady=False)
         size = self.info.size
         self._to_picture = geometry.similarity(
@@ -51,30 +47,36 @@ class Contender:
         )
         """Crop px to picture px: models are aligned in different ways."""
         self._same = size == SIDE and self.info.template == _TEMPLATE
-        self._last: tuple[np.ndarray, np.ndarray, float] | None = None
+        self._last: tuple[np.ndarray, tuple[np.ndarray, np.ndarray, float]] | None = None
 
     def bare(self, picture: np.ndarray) -> np.ndarray:
         """The network's answer for RGB u8[256,256,3], alike."""
-        return _added(picture, self._measured(picture)[0])
+        return self._measured(picture)[0]
 
     def shipped(self, picture: np.ndarray) -> np.ndarray:
-        """As `gpen-stream restore` would show it: sharp faces left alone, at the settings' strength."""
-        residual, sharpness = self._measured(picture)
-        return _added(picture, residual * np.float32(self.weight(sharpness)))
+        """As `gpen-stream restore` would show it: sharp faces left alone, at the settings' strength.
 
-    def weight(self, sharpness: float) -> float:
-        """How much of the residual the settings let through for a face so sharp, 0..1."""
-        return self.settings.strength * keep(sharpness, self.settings.skip_sharp)
+        The picture itself, or what `bare` gave, where that is all.
+        """
+        bare, residual, sharpness = self._measured(picture)
+        weight = self.settings.strength * keep(sharpness, self.settings.skip_sharp)
+        if weight in (0, 1):
+            return bare if weight else picture
+        return _added(picture, residual * np.float32(weight))
 
     def close(self) -> None:
         """Release the network."""
         self._engine.close()
 
-    def _measured(self, picture: np.ndarray) -> tuple[np.ndarray, float]:
-        """The residual f32[256,256,3] of 0..1, and the crop's sharpness; kept for the last picture."""
+    def _measured(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        """The restored picture, its residual f32[256,256,3] of 0..1, and the crop's sharpness.
+
+        Kept for the last picture: the network runs once for both ways.
+        """
         if self._last is None or self._last[0] is not picture:
-            self._last = picture, *self._measure(picture)
-        return self._last[1:]
+            residual, sharpness = self._measure(picture)
+            self._last = picture, (_added(picture, residual), residual, sharpness)
+        return self._last[1]
 
     def _measure(self, picture: np.ndarray) -> tuple[np.ndarray, float]:
         values, size = picture.astype(np.float32) / 255, self.info.size

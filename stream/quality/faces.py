@@ -16,11 +16,16 @@ from stream.detectors import CenterFace
 from stream.errors import ModelError
 from stream.face import Detection
 
-_LEAST_SCORE = 0.2
+_LEAST_SCORE = 0.05
+"""Low, for what is looked for is known to be there; what lies elsewhere does not count."""
+_FARTHEST = 0.5
+"""Eye distances that a face's landmarks may be off, on average, and still be this face's."""
 _CHIP, _PADDING = 150, 0.25
 """Px, and share of the face: how dlib's network wants its pictures."""
 _MODELS = {
-    "shape_predictor_5_face_landmarks.dat": "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888",
+    "shape_predictor_5_face_landmarks.dat": (
+        "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888"
+    ),
     "dlib_face_recognition_resnet_model_v1.dat": (
         "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
     ),
@@ -53,14 +58,16 @@ class LandmarkMeter:
     def distance(self, picture: np.ndarray, reference: np.ndarray) -> float | None:
         """Mean distance of the five landmarks in the pictures, over the reference's eye distance.
 
-        Of the picture's faces the one that is nearest counts. None where either shows no face.
+        The detection that is nearest counts, within half an eye distance. None where there is none, or
+        none in the reference.
         """
         there = self.find_reference(reference)
         found = self._detector.detect(picture.astype(np.float32) / 255)
         if there is None or not found:
             return None
-        apart = min(np.linalg.norm(hit.landmarks - there.landmarks, axis=1).mean() for hit in found)
-        return float(apart / np.linalg.norm(there.landmarks[1] - there.landmarks[0]))
+        eyes = np.linalg.norm(there.landmarks[1] - there.landmarks[0])
+        apart = min(np.linalg.norm(hit.landmarks - there.landmarks, axis=1).mean() for hit in found) / eyes
+        return float(apart) if apart <= _FARTHEST else None
 
 
 class IdentityMeter:
