@@ -111,9 +111,6 @@ def _judged(
     quiet: bool,
 ) -> dict[str, Any]:
     """The report on the first model, beside the peers and, where there is one, the other model."""
-    import cv2
-    import torch
-
     from stream.quality.evaluation import INPUT, evaluate
     from stream.quality.faces import IdentityMeter, identity_present
     from stream.quality.peers import non_local_means, unsharp
@@ -121,8 +118,6 @@ def _judged(
     identity = identity_present() if identity is None else identity
     if identity:
         IdentityMeter()  # where it is not installed, that is said at once
-    torch.set_num_threads(1)  # evaluate's own threads share the cores
-    cv2.setNumThreads(1)
     ours, *others = models
     bare, shipped = ours.info.name, f"{ours.info.name}, as shipped"
     contenders = {UNSHARP: unsharp, NLM: non_local_means, bare: ours.bare, shipped: ours.shipped}

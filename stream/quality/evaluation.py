@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
 from stream.damage import LEVELS, damage
@@ -67,7 +69,7 @@ class Evaluation:
         return paired(at_level[row][figure], at_level[other][figure], self.seed)
 
     def as_dict(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-        """For JSON: means, in how many no face was found, differences of `pairs` of rows, every face's figures."""
+        """For JSON: means, faces that were not found, differences of `pairs` of rows, each face's figures."""
         means = {
             level: {row: {figure: _rounded(self.mean(level, row, figure)) for figure in self.figures}
                     for row in self.rows}
@@ -141,7 +143,9 @@ def evaluate(
                 bad = damaged(portrait, level, seed)
                 results = {INPUT: bad} | {row: make(bad) for row, make in contenders.items()}
                 jobs.append((portrait.picture, results))
-            for found in in_threads(meters, jobs, min(threads, len(jobs))):
+            with _one_thread_a_call():
+                measured = in_threads(meters, jobs, min(threads, len(jobs)))
+            for found in measured:
                 for row, figures in found.items():
                     rows[row].append(figures)
         values[level] = {
@@ -149,6 +153,21 @@ def evaluate(
             for row, faces in rows.items()
         }
     return Evaluation(tuple(portrait.name for portrait in portraits), seed, values)
+
+
+@contextmanager
+def _one_thread_a_call() -> Iterator[None]:
+    """Our own threads share the cores already."""
+    import torch
+
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
 
 
 class _Meters:

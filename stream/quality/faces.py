@@ -16,8 +16,10 @@ from stream.detectors import CenterFace
 from stream.errors import ModelError
 from stream.face import Detection
 
+_SURE = 0.3
+"""Score of a reference's face at least."""
 _LEAST_SCORE = 0.05
-"""Low, for what is looked for is known to be there; what lies elsewhere does not count."""
+"""Of a face that is looked for where it is known to be: what lies elsewhere does not count."""
 _FARTHEST = 0.5
 """Eye distances that a face's landmarks may be off, on average, and still be this face's."""
 _CHIP, _PADDING = 150, 0.25
@@ -47,7 +49,7 @@ class LandmarkMeter:
     def find(self, picture: np.ndarray) -> Detection | None:
         """The surest face in RGB u8[H,W,3]; None where there is none."""
         found = self._detector.detect(picture.astype(np.float32) / 255)
-        return found[0] if found else None
+        return found[0] if found and found[0].score >= _SURE else None
 
     def find_reference(self, reference: np.ndarray) -> Detection | None:
         """As `find`; the last picture's answer is kept, since many are compared with one reference."""
