@@ -47,13 +47,16 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def save(report: dict[str, Any], path: Path) -> None:
-    """Write the report; ConfigError where that cannot be."""
+    """Write the report, a line for each of its parts; ConfigError where that cannot be."""
+    parts = (f"{json.dumps(key)}: {_json(value)}" for key, value in report.items())
     try:
-        path.write_text(
-            json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-        )
+        path.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--json {path}: cannot be written ({error.strerror}); check the path") from None
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def markdown(report: dict[str, Any]) -> str:
