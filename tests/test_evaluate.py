@@ -54,7 +54,7 @@ def run(run_cli, tmp_path_factory):
 @pytest.mark.parametrize(("row", "bounds"), [(MODEL, BOUNDS), (SHIPPED, BOUNDS_AS_SHIPPED)])
 def test_the_shipped_weights_are_within_bounds(run, row, bounds):
     for level, figures in bounds.items():
-        means = run[1]["means"][level]
+        means = run[1]["middles"][level]
         for name, (low, high) in figures.items():
             figure = name.rstrip("=")
             value = means[row][figure] - (0 if name.endswith("=") else means["input"][figure])
@@ -62,7 +62,7 @@ def test_the_shipped_weights_are_within_bounds(run, row, bounds):
 
 
 def test_the_shipped_weights_keep_the_person_and_do_not_overshoot(run):
-    for level, rows in run[1]["means"].items():
+    for level, rows in run[1]["middles"].items():
         assert rows[SHIPPED]["identity"] <= rows["input"]["identity"] + IDENTITY_MOST, level
         assert rows[MODEL]["overshoot"] <= OVERSHOOT_MOST, level
 
@@ -82,7 +82,7 @@ def test_the_table_has_every_level_row_and_figure(run):
 
 
 def test_damage_gets_worse_from_level_to_level(run):
-    inputs = [run[1]["means"][level]["input"] for level in LEVELS]
+    inputs = [run[1]["middles"][level]["input"] for level in LEVELS]
     for figure, better in (
         ("psnr", 1),
         ("ssim", 1),
@@ -99,7 +99,7 @@ def test_every_difference_has_its_interval_and_verdict(run):
     report = run[1]
     better = {"psnr": 1, "gmsd": -1}
     for each in report["differences"]:
-        assert each["low"] <= each["mean"] <= each["high"]
+        assert each["low"] <= each["difference"] <= each["high"]
         assert each["pairs"] == 6 or each["figure"] == "landmarks"
         if each["figure"] in better:
             sign = better[each["figure"]]
@@ -117,7 +117,7 @@ def test_every_difference_has_its_interval_and_verdict(run):
 
 def test_unsharp_masking_sharpens_and_overshoots_on_good_pictures(run):
     for level in ("near-clean", "mild"):
-        rows = run[1]["means"][level]
+        rows = run[1]["middles"][level]
         assert rows["unsharp mask"]["sharpness"] > 1.6 * rows["input"]["sharpness"]
         assert rows["unsharp mask"]["overshoot"] > rows["input"]["overshoot"] + 0.02
         assert rows["unsharp mask"]["psnr"] < rows["input"]["psnr"]
@@ -271,8 +271,8 @@ def test_a_model_for_another_task_is_refused(tmp_path):
 def test_any_function_can_be_judged(portrait):
     """As training scripts do; and equal pictures do not upset the means."""
     found = evaluate({"truth": lambda _: portrait.picture.copy()}, [portrait], ["heavy"], threads=2)
-    assert found.mean("heavy", "truth", "psnr") == PSNR_MOST
-    assert found.mean("heavy", "truth", "landmarks") == 0
+    assert found.middle("heavy", "truth", "psnr") == PSNR_MOST
+    assert found.middle("heavy", "truth", "landmarks") == 0
     assert found.difference("heavy", "truth", "input", "haarpsi").verdict(+1) == "better"
 
     def broken(_):

@@ -219,7 +219,7 @@ def test_the_interval_of_many_normal_differences_is_the_textbooks():
     drawn = np.random.default_rng(3).normal(0.3, 1, 400)
     found = paired(drawn, np.zeros(400))
     half = 1.96 * drawn.std(ddof=1) / 20
-    assert found.mean == pytest.approx(drawn.mean())
+    assert found.middle == pytest.approx(drawn.mean())
     assert (found.low, found.high) == pytest.approx(
         (drawn.mean() - half, drawn.mean() + half), abs=0.1 * half
     )
@@ -235,9 +235,18 @@ def test_pairs_matter_more_than_the_spread_between_faces():
     assert paired(theirs, theirs).verdict(+1) == ""
 
 
+def test_medians_are_compared_where_outliers_would_rule():
+    theirs = np.random.default_rng(5).normal(0.2, 0.02, 48)
+    ours = theirs + 0.05
+    ours[:2] -= 20
+    found = paired(ours, theirs, middle=np.median)
+    assert found.middle == pytest.approx(0.05, abs=0.01) and found.verdict(+1) == "better"
+    assert paired(ours, theirs).verdict(+1) == ""
+
+
 def test_pairs_without_a_figure_are_left_out():
     ours = np.array([1.0, math.nan, 3.0, 4.0])
     found = paired(ours, np.array([0.0, 0.0, 2.0, math.nan]))
-    assert (found.mean, found.low, found.high, found.pairs) == (1, 1, 1, 2)
+    assert (found.middle, found.low, found.high, found.pairs) == (1, 1, 1, 2)
     nothing = paired(np.array([math.nan]), np.array([1.0]))
-    assert nothing.pairs == 0 and math.isnan(nothing.mean) and nothing.verdict(+1) == ""
+    assert nothing.pairs == 0 and math.isnan(nothing.middle) and nothing.verdict(+1) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,9 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A mean difference of pairs and its 95 % percentile interval."""
+    """A difference of two middles and its 95 % percentile interval."""
 
-    mean: float
+    middle: float
     low: float
     high: float
     pairs: int
@@ -28,20 +29,22 @@ class Difference:
         return "better" if (self.low > 0) == (better > 0) else "worse"
 
 
-def paired(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> Difference:
-    """`ours` minus `theirs`, f64[N] of the same N faces; pairs with NaN are left out.
+def paired(
+    ours: np.ndarray, theirs: np.ndarray, seed: int = 0, middle: Callable[..., np.ndarray] = np.mean
+) -> Difference:
+    """The middle of `ours` minus that of `theirs`, f64[N] of the same N faces; `np.mean` or `np.median`.
 
-    The same seed and pairs give the same interval. NaN all through where no pair is left. Raises
-    ValueError for sides of different length.
+    Pairs with NaN are left out. The same seed and pairs give the same interval. NaN all through where
+    no pair is left. Raises ValueError for sides of different length.
     """
-    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    if ours.shape != theirs.shape or ours.ndim != 1:
-        raise ValueError(f"expected two rows of one length, got {ours.shape} and {theirs.shape}")
-    apart = ours - theirs
-    apart = apart[np.isfinite(apart)]
-    if not len(apart):
+    sides = np.stack([np.asarray(side, np.float64) for side in (ours, theirs)])
+    if sides.ndim != 2:
+        raise ValueError(f"expected two rows of faces, got {sides.shape = }")
+    sides = sides[:, np.isfinite(sides).all(axis=0)]
+    count = sides.shape[1]
+    if not count:
         return Difference(*[float("nan")] * 3, 0)
-    drawn = np.random.default_rng(seed).integers(len(apart), size=(ROUNDS, len(apart)))
-    means = apart[drawn].mean(axis=1)
-    low, high = np.quantile(means, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
-    return Difference(float(apart.mean()), float(low), float(high), len(apart))
+    drawn = np.random.default_rng(seed).integers(count, size=(ROUNDS, count))
+    here, there = (middle(side[drawn], axis=1) for side in sides)
+    low, high = np.quantile(here - there, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+    return Difference(float(middle(sides[0]) - middle(sides[1])), float(low), float(high), count)

@@ -28,7 +28,7 @@ _DIGITS = {"psnr": 2, "gmsd": 4, "sharpness": 2, "overshoot": 1, "landmarks": 1}
 _PERCENT = {"overshoot", "landmarks"}
 _MARKS = {"better": "✓", "worse": "✗", "": ""}
 _STYLES = {"✓": "green", "✗": "red"}
-_KEYS = ("model", "models", "split", "seed", "faces", "levels", "rows", "figures", "means", "differences")
+_KEYS = ("model", "models", "split", "seed", "faces", "levels", "rows", "figures", "middles", "differences")
 LEGEND = (
     "✓ better, ✗ worse than the input: the 95 % interval of the paired bootstrap over faces excludes no "
     "change. Means; of sharpness the median. Lower is better for GMSD, LPIPS, overshoot, landmarks, identity."
@@ -104,11 +104,11 @@ def _cells(report: dict[str, Any], level: str) -> Iterator[tuple[str, list[str]]
         if each["level"] == level and each["against"] == "input"
     }
     for row in report["rows"]:
-        means = report["means"][level][row]
+        middles = report["middles"][level][row]
         yield (
             row,
             [
-                f"{_shown(figure, means[figure])} {_MARKS[verdicts.get((row, figure), '')]}".strip()
+                f"{_shown(figure, middles[figure])} {_MARKS[verdicts.get((row, figure), '')]}".strip()
                 for figure in report["figures"]
             ],
         )
@@ -122,5 +122,5 @@ def _shown(figure: str, value: float | None, sign: str = "") -> str:
 
 
 def _interval(each: dict[str, Any]) -> str:
-    mean, low, high = (_shown(each["figure"], each[key], "+") for key in ("mean", "low", "high"))
-    return f"{mean} [{low}, {high}] {_MARKS[each['verdict']]}".strip()
+    middle, low, high = (_shown(each["figure"], each[key], "+") for key in ("difference", "low", "high"))
+    return f"{middle} [{low}, {high}] {_MARKS[each['verdict']]}".strip()
