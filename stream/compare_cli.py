@@ -168,18 +168,17 @@ def _print(result: Result) -> None:
 
     both = any("a" in figure.values for figure in result.figures)
     columns = ("a", "b") if both else ("b",)
-    against = " against reference" if result.has_reference else ""
-    heads = {"a": f"A{against}", "b": f"B{against or ' against A'}"}
+    heads = {"a": "A", "b": "B" if result.has_reference else "B against A"}
     table = Table("figure", title=escape(result.summary), title_justify="left", title_style="bold")
     for which in columns:
         table.add_column(heads[which], justify="right")
-    table.add_column("better is")
+    table.add_column("")
     for figure in result.figures:
         cells = [
             f"[green]{figure.text(which)}[/]" if figure.winner == which else figure.text(which)
             for which in columns
         ]
-        table.add_row(figure.label, *cells, {1: "more", -1: "less", 0: ""}[figure.better])
+        table.add_row(figure.label, *cells, figure.reading)
     console = Console()
     console.print(table)
     for note in result.notes:

@@ -8,7 +8,7 @@ from stream.compare.media import as_frame
 from stream.config import Detect
 from stream.detect import FaceFinder
 
-_ROOM = 1.7
+_ROOM = 1.9
 """Height of a crop, in heights of the face's box: hair, chin and ears are in it."""
 _MOST = 6
 Box = tuple[int, int, int, int]
@@ -18,7 +18,7 @@ class Faces:
     """Finds faces and numbers them by place. One clip's pictures in order; one thread."""
 
     def __init__(self) -> None:
-        self._find = FaceFinder(Detect())
+        self._find = FaceFinder(Detect(refine=False))
         self._last: dict[int, np.ndarray] = {}
 
     def __call__(self, *pictures: np.ndarray) -> dict[int, Box]:

@@ -15,22 +15,37 @@ from stream.quality import pictures as quality
 
 SAMPLES = 16
 """Pairs that the slow figures are taken of, spread evenly."""
-LABELS = {
-    "psnr": ("PSNR", "dB", 2, "peak signal-to-noise ratio"),
-    "ssim": ("SSIM", "", 4, "structural similarity (Wang et al., 2004)"),
-    "gmsd": ("GMSD", "", 4, "gradient magnitude similarity deviation (Xue et al., 2014)"),
-    "haarpsi": ("HaarPSI", "", 4, "Haar wavelet-based similarity (Reisenhofer et al., 2018)"),
-    "vif": ("VIF", "", 4, "visual information fidelity (Sheikh and Bovik, 2006)"),
-    "lpips": ("LPIPS", "", 4, "learned perceptual distance (Zhang et al., 2018)"),
-    "sharpness": ("Sharpness", "", 3, "energy of fine detail over the other's; 1 is as sharp"),
-    "overshoot": ("Overshoot", "%", 2, "how far edges go beyond the other's"),
-    "landmarks": ("Landmark distance", "%", 2, "of five points, in eye distances"),
-    "warping": ("Warping error", "", 5, "what motion does not explain (Lai et al., 2018)"),
-    "flicker": ("Flicker", "", 3, "temporal energy that motion does not explain"),
-    "jitter": ("Landmark jitter", "%", 3, "of a face's points from frame to frame, in eye distances"),
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a figure is called and printed."""
+
+    name: str
+    unit: str
+    scale: float
+    """From the value to what is printed in that unit."""
+    digits: int
+    equal: str
+    """What equal pictures give; empty where each picture has a value of its own."""
+    words: str
+
+
+KINDS = {
+    "psnr": Kind("PSNR", "dB", 1, 2, "no end", "peak signal-to-noise ratio"),
+    "ssim": Kind("SSIM", "", 1, 4, "1", "structural similarity (Wang et al., 2004)"),
+    "gmsd": Kind("GMSD", "", 1, 4, "0", "gradient magnitude similarity deviation (Xue et al., 2014)"),
+    "haarpsi": Kind("HaarPSI", "", 1, 4, "1", "Haar wavelet-based similarity (Reisenhofer et al., 2018)"),
+    "vif": Kind("VIF", "", 1, 4, "1", "visual information fidelity (Sheikh and Bovik, 2006)"),
+    "lpips": Kind("LPIPS", "", 1, 4, "0", "learned perceptual distance (Zhang et al., 2018)"),
+    "sharpness": Kind("Sharpness", "", 1, 3, "1", "energy of fine detail, over the other's"),
+    "overshoot": Kind("Overshoot", "%", 100, 2, "0", "how far edges go beyond the other's"),
+    "warping": Kind("Warping error", "10⁻³", 1000, 4, "", "what motion does not explain (Lai et al., 2018)"),
+    "flicker": Kind("Flicker", "", 1, 3, "", "energy over time that motion does not explain, squared levels"),
+    "jitter": Kind(
+        "Landmark jitter", "%", 100, 3, "", "a face's points from frame to frame, in eye distances"
+    ),
 }
-"""Name, unit, digits and words of each figure."""
-_PERCENT = ("overshoot", "landmarks", "jitter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,28 +54,31 @@ class Figure:
 
     key: str
     values: dict[str, float]
-    """By `a` and `b`; a percentage is a number of percent. inf where two pictures are equal."""
+    """By `a` and `b`, as `stream.quality` gives them. inf where two pictures are equal."""
     better: int
     """+1: more is better, -1: less is, 0: neither."""
 
     @property
     def label(self) -> str:
         """Its name with the unit."""
-        name, unit, _, _ = LABELS[self.key]
-        return f"{name}, {unit}" if unit else name
+        kind = KINDS[self.key]
+        return f"{kind.name}, {kind.unit}" if kind.unit else kind.name
 
     @property
-    def says(self) -> str:
-        """What it says, and which way is better."""
-        way = {1: "; more is better", -1: "; less is better", 0: ""}[self.better]
-        return LABELS[self.key][3] + way
+    def reading(self) -> str:
+        """Which way is better, or what equal pictures give."""
+        if not self.better:
+            return f"equal: {KINDS[self.key].equal}"
+        if self.key == "sharpness":
+            return "better: near 1"
+        return "better: more" if self.better > 0 else "better: less"
 
     def text(self, which: str) -> str:
         """The value of `a` or `b` as it is printed."""
-        value = self.values.get(which)
+        value, kind = self.values.get(which), KINDS[self.key]
         if value is None:
             return "–"
-        return "identical" if math.isinf(value) else f"{value:.{LABELS[self.key][2]}f}"
+        return "identical" if math.isinf(value) else f"{kind.scale * value:.{kind.digits}f}"
 
     @property
     def winner(self) -> str | None:
@@ -138,17 +156,15 @@ class Slow:
         means = {("psnr", which): _mean_db(values) for which, values in found.psnr.items()}
         means |= {key: float(np.mean(values)) for key, values in self._sums.items()}
         means |= {("sharpness", which): float(np.mean(values)) for which, values in found.sharpness.items()}
+        against_reference = "a" in found.psnr
         return [
-            figure(key, {which: means[key, which] for which in ("a", "b") if (key, which) in means})
+            Figure(
+                key,
+                {which: means[key, which] for which in ("a", "b") if (key, which) in means},
+                quality.BETTER[key] if against_reference else 0,
+            )
             for key in dict.fromkeys(key for key, _ in means)
         ]
-
-
-def figure(key: str, values: dict[str, float], better: int | None = None) -> Figure:
-    """A row from values as `stream.quality` gives them."""
-    if key in _PERCENT:
-        values = {which: 100 * value for which, value in values.items()}
-    return Figure(key, values, quality.BETTER[key] if better is None else better)
 
 
 def _mean_db(values: list[float]) -> float:

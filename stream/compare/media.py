@@ -116,7 +116,7 @@ def common_size(media: list[Medium]) -> tuple[int, int]:
         if abs(shapes[1] / shapes[0] - 1) > _SAME_SHAPE:
             sizes = ["{}x{}".format(*medium.size) for medium in (other, first)]
             raise SourceError(
-                f"{other.path}: {sizes[0]} has another shape than {first.path} with {sizes[1]}; crop one first"
+                f"{other.path}: {sizes[0]} has another shape than {first.path}, {sizes[1]}; crop one first"
             )
     size = max((medium.size for medium in media), key=lambda size: size[0] * size[1])
     for medium in media:

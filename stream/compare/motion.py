@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stream.compare.measure import Figure, figure
+from stream.compare.measure import Figure
 from stream.compare.media import as_frame, at_size
 from stream.compare.pairs import Pair
 from stream.config import Detect
@@ -60,8 +60,8 @@ class Motion:
             return ""
         where = f"{len(parts)} stretches of {len(parts[0])} frames" if len(parts) > 1 else "the whole clip"
         return (
-            f"Warping error, flicker and landmark jitter: {where}, pictures at most {_LONGER_PX} px long, motion "
-            "measured on the reference where there is one, else on A."
+            f"Warping error, flicker and landmark jitter: {where}, pictures at most {_LONGER_PX} px long, "
+            "motion measured on the reference where there is one, else on A."
         )
 
     def figures(self) -> list[Figure]:
@@ -74,7 +74,7 @@ class Motion:
                 if known:
                     values[which] = float(np.mean(known))
             if values:
-                found.append(figure(key, values, better=-1))
+                found.append(Figure(key, values, better=-1))
         return found
 
     def _measure(self) -> None:

@@ -177,10 +177,11 @@ function arrange() {
   by("tag-left").textContent = divided ? data.names[state.left] : single;
   by("tag-right").textContent = divided ? data.names[state.right] : "";
   by("tag-right").hidden = !divided;
+  by("frame").classList.toggle("single", !divided);
   for (const button of by("views").children) button.setAttribute("aria-pressed", String(button.value === state.view));
   const top = 255 / 2 ** state.gain;
   const ticks = by("ticks").children;
-  [0, top / 2, top].forEach((value, n) => (ticks[n].textContent = String(Math.round(value * 10) / 10)));
+  [0, top / 2, top].forEach((value, n) => (ticks[n].textContent = value < 10 ? String(Math.round(value * 10) / 10) : String(Math.round(value))));
   const words = `${2 ** state.gain}×: full colour at ${Math.round(top)} of 255 levels`;
   by("gain-words").textContent = words;
   by("gain").setAttribute("aria-valuetext", words);

@@ -13,20 +13,24 @@ from importlib import resources
 from typing import Any
 
 import cv2
+import numpy as np
 
 from stream import __version__
 from stream.compare.difference import ANCHORS, coded, difference, spot
 from stream.compare.faces import Box
-from stream.compare.measure import Figure, Survey
+from stream.compare.measure import KINDS, Figure, Survey
 from stream.compare.media import at_size
 from stream.compare.pairs import Pair
 
-_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-         cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444, cv2.IMWRITE_JPEG_OPTIMIZE, 1)  # fmt: skip
+LETTERS = {"a": "A", "b": "B", "r": "Reference"}
+"""What the media are called by layer."""
+QUALITY = 90
+"""Of the page's JPEG pictures."""
+_HEAT_QUALITY = 75
+_JPEG = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
 _PNG = (cv2.IMWRITE_PNG_COMPRESSION, 9)
 _FEWEST, _MOST = 12, 160
 """Frames of a video that a page holds."""
-_BASE64 = 4 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +69,15 @@ def _encoded(pair: Pair, settings: Plan) -> dict[str, str]:
         if other in layers:
             levels = difference(layers[one], layers[other])
             found[one + other] = at_size(coded(levels), settings.size)
-    kind, options = (".png", _PNG) if settings.lossless else (".jpg", _JPEG)
-    return {
-        key: base64.b64encode(cv2.imencode(kind, image, options)[1]).decode() for key, image in found.items()
-    }
+    return {key: base64.b64encode(_file(image, settings.lossless)).decode() for key, image in found.items()}
+
+
+def _file(image: np.ndarray, lossless: bool) -> bytes:
+    """BGR or grey u8 as PNG or JPEG."""
+    if lossless:
+        return cv2.imencode(".png", image, _PNG)[1].tobytes()
+    quality = QUALITY if image.ndim == 3 else _HEAT_QUALITY
+    return cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, quality, *_JPEG))[1].tobytes()
 
 
 @dataclass(slots=True)
@@ -101,7 +110,7 @@ class Page:
         """The whole page as text. `names` by layer: `a`, `b`, `r`."""
         shown = [moment["pair"] for moment in self.moments]
         data = {
-            "names": {key: f"{_LETTERS[key]}: {name}" for key, name in names.items()},
+            "names": {key: f"{LETTERS[key]}: {name}" for key, name in names.items()},
             "video": is_video,
             "size": self.settings.size,
             "picture_type": "image/png" if self.settings.lossless else "image/jpeg",
@@ -136,20 +145,19 @@ class Page:
         return re.sub(r"\{\{(\w+)\}\}", lambda hit: values[hit[1]], _asset("page.html"))
 
 
-_LETTERS = {"a": "A", "b": "B", "r": "Reference"}
-
-
 def table(figures: list[Figure], has_reference: bool) -> str:
     """The figures as an HTML table."""
     against = " against the reference" if has_reference else ""
-    other = "B against the reference" if has_reference else "B, against A"
-    single = not has_reference and all("a" not in figure.values for figure in figures)
-    columns = [("b", "B against A")] if single else [("a", f"A{against}"), ("b", other)]
+    single = all("a" not in figure.values for figure in figures)
+    columns = (
+        [("b", "B against A")] if single else [("a", f"A{against}"), ("b", f"B{against or ', against A'}")]
+    )
     head = "".join(f'<th scope="col">{text}</th>' for _, text in columns)
     rows = []
     for figure in figures:
         cells = "".join(_cell(figure, which) for which, _ in columns)
-        says = f'<td class="says">{escape(figure.says)}</td>'
+        words = f"{KINDS[figure.key].words}; {figure.reading}"
+        says = f'<td class="says">{escape(words)}</td>'
         rows.append(f'<tr><th scope="row">{escape(figure.label)}</th>{cells}{says}</tr>')
     return (
         f'<table><thead><tr><th scope="col">Figure</th>{head}<th scope="col" class="says">What it says</th>'
@@ -171,7 +179,7 @@ def _curves(found: Survey) -> list[dict[str, Any]]:
         several = len(values) > 1
         return [
             {
-                "label": _LETTERS[which] if several else "",
+                "label": LETTERS[which] if several else "",
                 "colour": which if several else "accent",
                 "values": [round(value, digits) if math.isfinite(value) else None for value in each],
             }

@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from stream.compare.difference import difference, heat, spot
+from stream.compare.difference import difference, heat, scale, spot
 from stream.compare.faces import Box
 from stream.compare.measure import Figure
 from stream.compare.media import at_size
@@ -46,13 +46,13 @@ def draw(moments: list[Moment], title: list[str], figures: list[Figure], gain: i
     face = min(_FACE, cell)
     tall = max(1, round(cell * height / width))
     captions = max(len(moment.caption) for moment in moments)
-    rows = [f"Difference\n×{gain}" if key == "d" else _LABELS[key] for key in _keys(moments[0].pair)]
+    keys = _keys(moments[0].pair)
     lines = _figure_lines(figures)
     head = _EDGE + 34 + 22 * (len(title) - 1) + 22 * captions + 14
     face_head = 40
     table = 22 * len(lines) + (20 if lines else 0)
     total_width = max(2 * _EDGE + _NAMES + count * (cell + _GAP) - _GAP, 900)
-    total = head + len(rows) * (tall + face + 2 * _GAP) + face_head + table + _EDGE
+    total = head + len(keys) * (tall + face + 2 * _GAP) + face_head + table + _EDGE
     sheet = Image.new("RGB", (total_width, total), _GROUND)
     pen = ImageDraw.Draw(sheet)
     for n, line in enumerate(title):
@@ -64,8 +64,10 @@ def draw(moments: list[Moment], title: list[str], figures: list[Figure], gain: i
         if part:
             pen.text((_EDGE, top + 8), _face_words(moments), _TEXT, _font(14, bold=True))
             top += face_head
-        for row, key in enumerate(_keys(moments[0].pair)):
-            pen.multiline_text((_EDGE, top + 4), rows[row], _TEXT, _font(14, bold=True))
+        for key in keys:
+            pen.text((_EDGE, top + 4), _LABELS[key], _TEXT, _font(14, bold=True))
+            if key == "d":
+                _legend(sheet, pen, (_EDGE, top + 30), gain)
             for column, moment in enumerate(moments):
                 picture = _layer(moment.pair, key, gain)
                 if part:
@@ -79,12 +81,22 @@ def draw(moments: list[Moment], title: list[str], figures: list[Figure], gain: i
             y = head - 10 - 22 * (len(moment.caption) - n)
             pen.text((x, y), _fitted(line, _font(14), cell), _TEXT if n == 0 else _SOFT, _font(14))
     for n, line in enumerate(lines):
-        for x, text in zip((0, 220, 340), line, strict=False):
+        for x, text in zip((0, 200, 320, 460), line, strict=False):
             pen.text((_EDGE + x, top + 10 + 22 * n), text, _TEXT if n else _SOFT, _font(14))
     return np.asarray(sheet)
 
 
-_LABELS = {"a": "A", "b": "B", "r": "Reference"}
+_LABELS = {"a": "A", "b": "B", "d": "Difference", "r": "Reference"}
+
+
+def _legend(sheet: Image.Image, pen: ImageDraw.ImageDraw, at: tuple[int, int], gain: int) -> None:
+    """The colours of the difference, and the levels that they stand for."""
+    bar = np.repeat(scale()[None, ::3], 8, axis=0)
+    sheet.paste(Image.fromarray(bar), at)
+    font, top = _font(12), f"{round(255 / gain)}"
+    pen.text((at[0], at[1] + 12), "0", _SOFT, font)
+    pen.text((at[0] + bar.shape[1] - font.getlength(top), at[1] + 12), top, _SOFT, font)
+    pen.text((at[0], at[1] + 28), "levels", _SOFT, font)
 
 
 def _keys(pair: Pair) -> list[str]:
@@ -126,13 +138,13 @@ def _fit(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _figure_lines(figures: list[Figure]) -> list[tuple[str, ...]]:
-    if not figures:
-        return []
+    """The table, head first: names, A's values where there are any, B's, and how to read them."""
     both = any("a" in figure.values for figure in figures)
-    rows = [("", "A", "B") if both else ("", "B against A")]
-    for figure in figures:
-        rows.append((figure.label, *(figure.text(which) for which in (("a", "b") if both else ("b",)))))
-    return rows
+    alone = any("a" not in figure.values for figure in figures)
+    columns = ("a", "b") if both else ("b",)
+    heads = {"a": "A", "b": "B, against A" if alone else "B"}
+    rows = [(figure.label, *(figure.text(which) for which in columns), figure.reading) for figure in figures]
+    return [("", *(heads[which] for which in columns), ""), *rows]
 
 
 def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:

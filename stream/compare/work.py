@@ -16,7 +16,7 @@ from stream.compare.faces import Faces
 from stream.compare.measure import SAMPLES, Figure, Slow, Survey, survey
 from stream.compare.media import Medium, common_size, open_medium
 from stream.compare.motion import Motion
-from stream.compare.page import Page, plan
+from stream.compare.page import LETTERS, QUALITY, Page, plan
 from stream.compare.pairs import Pairs
 from stream.compare.sheet import Moment
 from stream.errors import EncodeError, SourceError
@@ -110,7 +110,8 @@ class _Work:
             )
             written.append(_write(wishes.page, text.encode()))
         if wishes.sheet is not None:
-            title = [f"A: {self._names['a']}    B: {self._names['b']}", summary, *unpaired]
+            names = [f"{LETTERS[which]}: {name}" for which, name in self._names.items()]
+            title = ["    ".join(names), summary, *unpaired]
             image = sheet.draw(self._moments, title, figures, found.gain)
             written.append(_write(wishes.sheet, sheet.png(image)))
         if wishes.video is not None:
@@ -169,7 +170,8 @@ class _Work:
         size = f"{self._size[0]}x{self._size[1]}"
         if not self._is_video:
             return f"Two pictures, {size}"
-        return f"{len(found.times)} frames at the same times, {size}, {found.times[0]:.2f} to {found.times[-1]:.2f} s"
+        span = f"{found.times[0]:.2f} to {found.times[-1]:.2f}\u00a0s"
+        return f"{len(found.times)} frames at the same times, {size}, {span}"
 
     def _unpaired(self) -> list[str]:
         pairs = self._pairs
@@ -183,19 +185,17 @@ class _Work:
 
     def _page_notes(self, shown: str) -> list[str]:
         settings = self._page.settings
-        kind = (
-            "without loss, as PNG"
-            if settings.lossless
-            else "as JPEG of quality 90; figures were taken before that"
-        )
+        kind = "without loss, as PNG"
+        if not settings.lossless:
+            kind = f"as JPEG of quality {QUALITY}; figures were taken before that"
         small = ""
         if settings.size != self._size:
             small = f", made smaller to {settings.size[0]}x{settings.size[1]}"
         return [
             f"Pictures: {shown}{small}, {kind}.",
             "Difference: the largest of the three channels' at each pixel, in levels of 0 to 255.",
-            "Keys: 1, 2, 3 … choose the view; comma and full stop step through the frames; the space bar plays. "
-            "The divider and the scrubber take arrow keys, Home and End.",
+            "Keys: 1, 2, 3 … choose the view; comma and full stop step through the frames; the space bar "
+            "plays. The divider and the scrubber take arrow keys, Home and End.",
         ]
 
     def _measured(self, found: Survey) -> str:
@@ -207,8 +207,8 @@ class _Work:
         few = "every frame" if taken == count else f"{taken} frames spread evenly"
         motion = self._motion.words if self._motion else ""
         return (
-            f"Against {against}. PSNR (of the mean error) and sharpness: every frame. SSIM, indices and overshoot: "
-            f"{few}. {motion}"
+            f"Against {against}. PSNR (of the mean error) and sharpness: every frame. SSIM, indices and "
+            f"overshoot: {few}. {motion}"
         ).strip()
 
     def _facts(self, found: Survey, figures: list[Figure], summary: str, notes: list[str]) -> dict[str, Any]:
