@@ -66,7 +66,7 @@ def compare(
             min=1,
             max=500,
             metavar="N",
-            help="Size of the page at most; it holds as many frames as fit.",
+            help="Size of the page, about; it holds as many frames as fit.",
             rich_help_panel=_OUT,
         ),
     ] = 20,

@@ -31,6 +31,9 @@ _JPEG = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
 _PNG = (cv2.IMWRITE_PNG_COMPRESSION, 9)
 _FEWEST, _MOST = 12, 160
 """Frames of a video that a page holds."""
+_TRIALS = 6
+_SMALLEST = 64
+"""Px that a side of the page's pictures has at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,15 @@ def plan(peak: Pair, count: int, budget_bytes: int) -> Plan:
     height, width = peak.a.shape[:2]
     if count == 1 and sum(map(len, _encoded(peak, Plan(1, (width, height), True)).values())) < budget_bytes:
         return Plan(1, (width, height), True)
-    whole = Plan(count, (width, height), False)
-    each = sum(map(len, _encoded(peak, whole).values()))
-    fewest = min(count, _FEWEST)
-    if each * fewest > budget_bytes:
-        shrink = math.sqrt(budget_bytes / (each * fewest))
-        return Plan(fewest, (max(1, round(width * shrink)), max(1, round(height * shrink))), False)
-    return Plan(min(count, _MOST, int(budget_bytes / each)), (width, height), False)
+    settings, fewest = Plan(count, (width, height), False), min(count, _FEWEST)
+    for _ in range(_TRIALS):
+        each = sum(map(len, _encoded(peak, settings).values()))
+        if each * fewest <= budget_bytes:
+            return Plan(min(count, _MOST, int(budget_bytes / each)), settings.size, False)
+        shrink = min(0.9, math.sqrt(budget_bytes / (each * fewest)))
+        smaller = tuple(max(_SMALLEST, round(side * shrink)) for side in settings.size)
+        settings = Plan(fewest, smaller, False)
+    return settings
 
 
 def _encoded(pair: Pair, settings: Plan) -> dict[str, str]:
