@@ -173,7 +173,7 @@ def test_a_turned_video_is_compared_upright(tmp_path):
     turned = make(tmp_path / "turned.mp4", frames=3, rotation=90)
     medium = open_medium(turned)
     assert medium.size == (120, 160)
-    assert next(medium.pictures()).rgb.shape == (160, 120, 3)
+    assert next(medium.pictures()).rgb(medium.size).shape == (160, 120, 3)
 
 
 def test_the_scale_rises_in_lightness_and_small_differences_survive_coding():

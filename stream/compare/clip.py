@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from stream import pixels
-from stream.colour import Colour
+from stream.colour import Colour, network_to_hdr
 from stream.compare.media import Medium, at_size, signal
 from stream.compare.pairs import paired, slack
 from stream.config import Encode
@@ -24,15 +24,8 @@ LAYOUTS = ("split", "side")
 _CRF = 16
 _LINE = 1 / 400
 """Width of the divider, as a part of the picture's; at least 2 px."""
-
-
-class _Timed:
-    """A decoded frame with its time on the common clock."""
-
-    __slots__ = ("frame", "time_s")
-
-    def __init__(self, time_s: float, frame: Frame) -> None:
-        self.time_s, self.frame = time_s, frame
+_WHITE = np.float32([0.9] * 3)
+"""Of the divider, as the networks see it: diffuse white in HDR."""
 
 
 def write(
@@ -58,19 +51,22 @@ def write(
         duration_s=a.duration_s,
         carry=False,
     )
+    # Of one signal, what is written is what was read: an HDR picture keeps its highlights.
+    own = _signal_of(a) == _signal_of(b)
+    white = network_to_hdr(_WHITE, info.colour) if own and info.colour.is_hdr else _WHITE
     missing = 0
     held: np.ndarray | None = None
     try:
         sink.open()
-        for one, other in paired(_timed(a), _timed(b), slack(a, b)):
+        for one, other in paired(a.pictures(), b.pictures(), slack(a, b)):
             if other is not None:
-                held = at_size(signal(other.frame), size)
+                held = at_size(signal(other.frame, own), size)
             if one is None:
                 continue
             missing += other is None
-            left = at_size(signal(one.frame), size)
+            left = at_size(signal(one.frame, own), size)
             right = np.zeros_like(left) if held is None else held
-            sink.process(FrameWork(_frame(one.frame, info, _joined(left, right, layout))))
+            sink.process(FrameWork(_frame(one.frame, info, _joined(left, right, layout, white), own)))
             tick(sink.frames_out)
         if not sink.frames_out:
             raise SourceError(f"{a.path}: no frame in the part that is compared; see --start and --duration")
@@ -88,8 +84,10 @@ def write(
     return notes
 
 
-def _timed(medium: Medium) -> Iterator[_Timed]:
-    return (_Timed(time_s, frame) for time_s, frame in medium.frames())
+def _signal_of(medium: Medium) -> tuple[int, int]:
+    """Curve and primaries; all of SDR counts as one, as it does for the networks."""
+    colour = medium.info.colour
+    return (colour.transfer, colour.primaries) if colour.is_hdr else (0, 0)
 
 
 def _canvas_info(a: Medium, size: tuple[int, int], layout: str) -> StreamInfo:
@@ -108,20 +106,23 @@ def _canvas_info(a: Medium, size: tuple[int, int], layout: str) -> StreamInfo:
     )  # fmt: skip
 
 
-def _joined(left: np.ndarray, right: np.ndarray, layout: str) -> np.ndarray:
-    """Both pictures f32[H,W,3] on one canvas."""
+def _joined(left: np.ndarray, right: np.ndarray, layout: str, white: np.ndarray) -> np.ndarray:
+    """Both pictures f32[H,W,3] on one canvas; `white` f32[3] is the divider's colour."""
     if layout == "side":
         return np.hstack([left, right])
     middle = left.shape[1] // 2
     joined = left.copy()
     joined[:, middle:] = right[:, middle:]
     half = max(1, round(left.shape[1] * _LINE / 2))
-    joined[:, middle - half : middle + half] = 1
+    joined[:, middle - half : middle + half] = white
     return joined
 
 
-def _frame(one: Frame, info: StreamInfo, rgb: np.ndarray) -> Frame:
-    """RGB f32[h,w,3] in 0..1 as a frame of the canvas, at the time of A's frame."""
+def _frame(one: Frame, info: StreamInfo, rgb: np.ndarray, own: bool) -> Frame:
+    """RGB f32[h,w,3] in 0..1 as a frame of the canvas, at the time of A's frame.
+
+    `own`: in the canvas' own signal, else HDR as the networks see it.
+    """
     view = info.view
     pad = view.height - rgb.shape[0], view.width - rgb.shape[1]
     if any(pad):
@@ -130,6 +131,8 @@ def _frame(one: Frame, info: StreamInfo, rgb: np.ndarray) -> Frame:
     layout = pixels.layout_of(info.pix_fmt)
     for index in range(len(layout.components)):
         pixels.view(picture, layout, index)[...] = 1 << (layout.depth - 1 + layout.shift)
-    frame = Frame(one.index, Timestamp(one.time.pts, one.time.time_base), picture, view, info.colour)
+    time = Timestamp(one.time.pts, one.time.time_base)
+    colour = replace(info.colour, transfer=1) if own else info.colour  # as SDR it is written as it is
+    frame = Frame(one.index, time, picture, view, colour)
     frame.blend((0, 0, view.width, view.height), rgb, np.ones(rgb.shape[:2], np.float32))
     return frame

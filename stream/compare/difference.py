@@ -15,7 +15,8 @@ _SPOT = 1 / 8
 
 def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """u8[H,W]: the largest difference of the three channels of RGB u8[H,W,3], in levels."""
-    return cv2.absdiff(a, b).max(axis=2)
+    red, green, blue = cv2.split(cv2.absdiff(a, b))
+    return cv2.max(cv2.max(red, green), blue)
 
 
 def coded(levels: np.ndarray) -> np.ndarray:

@@ -27,19 +27,23 @@ class Kind:
     """From the value to what is printed in that unit."""
     digits: int
     equal: str
-    """What equal pictures give; empty where each picture has a value of its own."""
+    """How to read it where neither is the better one; empty where each picture has a value of its own."""
     words: str
 
 
 KINDS = {
-    "psnr": Kind("PSNR", "dB", 1, 2, "no end", "peak signal-to-noise ratio"),
-    "ssim": Kind("SSIM", "", 1, 4, "1", "structural similarity (Wang et al., 2004)"),
-    "gmsd": Kind("GMSD", "", 1, 4, "0", "gradient magnitude similarity deviation (Xue et al., 2014)"),
-    "haarpsi": Kind("HaarPSI", "", 1, 4, "1", "Haar wavelet-based similarity (Reisenhofer et al., 2018)"),
-    "vif": Kind("VIF", "", 1, 4, "1", "visual information fidelity (Sheikh and Bovik, 2006)"),
-    "lpips": Kind("LPIPS", "", 1, 4, "0", "learned perceptual distance (Zhang et al., 2018)"),
-    "sharpness": Kind("Sharpness", "", 1, 3, "1", "energy of fine detail, over the other's"),
-    "overshoot": Kind("Overshoot", "%", 100, 2, "0", "how far edges go beyond the other's"),
+    "psnr": Kind("PSNR", "dB", 1, 2, "more is nearer", "peak signal-to-noise ratio"),
+    "ssim": Kind("SSIM", "", 1, 4, "1 where equal", "structural similarity (Wang et al., 2004)"),
+    "gmsd": Kind(
+        "GMSD", "", 1, 4, "0 where equal", "gradient magnitude similarity deviation (Xue et al., 2014)"
+    ),
+    "haarpsi": Kind(
+        "HaarPSI", "", 1, 4, "1 where equal", "Haar wavelet-based similarity (Reisenhofer et al., 2018)"
+    ),
+    "vif": Kind("VIF", "", 1, 4, "1 where equal", "visual information fidelity (Sheikh and Bovik, 2006)"),
+    "lpips": Kind("LPIPS", "", 1, 4, "0 where equal", "learned perceptual distance (Zhang et al., 2018)"),
+    "sharpness": Kind("Sharpness", "", 1, 3, "1 where equal", "energy of fine detail, over the other's"),
+    "overshoot": Kind("Overshoot", "%", 100, 2, "0 where equal", "how far edges go beyond the other's"),
     "warping": Kind("Warping error", "10⁻³", 1000, 4, "", "what motion does not explain (Lai et al., 2018)"),
     "flicker": Kind("Flicker", "", 1, 3, "", "energy over time that motion does not explain, squared levels"),
     "jitter": Kind(
@@ -68,10 +72,10 @@ class Figure:
     def reading(self) -> str:
         """Which way is better, or what equal pictures give."""
         if not self.better:
-            return f"equal: {KINDS[self.key].equal}"
+            return KINDS[self.key].equal
         if self.key == "sharpness":
-            return "better: near 1"
-        return "better: more" if self.better > 0 else "better: less"
+            return "best near 1"
+        return "more is better" if self.better > 0 else "less is better"
 
     def text(self, which: str) -> str:
         """The value of `a` or `b` as it is printed."""

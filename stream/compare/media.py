@@ -25,19 +25,25 @@ _SAME_SHAPE = 0.02
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """One upright picture of a medium."""
+    """One picture of a medium, as decoded."""
 
     index: int
     """Number of the frame among those read, from 0."""
     time_s: float
-    """Since the medium's first frame; an offset is added already."""
-    rgb: np.ndarray
-    """u8[H,W,3]; HDR as the networks see it, see `stream.colour`."""
+    """On the common clock, see `Medium`."""
+    frame: Frame
+
+    def rgb(self, size: tuple[int, int]) -> np.ndarray:
+        """RGB u8[H,W,3], upright, in (width, height) `size`; HDR as the networks see it."""
+        return at_size(upright(self.frame), size)
 
 
 @dataclass(slots=True)
 class Medium:
-    """A file to compare; `pictures` reads it from front to back as often as it is called."""
+    """A file to compare; `pictures` reads it from front to back as often as it is called.
+
+    The common clock counts seconds from A's first frame.
+    """
 
     path: Path
     size: tuple[int, int]
@@ -61,8 +67,11 @@ class Medium:
         """Frames per second on average; 0 where unknown."""
         return 0.0 if self.info is None else float(self.info.rate)
 
-    def frames(self) -> Iterator[tuple[float, Frame]]:
-        """Times on the common clock, s, and frames as decoded. Videos only."""
+    def pictures(self) -> Iterator[Picture]:
+        """Pictures in order. Raises SourceError."""
+        if self.info is None:
+            yield Picture(0, 0.0, read_image(self.path).frame(0))
+            return
         own_start_s = self.start_s - self.offset_s
         begins = own_start_s if own_start_s > 0 else None
         length = self.duration_s
@@ -71,19 +80,11 @@ class Medium:
             if length <= 0:
                 return
         source = FileSource(self.info, begins, length)
-        zero = self.info.start_pts
         for frame in source.frames():
-            yield float((frame.time.pts - zero) * frame.time.time_base) + self.offset_s, frame
+            since = float((frame.time.pts - self.info.start_pts) * frame.time.time_base)
+            yield Picture(frame.index, since + self.offset_s, frame)
         if source.truncated:
             self._note(f"{self.path}: ends early; compared as far as it goes")
-
-    def pictures(self) -> Iterator[Picture]:
-        """Upright pictures in order. Raises SourceError."""
-        if self.info is None:
-            yield Picture(0, 0.0, upright(read_image(self.path).frame(0)))
-            return
-        for index, (time_s, frame) in enumerate(self.frames()):
-            yield Picture(index, time_s, upright(frame))
 
     def _note(self, note: str) -> None:
         if note not in self.notes:
@@ -134,10 +135,14 @@ def upright_size(view: View) -> tuple[int, int]:
     return max(1, round(width)), max(1, round(height))
 
 
-def signal(frame: Frame) -> np.ndarray:
-    """A frame as R'G'B' f32[H,W,3] in 0..1, upright, pixels square; HDR as the networks see it."""
+def signal(frame: Frame, own: bool = False) -> np.ndarray:
+    """A frame as R'G'B' f32[H,W,3], upright, pixels square.
+
+    In 0..1, HDR as the networks see it; with `own` in the picture's own signal.
+    """
     view = frame.view
-    rgb = frame.to_network(frame.region((0, 0, view.width, view.height)))
+    rgb = frame.region((0, 0, view.width, view.height))
+    rgb = rgb if own else frame.to_network(rgb)
     return at_size(np.ascontiguousarray(view.orient(rgb)), upright_size(view))
 
 

@@ -37,7 +37,7 @@ class Motion:
     """Takes pairs in order, measures each stretch once it is whole, and averages."""
 
     count: int
-    """Of all pairs."""
+    """Of all pairs; those that are measured are in `stretches(count)`."""
     _sums: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     _held: list[Pair] = field(default_factory=list)
     _find: FaceFinder | None = None

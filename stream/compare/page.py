@@ -152,10 +152,9 @@ class Page:
 
 def table(figures: list[Figure], has_reference: bool) -> str:
     """The figures as an HTML table."""
-    against = " against the reference" if has_reference else ""
     single = all("a" not in figure.values for figure in figures)
     columns = (
-        [("b", "B against A")] if single else [("a", f"A{against}"), ("b", f"B{against or ', against A'}")]
+        [("b", "B against A")] if single else [("a", "A"), ("b", "B" if has_reference else "B, against A")]
     )
     head = "".join(f'<th scope="col">{text}</th>' for _, text in columns)
     rows = []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from stream.compare.media import Medium, at_size
+from stream.compare.media import Medium, Picture
 
 _UNKNOWN_RATE = 25.0
 _TIE_S = 1e-6
@@ -58,32 +58,68 @@ class Pair:
     reference: np.ndarray | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Match:
+    """Pictures of one time, not converted yet."""
+
+    time_s: float
+    a: Picture
+    b: Picture
+    reference: Picture | None = None
+
+
+@dataclass(slots=True)
+class Unpaired:
+    """How much was left out."""
+
+    only_a: int = 0
+    """Frames without a partner."""
+    only_b: int = 0
+    without_reference: int = 0
+    """Pairs."""
+
+
 class Pairs:
-    """The pairs of two media and a reference. Iterate as often as needed; counts are the last run's."""
+    """The pairs of two media and a reference; iterate as often as needed, `unpaired` is of the last time."""
 
     def __init__(self, a: Medium, b: Medium, reference: Medium | None, size: tuple[int, int]) -> None:
         self.a, self.b, self.reference, self.size = a, b, reference, size
-        self.only_a = self.only_b = self.without_reference = 0
-        """Frames without a partner, and pairs without a reference: left out."""
+        self.unpaired = Unpaired()
 
     def __iter__(self) -> Iterator[Pair]:
-        self.only_a = self.only_b = self.without_reference = 0
-        for index, pair in enumerate(self._both() if self.reference is None else self._with_reference()):
-            yield replace(pair, index=index)
+        self.unpaired = Unpaired()
+        for index, match in enumerate(self._matches(self.unpaired)):
+            yield self._pair(index, match)
 
-    def _both(self) -> Iterator[Pair]:
+    def only(self, wanted: Set[int]) -> Iterator[Pair]:
+        """Pairs of these numbers; the others are only decoded, and nothing is counted."""
+        for index, match in enumerate(self._matches(Unpaired())):
+            if index in wanted:
+                yield self._pair(index, match)
+            if index >= max(wanted):
+                return
+
+    def _pair(self, index: int, match: _Match) -> Pair:
+        a, b = match.a.rgb(self.size), match.b.rgb(self.size)
+        reference = None if match.reference is None else match.reference.rgb(self.size)
+        return Pair(index, match.a.index, match.time_s, a, b, reference)
+
+    def _matches(self, left_out: Unpaired) -> Iterator[_Match]:
+        if self.reference is None:
+            yield from self._both(left_out)
+            return
+        slack_s = slack(self.a, self.b, self.reference)
+        for match, reference in paired(self._both(left_out), self.reference.pictures(), slack_s):
+            if match is not None and reference is not None:
+                yield replace(match, reference=reference)
+            left_out.without_reference += match is not None and reference is None
+
+    def _both(self, left_out: Unpaired) -> Iterator[_Match]:
         for a, b in paired(self.a.pictures(), self.b.pictures(), slack(self.a, self.b)):
             if a is not None and b is not None:
-                yield Pair(0, a.index, a.time_s, at_size(a.rgb, self.size), at_size(b.rgb, self.size))
-            self.only_a += b is None
-            self.only_b += a is None
-
-    def _with_reference(self) -> Iterator[Pair]:
-        slack_s = slack(self.a, self.b, self.reference)
-        for pair, reference in paired(self._both(), self.reference.pictures(), slack_s):
-            if pair is not None and reference is not None:
-                yield replace(pair, reference=at_size(reference.rgb, self.size))
-            self.without_reference += pair is not None and reference is None
+                yield _Match(a.time_s, a, b)
+            left_out.only_a += b is None
+            left_out.only_b += a is None
 
 
 def slack(*media: Medium) -> float:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from stream.compare.choice import choose, spread
 from stream.compare.faces import Faces
 from stream.compare.measure import SAMPLES, Figure, Slow, Survey, survey
 from stream.compare.media import Medium, common_size, open_medium
-from stream.compare.motion import Motion
+from stream.compare.motion import Motion, stretches
 from stream.compare.page import LETTERS, QUALITY, Page, plan
 from stream.compare.pairs import Pairs
 from stream.compare.sheet import Moment
@@ -141,7 +141,8 @@ class _Work:
             self._faces = Faces()
         if self._is_video:
             self._motion = Motion(count)
-        for pair in self._pairs:
+        moving = {index for stretch in stretches(count) for index in stretch} if self._is_video else set()
+        for pair in self._pairs.only(slow | on_page | on_sheet | moving):
             if pair.index in slow:
                 self._slow.add(pair)
             if self._motion is not None:
@@ -174,11 +175,11 @@ class _Work:
         return f"{len(found.times)} frames at the same times, {size}, {span}"
 
     def _unpaired(self) -> list[str]:
-        pairs = self._pairs
+        found = self._pairs.unpaired
         counts = {
-            "of A without one of B": pairs.only_a,
-            "of B without one of A": pairs.only_b,
-            "without one of the reference": pairs.without_reference,
+            "of A without one of B": found.only_a,
+            "of B without one of A": found.only_b,
+            "without one of the reference": found.without_reference,
         }
         lost = [f"{count} {words}" for words, count in counts.items() if count]
         return [f"Left out: frames {', '.join(lost)} at their time"] if lost else []
@@ -220,9 +221,7 @@ class _Work:
             "summary": summary,
             "size": list(self._size),
             "pairs": len(found.times),
-            "only_a": self._pairs.only_a,
-            "only_b": self._pairs.only_b,
-            "without_reference": self._pairs.without_reference,
+            **asdict(self._pairs.unpaired),
             "figures": {
                 figure.key: {which: _finite(value) for which, value in figure.values.items()}
                 for figure in figures
