@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -23,6 +23,39 @@ def start_thread(name: str, body: Callable[..., None], *arguments: Any) -> threa
     thread = threading.Thread(target=body, args=arguments, name=name)
     thread.start()
     return thread
+
+
+def in_threads(body: Callable[[Any], Any], items: Iterable[Any], threads: int) -> list[Any]:
+    """`body` of every item, in the items' order, by so many threads at once.
+
+    The first exception stops the others after the item they are at, and is raised.
+    """
+    waiting = list(enumerate(items))[::-1]
+    results: list[Any] = [None] * len(waiting)
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        while not failures:
+            try:
+                at, item = waiting.pop()
+            except IndexError:
+                return
+            try:
+                results[at] = body(item)
+            except BaseException as error:
+                failures.append(error)
+
+    running = [start_thread(f"worker-{i}", work) for i in range(threads)]
+    try:
+        for thread in running:
+            thread.join()
+    except KeyboardInterrupt as error:
+        failures.append(error)
+        for thread in running:
+            thread.join()
+    if failures:
+        raise failures[0]
+    return results
 
 
 def leave_process(code: int) -> None:

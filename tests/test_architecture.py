@@ -19,7 +19,19 @@ ORDER = """
     damage quality compare train
     models_cli live_cli quality_cli compare_cli train_cli bench cli
 """.split()
-STAGES = {"decode", "images", "encode", "detect", "track", "crop", "restore", "stabilise", "masks", "upscale", "compose"}
+STAGES = {
+    "decode",
+    "images",
+    "encode",
+    "detect",
+    "track",
+    "crop",
+    "restore",
+    "stabilise",
+    "masks",
+    "upscale",
+    "compose",
+}
 LIBRARIES = {
     "openvino": {"engines"},
     "onnxruntime": {"engines"},
