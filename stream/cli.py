@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream import __version__, compare_cli, live_cli, models_cli, quality_cli
+from stream import __version__, compare_cli, live_cli, models_cli, quality_cli, train_cli
 from stream.bench.cli import app as bench_app
 from stream.config import PRESETS, Config, load_config
 from stream.errors import ConfigError, EncodeError, StreamError
@@ -34,6 +34,7 @@ app.add_typer(live_cli.app)
 app.add_typer(models_cli.app)
 app.add_typer(quality_cli.app)
 app.add_typer(compare_cli.app)
+app.add_typer(train_cli.app)
 app.command()(serve)
 app.add_typer(bench_app, name="bench")
 _TRUNCATED = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -18,6 +18,7 @@ PRESETS = ("default", "fast", "quality", "surveillance")
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Scale = Annotated[float, Field(ge=0.1, le=4.0)]
+Settings = TypeVar("Settings", bound=Section)
 
 
 class Detect(Section):
@@ -218,12 +219,18 @@ def load_config(
 
     Raises ConfigError with one line that names the key's path and what is allowed.
     """
-    data = read_yaml(preset_path(preset))
+    return load_settings(Config, read_yaml(preset_path(preset)), file, overrides)
+
+
+def load_settings(
+    kind: type[Settings], data: Mapping[str, Any], file: str | Path | None, overrides: Sequence[str]
+) -> Settings:
+    """`load_config` for settings of any kind, over `data`."""
     if file is not None:
         data = _merge(data, read_yaml(Path(file)))
     for text in overrides:
         data = _merge(data, _parse_override(text))
-    return parse_config(data)
+    return _parse(kind, data)
 
 
 def parse_config(data: Mapping[str, Any]) -> Config:
@@ -231,10 +238,14 @@ def parse_config(data: Mapping[str, Any]) -> Config:
 
     A section that is there but empty counts as left out.
     """
+    return _parse(Config, data)
+
+
+def _parse(kind: type[Settings], data: Mapping[str, Any]) -> Settings:
     try:
-        return Config.model_validate(tuples({key: part for key, part in data.items() if part is not None}))
+        return kind.model_validate(tuples({key: part for key, part in data.items() if part is not None}))
     except ValidationError as error:
-        raise ConfigError(_explain(error)) from None
+        raise ConfigError(_explain(error, kind)) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -287,13 +298,13 @@ def tuples(value: Any) -> Any:
     return value
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
     """The first error in one line: the key's path, what is allowed there, what was given."""
     first = error.errors(include_url=False)[0]
     keys = [str(part) for part in first["loc"]]
     path, given = ".".join(keys), repr(first["input"])
     given = given if len(given) < 60 else given[:57] + "..."
-    model, field = _resolve(keys)
+    model, field = _resolve(keys, kind)
     if first["type"] in ("extra_forbidden", "invalid_key"):
         return f"{path}: unknown setting; known there: {', '.join(model.model_fields)}"
     if first["type"] == "model_type":
@@ -303,9 +314,8 @@ def _explain(error: ValidationError) -> str:
     return f"{path}: {message}, got {given}{meaning}"
 
 
-def _resolve(keys: Sequence[str]) -> tuple[type[BaseModel], FieldInfo | None]:
-    """The section that a path leads to or into, and the setting in it that the path names."""
-    model: type[BaseModel] = Config
+def _resolve(keys: Sequence[str], model: type[BaseModel]) -> tuple[type[BaseModel], FieldInfo | None]:
+    """The section of `model` that a path leads to or into, and the setting in it that the path names."""
     for key in keys:
         field = model.model_fields.get(key)
         kind = field.annotation if field is not None else None

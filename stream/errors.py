@@ -33,3 +33,7 @@ class HardwareError(EncodeError):
 
 class StageError(StreamError):
     """A stage failed unexpectedly; the original exception is its `__cause__`."""
+
+
+class TrainError(StreamError):
+    """Training cannot start or go on: faces, weights or a checkpoint are not what they should be."""

@@ -63,6 +63,7 @@ def _options(codec: str, rate: int) -> dict[str, str]:
         # With mbtree x264 gives other bits now and then, one thread or not: every second small clip here.
         return {"preset": "veryfast", "crf": str(rate), "x264-params": "no-mbtree=1:log-level=error"}
     if codec == "h265":
-        quiet = "log-level=error:pools=none:frame-threads=1:rc-lookahead=4:bframes=2"
+        # Where its blocks are larger than the picture, x265 gives other bits every time.
+        quiet = "log-level=error:pools=none:frame-threads=1:rc-lookahead=4:bframes=2:ctu=16"
         return {"preset": "ultrafast", "crf": str(rate), "x265-params": quiet}
     return {"qmin": str(rate), "qmax": str(rate)}

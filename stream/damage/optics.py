@@ -15,7 +15,7 @@ _FLAGS = {
     "bilinear": cv2.INTER_LINEAR,
     "bicubic": cv2.INTER_CUBIC,
     "lanczos": cv2.INTER_LANCZOS4,
-    "nearest": cv2.INTER_NEAREST,
+    "nearest": cv2.INTER_NEAREST_EXACT,  # the plain one moves the picture by up to half a px
 }
 _FINE = 8
 """Kernels are drawn so many times as large, then averaged."""

@@ -125,22 +125,24 @@ def _shot(
     clean: np.ndarray, recipe: Recipe, step: int, size: tuple[int, int], rng: np.random.Generator
 ) -> np.ndarray:
     """What the camera's sensor gives, `step` frames from the one that is wanted: f32[h,w,3]."""
-    image = _lens(_moved(clean, recipe, step).astype(np.float32), recipe)
-    small = image if size == image.shape[1::-1] else optics.shrunk(image, size, recipe.shrinking)
+    early, late = (step - 0.25, step + 0.25) if recipe.tape == "combed" else (step, None)
+    small = _sampled(clean, recipe, early, size)
+    if late is not None:
+        small = tape.combed(small, _sampled(clean, recipe, late, size))
     if recipe.noise == "sensor":
         small = noise.sensor(small, recipe.noise_level, recipe.colour, rng)
     else:
         small = noise.grain(small, recipe.noise_level, rng)
-    if recipe.tape == "combed":
-        later = optics.shrunk(
-            _lens(_moved(clean, recipe, step + 0.5).astype(np.float32), recipe), size, "area"
-        )
-        return tape.combed(small, later)
     if recipe.tape == "bobbed":
         return tape.bobbed(small)
     if recipe.tape == "chroma":
         return tape.chroma_shifted(small, 2.0 * np.cos(recipe.angle), 0.7 * np.sin(recipe.angle), 1.0)
     return small
+
+
+def _sampled(clean: np.ndarray, recipe: Recipe, step: float, size: tuple[int, int]) -> np.ndarray:
+    image = _lens(_moved(clean, recipe, step).astype(np.float32), recipe)
+    return image if size == image.shape[1::-1] else optics.shrunk(image, size, recipe.shrinking)
 
 
 def _lens(image: np.ndarray, recipe: Recipe) -> np.ndarray:

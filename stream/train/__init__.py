@@ -1,0 +1,1 @@
+"""Training a restorer: faces in, damage made on the fly, weights out."""

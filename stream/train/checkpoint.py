@@ -1,0 +1,45 @@
+"""A run's files: checkpoints that a crash cannot break, and weights that the pipeline loads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stream.errors import TrainError
+from stream.model import ModelInfo, metadata_of
+
+CHECKPOINT = "checkpoint.pt"
+
+
+def save(state: dict, folder: Path) -> None:
+    """Write the checkpoint whole or not at all: under another name, to the disk, then renamed."""
+    draft = folder / f".{CHECKPOINT}"
+    with draft.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(folder / CHECKPOINT)
+
+
+def load(folder: Path) -> dict | None:
+    """The checkpoint in a folder, None where there is none; TrainError where it is broken."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever an unpickler meets in a file that is no checkpoint
+        detail = " ".join(str(error).split())[:120]
+        raise TrainError(f"{path}: no whole checkpoint ({detail}); move it away to start anew") from None
+
+
+def export(tensors: dict[str, Tensor], info: ModelInfo, path: Path, note: dict[str, str]) -> None:
+    """Weights as FP16 safetensors with the model's facts, and `note` beside them in the metadata."""
+    half = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in tensors.items()}
+    draft = path.with_name(f".{path.name}")
+    save_file(half, draft, metadata_of(info) | note)
+    draft.replace(path)

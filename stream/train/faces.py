@@ -1,0 +1,124 @@
+"""Pairs of damaged and clean faces, each a function of the seed and its number alone.
+
+So a run that stopped goes on with the very pair it would have had, and the ranks of a distributed
+run share the numbers out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from stream.damage import LEVELS, damage
+from stream.errors import TrainError
+
+MARGIN = 1 / 16
+"""What lies round an aligned face on each side, as a part of the face: `gpen-stream align` writes it."""
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def face_files(folder: str | Path) -> list[Path]:
+    """Pictures directly inside a folder, by name; TrainError where there are none."""
+    folder = Path(folder)
+    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in ENDINGS)
+    if not files:
+        raise TrainError(
+            f"{folder}: holds no pictures ({', '.join(ENDINGS)}); make some with: gpen-stream align"
+        )
+    return files
+
+
+def read_face(path: Path, size: int) -> np.ndarray:
+    """RGB u8[M,M,3]: an aligned face of `size` px and its margin, M = 9/8 size; larger files are shrunk.
+
+    Raises TrainError where the file is no square picture of at least that size.
+    """
+    whole = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    side = size + 2 * round(size * MARGIN)
+    if whole is None or whole.shape[0] != whole.shape[1] or len(whole) < side:
+        found = "no picture" if whole is None else f"{whole.shape[1]}x{whole.shape[0]} px"
+        raise TrainError(f"{path}: {found}, expected {side}x{side} px; make it with: gpen-stream align")
+    if len(whole) > side:
+        whole = cv2.resize(whole, (side, side), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(whole[..., ::-1])
+
+
+def inner(whole: np.ndarray) -> np.ndarray:
+    """The face without its margin."""
+    margin = round(len(whole) * MARGIN / (1 + 2 * MARGIN))
+    return np.ascontiguousarray(whole[margin:-margin, margin:-margin])
+
+
+class Pairs(Dataset):
+    """(damaged, clean), both u8[3,size,size] RGB; `shares` are those of `damage.LEVELS`."""
+
+    def __init__(self, folder: str | Path, size: int, shares: Mapping[str, float], seed: int) -> None:
+        self._files, self._size = face_files(folder), size
+        whole = sum(shares.values())
+        self._shares = [shares.get(level, 0.0) / whole for level in LEVELS]
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pair `number` of an endless row; every face comes once before any comes again."""
+        cv2.setNumThreads(1)
+        turn, place = divmod(number, len(self._files))
+        order = np.random.default_rng([self._seed, turn]).permutation(len(self._files))
+        rng = np.random.default_rng([self._seed, number, 1])
+        clean = augmented(read_face(self._files[order[place]], self._size), rng)
+        level = LEVELS[rng.choice(len(LEVELS), p=self._shares)]
+        damaged = damage(clean, level, rng)
+        return tuple(np.ascontiguousarray(picture.transpose(2, 0, 1)) for picture in (damaged, clean))
+
+
+def augmented(whole: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A face mirrored, turned, scaled and moved as alignment errs, in another light, without its margin."""
+    side, size = len(whole), len(inner(whole))
+    if rng.random() < 0.5:
+        whole = whole[:, ::-1]
+    turn, growth = rng.normal(0, 4), np.exp(rng.normal(0, 0.035))
+    affine = cv2.getRotationMatrix2D((side / 2, side / 2), turn, growth)
+    affine[:, 2] += rng.normal(0, 0.012 * size, 2) - (side - size) / 2
+    flags = cv2.INTER_CUBIC if growth >= 1 else cv2.INTER_LINEAR
+    face = cv2.warpAffine(whole, affine, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    face = face.astype(np.float32) / 255
+    face **= np.float32(np.exp(rng.normal(0, 0.15)))
+    face = (face - 0.5) * np.float32(np.exp(rng.normal(0, 0.1))) + 0.5
+    face *= np.exp(rng.normal(0, 0.04, 3)).astype(np.float32)
+    grey = face @ np.array([0.299, 0.587, 0.114], np.float32)
+    saturation = 0.0 if rng.random() < 0.05 else np.exp(rng.normal(0, 0.15))
+    face = grey[..., None] + (face - grey[..., None]) * np.float32(saturation)
+    return np.clip(np.rint(face * 255), 0, 255).astype(np.uint8)
+
+
+class Numbers(Sampler):
+    """Batches of pair numbers, from `start` on; a rank takes its own part of each step's."""
+
+    def __init__(self, start: int, stop: int, batch: int, rank: int = 0, ranks: int = 1) -> None:
+        self._range = range(start + rank * batch, stop, batch * ranks)
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for first in self._range:
+            yield list(range(first, first + self._batch))
+
+
+def loader(pairs: Pairs, numbers: Sequence | Sampler, processes: int) -> DataLoader:
+    """Pairs made ahead in `processes` of their own (0: in this one), in the order of `numbers`."""
+    context = "spawn" if processes else None
+    return DataLoader(
+        pairs,
+        batch_sampler=numbers,
+        num_workers=processes,
+        multiprocessing_context=context,
+        prefetch_factor=6 if processes else None,
+    )
