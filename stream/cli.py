@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream import __version__, live_cli, models_cli, quality_cli, train_cli
+from stream import __version__, compare_cli, live_cli, models_cli, quality_cli, train_cli
 from stream.bench.cli import app as bench_app
 from stream.config import PRESETS, Config, load_config
 from stream.errors import ConfigError, EncodeError, StreamError
@@ -33,6 +33,7 @@ app = typer.Typer(
 app.add_typer(live_cli.app)
 app.add_typer(models_cli.app)
 app.add_typer(quality_cli.app)
+app.add_typer(compare_cli.app)
 app.add_typer(train_cli.app)
 app.command()(serve)
 app.add_typer(bench_app, name="bench")
@@ -68,7 +69,7 @@ def main() -> None:
 
 
 def _fail(error: BaseException, message: str, code: int) -> None:
-    if _debug or models_cli.debug or live_cli.debug or quality_cli.debug:
+    if _debug or any(part.debug for part in (models_cli, live_cli, quality_cli, compare_cli)):
         traceback.print_exception(error)
     _complain(f"error: {message}")
     raise SystemExit(code)

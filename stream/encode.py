@@ -60,7 +60,9 @@ class FileSink:
         duration_s: float | None = None,
         restored_note: str = "",
         upscale: int = 1,
+        carry: bool = True,
     ) -> None:
+        """`carry`: what the input's stream says of its pictures holds for those that come, too."""
         self.info = info
         self._shown = info.enlarged(upscale) if upscale > 1 else info
         self.destination = Path(destination)
@@ -69,7 +71,7 @@ class FileSink:
         self.interrupted: Callable[[], bool] = lambda: False
         """Asked by `flush`: whether the source was cut short, so that the sound ends with the picture."""
         self._config = config
-        self._allow_loss = allow_loss
+        self._allow_loss, self._carry = allow_loss, carry
         self._note = restored_note
         check_destination(Path(info.path), self.destination, overwrite)
         self.recipe = codecs.recipe(self._shown, config)
@@ -112,7 +114,7 @@ class FileSink:
             same = self.destination.suffix.lower() == Path(info.path).suffix.lower()
             shift = self._from_pts * info.time_base
             dynamic = trial.dynamic_hdr(info)
-            self._stream = self._add_video(main, same, carry=not dynamic)
+            self._stream = self._add_video(main, same, carry=self._carry and not dynamic)
             self._copier = Copier(
                 self._source, main, self._output, same=same, window=self._window, shift=shift
             )

@@ -33,6 +33,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
         names = archive.namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"stream"}
     assert {"stream/presets/default.yaml", "stream/weights/gpen-lite-256.safetensors"} <= set(names)
+    assert {f"stream/compare/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
     assert wheel.stat().st_size < 30e6
 
 
