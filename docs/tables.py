@@ -6,23 +6,31 @@ A table stands between `<!-- bench:NAME.TABLE -->` and `<!-- /bench -->`, NAME b
 its file (`gpen-stream bench NAME --json docs/bench/NAME.json`), TABLE one of the tables in it.
 docs/quality.md holds evaluations alike, between `<!-- evaluate:NAME -->` and `<!-- /evaluate -->`: of
 docs/bench/NAME.json, which `gpen-stream evaluate ... --json docs/bench/NAME.json` wrote.
+docs/model-card.md holds the same by groups of faces, between `<!-- groups:NAME -->` and `<!-- /groups -->`:
+who is in which group stands in docs/bench/report-faces.csv.
 `--check` writes nothing and exits with 1 where a page is out of step.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from stream.bench.report import doubts, load, markdown
 from stream.quality import tables as evaluations
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
-QUALITY = ROOT / "docs" / "quality.md"
+EVALUATIONS = (ROOT / "docs" / "quality.md", ROOT / "docs" / "model-card.md")
 FOLDER = ROOT / "docs" / "bench"
 _PLACE = re.compile(r"(<!-- bench:(\w+)\.(\w+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
+_GROUPS = re.compile(r"(<!-- groups:(\w+) -->\n).*?(<!-- /groups -->)", re.DOTALL)
 _EVALUATION = re.compile(r"(<!-- evaluate:(\w+) -->\n).*?(<!-- /evaluate -->)", re.DOTALL)
 
 
@@ -41,12 +49,36 @@ def rewritten(text: str, folder: Path) -> str:
         start, name, end = place.groups()
         return f"{start}\n{evaluations.markdown(evaluations.load(folder / f'{name}.json'))}\n\n{end}"
 
-    return _EVALUATION.sub(evaluation, _PLACE.sub(table, text))
+    def groups(place: re.Match) -> str:
+        start, name, end = place.groups()
+        lines = _groups(evaluations.load(folder / f"{name}.json"), folder)
+        return "\n".join((start, *lines, "", end))
+
+    return _GROUPS.sub(groups, _EVALUATION.sub(evaluation, _PLACE.sub(table, text)))
+
+
+def _groups(report: dict[str, Any], folder: Path) -> Iterator[str]:
+    """For each group of faces the bare model's gain in dB, and the change of the identity distance."""
+    with (folder / "report-faces.csv").open(encoding="utf-8") as file:
+        people = {row["name"]: row for row in csv.DictReader(file)}
+    levels, model = report["levels"], report["models"][0]
+    yield "| faces | " + " | ".join(f"{level}, dB | identity" for level in levels) + " |"
+    yield "|---" * (1 + 2 * len(levels)) + "|"
+    for kind in ("skin", "age"):
+        for name in sorted({row[kind] for row in people.values()} - {""}):
+            inside = np.array([people[face][kind] == name for face in report["faces"]])
+            cells = []
+            for level in levels:
+                rows = report["by_face"][level]
+                for figure, digits in (("psnr", 2), ("identity", 3)):
+                    ours, before = (np.array(rows[row][figure], float)[inside] for row in (model, "input"))
+                    cells.append(f"{np.nanmean(ours - before):+.{digits}f}")
+            yield f"| {name}{' skin' * (kind == 'skin')} ({inside.sum()}) | " + " | ".join(cells) + " |"
 
 
 def main() -> None:
     """Rewrite, or check."""
-    for page in (*PAGES, QUALITY):
+    for page in (*PAGES, *EVALUATIONS):
         old = page.read_text(encoding="utf-8")
         new = rewritten(old, FOLDER)
         if "--check" not in sys.argv[1:]:
