@@ -7,8 +7,8 @@ shown at 64, 128, 256 and 512 px and damaged at each level, by chance but from f
 fewer pixels, noise, then JPEG or H.264; or one of them alone; and besides at any size with any
 mixture ("mixed"). It goes through the product's own
 crop, network and compositor; PSNR is taken over the face's mask, at the picture's own size, against
-the undamaged picture. Every other file calibrates (`--calibrate` writes
-`stream/weights/sharpness.safetensors`), the others report. `--docs` puts table and chart
+the undamaged picture. The half of the people on which models are chosen calibrates (`--calibrate`
+writes `stream/weights/sharpness.safetensors`), the other half reports. `--docs` puts table and chart
 (matplotlib) into docs/.
 """
 
@@ -34,6 +34,7 @@ from stream.engines import create_engine
 from stream.face import Crop, Face, FrameWork, Patch
 from stream.frame import Frame, Timestamp, View
 from stream.model import bundled_model_path
+from stream.quality.portraits import split
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 SIZES = (64, 128, 256, 512)
@@ -203,16 +204,15 @@ def sample(engine, picture: int, image: np.ndarray, name: str, size: int, draw: 
     )  # fmt: skip
 
 
-def gather(folder: Path, draws: int, odd: bool, limit: float) -> list[Sample]:
-    """Samples of every other file: those that calibrate, or (`odd`) those that report."""
+def gather(folder: Path, draws: int, half: str, limit: float) -> list[Sample]:
+    """Samples of a half of the people, "choose" or "report" (`stream.quality.portraits.split`)."""
     engine = create_engine("openvino", bundled_model_path())
-    files = sorted(folder.glob("*.jpg"))
+    files = {path.stem: path for path in folder.glob("*.jpg")}
     kinds = [(name, size, n) for name in LEVELS for size in SIZES for n in range(draws)]
-    kinds += [("mixed", 0, n) for n in range((8 if odd else 24) * draws)]
+    kinds += [("mixed", 0, n) for n in range((8 if half == "report" else 24) * draws)]
     return [
-        sample(engine, number, cv2.imread(str(path))[..., ::-1], *kind, limit)
-        for number, path in enumerate(files)
-        if number % 2 == odd
+        sample(engine, number, cv2.imread(str(files[name]))[..., ::-1], *kind, limit)
+        for number, name in enumerate(split(files, half))
         for kind in kinds
     ]
 
@@ -338,7 +338,8 @@ def main() -> None:
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     limit = Restore().skip_sharp
-    samples = gather(arguments.faces, arguments.draws, not arguments.calibrate, limit)
+    half = "choose" if arguments.calibrate else "report"
+    samples = gather(arguments.faces, arguments.draws, half, limit)
     if arguments.calibrate:
         save_file(calibrate(samples), sharpness.WEIGHTS)
         return
