@@ -159,7 +159,9 @@ def measured(runs: list[list], sources: list[video.Motion], clean: list[list]) -
     ]
     error = mean([np.mean(each) for each in errors])
     return {
-        "e_warp": round(1e6 * mean([video.warping_error(*both) for both in zip(runs, sources, strict=True)]), 1),
+        "e_warp": round(
+            1e6 * mean([video.warping_error(*both) for both in zip(runs, sources, strict=True)]), 1
+        ),
         "flicker": round(mean([video.flicker(*both) for both in zip(runs, sources, strict=True)]), 3),
         "sharpness": round(mean(sharp), 4),
         "psnr": round(float(10 * np.log10(255**2 / error)), 3) if error else float("inf"),
