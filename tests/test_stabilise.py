@@ -2,14 +2,23 @@
 
 from dataclasses import replace
 
+import av
 import cv2
 import numpy as np
 import pytest
-from test_carry import LANDMARKS, SIZE, clean, filmed, occluded, visible
+from test_carry import LANDMARKS, SAMPLES, SIZE, clean, filmed, occluded, visible
 from warps import Pose
 
+from stream.api import Options, restore_file
 from stream.carry import face_region
+from stream.changes import Changes
+from stream.config import Select, load_config
 from stream.face import Crop, Face, FrameWork, Patch
+from stream.graph import Control
+from stream.quality.pictures import sharpness
+from stream.quality.video import flicker
+from stream.relief import LEVELS
+from stream.run import Run
 from stream.stabilise import StabiliseStage
 
 FLICKER = 0.03
@@ -86,7 +95,6 @@ def test_a_higher_strength_leaves_less_flicker():
 
 def test_a_steady_detail_keeps_its_energy():
     works, true = moving(12, amount=0.0)
-    from stream.quality.pictures import sharpness
 
     def u8(image):
         return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)[41:-41, 41:-41]
@@ -189,6 +197,42 @@ def test_a_crop_that_failed_costs_the_face_nothing_of_its_past():
     done = run(works)
     assert done[7].patches[0] is works[7].patches[0]
     assert error(picture(done[8]), true[8]) < 0.6 * error(picture(works[8]), true[8])
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def test_the_strength_is_part_of_a_live_change_and_rests_where_restorations_are_spared():
+    config, _ = Changes(stabilise=0.3).applied(load_config(), "default")
+    assert config.stabilise.strength == 0.3
+    _, preset = Changes(preset="fast").applied(config, "default")
+    assert preset == "fast"
+    assert Changes(preset="fast").applied(config, "default")[0].stabilise.strength == 0.3
+    control = Control(Select(), strength=1.0, interval=1, keyframes=10, stabilise=0.3)
+    assert control.steadiness == 0.3
+    control.level = next(level for level in LEVELS if level.sparing)
+    assert control.steadiness == 0
+
+
+@pytest.mark.parametrize("still", [False, True])
+def test_a_video_has_the_stage_between_restoring_and_masks_and_unrelated_pictures_have_none(still):
+    names = [name for name, _ in Run(load_config(), Options(aligned=True)).stages(still)]
+    assert names == ["crop", "restore", *([] if still else ["stabilise"]), "mask", "compose"]
+
+
+def test_a_restored_file_flickers_less_and_strength_0_is_the_file_without_the_stage(tmp_path):
+    frames = {}
+    for strength in (0.0, 0.6):
+        config = load_config(overrides=[f"stabilise.strength={strength}"])
+        path = tmp_path / f"{strength}.mkv"
+        outcome = restore_file(SAMPLES / "portrait.mp4", path, config, options=Options(duration_s=0.6))
+        assert outcome.report["frames_out"] == outcome.report["frames_in"]
+        assert (outcome.report["faces_stabilised"] > 10) is (strength > 0)
+        with av.open(str(path)) as container:
+            frames[strength] = [
+                f.to_ndarray(format="rgb24")[60:300, 190:430] for f in container.decode(video=0)
+            ]
+    assert flicker(frames[0.6]) < 0.85 * flicker(frames[0.0])
 
 
 # --- frames ---------------------------------------------------------------------------------------
