@@ -29,6 +29,8 @@ _FINE = 1.5
 """Detail is what a blur of this standard deviation takes away, px of a crop of 256."""
 _SETTLES = 0.15
 """Part of the way to the newest frame's energies that the running ones go."""
+_AT_FIRST = 6
+"""Frames of a face in each of which detail is measured."""
 _MOST_RAISED = 0.35
 """Most of the detail that is added to it."""
 _EDGE = 0.16
@@ -109,7 +111,7 @@ class Averager:
         return State(small, own, mean, count, match)
 
     def joined(self, state: State, following: State, most: float) -> Tones:
-        """The state's mean with the next frame's own picture in it, which counts as `most`, 0..1, at most.
+        """The state's mean with the luma of the next frame's own picture, which counts as `most`, 0..1, or less.
 
         The flow back from the next frame is known; its inverse g(x) = -f(x + g(x)) is one step of the
         fixed-point iteration of Chen et al. (2008) from g = -f.
@@ -120,7 +122,9 @@ class Averager:
         match = carrier.judge(state.small, following.small, -carrier.along(flow, -flow))
         share = most * _trust(match)
         light = _light(state.small, match)
-        return self._mixed(state.mean, following.own, match.flow, light, share / (state.count + share))
+        share = share / (state.count + share)
+        luma = self._mixed_luma(state.mean.luma, following.own.luma, match.flow, light[0], share)
+        return Tones(luma, state.mean.colour)  # what the next would add to the colour is not seen
 
     def changed(self, change: np.ndarray, weight: float, own: Tones, wanted: Tones) -> np.ndarray:
         """`change` f32[S,S,3] for a picture that is to be `wanted` in place of its `own`; see `begin`."""
@@ -138,13 +142,14 @@ class Averager:
         to <f f> + 2 a <f g> + a^2 <g g>: the a that restores it, 0.35 at most, from running sums.
         """
         near, inner, (blurred, alone, fine, finer, _) = self._round, self._inner, self._planes
-        self._fine(own.luma[near], blurred[near], alone[near])
         self._fine(tones.luma, blurred, fine)
-        self._fine(fine[near], blurred[near], finer[near])
-        raised = detail.follow(alone[inner], fine[inner], finer[inner])
-        if raised < 1e-3:
+        if detail.is_due:
+            self._fine(own.luma[near], blurred[near], alone[near])
+            self._fine(fine[near], blurred[near], finer[near])
+            detail.take(alone[inner], fine[inner], finer[inner])
+        if detail.raised < 1e-3:
             return tones
-        return Tones(cv2.scaleAdd(fine, raised, tones.luma), tones.colour)
+        return Tones(cv2.scaleAdd(fine, detail.raised, tones.luma), tones.colour)
 
     def _seen(self, image: np.ndarray, change: np.ndarray, weight: float) -> tuple[np.ndarray, Tones]:
         """The crop shrunk, and the network's picture."""
@@ -163,18 +168,24 @@ class Averager:
         share: np.ndarray,
     ) -> Tones:
         """Tones with a `share` f32[h,h] of another frame's, brought along a flow and into a new `_light`."""
-        carrier, (plane, lit, large, rest, _) = self._carrier, self._planes
-        luma = carrier.moved(other.luma, carrier.places(flow), plane)
-        carrier.large(light[0], lit)
-        cv2.subtract(cv2.multiply(cv2.add(luma, _BLACK, dst=luma), lit, dst=luma), _BLACK, dst=luma)
-        carrier.large(share, large)
-        cv2.subtract(1.0, large, dst=rest)
+        carrier = self._carrier
         colour = carrier.along(other.colour, flow, cv2.INTER_CUBIC)
         colour += cv2.resize(light[1], share.shape[::-1])
         return Tones(
-            cv2.blendLinear(tones.luma, luma, rest, large),
+            self._mixed_luma(tones.luma, other.luma, flow, light[0], share),
             cv2.blendLinear(tones.colour, colour, 1 - share, share),
         )
+
+    def _mixed_luma(
+        self, luma: np.ndarray, other: np.ndarray, flow: np.ndarray, gain: np.ndarray, share: np.ndarray
+    ) -> np.ndarray:
+        carrier, (plane, lit, large, rest, _) = self._carrier, self._planes
+        other = carrier.moved(other, carrier.places(flow), plane)
+        carrier.large(gain, lit)
+        cv2.subtract(cv2.multiply(cv2.add(other, _BLACK, dst=other), lit, dst=other), _BLACK, dst=other)
+        carrier.large(share, large)
+        cv2.subtract(1.0, large, dst=rest)
+        return cv2.blendLinear(luma, other, rest, large)
 
     def _fine(self, luma: np.ndarray, blurred: np.ndarray, result: np.ndarray) -> None:
         cv2.GaussianBlur(luma, (0, 0), self._sigma, dst=blurred)
@@ -185,10 +196,19 @@ class Detail:
     """Energies of detail of one face, running means; see `Averager.sharpened`."""
 
     def __init__(self) -> None:
+        self.raised = 0.0
+        """The part of the detail to add, 0..0.35."""
         self._energies: np.ndarray | None = None
+        self._frames = 0
 
-    def follow(self, alone: np.ndarray, fine: np.ndarray, finer: np.ndarray) -> float:
-        """The part of the detail to add, 0..0.35, after one more frame's f32[n,n] in the face."""
+    @property
+    def is_due(self) -> bool:
+        """Whether this frame is to be measured; asked once for each. Later frames are every third time."""
+        self._frames += 1
+        return self._frames <= _AT_FIRST or self._frames % 3 == 0
+
+    def take(self, alone: np.ndarray, fine: np.ndarray, finer: np.ndarray) -> None:
+        """One more frame's detail f32[n,n] in the face."""
         own, mean, twice = (cv2.norm(part, cv2.NORM_L2SQR) for part in (alone, fine, finer))
         common = float(np.vdot(fine, finer))
         energies = np.array([own, mean, common, twice])
@@ -198,7 +218,7 @@ class Detail:
         own, mean, common, twice = self._energies
         lost = max(own - mean, 0.0)
         raised = (np.sqrt(common * common + twice * lost) - common) / max(twice, 1e-12)
-        return float(min(raised, _MOST_RAISED))
+        self.raised = float(min(raised, _MOST_RAISED))
 
 
 def _light(small: np.ndarray, match: Match) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -65,14 +65,8 @@ def tracked(name: str, model: ModelInfo, lookahead: bool) -> Iterator[FrameWork]
         yield from crop.process(work)
 
 
-def through(stages: list, works: Iterator[FrameWork]) -> Iterator[FrameWork]:
-    """Frames through stages in line."""
-    for stage in stages:
-        works = _through(stage, works)
-    return works
-
-
-def _through(stage, works: Iterator[FrameWork]) -> Iterator[FrameWork]:
+def through(stage, works: Iterable[FrameWork]) -> Iterator[FrameWork]:
+    """Frames through a stage."""
     stage.open()
     for work in works:
         yield from stage.process(work)
@@ -80,37 +74,43 @@ def _through(stage, works: Iterator[FrameWork]) -> Iterator[FrameWork]:
 
 
 def quality(name: str, clip, folder: Path, model: ModelInfo, engine, options) -> list[dict]:
-    """One row for off and on, for the rigid and for the other stretches."""
-    landmarks = geometry.template(model.template, model.size)
+    """One row for each mode, for the rigid and for the other stretches."""
+    landmarks, size = geometry.template(model.template, model.size), model.size
     truth = json.loads((SAMPLES / f"{name}.truth.json").read_text())["frames_truth"]
-    edge = round(0.16 * model.size)
-    seen: dict[str, dict] = {}
+    edge = round(0.16 * size)
+    seen: dict = {}
+
+    def keep(mode: str, kind, works: Iterable[FrameWork]) -> None:
+        for work in works:
+            for patch in work.patches:
+                key = patch.crop.face.track_id, work.frame.index
+                shown = patch.crop.image + patch.residual
+                seen.setdefault((mode, kind), {})[key] = u8(shown, edge)
+
     for mode, lookahead in (("files", True), ("live", False)):
-        interval = Interval(options.interval, lookahead, landmarks, model.size)
-        works = list(
-            through([RestoreStage(lambda: engine, 4, 1.0, interval)], tracked(name, model, lookahead))
-        )
-        for strength in (0.0, options.strength):
-            stage = StabiliseStage(landmarks, model.size, strength, lookahead)
-            for work in through([stage], iter(works)):
-                for patch in work.patches:
-                    key = patch.crop.face.track_id, work.frame.index
-                    seen.setdefault((mode, strength > 0), {})[key] = u8(
-                        patch.crop.image + patch.residual, edge
-                    )
-                    if strength == 0:
-                        clean = geometry.warp(
-                            clean_picture(clip, work.frame.index, folder),
-                            patch.crop.to_stored, (model.size, model.size), cv2.BORDER_REFLECT_101,
-                        )  # fmt: skip
-                        seen.setdefault((mode, "clean"), {})[key] = u8(clean, edge)
-                        rigid = is_rigid(clip, work.frame.index, patch.crop, truth[work.frame.index])
-                        seen.setdefault((mode, "rigid"), {})[key] = rigid
+        interval = Interval(options.interval, lookahead, landmarks, size)
+        restore = RestoreStage(lambda: engine, 4, 1.0, interval)
+        pair = {on: StabiliseStage(landmarks, size, on * options.strength, lookahead) for on in (False, True)}
+        for stage in pair.values():
+            stage.open()
+        for work in through(restore, tracked(name, model, lookahead)):
+            for on, stage in pair.items():
+                keep(mode, on, stage.process(work))
+            if work.patches:
+                picture = clean_picture(clip, work.frame.index, folder)
+            for patch in work.patches:
+                key = patch.crop.face.track_id, work.frame.index
+                crop = geometry.warp(picture, patch.crop.to_stored, (size, size), cv2.BORDER_REFLECT_101)
+                seen.setdefault((mode, "clean"), {})[key] = u8(crop, edge)
+                rigid = is_rigid(clip, work.frame.index, patch.crop, truth[work.frame.index])
+                seen.setdefault((mode, "rigid"), {})[key] = bool(rigid)
+        for on, stage in pair.items():
+            keep(mode, on, stage.flush())
     rows = []
     for mode in ("files", "live"):
         clean, rigid = seen[mode, "clean"], seen[mode, "rigid"]
         for part in (True, False):
-            runs = [run for run in stretches(rigid) if rigid[run[0]] == part]
+            runs = [run for run in stretches(rigid) if rigid[run[0]] is part]
             sources = [video.Motion([clean[key] for key in run]) for run in runs]
             figures = {
                 kind: measured([[found[key] for key in run] for run in runs], sources,
