@@ -20,7 +20,7 @@ _CHANGED = (7.0 / 255) ** 2
 """Energy beyond the noise's at which a px has a new state: a blink leaves 7 to 16 levels unexplained."""
 _ANOTHER = (11.0 / 255) ** 2
 """Median energy in the face from which it is not the same face: a cut that nobody saw."""
-_SMOOTH = 7 / 128
+_SMOOTH = 5 / 128
 """Standard deviation of the blur of the flow, in parts of the side: motion finer than a face's is noise
 that the flow went after, and to average along that would keep it."""
 _BLACK = 0.03
@@ -111,7 +111,7 @@ class Averager:
         return State(small, own, mean, count, match)
 
     def joined(self, state: State, following: State, most: float) -> Tones:
-        """The state's mean with the luma of the next frame's own picture, which counts as `most`, 0..1, or less.
+        """The state's mean with the luma of the next frame's own picture, which counts as `most`, 0..1.
 
         The flow back from the next frame is known; its inverse g(x) = -f(x + g(x)) is one step of the
         fixed-point iteration of Chen et al. (2008) from g = -f.
