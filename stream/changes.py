@@ -13,6 +13,8 @@ class Changes:
 
     strength: float | None = None
     interval: int | None = None
+    stabilise: float | None = None
+    """Strength of the stabiliser."""
     model: str | None = None
     preset: str | None = None
     include: tuple[tuple[float, float, float, float], ...] | None = None
@@ -26,6 +28,8 @@ class Changes:
         for key in ("strength", "interval", "model"):
             if (value := getattr(self, key)) is not None:
                 values["restore"][key] = value
+        if self.stabilise is not None:
+            values["stabilise"]["strength"] = self.stabilise
         for key in ("include", "exclude"):
             if (value := getattr(self, key)) is not None:
                 values["select"][key] = value
@@ -41,7 +45,7 @@ def _rebased(config: Config, old: Config, new: Config) -> Config:
     What the user had changed stays changed. How the source is read and where it goes stay too.
     """
     sections = {}
-    for name in ("detect", "track", "select", "restore", "compose"):
+    for name in ("detect", "track", "select", "restore", "stabilise", "compose"):
         mine, before = getattr(config, name), getattr(old, name)
         own = {key for key in type(mine).model_fields if getattr(mine, key) != getattr(before, key)}
         sections[name] = getattr(new, name).model_copy(update={key: getattr(mine, key) for key in own})

@@ -130,6 +130,18 @@ class Restore(Section):
     )
 
 
+class Stabilise(Section):
+    """How restored faces are kept from flickering in videos."""
+
+    strength: float = Field(
+        0.6,
+        ge=0.0,
+        le=1.0,
+        description="how long a restored face is remembered where it does not change: 1: for six frames; "
+        "0: each frame stands alone",
+    )
+
+
 class Compose(Section):
     """How restored faces are put back."""
 
@@ -193,6 +205,7 @@ class Config(Section):
     track: Track = Track()
     select: Select = Select()
     restore: Restore = Restore()
+    stabilise: Stabilise = Stabilise()
     compose: Compose = Compose()
     encode: Encode = Encode()
     decode: Decode = Decode()

@@ -62,6 +62,9 @@ class Patch:
     mask: np.ndarray | None = None
     """f32[S,S] in 0..1: how much of the residual may be written; None: all. The feathered box still
     bounds it."""
+    weight: float = 1.0
+    """0..1: how much of the restoration the residual holds: strength, less where the face is sharp. 0
+    where there is none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

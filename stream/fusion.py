@@ -17,6 +17,8 @@ _NOISE = 0.03
 """Scatter of a detection's landmarks, in eye distances."""
 _STILL = 0.0015
 """Steps of this size, in eye distances, are half noise of the flow and are shortened by half."""
+_GRAIN = 0.15
+"""And so are steps of this size, px of the frame: the smaller the face, the more of its steps is noise."""
 _CREEP = 2e-5
 """Correction of a still face's place in a frame, in eye distances: not seen."""
 _STIR = 0.002
@@ -161,10 +163,16 @@ def blend(ahead: Estimate | None, behind: Estimate | None, part: float) -> Estim
 
 
 def calmed(found: Estimate, before: np.ndarray) -> Estimate:
-    """The estimate with its step from the landmarks `before` shortened where that is mostly noise."""
-    step = found.landmarks - before
-    power = (spread(step) / face_size(before)) ** 2
-    return replace(found, landmarks=before + step * (power / (power + _STILL**2)))
+    """The estimate with its step from the landmarks `before` shortened where that is mostly noise.
+
+    By Wiener's gain (Wiener, 1949), p / (p + n) for the step's power p and the flow's noise n: a still
+    face stays put, a fast one is followed whole, as by the One Euro filter (Casiez et al., 2012), but
+    with no average of the speed that would lag behind.
+    """
+    step, size = found.landmarks - before, face_size(before)
+    power = (spread(step) / size) ** 2
+    noise = _STILL**2 + (_GRAIN / size) ** 2
+    return replace(found, landmarks=before + step * (power / (power + noise)))
 
 
 def face_size(landmarks: np.ndarray) -> float:

@@ -36,6 +36,8 @@ class Control:
     interval: int
     keyframes: int
     """Frames from detection to detection."""
+    stabilise: float = 0.0
+    """Strength of the stabiliser."""
     passing: bool = False
     """As the user asked."""
     idle: bool = False
@@ -56,6 +58,11 @@ class Control:
         sparing = self.level.sparing
         interval = max(self.interval, self.keyframes) if sparing else self.interval
         return Way(self.strength, interval, strict=sparing)
+
+    @property
+    def steadiness(self) -> float:
+        """Strength of the stabiliser now: what is restored on keyframes only hardly flickers."""
+        return 0.0 if self.level.sparing else self.stabilise
 
     def chosen(self, faces: Sequence[Face], size: tuple[float, float]) -> list[Face]:
         """The faces to restore, in their order; for the crop stage's thread only."""
@@ -100,9 +107,16 @@ class Graph:
         if tap is not None:
             at = next(i for i, (name, _) in enumerate(self.stages) if name in ("upscale", "compose"))
             self.stages.insert(at, ("tap", tap))
-        self.restore = dict(self.stages)["restore"]
-        self.restore.way = control.way
+        named = dict(self.stages)
+        self.restore, self._stabilise = named["restore"], named.get("stabilise")
+        self.follow(control)
         self._engine, self._tracker = engine, tracker
+
+    def follow(self, control: Control) -> None:
+        """Work from the next frame on as `control` says now; from any thread."""
+        self.restore.way = control.way
+        if self._stabilise is not None:
+            self._stabilise.strength = control.steadiness
 
     def warm(self, frame: Frame) -> None:
         """Have the detector made ready for pictures like this one; before a pipeline runs the stages."""

@@ -276,7 +276,10 @@ class Session:
             self._engine_name = graph.engine_name
             keep = {"strength": self._control.strength, "interval": self._control.interval}
             restore = config.restore.model_copy(update=keep)
-            self._config = config.model_copy(update={"restore": restore, "select": self._control.select})
+            steady = config.stabilise.model_copy(update={"strength": self._control.stabilise})
+            self._config = config.model_copy(
+                update={"restore": restore, "stabilise": steady, "select": self._control.select}
+            )
             self._control.keyframes = config.detect.interval
 
     def _offer(self, snapshot: Snapshot) -> None:
@@ -294,14 +297,14 @@ class Session:
 
     def _apply(self) -> None:
         if (graph := self._graph) is not None:
-            graph.restore.way = self._control.way
+            graph.follow(self._control)
 
     # --- from other threads ----------------------------------------------------------------------
 
     def change(self, changes: Changes) -> None:
         """Apply changes: all of them or, with a ConfigError or ModelError, none.
 
-        Strength, interval and regions hold from the next frame; a model or preset as soon as it is
+        Strengths, interval and regions hold from the next frame; a model or preset as soon as it is
         loaded, and where that fails nothing changes (event "change_failed").
         """
         with self._lock:
@@ -313,7 +316,7 @@ class Session:
         with self._lock:
             control = self._control
             control.strength, control.interval = changed.restore.strength, changed.restore.interval
-            control.select = changed.select
+            control.select, control.stabilise = changed.select, changed.stabilise.strength
             if changes.passing is not None:
                 control.passing = changes.passing
             if anew:
@@ -373,6 +376,7 @@ class Session:
             "preset": self._preset,
             "strength": control.strength,
             "interval": control.interval,
+            "stabilise": control.stabilise,
             "engine": self._engine_name,
             "include": control.select.include,
             "exclude": control.select.exclude,
@@ -383,4 +387,6 @@ class Session:
 
 def _control(config: Config) -> Control:
     restore = config.restore
-    return Control(config.select, restore.strength, restore.interval, config.detect.interval)
+    return Control(
+        config.select, restore.strength, restore.interval, config.detect.interval, config.stabilise.strength
+    )

@@ -251,10 +251,10 @@ class RestoreStage:
         image = self._image(job)
         if image is None:
             self.not_finite += 1
-            return Patch(job.crop, np.zeros_like(job.crop.image))
+            return Patch(job.crop, np.zeros_like(job.crop.image), weight=0.0)
         weight = np.float32(self._now.strength) * np.float32(keep(job.crop.sharpness, self._skip_sharp))
         residual = (image - job.crop.image) * weight
-        return Patch(job.crop, residual, opacity=self._task.opacity(job.crop))
+        return Patch(job.crop, residual, opacity=self._task.opacity(job.crop), weight=float(weight))
 
     def _image(self, job: _Job) -> np.ndarray | None:
         """The restored picture f32[S,S,3] of a job that is ready; None: leave the crop as it is."""

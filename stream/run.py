@@ -30,6 +30,7 @@ from stream.model import ModelInfo, read_model_info
 from stream.pipeline import Pipeline
 from stream.restore import Interval, Restorer, RestoreStage
 from stream.sharpness import Gauge
+from stream.stabilise import StabiliseStage
 from stream.track import Tracker
 from stream.upscale import UpscaleStage, background_net
 
@@ -88,6 +89,7 @@ class Run:
         self._engine_name = ""
         self._track: Any = None
         self._restore: RestoreStage | None = None
+        self._stabilise: StabiliseStage | None = None
         self._mask: MaskStage | None = None
         self._pipeline: Pipeline | None = None
         self._wall_s = self._cpu_s = 0.0
@@ -149,7 +151,13 @@ class Run:
         )
         parser = face_parser(compose, self.threads.inference) if restores else None
         self._mask = MaskStage(parser, 1 if still else compose.mask_interval, compose.guard and restores)
-        tail = [("restore", self._restore), ("mask", self._mask)]
+        tail = [("restore", self._restore)]
+        if restores and not still:
+            self._stabilise = StabiliseStage(
+                interval.landmarks, model.size, config.stabilise.strength, config.track.lookahead
+            )
+            tail.append(("stabilise", self._stabilise))
+        tail.append(("mask", self._mask))
         if compose.upscale > 1:
             background = background_net(compose, settings.device, self.threads.inference)
             tail.append(("upscale", UpscaleStage(compose.upscale, cut, settings.strength, background)))
@@ -207,6 +215,7 @@ class Run:
             "faces_carried": restore.faces_carried,
             "restorations_forced": restore.restorations_forced,
             "faces_not_finite": restore.not_finite,
+            "faces_stabilised": getattr(self._stabilise, "faces_stabilised", 0),
             "faces_guarded": self._mask.guarded,
             "faces_parsed": self._mask.parsed,
             "detections_run": getattr(track, "detections_run", 0),

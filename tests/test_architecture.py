@@ -12,7 +12,7 @@ ORDER = """
     container probe hardware decode images coloured codecs limits mov trial convert remux encode
     address timestrip devices connection pattern supply capture
     detectors detect keyframes flow association fusion track sharpness crop
-    carry restore stabilise guard masks upscale compose
+    carry average restore stabilise guard masks upscale compose
     sinks taps outlet motion relief
     inlet pipeline run graph api folder progress inspection
     shared previews gauges watch changes live webhook events cameras camera supervisor serve
@@ -20,18 +20,9 @@ ORDER = """
     models_cli live_cli quality_cli compare_cli train_cli bench cli
 """.split()
 STAGES = {
-    "decode",
-    "images",
-    "encode",
-    "detect",
-    "track",
-    "crop",
-    "restore",
-    "stabilise",
-    "masks",
-    "upscale",
+    "decode", "images", "encode", "detect", "track", "crop", "restore", "stabilise", "masks", "upscale",
     "compose",
-}
+}  # fmt: skip
 LIBRARIES = {
     "openvino": {"engines"},
     "onnxruntime": {"engines"},

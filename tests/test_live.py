@@ -274,6 +274,10 @@ def test_strength_regions_and_passing_change_from_the_next_frame(portrait):
         run.session.change(Changes(passing=False, interval=4))
         assert run.change_in_the_picture() > 15
         run.until(lambda r: r.report()["faces_carried"] > 3)
+        run.session.change(Changes(stabilise=0.25))
+        assert run.report()["stabilise"] == 0.25 and run.change_in_the_picture() > 15
+        run.session.change(Changes(stabilise=0.0))
+        assert run.report()["stabilise"] == 0 and run.change_in_the_picture() > 15
 
 
 def test_a_change_that_is_wrong_is_refused_in_one_line_and_nothing_changes(portrait):

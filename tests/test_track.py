@@ -233,6 +233,47 @@ def test_known_motion_is_followed_to_a_hundredth(lookahead):
     assert {face.track_id for item in done for face in item.faces} == {0}
 
 
+def grainy(scene: Scene, noise: float, quality: int) -> Scene:
+    """The scene through a noisy sensor and a JPEG of little quality, anew in each frame."""
+    rng = np.random.default_rng(3)
+    for at, item in enumerate(scene.frames):
+        rgb = item.frame.picture.to_ndarray(format="rgb24")
+        rgb = np.clip(rgb + rng.normal(0, noise, rgb.shape), 0, 255).astype(np.uint8)
+        packed = cv2.imencode(".jpg", rgb, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        scene.frames[at] = FrameWork(framed(cv2.imdecode(packed, cv2.IMREAD_COLOR), at))
+    return scene
+
+
+def crops_of(landmarks: list[np.ndarray]) -> np.ndarray:
+    """Where the crops' templates come to lie."""
+    return np.array([geometry.apply(geometry.similarity(TEMPLATE, marks), TEMPLATE) for marks in landmarks])
+
+
+@pytest.mark.parametrize(
+    ("scale", "noise", "quality"), [(0.9, 6, 50), (0.5, 6, 50), (0.5, 12, 30), (0.25, 6, 50)]
+)
+def test_the_crop_of_a_still_face_lies_still_under_noise_and_compression(scale, noise, quality):
+    scene = grainy(Scene([placed(240, 135, scale)] * 50, noise=0.03), noise, quality)
+    crops = crops_of(
+        [item.faces[0].landmarks for item in run(Tracker(scene, Detect(), Track()), scene.frames)]
+    )
+    off = np.sqrt(((crops - crops.mean(axis=0)) ** 2).sum(axis=-1).mean())
+    assert off < 0.002 * np.linalg.norm(scene.truth[0][1] - scene.truth[0][0])
+
+
+@pytest.mark.parametrize("lookahead", [True, False])
+def test_the_crop_does_not_lag_behind_fast_motion(lookahead):
+    scene = grainy(Scene([placed(240 + 50 * np.sin(np.pi * t / 12), 135) for t in range(60)]), 6, 50)
+    done = run(Tracker(scene, Detect(), Track(lookahead=lookahead)), scene.frames)
+    kept = [at for at, item in enumerate(done) if item.faces]
+    assert len(kept) > 50
+    true = crops_of([scene.truth[at] for at in kept]).mean(axis=1)
+    off = crops_of([done[at].faces[0].landmarks for at in kept]).mean(axis=1) - true
+    speed = np.gradient(true, axis=0)
+    lag_frames = -((off - off.mean(axis=0)) * speed).sum() / (speed**2).sum()
+    assert abs(lag_frames) < 0.02
+
+
 @pytest.mark.parametrize("lookahead", [True, False])
 def test_noisy_detections_do_not_shake_the_face(lookahead):
     scene = Scene(motion(60), noise=0.03)

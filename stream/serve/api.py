@@ -47,6 +47,7 @@ class ChangesBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     strength: Fraction | None = None
     interval: int | None = Field(None, ge=1, le=30)
+    stabilise: Fraction | None = None
     model: str | None = None
     preset: str | None = None
     include: tuple[Region, ...] | None = None

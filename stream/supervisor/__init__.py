@@ -296,6 +296,8 @@ def _changed(settings: CameraSettings, changes: Changes) -> CameraSettings:
     for key in ("strength", "interval", "model"):
         if (value := getattr(changes, key)) is not None:
             values[f"restore.{key}"] = value
+    if changes.stabilise is not None:
+        values["stabilise.strength"] = changes.stabilise
     update: dict[str, Any] = {"set": values}
     for key in ("preset", "include", "exclude"):
         if (value := getattr(changes, key)) is not None:
