@@ -160,7 +160,7 @@ class Run:
         tail.append(("mask", self._mask))
         if compose.upscale > 1:
             background = background_net(compose, settings.device, self.threads.inference)
-            tail.append(("upscale", UpscaleStage(compose.upscale, cut, settings.strength, background)))
+            tail.append(("upscale", UpscaleStage(compose.upscale, cut, background)))
         tail.append(("compose", ComposeStage(compose.feather, compose.label, compose.upscale)))
         if self.options.aligned:
             return [("crop", WholeFrameStage(model.size, gauge)), *tail]

@@ -31,17 +31,15 @@ class UpscaleStage:
     """Stage: enlarges every frame and moves its patches along.
 
     `cut` takes a crop out of a frame (`stream.crop.cut`). A patch's residual was taken against the
-    crop of the small picture; it is taken anew against that of the enlarged one, `strength` of it,
-    so that what comes out inside the mask is the restored face, whatever the background became. (On
-    noisy pictures enlarged twice by Lanczos that gains 0.6 dB in the face: bicubic crops and Lanczos
-    frames carry different noise.)
+    crop of the small picture; it is taken anew against that of the enlarged one, the patch's `weight`
+    of it, so that what comes out inside the mask is the restored face, whatever the background became.
+    (On noisy pictures enlarged twice by Lanczos that gains 0.6 dB in the face: bicubic crops and
+    Lanczos frames carry different noise.)
     `create` makes the network for the background, None: Lanczos alone.
     """
 
-    def __init__(
-        self, factor: int, cut: Cut, strength: float, create: Callable[[], Background] | None = None
-    ) -> None:
-        self._factor, self._cut, self._strength = factor, cut, np.float32(strength)
+    def __init__(self, factor: int, cut: Cut, create: Callable[[], Background] | None = None) -> None:
+        self._factor, self._cut = factor, cut
         self._create, self._background = create, None
         self._reformatter = av.video.reformatter.VideoReformatter()
 
@@ -72,7 +70,7 @@ class UpscaleStage:
         if residual.any():
             seen = self._cut(frame, to_stored, residual.shape[0])
             if seen is not None:
-                image, residual = seen, residual + self._strength * (image - seen)
+                image, residual = seen, residual + np.float32(patch.weight) * (image - seen)
         face = None if crop.face is None else _moved(crop.face, self._factor)
         crop = replace(crop, face=face, image=image, to_stored=to_stored, view=frame.view)
         return replace(patch, crop=crop, residual=residual)

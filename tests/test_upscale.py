@@ -20,13 +20,15 @@ from stream import codecs, load_config, pixels, resample, restore_file, restored
 from stream.api import Options
 from stream.colour import Colour
 from stream.config import Compose, Encode
+from stream.crop import cut
 from stream.engines import enlarger
 from stream.engines.enlarger import Enlarger
 from stream.errors import EncodeError, ModelError, SourceError
+from stream.face import Crop, FrameWork, Patch
 from stream.frame import View
 from stream.limits import check_size
 from stream.probe import probe
-from stream.upscale import background_net, enlarge
+from stream.upscale import UpscaleStage, background_net, enlarge
 
 reformatter = av.video.reformatter.VideoReformatter()
 
@@ -233,6 +235,22 @@ def test_a_real_videos_frames_are_lanczos_but_for_the_faces(portrait):
         boxes = [changed(*(i[..., None] for i in pair)) for pair in ((before, one), (whole, two))]
         assert np.abs(boxes[0] - boxes[1] / 2).max() <= 2
         assert large.frame.time == small.frame.time
+
+
+def test_a_face_that_is_restored_in_part_is_so_in_an_enlarged_frame_too(portrait):
+    (work, *_) = restored_frames(portrait, settings(1), options=Options(duration_s=0.1))
+    to_stored = np.array([[0.8, 0, 200], [0, 0.8, 100]])
+    image = cut(work.frame, to_stored, 256)
+    wanted = np.random.default_rng(0).random(image.shape, np.float32)
+    crop = Crop(None, image, to_stored, work.frame.view)
+    stage = UpscaleStage(2, cut)
+    stage.open()
+    for weight in (1.0, 0.4):
+        patch = Patch(crop, (wanted - image) * np.float32(weight), weight=weight)
+        (large,) = stage.process(FrameWork(work.frame, patches=(patch,)))
+        (found,) = large.patches
+        assert np.abs(found.crop.image - image).max() > 1e-3, "another crop"
+        np.testing.assert_allclose(found.crop.image + found.residual / weight, wanted, atol=1e-4)
 
 
 def test_no_strength_leaves_lanczos_in_the_face_too(tmp_path, scene):
