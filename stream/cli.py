@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def _fail(error: BaseException, message: str, code: int) -> None:
-    if _debug or any(part.debug for part in (models_cli, live_cli, quality_cli, compare_cli)):
+    if _debug or any(part.debug for part in (models_cli, live_cli, quality_cli, compare_cli, train_cli)):
         traceback.print_exception(error)
     _complain(f"error: {message}")
     raise SystemExit(code)

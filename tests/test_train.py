@@ -94,8 +94,19 @@ def test_faces_that_are_none_are_named(tmp_path):
     with pytest.raises(TrainError, match=r"small\.png: 50x50 px, expected 72x72"):
         read_face(tmp_path / "small.png", 64)
     (tmp_path / "text.png").write_text("no")
-    with pytest.raises(TrainError, match="no picture"):
+    with pytest.raises(TrainError, match=r"text\.png: no picture"):
         read_face(tmp_path / "text.png", 64)
+
+
+def test_a_face_that_breaks_off_ends_the_run_in_one_line_that_names_it(start, tmp_path):
+    faces = tmp_path / "faces"
+    faces.mkdir()
+    for path in sorted(FACES.glob("*.jpg"))[:2]:
+        shutil.copy(path, faces)
+    whole = path.read_bytes()
+    (faces / path.name).write_bytes(whole[:700])
+    with pytest.raises(TrainError, match=rf"^[^\n]*{path.name}: no whole picture[^\n]*$"):
+        train(faces, tmp_path / "out", start, settings(images=8, feeders=1))
 
 
 # --- losses --------------------------------------------------------------------------------------------
@@ -228,7 +239,7 @@ def test_a_loss_of_weight_nought_is_not_computed_and_frozen_tensors_stay(start, 
     step = Step(net, chosen, torch.device("cpu"))
     damaged, clean = (torch.randint(0, 255, (2, 3, 64, 64), dtype=torch.uint8) for _ in range(2))
     parts = step.run(damaged, clean, lambda net: None)
-    assert parts.keys() == {"pixels", "squares", "gradients", "detail", "norm"}
+    assert parts.keys() == {"pixels", "squares", "gradients", "detail", "norm", "skipped"}
     after = net.state_dict()
     for name in before:
         frozen = name.startswith(("ecd", "generator.style")) or name.endswith("kernel")
@@ -306,9 +317,10 @@ def test_a_checkpoint_is_whole_or_the_old_one_and_a_broken_one_is_named(tmp_path
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="space"):
+    with pytest.raises(TrainError, match=r"checkpoint\.pt: cannot be written \(No space left"):
         checkpoint.save({"images": 2}, tmp_path)
     assert checkpoint.load(tmp_path) == {"images": 1}
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.CHECKPOINT]
     (tmp_path / checkpoint.CHECKPOINT).write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(TrainError, match=r"checkpoint\.pt: no whole checkpoint"):
         checkpoint.load(tmp_path)

@@ -16,13 +16,23 @@ CHECKPOINT = "checkpoint.pt"
 
 
 def save(state: dict, folder: Path) -> None:
-    """Write the checkpoint whole or not at all: under another name, to the disk, then renamed."""
-    draft = folder / f".{CHECKPOINT}"
-    with draft.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(folder / CHECKPOINT)
+    """Write the checkpoint whole or not at all: under another name, to the disk, then renamed.
+
+    Raises TrainError where it cannot be written; the one before stays.
+    """
+    path, draft = folder / CHECKPOINT, folder / f".{CHECKPOINT}"
+    try:
+        with draft.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into the latter
+        draft.unlink(missing_ok=True)
+        detail = " ".join(str(getattr(error, "strerror", None) or error).split())[:80]
+        raise TrainError(
+            f"{path}: cannot be written ({detail}); mend that, and the same command goes on from the last one"
+        ) from None
 
 
 def load(folder: Path) -> dict | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from stream.damage import LEVELS, damage
@@ -37,14 +38,32 @@ def read_face(path: Path, size: int) -> np.ndarray:
 
     Raises TrainError where the file is no square picture of at least that size.
     """
+    _check(path, size)
     whole = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    side = size + 2 * round(size * MARGIN)
-    if whole is None or whole.shape[0] != whole.shape[1] or len(whole) < side:
-        found = "no picture" if whole is None else f"{whole.shape[1]}x{whole.shape[0]} px"
-        raise TrainError(f"{path}: {found}, expected {side}x{side} px; make it with: gpen-stream align")
+    if whole is None:
+        raise TrainError(f"{path}: no whole picture; remove it, or make it again with: gpen-stream align")
+    side = _side(size)
     if len(whole) > side:
         whole = cv2.resize(whole, (side, side), interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(whole[..., ::-1])
+
+
+def _check(path: Path, size: int) -> None:
+    """By the file's header alone."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except (OSError, ValueError, SyntaxError):
+        raise TrainError(f"{path}: no picture; remove it from the folder") from None
+    side = _side(size)
+    if width != height or width < side:
+        raise TrainError(
+            f"{path}: {width}x{height} px, expected {side}x{side} px; make it with: gpen-stream align"
+        )
+
+
+def _side(size: int) -> int:
+    return size + 2 * round(size * MARGIN)
 
 
 def inner(whole: np.ndarray) -> np.ndarray:
@@ -58,6 +77,8 @@ class Pairs(Dataset):
 
     def __init__(self, folder: str | Path, size: int, shares: Mapping[str, float], seed: int) -> None:
         self._files, self._size = face_files(folder), size
+        for path in self._files:
+            _check(path, size)
         whole = sum(shares.values())
         self._shares = [shares.get(level, 0.0) / whole for level in LEVELS]
         self._seed = seed

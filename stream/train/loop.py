@@ -34,12 +34,14 @@ class Ranks:
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
     def average_gradients(self, net: nn.Module) -> None:
-        """Make every process's gradients their mean."""
+        """Make every process's gradients their mean: all in one message, since each costs a round trip."""
         if self.count > 1:
-            for tensor in net.parameters():
-                if tensor.grad is not None:
-                    distributed.all_reduce(tensor.grad)
-                    tensor.grad /= self.count
+            gradients = [tensor.grad for tensor in net.parameters() if tensor.grad is not None]
+            together = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            distributed.all_reduce(together)
+            parts = (together / self.count).split([gradient.numel() for gradient in gradients])
+            for gradient, part in zip(gradients, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
 
     def mean(self, values: dict[str, float]) -> dict[str, float]:
         """The mean of figures over the processes."""
@@ -78,11 +80,15 @@ def train(
     whose folder holds a checkpoint goes on from it. `stop` is asked between steps. Raises TrainError.
     """
     device = _device(settings.device)
-    torch.set_num_threads(settings.threads or available_cores())
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(settings.threads or max(1, available_cores() // here))
     net, info = load_generator(start)
     if info.task != "restore" or net.size != net.in_size:
         raise TrainError(f"{start}: {info.task}, {net.in_size} to {net.size} px; only restorers are trained")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainError(f"{out}: cannot be made ({error.strerror}); name another folder") from None
     ranks = Ranks(device)
     try:
         step = Step(net, settings, device)
@@ -108,6 +114,10 @@ def train(
             if ranks.agreed(stop()):
                 break
         keeper.keep(now=True)
+    except TrainError as error:  # one of a feeder's comes with its traceback in the text
+        raise TrainError(
+            str(error).strip().splitlines()[-1].removeprefix("stream.errors.TrainError: ")
+        ) from None
     finally:
         ranks.close()
 

@@ -54,7 +54,10 @@ class Step:
     def run(
         self, damaged: Tensor, clean: Tensor, average_gradients: Callable[[nn.Module], None]
     ) -> dict[str, float]:
-        """One batch u8[N,3,S,S]; returns the losses by name, unweighted, and the gradient's norm."""
+        """One batch u8[N,3,S,S]; returns the losses by name, unweighted, and the gradient's norm.
+
+        A step whose gradient is not finite is left out: `skipped` is 1.
+        """
         settings = self.settings
         dice = torch.Generator().manual_seed(settings.seed * 1_000_003 + self.images)
         x, y = (picture.to(self.device).float() / 127.5 - 1 for picture in (damaged, clean))
@@ -76,11 +79,13 @@ class Step:
         total.backward()
         average_gradients(self.net)
         norm = nn.utils.clip_grad_norm_(self._learning, settings.clip)
-        if torch.isfinite(norm):
+        sound = bool(torch.isfinite(norm))
+        if sound:
             self._optimizer.step()
         if self._adversary is not None:
             parts |= self._teach(_cut(y, small), _cut(out.detach(), small), average_gradients)
-        return {name: float(part.detach()) for name, part in parts.items()} | {"norm": float(norm)}
+        figures = {name: float(part.detach()) for name, part in parts.items()}
+        return figures | {"norm": float(norm) if sound else 0.0, "skipped": float(not sound)}
 
     def count(self, images: int) -> None:
         """So many pairs have been seen by all processes together: the average follows."""
