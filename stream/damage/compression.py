@@ -11,7 +11,7 @@ import numpy as np
 
 CODECS = ("h264", "h265", "mpeg2")
 _RATE = 25
-_BLOCK = 32
+_BLOCK, _LEAST = 32, 64
 _ENCODERS = {"h264": "libx264", "h265": "libx265", "mpeg2": "mpeg2video"}
 _DECODERS = {"h264": "h264", "h265": "hevc", "mpeg2": "mpeg2video"}
 
@@ -28,11 +28,11 @@ def video(frames: Sequence[np.ndarray], codec: str, rate: int) -> list[np.ndarra
 
     `rate` is the quantiser: CRF of x264 and x265 (0..51), the scale of MPEG-2 (1..31). The first
     picture is a keyframe, the others are predicted, B-frames among them. The picture is mirrored
-    beyond its right and lower border up to a multiple of 32 px: FFmpeg's scaler writes past the end
-    of narrower rows.
+    beyond its right and lower border up to a multiple of 32 px, 64 at least: FFmpeg's scaler writes past
+    the end of narrower rows, and x265 past its own memory for smaller pictures.
     """
     rows, columns = frames[0].shape[:2]
-    beyond = -rows % _BLOCK, -columns % _BLOCK
+    beyond = tuple(max(_LEAST - side, -side % _BLOCK) for side in (rows, columns))
     height, width = rows + beyond[0], columns + beyond[1]
     encoder = av.CodecContext.create(_ENCODERS[codec], "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
@@ -63,7 +63,6 @@ def _options(codec: str, rate: int) -> dict[str, str]:
         # With mbtree x264 gives other bits now and then, one thread or not: every second small clip here.
         return {"preset": "veryfast", "crf": str(rate), "x264-params": "no-mbtree=1:log-level=error"}
     if codec == "h265":
-        # Where its blocks are larger than the picture, x265 gives other bits every time.
-        quiet = "log-level=error:pools=none:frame-threads=1:rc-lookahead=4:bframes=2:ctu=16"
+        quiet = "log-level=error:pools=none:frame-threads=1:rc-lookahead=4:bframes=2"
         return {"preset": "ultrafast", "crf": str(rate), "x265-params": quiet}
     return {"qmin": str(rate), "qmax": str(rate)}

@@ -39,13 +39,15 @@ def read_face(path: Path, size: int) -> np.ndarray:
     Raises TrainError where the file is no square picture of at least that size.
     """
     _check(path, size)
-    whole = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if whole is None:
-        raise TrainError(f"{path}: no whole picture; remove it, or make it again with: gpen-stream align")
+    try:
+        with Image.open(path) as image:  # OpenCV would fill with grey what is missing
+            whole = np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError):
+        raise TrainError(
+            f"{path}: no whole picture; remove it, or make it again with: gpen-stream align"
+        ) from None
     side = _side(size)
-    if len(whole) > side:
-        whole = cv2.resize(whole, (side, side), interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(whole[..., ::-1])
+    return whole if len(whole) == side else cv2.resize(whole, (side, side), interpolation=cv2.INTER_AREA)
 
 
 def _check(path: Path, size: int) -> None:
