@@ -23,7 +23,7 @@ from stream.errors import TrainError
 from stream.model import read_model_info
 from stream.nets.loader import load_generator
 from stream.train import checkpoint, losses
-from stream.train.faces import Numbers, Pairs, augmented, inner, loader, read_face
+from stream.train.faces import Numbers, Pairs, augmented, batches, inner, read_face
 from stream.train.loop import train
 from stream.train.perceptual import Backbone
 from stream.train.settings import TrainSettings
@@ -60,7 +60,9 @@ def test_a_pair_follows_from_its_number_alone_and_every_face_has_its_turn(tmp_pa
         assert read_face(path, 64).shape == (72, 72, 3)
     pairs = Pairs(tmp_path, 64, {"near-clean": 1.0}, seed=1)
     first = [pairs[n] for n in range(6)]
-    again = [batch for batch in loader(pairs, Numbers(0, 6, 2), 1)]
+    handler = signal.getsignal(signal.SIGCHLD)
+    again = list(batches(pairs, Numbers(0, 6, 2), 1))
+    assert signal.getsignal(signal.SIGCHLD) is handler
     for n, (damaged, clean) in enumerate(first):
         assert damaged.shape == clean.shape == (3, 64, 64) and clean.dtype == np.uint8
         assert np.array_equal(again[n // 2][0][n % 2], damaged)

@@ -6,12 +6,15 @@ run share the numbers out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from stream.damage import LEVELS, damage
@@ -135,13 +138,19 @@ class Numbers(Sampler):
             yield list(range(first, first + self._batch))
 
 
-def loader(pairs: Pairs, numbers: Sequence | Sampler, processes: int) -> DataLoader:
+def batches(pairs: Pairs, numbers: Numbers, processes: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs made ahead in `processes` of their own (0: in this one), in the order of `numbers`."""
-    context = "spawn" if processes else None
-    return DataLoader(
+    before = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+    ahead = DataLoader(
         pairs,
         batch_sampler=numbers,
         num_workers=processes,
-        multiprocessing_context=context,
+        multiprocessing_context="spawn" if processes else None,
         prefetch_factor=6 if processes else None,
     )
+    try:
+        yield from ahead
+    finally:
+        # torch leaves a handler behind that kills a process whose signal stack another library took.
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before)

@@ -15,7 +15,7 @@ from stream.cores import available_cores
 from stream.errors import TrainError
 from stream.nets.loader import load_generator
 from stream.train import checkpoint, sheet
-from stream.train.faces import Numbers, Pairs, loader
+from stream.train.faces import Numbers, Pairs, batches
 from stream.train.settings import TrainSettings
 from stream.train.step import Step
 
@@ -99,7 +99,7 @@ def train(
         keeper = _Keeper(out, step, info, samples, first=ranks.own == 0, every_s=settings.checkpoint_s)
         sums: dict[str, list[float]] = {}
         began_s = time.monotonic()
-        for damaged, clean in loader(pairs, numbers, settings.feeders):
+        for damaged, clean in batches(pairs, numbers, settings.feeders):
             losses = ranks.mean(step.run(damaged, clean, ranks.average_gradients))
             step.count(len(clean) * ranks.count)
             for name, value in losses.items():
