@@ -33,25 +33,26 @@ SHIPPED = f"{MODEL}, as shipped"
 # By row, level and figure: bounds of the difference from the input's, or of the figure itself ("=").
 BOUNDS = {
     MODEL: {
-        "near-clean": {"psnr": (-1.9, 9)},
-        "mild": {"psnr": (-0.1, 9), "haarpsi": (-0.015, 1), "sharpness=": (0.4, 1.3)},
+        "near-clean": {"psnr": (-0.6, 9)},
+        "mild": {"psnr": (0.5, 9), "haarpsi": (0.0, 1), "sharpness=": (0.65, 1.1)},
         "medium": {
-            "psnr": (0.8, 9), "ssim": (0.05, 1), "gmsd": (-1, -0.02), "haarpsi": (0.05, 1), "vif": (0.015, 1),
-            "sharpness=": (0.17, 1.3),
+            "psnr": (1.0, 9), "ssim": (0.05, 1), "gmsd": (-1, -0.022), "haarpsi": (0.055, 1), "vif": (0.028, 1),
+            "sharpness=": (0.4, 1.1),
         },
         "heavy": {
-            "psnr": (0.8, 9), "ssim": (0.05, 1), "gmsd": (-1, -0.015), "haarpsi": (0.06, 1), "vif": (0.02, 1),
-            "sharpness=": (0.08, 1.3),
+            "psnr": (0.9, 9), "ssim": (0.05, 1), "gmsd": (-1, -0.018), "haarpsi": (0.065, 1), "vif": (0.025, 1),
+            "sharpness=": (0.35, 1.1),
         },
     },
     SHIPPED: {
-        "near-clean": {"psnr": (-0.3, 9)},
-        "mild": {"psnr": (-0.1, 9)},
-        "medium": {"psnr": (0.8, 9)},
-        "heavy": {"psnr": (0.7, 9)},
+        "near-clean": {"psnr": (-0.1, 9)},
+        "mild": {"psnr": (0.2, 9)},
+        "medium": {"psnr": (1.0, 9)},
+        "heavy": {"psnr": (0.9, 9)},
     },
 }  # fmt: skip
-IDENTITY_MOST = 0.04
+IDENTITY_MOST = {"near-clean": 0.01, "mild": 0.02, "medium": 0.035, "heavy": 0.06}
+"""Of six faces, whose mean scatters by as much; over 48 no level is worse (docs/quality.md)."""
 OVERSHOOT_MOST = 0.05
 
 
@@ -80,7 +81,7 @@ def test_the_shipped_weights_are_within_bounds(run, row):
 
 def test_the_shipped_weights_keep_the_person_and_do_not_overshoot(run):
     for level, rows in run[1]["middles"].items():
-        assert rows[SHIPPED]["identity"] <= rows["input"]["identity"] + IDENTITY_MOST, level
+        assert rows[SHIPPED]["identity"] <= rows["input"]["identity"] + IDENTITY_MOST[level], level
         assert rows[MODEL]["overshoot"] <= OVERSHOOT_MOST, level
 
 
@@ -313,8 +314,9 @@ def test_the_page_is_in_step_with_its_figures():
     spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
     pages = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(pages)
-    text = pages.QUALITY.read_text()
-    assert text.count("<!-- evaluate:") == text.count("<!-- /evaluate -->") > 0
-    assert pages.rewritten(text, pages.FOLDER) == text
-    stale = text.replace("<!-- /evaluate -->", "more\n<!-- /evaluate -->")
-    assert pages.rewritten(stale, pages.FOLDER) == text
+    for page, kind in zip(pages.EVALUATIONS, ("evaluate", "groups"), strict=True):
+        text = page.read_text()
+        assert text.count(f"<!-- {kind}:") == text.count(f"<!-- /{kind} -->") > 0
+        assert pages.rewritten(text, pages.FOLDER) == text
+        stale = text.replace(f"<!-- /{kind} -->", f"more\n<!-- /{kind} -->")
+        assert pages.rewritten(stale, pages.FOLDER) == text
