@@ -148,7 +148,7 @@ class Running:
     def change_in_the_picture(self, last=3):
         """How much brighter the next pictures are than their originals, where most; levels."""
         seen = len(self.pairs)
-        self.until(lambda r: len(r.pairs) >= seen + 2 + last)
+        self.until(lambda r: len(r.pairs) >= seen + 8 + last)  # eight may be under way (latency.in_flight)
         found = []
         for data in self.pairs[-last:]:
             both = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE).astype(np.float32)
