@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream import __version__, compare_cli, live_cli, models_cli, quality_cli, train_cli
+from stream import __version__, compare_cli, live_cli, models_cli, quality_cli, tracebacks, train_cli
 from stream.bench.cli import app as bench_app
 from stream.config import PRESETS, Config, load_config
 from stream.errors import ConfigError, EncodeError, StreamError
 from stream.serve.command import serve
+from stream.tracebacks import Debug, DebugAlone
 
 if TYPE_CHECKING:  # loading them takes a second, which `--help` does without
     from stream.api import Options, Outcome
@@ -38,7 +39,6 @@ app.add_typer(train_cli.app)
 app.command()(serve)
 app.add_typer(bench_app, name="bench")
 _TRUNCATED = 3
-_debug = False
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def _fail(error: BaseException, message: str, code: int) -> None:
-    if _debug or any(part.debug for part in (models_cli, live_cli, quality_cli, compare_cli, train_cli)):
+    if tracebacks.wanted:
         traceback.print_exception(error)
     _complain(f"error: {message}")
     raise SystemExit(code)
@@ -199,14 +199,12 @@ def restore(
         Path | None, typer.Option(metavar="FILE.json", help="Write counts and timings.", rich_help_panel=_OUT)
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.", rich_help_panel=_OUT)] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks.", rich_help_panel=_OUT)] = False,
+    debug: Debug = False,
 ) -> int:
     """Restore the faces in INPUT and write OUTPUT.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 the input ends early, 130/143 stopped.
     """
-    global _debug
-    _debug = debug
     src, dst = source or input_path, target or output_path
     if (source and input_path) or (target and output_path):
         raise ConfigError("INPUT or OUTPUT is given twice; write: gpen-stream restore INPUT OUTPUT")
@@ -335,11 +333,9 @@ def _write_report(path: Path, reports: list[dict], several: bool) -> None:
 def probe(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="A video or a picture.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Print tracebacks.")] = False,
+    debug: DebugAlone = False,
 ) -> None:
     """Print what is in a file."""
-    global _debug
-    _debug = debug
     from stream.inspection import describe, render
 
     facts = describe(source)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream.errors import ConfigError
+from stream.tracebacks import Debug
 
 if TYPE_CHECKING:  # loading it takes a second, which `--help` does without
     from stream.compare.work import Result
@@ -15,13 +16,6 @@ if TYPE_CHECKING:  # loading it takes a second, which `--help` does without
 app = typer.Typer()
 _HTML = (".html", ".htm")
 _OUT, _PART = "Output", "Which part"
-debug = False
-"""Whether an error is to be shown with its traceback."""
-
-
-def _set_debug(wanted: bool) -> None:
-    global debug
-    debug = wanted
 
 
 @app.command()
@@ -90,9 +84,7 @@ def compare(
         ),
     ] = 0.0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.", rich_help_panel=_OUT)] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", callback=_set_debug, help="Print tracebacks.", rich_help_panel=_OUT)
-    ] = False,
+    debug: Debug = False,
 ) -> None:
     """Compare two videos, or two pictures: figures, and a page that shows both under a divider.
 

@@ -16,6 +16,7 @@ import typer
 
 from stream.config import PRESETS, load_config
 from stream.errors import ConfigError, EncodeError
+from stream.tracebacks import DebugAlone
 from stream.workers import leave_process
 
 if TYPE_CHECKING:  # loading it takes a second, which `--help` does without
@@ -23,16 +24,6 @@ if TYPE_CHECKING:  # loading it takes a second, which `--help` does without
 
 app = typer.Typer()
 _PLAIN_EVERY_S, _TERMINAL_EVERY_S = 10.0, 0.5
-debug = False
-"""Whether an error is to be shown with its traceback."""
-
-
-def _set_debug(wanted: bool) -> None:
-    global debug
-    debug = wanted
-
-
-_Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Print tracebacks.")]
 
 
 @app.command()
@@ -69,7 +60,7 @@ def live(
         Path | None, typer.Option(metavar="FILE.json", help="Write counts and delays at the end.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
-    debug: _Debug = False,
+    debug: DebugAlone = False,
 ) -> int:
     """Restore the faces in a live picture, until Ctrl-C.
 
@@ -104,7 +95,7 @@ def live(
 
 
 @app.command()
-def sources(debug: _Debug = False) -> None:
+def sources(debug: DebugAlone = False) -> None:
     """List the cameras of this machine, as `live` takes them."""
     from stream.devices import sources as found
 

@@ -11,19 +11,14 @@ from typing import Annotated
 
 import typer
 
+from stream.tracebacks import DebugAlone
+
 app = typer.Typer(
     name="models",
     help="Models: which there are, fetch them, verify them, import files of your own.",
     no_args_is_help=True,
 )
 _PLAIN_EVERY_S = 10.0
-debug = False
-"""Whether an error is to be shown with its traceback."""
-
-
-def _set_debug(wanted: bool) -> None:
-    global debug
-    debug = wanted
 
 
 _Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="As `models list` shows them.")]
@@ -31,12 +26,11 @@ _Consent = Annotated[
     bool, typer.Option("--accept-licence", help="You keep to the licence that is shown; asked only once.")
 ]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
-_Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Print tracebacks.")]
 
 
 @app.command("list")
 def list_models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False, debug: _Debug = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False, debug: DebugAlone = False
 ) -> None:
     """Print all models: task, size, download, licence, and what of them is on this machine."""
     from stream.store import models_folder
@@ -75,7 +69,7 @@ def fetch(
         bool, typer.Option("--offline", help="Open no connection: succeed only with what is here.")
     ] = False,
     quiet: _Quiet = False,
-    debug: _Debug = False,
+    debug: DebugAlone = False,
 ) -> int:
     """Download models, resume where it broke off, and verify them before they are used.
 
@@ -104,7 +98,7 @@ def verify(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME...]", help="All that are here, by default.")
     ] = None,
-    debug: _Debug = False,
+    debug: DebugAlone = False,
 ) -> int:
     """Hash models anew and compare: with what is published, or what was pinned at the first use."""
     from stream.zoo import verify as verified
@@ -133,7 +127,7 @@ def import_model(
     ] = None,
     accept_licence: _Consent = False,
     quiet: _Quiet = False,
-    debug: _Debug = False,
+    debug: DebugAlone = False,
 ) -> None:
     """Make a model of a file that is here: an official one, or your own GPEN weights or network.
 

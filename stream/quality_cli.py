@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stream.errors import ConfigError
+from stream.tracebacks import DebugAlone
 
 if TYPE_CHECKING:  # loading it takes seconds, which `--help` does without
     from stream.quality.contender import Contender
@@ -19,13 +20,6 @@ UNSHARP, NLM = "unsharp mask", "non-local means"
 """Names of the peers' rows."""
 _PLAIN_WIDTH = 160
 _SAY_EVERY_S = 10.0
-debug = False
-"""Whether an error is to be shown with its traceback."""
-
-
-def _set_debug(wanted: bool) -> None:
-    global debug
-    debug = wanted
 
 
 @app.command()
@@ -56,7 +50,7 @@ def evaluate(
     ] = None,
     threads: Annotated[int, typer.Option(min=0, metavar="N", help="0: the cores at hand.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print no progress.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Print tracebacks.")] = False,
+    debug: DebugAlone = False,
 ) -> None:
     """Judge a model on clean faces, damaged at four levels: against the input and two plain peers.
 

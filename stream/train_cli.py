@@ -10,18 +10,9 @@ from typing import Annotated
 import typer
 
 from stream.config import load_settings
+from stream.tracebacks import DebugAlone
 
 app = typer.Typer()
-debug = False
-"""Whether an error is to be shown with its traceback."""
-
-
-def _set_debug(wanted: bool) -> None:
-    global debug
-    debug = wanted
-
-
-_Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Print tracebacks.")]
 
 
 @app.command()
@@ -44,7 +35,7 @@ def align(
         float, typer.Option(min=0, max=3600, metavar="SECONDS", help="From one frame of a video to the next.")
     ] = 1.0,
     kind: Annotated[str, typer.Option("--format", help="jpeg (quality 95) or png.")] = "jpeg",
-    debug: _Debug = False,
+    debug: DebugAlone = False,
 ) -> int:
     """Cut the faces out of photos and videos, aligned to the FFHQ template, ready for train.
 
@@ -86,7 +77,7 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as loss.adversarial=0.02."),
     ] = None,
     settings: Annotated[bool, typer.Option("--settings", help="Print the settings and stop.")] = False,
-    debug: _Debug = False,
+    debug: DebugAlone = False,
 ) -> None:
     """Train a restorer on aligned faces, or go on where OUT's checkpoint ends.
 

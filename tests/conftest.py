@@ -42,6 +42,18 @@ def one_cv2_thread():
     cv2.setNumThreads(1)
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium."""
+    from playwright.sync_api import sync_playwright  # few files need it
+
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
+        yield browser
+        browser.close()
+
+
 @pytest.fixture(autouse=True)
 def ordinary_threads():
     """Test clips are encoded in this process: threads of an AV1 encoder must not outrank a server's."""

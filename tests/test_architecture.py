@@ -17,7 +17,7 @@ ORDER = """
     inlet pipeline run graph api folder progress inspection
     shared previews gauges watch changes live webhook events cameras camera supervisor serve
     damage quality compare train
-    models_cli live_cli quality_cli compare_cli train_cli bench cli
+    tracebacks models_cli live_cli quality_cli compare_cli train_cli bench cli
 """.split()
 STAGES = {
     "decode", "images", "encode", "detect", "track", "crop", "restore", "stabilise", "masks", "upscale",

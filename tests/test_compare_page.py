@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from comparison import CHANGE, COUNT, LEFT, RIGHT, changed, film, number_in, pictures
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from stream.compare.work import Wishes, compare
 
@@ -27,15 +27,6 @@ WINDOWS = {
 }
 PEAK = 8
 expect.set_options(timeout=20_000)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -36,12 +36,12 @@ BOUNDS = {
         "near-clean": {"psnr": (-0.6, 9)},
         "mild": {"psnr": (0.5, 9), "haarpsi": (0.0, 1), "sharpness=": (0.65, 1.1)},
         "medium": {
-            "psnr": (1.0, 9), "ssim": (0.05, 1), "gmsd": (-1, -0.022), "haarpsi": (0.055, 1), "vif": (0.028, 1),
-            "sharpness=": (0.4, 1.1),
+            "psnr": (1.0, 9), "ssim": (0.05, 1), "gmsd": (-1, -0.022), "haarpsi": (0.055, 1),
+            "vif": (0.028, 1), "sharpness=": (0.4, 1.1),
         },
         "heavy": {
-            "psnr": (0.9, 9), "ssim": (0.05, 1), "gmsd": (-1, -0.018), "haarpsi": (0.065, 1), "vif": (0.025, 1),
-            "sharpness=": (0.35, 1.1),
+            "psnr": (0.9, 9), "ssim": (0.05, 1), "gmsd": (-1, -0.018), "haarpsi": (0.065, 1),
+            "vif": (0.025, 1), "sharpness=": (0.35, 1.1),
         },
     },
     SHIPPED: {

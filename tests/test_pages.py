@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from dashboard import SECRET, dashboard
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 AUDIT = (Path(__file__).parent / "page_audit.js").read_text()
 PAGES = {
@@ -37,15 +37,6 @@ WINDOWS = {
 }
 EXPECTED_STATUS = re.compile("status of (401|409|422|404)")
 expect.set_options(timeout=20_000)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-quic", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=flags)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
