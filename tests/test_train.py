@@ -293,10 +293,12 @@ def test_two_processes_of_torchrun_do_what_one_does_with_twice_the_batch(start, 
     train(FACES, tmp_path / "one", start, chosen)
     script = tmp_path / "rank.py"
     script.write_text(
-        "import sys\nfrom pathlib import Path\nfrom stream.train.loop import train\n"
+        "import sys\nfrom pathlib import Path\nfrom stream.train import loop\n"
         "from stream.train.settings import TrainSettings\n"
+        "loop._LOG_STEPS = 1\n"
         "faces, out, start, settings = sys.argv[1:]\n"
-        "train(Path(faces), Path(out), Path(start), TrainSettings.model_validate_json(settings))\n"
+        "chosen = TrainSettings.model_validate_json(settings)\n"
+        "loop.train(Path(faces), Path(out), Path(start), chosen, on_log=lambda line: print('at', line['images']))\n"
     )
     half = settings(images=8, batch=2).model_dump_json()
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
@@ -304,6 +306,7 @@ def test_two_processes_of_torchrun_do_what_one_does_with_twice_the_batch(start, 
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=110, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines() == ["at 4", "at 8"], "the log is told by one of them"
     one, two = (checkpoint.load(tmp_path / name)["net"] for name in ("one", "two"))
     for name, tensor in one.items():
         assert torch.allclose(tensor, two[name], atol=2e-3), name

@@ -77,7 +77,8 @@ def train(
 
     `out` gets ``checkpoint.pt`` (what a run goes on from), ``NAME.safetensors`` (the averaged weights),
     ``log.jsonl``, ``losses.png`` and, with `samples` (another folder of faces), ``sheet.png``. A run
-    whose folder holds a checkpoint goes on from it. `stop` is asked between steps. Raises TrainError.
+    whose folder holds a checkpoint goes on from it. `stop` is asked between steps; `on_log` gets the
+    log's lines, in the first of several processes. Raises TrainError.
     """
     device = _device(settings.device)
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -107,8 +108,9 @@ def train(
             if len(sums["norm"]) == _LOG_STEPS:
                 line = {"images": step.images, "s": round(time.monotonic() - began_s, 1)}
                 line |= {name: sum(values) / len(values) for name, values in sums.items()}
-                keeper.log(line)
-                on_log(line)
+                if ranks.own == 0:
+                    keeper.log(line)
+                    on_log(line)
                 sums.clear()
             keeper.keep()
             if ranks.agreed(stop()):
@@ -133,9 +135,8 @@ class _Keeper:
         self._kept_s = time.monotonic()
 
     def log(self, line: dict) -> None:
-        if self._first:
-            with (self._out / LOG).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({k: round(v, 6) for k, v in line.items()}) + "\n")
+        with (self._out / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({k: round(v, 6) for k, v in line.items()}) + "\n")
 
     def keep(self, now: bool = False) -> None:
         if not self._first or (not now and time.monotonic() - self._kept_s < self._every_s):
