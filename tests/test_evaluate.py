@@ -52,7 +52,7 @@ BOUNDS = {
     },
 }  # fmt: skip
 IDENTITY_MOST = {"near-clean": 0.01, "mild": 0.02, "medium": 0.035, "heavy": 0.06}
-"""Of six faces, whose mean scatters by as much; over 48 no level is worse (docs/quality.md)."""
+"""Of six faces, whose mean scatters by as much; over 48 only near-clean is worse (docs/quality.md)."""
 OVERSHOOT_MOST = 0.05
 
 
