@@ -298,7 +298,8 @@ def test_two_processes_of_torchrun_do_what_one_does_with_twice_the_batch(start, 
         "loop._LOG_STEPS = 1\n"
         "faces, out, start, settings = sys.argv[1:]\n"
         "chosen = TrainSettings.model_validate_json(settings)\n"
-        "loop.train(Path(faces), Path(out), Path(start), chosen, on_log=lambda line: print('at', line['images']))\n"
+        "tell = lambda line: print('at', line['images'])\n"
+        "loop.train(Path(faces), Path(out), Path(start), chosen, on_log=tell)\n"
     )
     half = settings(images=8, batch=2).model_dump_json()
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
