@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +22,8 @@ from stream.detect import FaceFinder
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "samples"
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore Ctrl-C
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,7 +6,6 @@ import json
 import logging
 
 import numpy as np
-import openvino as ov
 import pytest
 from test_nets import write_model
 
@@ -44,17 +43,16 @@ def test_a_broken_cache_is_noticed_and_converted_again(small, tmp_path):
         "cut weights": lambda: weights.write_bytes(whole[0][: len(whole[0]) // 2]),
         "zeroed weights": lambda: weights.write_bytes(bytes(len(whole[0]))),
     }
-    core = ov.Core()
     assert entry == entry_of(read_model_info(small))
     for name, harm in harms.items():
         for path, data in zip((weights, graph, digest), whole, strict=True):
             path.write_bytes(data)
-        assert cached_network(core, entry) is not None, name
+        assert cached_network(entry) is not None, name
         harm()
-        assert cached_network(core, entry) is None, name
+        assert cached_network(entry) is None, name
     np.testing.assert_array_equal(restored_zeros(small), expected)
     assert list(folder.iterdir()) == [entry]
-    assert cached_network(core, entry) is not None
+    assert cached_network(entry) is not None
 
 
 def test_a_cache_folder_that_cannot_be_written_costs_only_the_conversion(
@@ -85,8 +83,10 @@ class CpuWithout:
 
 
 def test_bf16_is_offered_only_where_the_cpu_has_it(small, monkeypatch, caplog):
-    assert offered_precisions(CpuWithout()) == ("fp32", "fp16")
-    monkeypatch.setattr("stream.engines.openvino_engine.offered_precisions", lambda core: ("fp32", "fp16"))
+    with monkeypatch.context() as patched:
+        patched.setattr("stream.engines.openvino_engine.openvino_core", CpuWithout)
+        assert offered_precisions() == ("fp32", "fp16")
+    monkeypatch.setattr("stream.engines.openvino_engine.offered_precisions", lambda: ("fp32", "fp16"))
     with pytest.raises(ConfigError, match=r"restore\.precision.*'bf16'") as caught:
         create_engine("openvino", small, device="cpu", precision="bf16")
     assert "\n" not in str(caught.value)
@@ -103,7 +103,7 @@ def test_bf16_is_offered_only_where_the_cpu_has_it(small, monkeypatch, caplog):
 def test_auto_is_half_precision_where_it_is_native_and_close_to_single(
     small, tmp_path, monkeypatch, native, least, expected
 ):
-    if native and "bf16" not in offered_precisions(ov.Core()):
+    if native and "bf16" not in offered_precisions():
         native, expected = False, "FP32 storage and arithmetic"
     monkeypatch.setattr("stream.engines._bf16_is_native", lambda: native)
     monkeypatch.setattr("stream.engines.self_check.LEAST_PSNR_DB", least)
@@ -113,6 +113,26 @@ def test_auto_is_half_precision_where_it_is_native_and_close_to_single(
     kept = list((tmp_path / "cache" / "self-check").glob("*.json"))
     assert len(kept) == native
     assert all(json.loads(path.read_text())["psnr_db"] > 40 for path in kept)
+
+
+SIGNALLED = """
+import faulthandler, os, signal, sys, threading
+from stream.engines import create_engine
+faulthandler.enable()  # gives this thread a signal stack, as OpenVINO would
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+engine = create_engine("openvino", sys.argv[1], device="cpu", threads=1)
+os.kill(os.getpid(), signal.SIGUSR1)
+closing = threading.Thread(target=engine.close)
+closing.start()
+closing.join()
+del engine
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_signals_are_handled_after_an_engine_was_closed_by_another_thread(small, run_cli):
+    done = run_cli(small, code=SIGNALLED)
+    assert (done.returncode, done.stdout) == (0, "handled\n" * 2), done.stderr
 
 
 def onnx_bytes():

