@@ -23,7 +23,7 @@ _ANOTHER = (11.0 / 255) ** 2
 _SMOOTH = 5 / 128
 """Standard deviation of the blur of the flow, in parts of the side: motion finer than a face's is noise
 that the flow went after, and to average along that would keep it."""
-_BLACK = 0.03
+_BLACK = np.float32(0.03)
 """Luma that is added before light is taken as a factor: in the dark a ratio is noise."""
 _FINE = 1.5
 """Detail is what a blur of this standard deviation takes away, px of a crop of 256."""
@@ -35,8 +35,6 @@ _MOST_RAISED = 0.35
 """Most of the detail that is added to it."""
 _EDGE = 0.16
 """Detail is measured this far from the crop's border, in parts of its side."""
-_TO_RGB = np.float32([[1, 0], [-0.299 / 0.587, -0.114 / 0.587], [0, 1]])
-"""Red and blue less luma (BT.601) to RGB less luma."""
 
 
 class Tones(NamedTuple):
@@ -103,34 +101,31 @@ class Averager:
         match = carrier.compare(small, past.small, _SMOOTH)
         if match.noise > _ANOTHER:
             return State(small, own, own, np.ones(small.shape[:2], np.float32))
-        trust = _trust(match.energy, match.noise)
-        count = np.minimum(1 + trust * carrier.along(past.count, match.flow), np.float32(longest))
-        light = _light(small, coarse(match.difference))
-        mean = self._mixed(own, past.mean, match.flow, light, 1 - 1 / count)
+        count = np.minimum(1 + _trust(match) * carrier.along(past.count, match.flow), np.float32(longest))
+        mean = self._mixed(own, past.mean, match.flow, _light(small, match), 1 - 1 / count)
         return State(small, own, mean, count, match)
 
     def joined(self, state: State, following: State, most: float) -> Tones:
         """The state's mean with the luma of the next frame's own picture, which counts as `most`, 0..1.
 
         The flow back from the next frame is known; its inverse g(x) = -f(x + g(x)) is one step of the
-        fixed-point iteration of Chen et al. (2008) from g = -f. What that flow left unexplained there is
-        unexplained here too, and light changes by as much the other way.
+        fixed-point iteration of Chen et al. (2008) from g = -f. It is judged anew: what is there now and
+        gone in the next frame, no flow from there leads to.
         """
-        match = following.match
-        if match is None:
+        if following.match is None:
             return state.mean
-        carrier = self._carrier
-        flow = -carrier.along(match.flow, -match.flow)
-        share = most * _trust(carrier.along(match.energy, flow), match.noise)
+        carrier, flow = self._carrier, following.match.flow
+        here, there = (cv2.cvtColor(one.small, cv2.COLOR_RGB2GRAY) for one in (state, following))
+        match = carrier.judge(here, there, -carrier.along(flow, -flow))
+        share = most * _trust(match)
         share = share / (state.count + share)
-        gain, _ = _light(state.small, -coarse(match.difference))
-        luma = self._mixed_luma(state.mean.luma, following.own.luma, flow, gain, share)
+        gain = _gain(coarse(here), coarse(match.difference))
+        luma = self._mixed_luma(state.mean.luma, following.own.luma, match.flow, gain, share)
         return Tones(luma, state.mean.colour)  # what the next would add to the colour is not seen
 
     def changed(self, change: np.ndarray, weight: float, own: Tones, wanted: Tones) -> np.ndarray:
         """`change` f32[S,S,3] for a picture that is to be `wanted` in place of its `own`; see `begin`."""
-        colour = cv2.transform(wanted.colour - own.colour, _TO_RGB)
-        colour = self._carrier.large(colour, self._buffers[0])
+        colour = self._carrier.large(_grey(wanted.colour - own.colour), self._buffers[0])
         luma = cv2.subtract(wanted.luma, own.luma, dst=self._planes[0])
         luma = cv2.cvtColor(luma, cv2.COLOR_GRAY2RGB, dst=self._buffers[1])
         return cv2.scaleAdd(cv2.add(colour, luma, dst=colour), weight, change)
@@ -183,9 +178,11 @@ class Averager:
         carrier, (plane, lit, large, rest, _) = self._carrier, self._planes
         other = carrier.moved(other, carrier.places(flow), plane)
         carrier.large(gain, lit)
-        cv2.subtract(cv2.multiply(cv2.add(other, _BLACK, dst=other), lit, dst=other), _BLACK, dst=other)
+        other += _BLACK
+        other *= lit
+        other -= _BLACK
         carrier.large(share, large)
-        cv2.subtract(1.0, large, dst=rest)
+        np.subtract(1, large, out=rest)
         return cv2.blendLinear(luma, other, rest, large)
 
     def _fine(self, luma: np.ndarray, blurred: np.ndarray, result: np.ndarray) -> None:
@@ -223,24 +220,38 @@ class Detail:
 
 
 def _colour(rgb: np.ndarray) -> np.ndarray:
-    """Red and blue less luma, f32[n,n,2]; by planes in a third of the time of `cv2.transform`."""
+    """Red and blue less luma, f32[n,n,2]; by planes, in a third of the time of `cv2.transform`."""
     luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     return cv2.merge([cv2.subtract(cv2.extractChannel(rgb, at), luma) for at in (0, 2)])
 
 
-def _light(small: np.ndarray, change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How light changed to a crop f32[h,h,3], of which `change` f32[16,16,3] is the coarse difference.
+def _grey(colour: np.ndarray) -> np.ndarray:
+    """RGB f32[n,n,3] without luma (BT.601) of that `_colour`."""
+    red, blue = (cv2.extractChannel(colour, at) for at in (0, 1))
+    return cv2.merge([red, cv2.addWeighted(red, -0.299 / 0.587, blue, -0.114 / 0.587, 0), blue])
 
-    A factor of (luma + black) f32[16,16], since what is lit more has more contrast too, and an offset
-    of the colour f32[16,16,2].
+
+def _light(small: np.ndarray, match: Match) -> tuple[np.ndarray, np.ndarray]:
+    """How light changed from a match's source to its crop f32[h,h,3].
+
+    The `_gain` of luma, and an offset of the colour f32[16,16,2].
     """
-    now = cv2.cvtColor(coarse(small), cv2.COLOR_RGB2GRAY) + _BLACK
-    before = np.maximum(now - cv2.cvtColor(change, cv2.COLOR_RGB2GRAY), _BLACK)
-    return now / before, _colour(change)
+    change = coarse(match.difference)
+    gain = _gain(*(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in (coarse(small), change)))
+    return gain, _colour(change)
 
 
-def _trust(energy: np.ndarray, noise: float) -> np.ndarray:
+def _gain(now: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """The factor of (luma + black) f32[16,16] by which light changed, from coarse luma and its change.
+
+    A factor, since what is lit more has more contrast too.
+    """
+    now = now + _BLACK
+    return now / np.maximum(now - change, _BLACK)
+
+
+def _trust(match: Match) -> np.ndarray:
     """How far a match's source explains its crop, f32[h,h] 0..1: wholly up to thrice the noise's energy."""
-    noise = float(np.clip(noise, QUIETEST, NOISIEST))
-    t = np.clip(1 - (energy - EXPLAINED * noise) / _CHANGED, 0, 1)
+    noise = float(np.clip(match.noise, QUIETEST, NOISIEST))
+    t = np.clip(1 - (match.energy - EXPLAINED * noise) / _CHANGED, 0, 1)
     return t * t * (3 - 2 * t)
