@@ -364,6 +364,11 @@ def niceness(pid):
     return {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in tasks}
 
 
+def policies(pid):
+    """The scheduler's classes of every thread of a process."""
+    return {os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()}
+
+
 def test_a_camera_gives_way_while_it_starts_and_no_longer(supervise):
     supervisor = supervise(door=pattern())
     starting = until(lambda: (one := supervisor.camera("door"))["process"] == "starting" and one)
@@ -373,6 +378,7 @@ def test_a_camera_gives_way_while_it_starts_and_no_longer(supervise):
     assert door["nice"] == 0
     usual = os.getpriority(os.PRIO_PROCESS, 0)
     until(lambda: niceness(door["pid"]) == {usual})
+    assert policies(door["pid"]) == {os.SCHED_OTHER}
 
 
 def test_a_camera_that_floods_gives_way_and_its_neighbour_does_not(supervise, portrait):
@@ -381,8 +387,9 @@ def test_a_camera_that_floods_gives_way_and_its_neighbour_does_not(supervise, po
         (flood,) = until(lambda: (one := supervisor.camera("flood"))["nice"] == 15 and [one])
         assert "announces" in flood["words"]
         assert max(niceness(flood["pid"])) >= os.getpriority(os.PRIO_PROCESS, 0) + 15
+        until(lambda: policies(flood["pid"]) == {os.SCHED_IDLE})
         (yard,) = live(supervisor, "yard")
-        assert yard["nice"] == 0
+        assert yard["nice"] == 0 and policies(yard["pid"]) == {os.SCHED_OTHER}
 
 
 def test_without_the_right_to_come_back_nobody_gives_way_at_first():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from stream.camera import Order, run_camera
 from stream.cameras import is_open, next_opening
 from stream.errors import StreamError
-from stream.supervisor.niceness import can_be_lifted, set_niceness
+from stream.supervisor.niceness import IDLE_FROM, can_be_lifted, set_niceness
 from stream.supervisor.viewers import Viewers
 from stream.workers import ChildProcess, start_thread
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _CHANGE_S = 10.0
 _HISTORY = 360
-_YIELDING, _FLOODING = 10, 15
+_YIELDING, _FLOODING = 10, IDLE_FROM
 """Niceness of a camera that starts or restarts, and of one that sends far more than it should."""
 _SETTLING_S = 10.0
 """Threads that are just being started may inherit the niceness from before a change: it is set again."""
@@ -160,7 +160,8 @@ class Keeper:
         child, limits = self._child, self._limits
         if child is None:
             return
-        patience = limits.frozen_s if self._state == "running" else limits.start_s
+        is_slow = self._state != "running" or self._nice >= IDLE_FROM  # the others may take all there is
+        patience = limits.start_s if is_slow else limits.frozen_s
         if (silent := time.monotonic() - self._heard_at_s) > patience:
             self.kill(f"no sign of life for {silent:.0f} s")
         elif self._told_at_s is not None:

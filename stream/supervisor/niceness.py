@@ -9,6 +9,12 @@ from pathlib import Path
 
 from stream.workers import start_thread
 
+IDLE_FROM = 15
+"""Niceness from which a process runs in the scheduler's idle class: whoever else wakes runs at once.
+
+However nice it is, an ordinary one keeps a core for some ms more, at each step of another's picture.
+"""
+
 
 @cache
 def can_be_lifted() -> bool:
@@ -35,13 +41,21 @@ def can_be_lifted() -> bool:
 
 
 def set_niceness(pid: int, nice: int) -> None:
-    """Of a process and its children, all threads, above our own; where it may not be set it stays."""
+    """Of a process and its children, all threads, above our own; where it may not be set it stays.
+
+    See `IDLE_FROM`.
+    """
+    is_idle = nice >= IDLE_FROM
     nice += os.getpriority(os.PRIO_PROCESS, os.getpid())
     for number in _tree(pid):
         for task in _tasks(number):
             try:
                 if os.getpriority(os.PRIO_PROCESS, task) != nice:
                     os.setpriority(os.PRIO_PROCESS, task, nice)
+                if hasattr(os, "SCHED_IDLE"):
+                    policy = os.SCHED_IDLE if is_idle else os.SCHED_OTHER
+                    if os.sched_getscheduler(task) != policy:
+                        os.sched_setscheduler(task, policy, os.sched_param(0))
             except OSError:  # gone, or not allowed
                 continue
 
