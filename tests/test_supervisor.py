@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -358,15 +358,22 @@ def test_one_restorer_serves_all_cameras_and_its_death_harms_none(supervise):
     assert supervisor.restorer()["restarts"] == 1
 
 
+def of_threads(pid, ask):
+    """What every thread of a process answers; one that has just ended does not."""
+    answers = set()
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(ProcessLookupError):
+            answers.add(ask(int(task.name)))
+    return answers
+
+
 def niceness(pid):
-    """Of every thread of a process."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return {os.getpriority(os.PRIO_PROCESS, int(task.name)) for task in tasks}
+    return of_threads(pid, lambda task: os.getpriority(os.PRIO_PROCESS, task))
 
 
 def policies(pid):
-    """The scheduler's classes of every thread of a process."""
-    return {os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()}
+    """The scheduler's classes."""
+    return of_threads(pid, os.sched_getscheduler)
 
 
 def test_a_camera_gives_way_while_it_starts_and_no_longer(supervise):
