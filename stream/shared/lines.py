@@ -46,7 +46,8 @@ class Lines:
         """One line, and files with it."""
         data = json.dumps(message).encode() + b"\n"
         sent = socket.send_fds(self.channel, [data], handles) if handles else 0
-        self.channel.sendall(data[sent:])
+        if sent < len(data):  # sending nothing fails where the other side has answered and hung up meanwhile
+            self.channel.sendall(data[sent:])
 
     def receive(self) -> dict:
         """Wait for a line, as long as the socket's time-out says."""
