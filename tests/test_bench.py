@@ -15,7 +15,7 @@ from conftest import ROOT
 from safetensors.torch import save_file
 
 from stream import geometry
-from stream.bench import clip, material, measure, naive, report, worker
+from stream.bench import clip, material, measure, naive, networks, report, worker
 from stream.bench.pictures import planted
 from stream.bench.quality import psnr, ssim
 from stream.config import Detect, load_config
@@ -82,6 +82,15 @@ def test_the_recipe_is_walked_row_by_row(run_cli, tiny, tmp_path):
         same = quality["2 compile: OpenVINO"]
         assert same[f"psnr {kind}"] == pytest.approx(quality["1 aligned"][f"psnr {kind}"], abs=0.1)
         assert 0 < same[f"ssim {kind}"] <= 1 and 5 < same[f"clean {kind}"] < 60
+
+
+def test_a_cpu_without_bfloat16_lacks_the_half_rows_alone(tiny, monkeypatch):
+    monkeypatch.setattr(networks, "native_bfloat16", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    side = networks.network(networks.PUBLISHED, tiny, threads=1)
+    assert side(torch.zeros(1, 3, 64, 64)).isfinite().all()
+    with pytest.raises(worker.Unavailable, match="bfloat16"):
+        networks.network(networks.PUBLISHED, tiny, threads=1, precision="half")
 
 
 def test_engines_are_compared_with_the_published_network(run_cli, tiny, tmp_path):

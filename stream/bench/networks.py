@@ -24,7 +24,7 @@ class PublishedSide:
 
     def __init__(self, path: Path, *, depthwise: bool, precision: str, inference_mode: bool) -> None:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = {"fp32": torch.float32, "half": _half(self._device)}[precision]
+        dtype = _half(self._device) if precision == "half" else torch.float32
         self._net = Published(path, depthwise=depthwise, dtype=dtype, device=self._device)
         self.model = self._net.model
         self._mode = torch.inference_mode if inference_mode else torch.no_grad
