@@ -27,11 +27,11 @@ _BLACK = np.float32(0.03)
 """Luma that is added before light is taken as a factor: in the dark a ratio is noise."""
 _FINE = 1.5
 """Detail is what a blur of this standard deviation takes away, px of a crop of 256."""
-_SETTLES = 0.15
+_SETTLES = 0.25
 """Part of the way to the newest frame's energies that the running ones go."""
 _AT_FIRST = 6
 """Frames of a face in each of which detail is measured."""
-_MOST_RAISED = 0.35
+_MOST_RAISED = 0.6
 """Most of the detail that is added to it."""
 _EDGE = 0.16
 """Detail is measured this far from the crop's border, in parts of its side."""
@@ -135,7 +135,7 @@ class Averager:
 
         What two restorations do not share averages out, and with it some of what they should. With f
         the detail of the mean's luma and g the detail of f, adding a f changes its energy from <f f>
-        to <f f> + 2 a <f g> + a^2 <g g>: the a that restores it, 0.35 at most, from running sums.
+        to <f f> + 2 a <f g> + a^2 <g g>: the a that restores it, 0.6 at most, from running sums.
         """
         near, inner, (blurred, alone, fine, finer, _) = self._round, self._inner, self._planes
         self._fine(tones.luma, blurred, fine)
@@ -195,7 +195,7 @@ class Detail:
 
     def __init__(self) -> None:
         self.raised = 0.0
-        """The part of the detail to add, 0..0.35."""
+        """The part of the detail to add, 0..0.6."""
         self._energies: np.ndarray | None = None
         self._frames = 0
 
