@@ -91,9 +91,19 @@ class Screen:
         pixels = np.frombuffer(data, np.uint8, 640 * 480 * 4, size + 12 * colours)
         return pixels.reshape(480, 640, 4)[..., :3]
 
+    def lit(self) -> np.ndarray:
+        """The part of it that is not black."""
+        picture = self.picture()
+        rows, columns = (np.flatnonzero(picture.max(axis=(axis, 2)) > 5) for axis in (1, 0))
+        if not rows.size:
+            return picture[:0]
+        return picture[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+
     def press(self, key: str) -> None:
-        """Press a key in every window, by a program of its own."""
-        subprocess.run([sys.executable, "-c", _PRESS, self.display, key], check=True, timeout=60)
+        """Press a key in every window, by a program of its own: it dies where a window goes meanwhile."""
+        subprocess.run(
+            [sys.executable, "-c", _PRESS, self.display, key], stderr=subprocess.DEVNULL, timeout=60
+        )
 
     def close(self) -> None:
         self.process.terminate()
@@ -135,29 +145,53 @@ def screen(tmp_path, monkeypatch) -> Iterator[Screen]:
     screen.close()
 
 
-def test_a_window_without_a_screen_is_refused_in_one_line(monkeypatch):
-    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(SinkError, match="there is no screen"):
+@pytest.mark.parametrize("display", [None, ":77"])
+def test_a_window_without_a_screen_is_refused_in_one_line(monkeypatch, display):
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    if display:
+        monkeypatch.setenv("DISPLAY", display)
+    with pytest.raises(SinkError, match=r"^window: there is no screen.*; .*mjpeg"):
         opened("window")
 
 
-def test_a_window_shows_the_picture_and_q_ends_it(screen):
+@pytest.mark.parametrize(
+    "size, shown", [((320, 180), (320, 180)), ((1280, 720), (576, 324)), ((240, 960), (108, 432))]
+)
+def test_a_window_shows_the_whole_picture_and_q_ends_it(screen, size, shown):
+    """In the middle; at its own size, or smaller where the screen is."""
     handle = SinkHandle(parse_sink("window", CONFIG))
     handle.start()
 
     def show() -> None:
-        handle.offer(raw(30))
+        handle.offer(raw(30, size))
         handle.check()
 
     def is_shown() -> bool:
-        left, right = (screen.picture()[20:160, x : x + 80].mean(axis=(0, 1)) for x in (40, 200))  # BGR
+        lit = screen.lit()
+        if lit.shape[1::-1] != shown:
+            return False
+        part = shown[0] // 8
+        blue_green_red = (lit[20:-20, x - part : x + part].mean(axis=(0, 1)) for x in (2 * part, 6 * part))
+        left, right = blue_green_red
         return left[0] < 5 < 15 < left[1] and abs(left[1] - left[2]) < 5 and np.ptp(right) < 5 < right[0]
 
-    wait_for(is_shown, tick=show)
-    wait_for(lambda: screen.press("q") or handle.report()["state"] == "stopped", tick=show)
-    assert "closed" in handle.report()["words"]
-    for _ in range(20):
-        show()
-    assert handle.report()["restarts"] == 0  # its user does not want it any more
-    handle.stop(30)
+    try:
+        wait_for(is_shown, tick=show)
+        wait_for(lambda: screen.press("q") or handle.report()["state"] == "stopped", tick=show)
+        assert "closed" in handle.report()["words"]
+        for _ in range(20):
+            show()
+        assert handle.report()["restarts"] == 0  # its user does not want it any more
+    finally:
+        handle.stop(30)
+
+
+def test_a_window_follows_the_size_of_the_picture(screen):
+    sink = opened("window", raw(0), raw(30))
+    assert screen.lit().shape == (180, 320, 3)
+    sink.write(raw(30, (200, 300)))
+    sink.idle()
+    assert screen.lit().shape == (300, 200, 3)
+    sink.close()
+    wait_for(lambda: screen.lit().shape[0] < 100)  # nothing is left but the pointer

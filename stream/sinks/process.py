@@ -89,7 +89,8 @@ class _Runner:
 
     def _freshest(self, message: Message) -> Message:
         """Of several pictures that wait in the pipe the newest: nobody wants the others any more."""
-        while isinstance(message, (Jpeg, Raw)) and self._link.poll(0):
+        end_s = time.monotonic() + _REPORT_S  # they may come faster than they can be read
+        while isinstance(message, (Jpeg, Raw)) and self._link.poll(0) and time.monotonic() < end_s:
             self._dropped += 1
             message = self._link.recv()
         return message

@@ -1,7 +1,8 @@
-"""A window on this machine's screen.
+"""A window on this machine's screen, by SDL.
 
-PyAV must not be loaded in its process: wheels of PyAV and OpenCV each bring a libxcb of their own, and
-OpenCV's window hangs where PyAV's was there first (measured: av 18.1, opencv-python 4.14).
+OpenCV's own window is not used: on a busy machine its Qt loses the event that says that the window is on
+the screen, and the picture then stays black for good (measured: opencv-python 4.14 on X11, one start in
+six to twelve beside four busy processes; none of sixty by SDL).
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import os
 import sys
 
-import cv2
-import numpy as np
+os.environ["PYGAME_HIDE_SUPPORT_PROMPT"] = "1"
+if sys.platform == "linux":
+    os.environ.setdefault("SDL_VIDEODRIVER", "x11,wayland")  # never a console's whole screen
+
+import pygame
 
 from stream.packets import Message, Raw
 from stream.sinks import SinkSpec
@@ -18,7 +22,10 @@ from stream.sinks.base import SinkDone, SinkError
 from stream.status import State
 
 _TITLE = "gpen-stream"
-_QUIT = (ord("q"), ord("Q"), 27)
+_QUIT = (pygame.K_q, pygame.K_ESCAPE)
+_CHANGED = (pygame.WINDOWEXPOSED, pygame.WINDOWSIZECHANGED)
+_LARGEST = 0.9
+"""Of the screen, at first: its user may make the window larger."""
 
 
 class WindowSink:
@@ -28,42 +35,65 @@ class WindowSink:
 
     def __init__(self, spec: SinkSpec) -> None:
         self.detail = "press q to close"
-        self._size: tuple[int, int] | None = None
+        self._shown = spec.shown
+        self._picture: pygame.Surface | None = None
 
     def open(self) -> None:
-        """See that there is a screen: without one the window's library ends the whole process."""
+        """See that there is a screen. Raises SinkError."""
         here = sys.platform != "linux" or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-        if not here:
-            raise SinkError(
-                "window: there is no screen; choose another sink, such as mjpeg:8090", State.REFUSED
-            )
+        try:
+            if not here:
+                raise pygame.error
+            pygame.display.init()
+        except pygame.error as error:
+            reason = f" ({error})" if error.args else ""
+            message = f"{self._shown}: there is no screen{reason}; choose another sink, such as mjpeg:8090"
+            raise SinkError(message, State.REFUSED) from error
+        pygame.display.set_allow_screensaver(True)
 
     def write(self, message: Message) -> None:
-        """Show a picture."""
+        """Show a picture. The window is made for the first one, and anew where their size changes."""
         if not isinstance(message, Raw):
             return
         size = message.width, message.height
-        if self._size is None:
-            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
-        if size != self._size:
-            cv2.resizeWindow(_TITLE, *size)
-            self._size = size
-        rgb = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
-        cv2.imshow(_TITLE, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-        self._look_at_keys()
+        if self._picture is None or self._picture.get_size() != size:
+            pygame.display.set_caption(_TITLE)
+            pygame.display.set_mode(_fitted(size, pygame.display.get_desktop_sizes()[0]), pygame.RESIZABLE)
+        self._picture = pygame.image.frombuffer(message.data, size, "RGB")
+        self._draw()
+        self._look_at_events()
 
     def idle(self) -> None:
         """Keep the window answering."""
-        if self._size is not None:
-            self._look_at_keys()
+        if self._picture is not None:
+            self._look_at_events()
 
     def close(self) -> None:
         """Take the window away. Idempotent."""
-        if self._size is not None:
-            self._size = None
-            cv2.destroyAllWindows()
+        self._picture = None
+        pygame.display.quit()
 
-    def _look_at_keys(self) -> None:
-        pressed = cv2.waitKey(1) & 0xFF
-        if pressed in _QUIT or cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
-            raise SinkDone("its window was closed")
+    def _draw(self) -> None:
+        """The picture as large as the window allows, in its middle."""
+        window = pygame.display.get_surface()
+        room, size = window.get_size(), self._picture.get_size()
+        scale = min(room[0] / size[0], room[1] / size[1])
+        part = tuple(max(1, round(scale * length)) for length in size)
+        picture = self._picture if part == size else pygame.transform.smoothscale(self._picture, part)
+        if part != room:
+            window.fill("black")
+        window.blit(picture, ((room[0] - part[0]) // 2, (room[1] - part[1]) // 2))
+        pygame.display.flip()
+
+    def _look_at_events(self) -> None:
+        for event in pygame.event.get():
+            if event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key in _QUIT):
+                raise SinkDone("its window was closed")
+            if event.type in _CHANGED:
+                self._draw()
+
+
+def _fitted(size: tuple[int, int], screen: tuple[int, int]) -> tuple[int, int]:
+    """A window's first size: the picture's, or smaller where the screen is."""
+    scale = min(1.0, *(_LARGEST * there / length for there, length in zip(screen, size, strict=True)))
+    return round(scale * size[0]), round(scale * size[1])
