@@ -155,7 +155,9 @@ class Running:
         """Waits for restored frames to go out with the old engine alone; then the new one may load."""
         self.until(lambda r: r.session.is_loading)
         went_out, restored = self.report()["frames_out"], self.report()["faces_restored"]
-        self.until(lambda r: r.report()["frames_out"] > went_out + 5 and r.report()["faces_restored"] > restored)
+        self.until(
+            lambda r: r.report()["frames_out"] > went_out + 5 and r.report()["faces_restored"] > restored
+        )
         assert len(self.engines) == 1
         self.may_load.set()
         self.until(lambda r: len(r.engines) == 2)
