@@ -20,7 +20,7 @@ _CHANGED = (7.0 / 255) ** 2
 """Energy beyond the noise's at which a px has a new state: a blink leaves 7 to 16 levels unexplained."""
 _ANOTHER = (11.0 / 255) ** 2
 """Median energy in the face from which it is not the same face: a cut that nobody saw."""
-_SMOOTH = 5 / 128
+_SMOOTH = 13 / 256
 """Standard deviation of the blur of the flow, in parts of the side: motion finer than a face's is noise
 that the flow went after, and to average along that would keep it."""
 _BLACK = np.float32(0.03)
