@@ -363,6 +363,36 @@ def test_whatever_a_sink_raises_is_told_in_one_line_without_credentials(monkeypa
     assert (last.delivered, last.dropped) == (1, 9)
 
 
+def test_pictures_that_come_faster_than_they_can_be_read_are_shown_all_the_same(monkeypatch):
+    shown, reports = [], []
+
+    class Showing(Closing):
+        def write(self, message):
+            shown.append(message.pts)
+
+    class Full:
+        """A pipe that is full again as soon as something is taken from it."""
+
+        sent = 0
+
+        def poll(self, timeout=0):
+            return True
+
+        def recv(self):
+            self.sent += 1
+            return Finish() if len(shown) == 3 else Jpeg(b"", 0.0, self.sent)
+
+        def send(self, report):
+            reports.append(report)
+
+    monkeypatch.setattr(process, "create", Showing)
+    pipe, before = Full(), signal.getsignal(signal.SIGTERM)
+    process.run_sink(pipe, parse_sink("mjpeg:8090", CONFIG))
+    signal.signal(signal.SIGTERM, before)
+    assert len(shown) == 3 and shown == sorted(shown)
+    assert reports[-1].delivered == 3 and reports[-1].dropped == shown[-1] - 3
+
+
 def test_stopping_several_takes_no_longer_than_one_and_the_healthy_ones_finish(tmp_path):
     handles = [file_sink(tmp_path / f"{name}.mp4") for name in ("stuck-a", "stuck-b", "well")]
     for handle in handles:
