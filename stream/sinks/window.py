@@ -2,7 +2,7 @@
 
 OpenCV's own window is not used: on a busy machine its Qt loses the event that says that the window is on
 the screen, and the picture then stays black for good (measured: opencv-python 4.14 on X11, one start in
-six to twelve beside four busy processes; none of sixty by SDL).
+four to eight beside four busy processes; none of sixty by SDL).
 """
 
 from __future__ import annotations
