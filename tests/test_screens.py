@@ -147,8 +147,8 @@ def screen(tmp_path, monkeypatch) -> Iterator[Screen]:
 
 @pytest.mark.parametrize("display", [None, ":77"])
 def test_a_window_without_a_screen_is_refused_in_one_line(monkeypatch, display):
-    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    monkeypatch.delenv("DISPLAY", raising=False)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
     if display:
         monkeypatch.setenv("DISPLAY", display)
     with pytest.raises(SinkError, match=r"^window: there is no screen.*; .*mjpeg"):
@@ -187,11 +187,23 @@ def test_a_window_shows_the_whole_picture_and_q_ends_it(screen, size, shown):
         handle.stop(30)
 
 
-def test_a_window_follows_the_size_of_the_picture(screen):
+@pytest.mark.filterwarnings("ignore:Please use Window:DeprecationWarning")
+def test_a_window_follows_the_size_of_the_picture_and_its_user_s(screen):
+    import pygame
+
     sink = opened("window", raw(0), raw(30))
-    assert screen.lit().shape == (180, 320, 3)
-    sink.write(raw(30, (200, 300)))
-    sink.idle()
-    assert screen.lit().shape == (300, 200, 3)
-    sink.close()
+
+    def shows(size: tuple[int, int]) -> None:
+        wait_for(lambda: screen.lit().shape[1::-1] == size, tick=sink.idle)
+
+    try:
+        shows((320, 180))
+        sink.write(raw(30, (200, 300)))
+        shows((200, 300))
+        pygame.Window.from_display_module().size = (300, 310)
+        shows((207, 310))
+        sink.write(raw(30, (200, 300)))
+        shows((207, 310))
+    finally:
+        sink.close()  # SDL ends the process where the screen goes first
     wait_for(lambda: screen.lit().shape[0] < 100)  # nothing is left but the pointer

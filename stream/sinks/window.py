@@ -58,7 +58,8 @@ class WindowSink:
         size = message.width, message.height
         if self._picture is None or self._picture.get_size() != size:
             pygame.display.set_caption(_TITLE)
-            pygame.display.set_mode(_fitted(size, pygame.display.get_desktop_sizes()[0]), pygame.RESIZABLE)
+            room = tuple(_LARGEST * length for length in pygame.display.get_desktop_sizes()[0])
+            pygame.display.set_mode(_fitted(size, room, most=1.0), pygame.RESIZABLE)
         self._picture = pygame.image.frombuffer(message.data, size, "RGB")
         self._draw()
         self._look_at_events()
@@ -77,8 +78,7 @@ class WindowSink:
         """The picture as large as the window allows, in its middle."""
         window = pygame.display.get_surface()
         room, size = window.get_size(), self._picture.get_size()
-        scale = min(room[0] / size[0], room[1] / size[1])
-        part = tuple(max(1, round(scale * length)) for length in size)
+        part = _fitted(size, room)
         picture = self._picture if part == size else pygame.transform.smoothscale(self._picture, part)
         if part != room:
             window.fill("black")
@@ -93,7 +93,7 @@ class WindowSink:
                 self._draw()
 
 
-def _fitted(size: tuple[int, int], screen: tuple[int, int]) -> tuple[int, int]:
-    """A window's first size: the picture's, or smaller where the screen is."""
-    scale = min(1.0, *(_LARGEST * there / length for there, length in zip(screen, size, strict=True)))
-    return round(scale * size[0]), round(scale * size[1])
+def _fitted(size: tuple[int, int], room: tuple[float, float], most: float = float("inf")) -> tuple[int, int]:
+    """The size scaled, by `most` times at most, so that it fills what room there is."""
+    scale = min(room[0] / size[0], room[1] / size[1], most)
+    return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
