@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import os
 from pathlib import Path
 
 import cv2
@@ -42,10 +43,13 @@ def tiny(tmp_path_factory) -> Path:
 def figures(run_cli, folder: Path, *arguments) -> dict:
     """A bench's JSON, by way of the command; its chart must be a picture."""
     target, chart = folder / "figures.json", folder / "chart.png"
+    outputs = ("--json", target, "--chart", chart)
     done = run_cli(
-        "bench", *arguments, "--json", target, "--chart", chart, "--rounds", 1, "--threads", 2, timeout_s=220
-    )
+        "bench", *arguments, *outputs, "--rounds", 1, "--threads", 2, timeout_s=220,
+        env=os.environ | {"COLUMNS": "80"},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
     assert chart.read_bytes().startswith(b"\x89PNG") and cv2.imread(str(chart)).std() > 5
     data = json.loads(target.read_text(), parse_constant=pytest.fail)
     assert data["bench"] == arguments[0] and data["machine"]["threads"] == 2
@@ -153,9 +157,20 @@ def test_wrong_usage_is_refused_in_one_line(run_cli, tmp_path, arguments, told):
 
 
 def _environment() -> dict[str, str]:
-    import os
-
     return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def test_without_the_samples_one_line_says_what_to_do(run_cli, tmp_path):
+    code = f"""
+import pathlib, importlib.resources, stream.cli, stream.bench.cli, stream.bench.material as material
+class Elsewhere:
+    files = staticmethod(lambda package: pathlib.Path({str(tmp_path)!r}) / package)
+material.resources = Elsewhere
+stream.cli.main()
+"""
+    done = run_cli("bench", "detect", "--only", "tracking", code=code)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert str(tmp_path / "stream" / "samples") in done.stderr and "install gpen-stream again" in done.stderr
 
 
 # --- what the figures rest on -----------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib import resources
 from pathlib import Path
 
 import av
@@ -22,11 +23,12 @@ _SIDE = 256 + 2 * _MARGIN
 
 
 def samples() -> Path:
-    """The repository's folder of samples. Raises BenchError where the package stands alone."""
-    folder = Path(__file__).resolve().parents[2] / "samples"
-    if not (folder / "faces").is_dir():
-        raise BenchError(f"{folder}: the bench needs the repository's samples; run it in a clone")
-    return folder
+    """The folder of sample clips and faces, in the package or the clone. Raises BenchError without one."""
+    package = Path(str(resources.files("stream")))
+    for folder in (package / "samples", package.parent / "samples"):
+        if (folder / "faces").is_dir():
+            return folder
+    raise BenchError(f"{package / 'samples'}: the bench's samples are missing; install gpen-stream again")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

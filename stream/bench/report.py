@@ -6,10 +6,13 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stream.bench.measure import QUIET_SHARE
 from stream.bench.worker import BenchError
+
+if TYPE_CHECKING:  # rich would count towards the memory of the workers, which import this module
+    from stream.bench.layout import Column
 
 Row = dict[str, Any]
 
@@ -92,20 +95,36 @@ def doubts(report: Report) -> str:
 
 
 def show(report: Report) -> None:
-    """Print the tables on the terminal."""
+    """Print the tables as wide as the terminal, or 80 columns wide where there is none."""
     from rich.console import Console
-    from rich.table import Table as Grid
+    from rich.text import Text
+
+    from stream.bench.layout import print_columns
 
     console = Console()
     for table in report.tables:
-        grid = Grid(title=table.title, title_justify="left")
-        for i, heading in enumerate(table.columns.values()):
-            grid.add_column(heading, justify="right" if i else "left", overflow="fold")
-        for row in table.rows:
-            grid.add_row(*(shown(row.get(key)) for key in table.columns))
-        console.print(grid, *table.notes, "", sep="\n")
+        console.print(Text(table.title, style="italic"))
+        print_columns(console, _columns(table))
+        for number, note in enumerate(table.notes):
+            console.print(Text("" if number else "\n"), Text(note), sep="")
+        console.print()
     if warning := doubts(report):
-        console.print(warning, style="bold")
+        console.print(Text(warning, style="bold"))
+
+
+def _columns(table: Table) -> list[Column]:
+    """Columns that hold something. Rows are named by the first one and by the text that follows it."""
+    from stream.bench.layout import Column
+
+    columns: list[Column] = []
+    for key, heading in table.columns.items():
+        values = [row.get(key) for row in table.rows]
+        if columns and all(value in (None, "") for value in values):
+            continue
+        text = any(isinstance(value, str) and value != "equal" for value in values)
+        name = not columns or (text and columns[-1].name)
+        columns.append(Column(heading, [shown(value) for value in values], text or name, name))
+    return columns
 
 
 def markdown(table: Table, *remarks: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +20,7 @@ import numpy as np
 from stream.bench.material import samples
 from stream.bench.measure import OtherLoad
 from stream.bench.report import Table
-from stream.bench.worker import BenchError, Workers
+from stream.bench.worker import BenchError, Workers, own_python
 
 LENGTHS = 400, 2000
 """Frames."""
@@ -95,7 +94,7 @@ def _children_s() -> float:
 def _first_frame_s(clip: Path) -> tuple[float, bool]:
     began = time.monotonic()
     with subprocess.Popen(
-        [sys.executable, "-c", _FIRST_FRAME, str(clip)], stdout=subprocess.PIPE, text=True
+        **own_python("-c", _FIRST_FRAME, str(clip)), stdout=subprocess.PIPE, text=True
     ) as child:
         line = child.stdout.readline().strip()
         spent = time.monotonic() - began

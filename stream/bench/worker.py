@@ -39,13 +39,23 @@ class BenchError(StreamError):
     """A side that failed, or material that is missing."""
 
 
+def own_python(*arguments: str) -> dict[str, Any]:
+    """What Popen needs to start Python so that it imports the same package as this process.
+
+    By itself Python would look in the working folder first: in a clone it would measure that, not the
+    installed package.
+    """
+    path = os.pathsep.join(map(os.path.abspath, sys.path))
+    return {"args": [sys.executable, "-P", *arguments], "env": os.environ | {"PYTHONPATH": path}}
+
+
 class Worker:
     """The parent's end of a child. `start` returns at once, `ready` waits for the first run."""
 
     def __init__(self, job: str, arguments: Mapping[str, Any]) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in `close`
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "stream.bench"],
+            **own_python("-m", "stream.bench"),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
         )  # fmt: skip
         self._send({"job": job, "arguments": dict(arguments)})
