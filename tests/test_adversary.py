@@ -219,6 +219,15 @@ def test_bf16_reaches_the_critic_s_convolutions_and_not_its_norms(clean, damaged
     assert not torch.equal(*pulls) and F.cosine_similarity(*pulls, dim=0) > 0.98
 
 
+def test_compiled_code_transposes_bf16_without_nan():
+    def transposed(one, other):
+        return one.contiguous(), (other * 1.5).contiguous()
+
+    pair = [torch.randn(1, 128, 8, 8).bfloat16().contiguous(memory_format=torch.channels_last) for _ in "ab"]
+    compiled = Execution(CPU, half=True, compile=True).compiled(transposed)
+    assert all(map(torch.equal, compiled(*pair), transposed(*pair)))
+
+
 def test_a_step_that_is_not_finite_leaves_network_and_adversary_as_they_were(start, clean, damaged):
     for kind in ("patch", "gpen"):
         step = step_from(start, settings(kind))
