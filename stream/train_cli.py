@@ -74,7 +74,7 @@ def train(
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="YAML of training settings.")] = None,
     assign: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as loss.adversarial=0.02."),
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting, such as loss.adversarial=0.3."),
     ] = None,
     settings: Annotated[bool, typer.Option("--settings", help="Print the settings and stop.")] = False,
     debug: DebugAlone = False,

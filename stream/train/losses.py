@@ -91,6 +91,19 @@ def judgement(real: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
+def critic_hinge(real: Tensor, fake: Tensor) -> Tensor:
+    """The patch critic's hinge loss (Lim & Ye, 2017).
+
+    0 where every real patch has a logit above 1 and every fake one below -1; 2 where all are 0.
+    """
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+def generator_hinge(fake: Tensor) -> Tensor:
+    """What goes with `critic_hinge` for the generator (Lim & Ye, 2017): minus the mean logit."""
+    return -fake.mean()
+
+
 def gradient_penalty(logits: Tensor, real: Tensor) -> Tensor:
     """R1 (Mescheder et al., 2018): squared gradient of the logits at real pictures, per picture."""
     (slope,) = torch.autograd.grad(logits.sum(), real, create_graph=True)

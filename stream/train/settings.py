@@ -29,19 +29,40 @@ class Losses(Section):
     squares: float = Field(0.5, ge=0.0, description="root mean squared difference, what PSNR measures")
     gradients: float = Field(1.0, ge=0.0, description="mean absolute difference of first differences")
     scales: float = Field(0.3, ge=0.0, description="every intermediate RGB against the clean picture")
-    perceptual: float = Field(0.25, ge=0.0, description="activations of CenterFace's backbone, on a cut")
-    detail: float = Field(0.02, ge=0.0, description="amount of fine detail, place by place")
-    adversarial: float = Field(0.0, ge=0.0, description="what GPEN's discriminator takes for real, on a cut")
+    perceptual: float = Field(0.4, ge=0.0, description="activations of CenterFace's backbone, on a cut")
+    detail: float = Field(0.0, ge=0.0, description="amount of fine detail, place by place; draws outlines")
+    adversarial: float = Field(
+        0.0,
+        ge=0.0,
+        description="what the adversary takes for real, on a cut. patch: length of its gradient at the "
+        "picture, as a part of the other losses' (0.25 to 0.35); gpen: weight of its loss",
+    )
 
 
-class Adversary(Section):
-    """The discriminator, where `loss.adversarial` is not 0."""
+class PatchCriticSettings(Section):
+    """The small critic of patches, with spectral norm and the hinge loss."""
+
+    cut: int = Field(160, ge=32, le=2048, description="side of the random cut it looks at, px")
+    lr: float = Field(3e-4, gt=0.0, le=1.0, description="its learning rate; Adam, betas 0.5 and 0.99")
+    warm_up: int = Field(600, ge=0, description="images that it learns from before the network listens")
+
+
+class DiscriminatorSettings(Section):
+    """GPEN's discriminator, with the logistic loss and R1."""
 
     size: int = Field(128, ge=32, le=2048, description="side of the cut it looks at, px, a power of two")
-    lr: float = Field(2e-3, gt=0.0, description="its learning rate")
+    lr: float = Field(2e-3, gt=0.0, description="its learning rate; Adam, betas 0 and 0.99")
     r1: float = Field(2.0, ge=0.0, description="weight of the gradient penalty")
     r1_every: int = Field(16, ge=1, description="steps from penalty to penalty, which is scaled up likewise")
-    warm_up: int = Field(1000, ge=0, description="images that it learns from before the generator listens")
+    warm_up: int = Field(1000, ge=0, description="images that it learns from before the network listens")
+
+
+class AdversarySettings(Section):
+    """The adversary, where `loss.adversarial` is not 0."""
+
+    kind: Literal["patch", "gpen"] = Field("patch", description="patch critic, or GPEN's discriminator")
+    patch: PatchCriticSettings = PatchCriticSettings()
+    gpen: DiscriminatorSettings = DiscriminatorSettings()
 
 
 class TrainSettings(Section):
@@ -63,7 +84,7 @@ class TrainSettings(Section):
     )
     shares: Shares = Shares()
     loss: Losses = Losses()
-    adversary: Adversary = Adversary()
+    adversary: AdversarySettings = AdversarySettings()
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="of the networks' forward and backward pass"
     )

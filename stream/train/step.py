@@ -1,21 +1,19 @@
-"""One training step: generator, and the discriminator where there is one."""
+"""One training step: the restorer, and the adversary where there is one."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from stream.nets.discriminator import Discriminator
 from stream.nets.gpen import GPEN
 from stream.train import losses
+from stream.train.adversary import AverageGradients, make_adversary
+from stream.train.execution import Execution
 from stream.train.perceptual import Backbone
 from stream.train.settings import TrainSettings
 
 _BETAS = (0.9, 0.99)
-_ADVERSARY_BETAS = (0.0, 0.99)
-"""StyleGAN2's for both networks; the generator keeps its momentum, since pixels lead it."""
+"""StyleGAN2 has a first beta of 0; the restorer keeps its momentum, since pixels lead it."""
 _SMALLEST_SHARE = 0.03
 """Of the learning rate at the end."""
 
@@ -38,25 +36,19 @@ class Step:
         self._optimizer = torch.optim.Adam(self._learning, settings.lr, _BETAS)
         self.average = {name: tensor.detach().clone() for name, tensor in self.net.state_dict().items()}
         self._backbone = Backbone().to(device) if settings.loss.perceptual else None
-        self._adversary: Discriminator | None = None
-        if settings.loss.adversarial:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(settings.seed)
-                side = min(settings.adversary.size, net.size)
-                self._adversary = Discriminator(side, channel_multiplier=1, narrow=0.25).to(device)
-            self._judge = torch.optim.Adam(
-                self._adversary.parameters(), settings.adversary.lr, _ADVERSARY_BETAS
-            )
-        self._restored = self._compiled(self._restored_eagerly)
-        self._seen = self._compiled(self._seen_eagerly)
-        self._judged = self._compiled(self._judged_eagerly)
+        execution = Execution(device, settings.precision == "bf16", settings.compile)
+        self._execution = execution
+        self._adversary = make_adversary(settings, net.size, execution)
+        self._restored = execution.compiled(self._restored_eagerly)
+        self._errors = execution.compiled(self._errors_eagerly)
+        self._seen = execution.compiled(self._seen_eagerly)
 
-    def run(
-        self, damaged: Tensor, clean: Tensor, average_gradients: Callable[[nn.Module], None]
-    ) -> dict[str, float]:
+    def run(self, damaged: Tensor, clean: Tensor, average_gradients: AverageGradients) -> dict[str, float]:
         """One batch u8[N,3,S,S]; returns the losses by name, unweighted, and the gradient's norm.
 
-        A step whose gradient is not finite is left out: `skipped` is 1.
+        The gradient of the losses is taken at the restored pictures first and goes back through the
+        network from there: so the adversary can measure it, and no graph is walked twice. A step whose
+        gradient is not finite is left out: `skipped` is 1.
         """
         settings = self.settings
         dice = torch.Generator().manual_seed(settings.seed * 1_000_003 + self.images)
@@ -64,32 +56,32 @@ class Step:
         share = _rate(self.images, settings)
         for group in self._optimizer.param_groups:
             group["lr"] = settings.lr * share
-        out, parts = self._restored(x, y)
-        if self._backbone is not None:
-            window = _window(settings.cut, self.net.size, dice)
-            parts["perceptual"] = self._seen(_cut(out, window), _cut(y, window))
-        total = sum(getattr(settings.loss, name) * part for name, part in parts.items())
+        outputs = self._restored(x)
+        gradients, figures = self._gradients(x, y, outputs, dice)
         if self._adversary is not None:
-            small = _window(settings.adversary.size, self.net.size, dice)
-            self._adversary.requires_grad_(False)
-            listens = min(1.0, max(0.0, self.images - settings.adversary.warm_up) / 1000)
-            parts["adversarial"] = losses.realness(self._judged(_cut(out, small)))
-            total = total + settings.loss.adversarial * listens * parts["adversarial"]
+            window = _window(self._adversary.cut, self.net.size, dice)
+            real, fake = _cut(y, window), _cut(outputs[0].detach(), window)
+            pull, adversarial = self._adversary.gradient(fake, gradients[0])
+            gradients[0][..., window[0], window[1]] += pull
+            figures |= adversarial
         self._optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        learned = [pair for pair in zip(outputs, gradients, strict=True) if pair[0].requires_grad]
+        torch.autograd.backward(*zip(*learned, strict=True))
         average_gradients(self.net)
         norm = nn.utils.clip_grad_norm_(self._learning, settings.clip)
         sound = bool(torch.isfinite(norm))
         if sound:
             self._optimizer.step()
         if self._adversary is not None:
-            parts |= self._teach(_cut(y, small), _cut(out.detach(), small), average_gradients)
-        figures = {name: float(part.detach()) for name, part in parts.items()}
-        return figures | {"norm": float(norm) if sound else 0.0, "skipped": float(not sound)}
+            figures |= self._adversary.learn(real, fake, average_gradients)
+        numbers = {name: float(figure.detach()) for name, figure in figures.items()}
+        return numbers | {"norm": float(norm) if sound else 0.0, "skipped": float(not sound)}
 
     def count(self, images: int) -> None:
         """So many pairs have been seen by all processes together: the average follows."""
         self.images += images
+        if self._adversary is not None:
+            self._adversary.count(images)
         # A short memory at first, so that the first weights are soon forgotten.
         decay = min(self.settings.average, (1 + self.images) / (10 * images + self.images))
         now = self.net.state_dict()
@@ -105,33 +97,43 @@ class Step:
             "optimizer": self._optimizer.state_dict(),
         }
         if self._adversary is not None:
-            state |= {"adversary": self._adversary.state_dict(), "judge": self._judge.state_dict()}
+            state["adversary"] = self._adversary.state()
         return state
 
     def load(self, state: dict) -> None:
-        """Go on from `state()`; a discriminator that it does not know starts anew."""
+        """Go on from `state()`; an adversary that it does not know starts anew."""
         self.images = state["images"]
         self.net.load_state_dict(state["net"])
         self.average = {name: tensor.to(self.device) for name, tensor in state["average"].items()}
         self._optimizer.load_state_dict(state["optimizer"])
         if self._adversary is not None and "adversary" in state:
-            self._adversary.load_state_dict(state["adversary"])
-            self._judge.load_state_dict(state["judge"])
+            self._adversary.load(state["adversary"])
 
     # --- inside --------------------------------------------------------------------------------------
 
-    def _compiled(self, body: Callable) -> Callable:
-        return torch.compile(body, dynamic=False) if self.settings.compile else body
+    def _gradients(
+        self, x: Tensor, y: Tensor, outputs: list[Tensor], dice: torch.Generator
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """The gradients at `outputs` of all losses but the adversary's, and the losses by name."""
+        settings = self.settings
+        out, *rgbs = (output.detach().requires_grad_(True) for output in outputs)
+        parts = self._errors(x, y, out, rgbs)
+        if self._backbone is not None:
+            window = _window(settings.cut, self.net.size, dice)
+            parts["perceptual"] = self._seen(_cut(out, window), _cut(y, window))
+        total = sum(getattr(settings.loss, name) * part for name, part in parts.items())
+        gradients = torch.autograd.grad(total, (out, *rgbs), materialize_grads=True)
+        return [gradient.contiguous() for gradient in gradients], parts
 
-    def _half(self):
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16")
-
-    def _restored_eagerly(self, x: Tensor, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        weights = self.settings.loss
-        with self._half():
+    def _restored_eagerly(self, x: Tensor) -> list[Tensor]:
+        """The restored pictures, and the intermediate RGBs where a loss looks at them."""
+        with self._execution.autocast():
             rgbs = [rgb.float() for rgb in self.net.pyramid(x)]
-        base = x if self.net.residual else torch.zeros_like(x)
-        out = base + rgbs[-1]
+        out = x + rgbs[-1] if self.net.residual else rgbs[-1]
+        return [out, *rgbs[:-1]] if self.settings.loss.scales else [out]
+
+    def _errors_eagerly(self, x: Tensor, y: Tensor, out: Tensor, rgbs: list[Tensor]) -> dict[str, Tensor]:
+        weights = self.settings.loss
         parts = {}
         if weights.pixels:
             parts["pixels"] = losses.pixels(out, y)
@@ -140,34 +142,13 @@ class Step:
         if weights.gradients:
             parts["gradients"] = losses.gradients(out, y)
         if weights.scales:
-            parts["scales"] = losses.scales(rgbs[:-1], y - base)
+            parts["scales"] = losses.scales(rgbs, y - x if self.net.residual else y)
         if weights.detail:
             parts["detail"] = losses.detail(out, y)
-        return out, parts
+        return parts
 
     def _seen_eagerly(self, out: Tensor, clean: Tensor) -> Tensor:
         return losses.perceptual(self._backbone, out, clean)
-
-    def _judged_eagerly(self, x: Tensor) -> Tensor:
-        with self._half():
-            return self._adversary(x).float()
-
-    def _teach(self, real: Tensor, fake: Tensor, average_gradients) -> dict[str, Tensor]:
-        """The discriminator's own step."""
-        settings = self.settings.adversary
-        self._adversary.requires_grad_(True)
-        logits = self._judged(torch.cat((real, fake)))
-        parts = {"judgement": losses.judgement(*logits.chunk(2))}
-        total = parts["judgement"]
-        if self.images // (len(real)) % settings.r1_every == 0:
-            real = real.detach().requires_grad_(True)
-            parts["r1"] = losses.gradient_penalty(self._adversary(real), real)
-            total = total + settings.r1 / 2 * settings.r1_every * parts["r1"]
-        self._judge.zero_grad(set_to_none=True)
-        total.backward()
-        average_gradients(self._adversary)
-        self._judge.step()
-        return parts
 
 
 def _rate(images: int, settings: TrainSettings) -> float:
