@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from small_models import write_model
 
 from stream.cli import main
@@ -364,6 +365,16 @@ def test_models_that_are_no_restorers_are_refused(tmp_path):
     other = write_model(tmp_path / "colour.safetensors", "colorize")
     with pytest.raises(TrainError, match="only restorers are trained"):
         train(FACES, tmp_path / "out", other, settings())
+
+
+def test_a_run_that_learns_nothing_since_no_gradient_is_finite_ends_in_one_line(start, tmp_path):
+    tensors, broken = load_file(start), tmp_path / "broken.safetensors"
+    name = next(name for name in tensors if name.startswith("ecd") and name.endswith("weight"))
+    tensors[name] = torch.full_like(tensors[name], torch.nan)
+    with safe_open(start, "pt") as file:
+        save_file(tensors, broken, file.metadata())
+    with pytest.raises(TrainError, match=r"^[^\n]*out: no gradient of the last 50 steps was finite[^\n]*$"):
+        train(FACES, tmp_path / "out", broken, settings(images=60, batch=1, loss={"perceptual": 0}))
 
 
 def test_the_command_says_its_settings_and_names_a_wrong_one(capsys):

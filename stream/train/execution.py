@@ -8,10 +8,10 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from stream.engines.torch_compile import cpu_options
+
 P = ParamSpec("P")
 R = TypeVar("R")
-_AVX2 = {"cpp.simdlen": 256}
-"""Has Inductor use AVX2 for the kernels that it generates; convolutions and products are oneDNN's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +27,9 @@ class Execution:
         """`body` by torch.compile, one graph for each set of shapes; `body` itself if `compile` is off."""
         if not self.compile:
             return body
-        return torch.compile(body, dynamic=False, options=_AVX2 if self._transposes_wrongly() else None)
+        options = cpu_options(self.half) if self.device.type == "cpu" else None
+        return torch.compile(body, dynamic=False, options=options)
 
     def autocast(self) -> torch.autocast:
         """The context in which a network's forward pass runs."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
-
-    def _transposes_wrongly(self) -> bool:
-        """Whether Inductor's AVX-512 kernel that transposes BF16 would be used.
-
-        GCC 12 at -O3 makes of it one that reads what was never written: NaN from the first step on
-        (torch 2.14.1, measured).
-        """
-        wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-        return self.half and self.device.type == "cpu" and wide

@@ -78,7 +78,8 @@ def train(
     `out` gets ``checkpoint.pt`` (what a run goes on from), ``NAME.safetensors`` (the averaged weights),
     ``log.jsonl``, ``losses.png`` and, with `samples` (another folder of faces), ``sheet.png``. A run
     whose folder holds a checkpoint goes on from it. `stop` is asked between steps; `on_log` gets the
-    log's lines, in the first of several processes. Raises TrainError.
+    log's lines, in the first of several processes. Raises TrainError, also where no step of a line of the log
+    had a finite gradient.
     """
     device = _device(settings.device)
     here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -106,6 +107,11 @@ def train(
             for name, value in losses.items():
                 sums.setdefault(name, []).append(value)
             if len(sums["norm"]) == _LOG_STEPS:
+                if all(sums["skipped"]):
+                    raise TrainError(
+                        f"{out}: no gradient of the last {_LOG_STEPS} steps was finite; set precision=fp32 or "
+                        "compile=false, or start anew with a lower lr"
+                    )
                 line = {"images": step.images, "s": round(time.monotonic() - began_s, 1)}
                 line |= {name: sum(values) / len(values) for name, values in sums.items()}
                 if ranks.own == 0:

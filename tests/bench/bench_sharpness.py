@@ -62,7 +62,7 @@ LEVELS = {
     "medium": Level((0.8, 1.8), (1.5, 3.0), (3.0, 8.0), (35, 65), (28, 34)),
     "heavy": Level((1.5, 3.0), (3.0, 6.0), (6.0, 14.0), (15, 40), (34, 40)),
 }
-MIXED = Level((0.0, 2.0), (1.0, 4.0), (0.0, 12.0), (15, 97), (15, 40))
+MIXED = Level((0.0, 2.0), (1.0, 4.0), (0.0, 16.0), (5, 97), (15, 44))
 """Anything with anything: as strong or weak as chance has it, each part there in two of three."""
 
 
@@ -88,14 +88,14 @@ class Sample:
 def damage(rng: np.random.Generator, rgb: np.ndarray, name: str, size: int) -> np.ndarray:
     """RGB u8 [h,w,3] made worse; blur and shrink grow with the face, noise and blocks do not.
 
-    A level has all its parts, one of four has only one of them.
+    A level has all its parts, one picture of four has only one of them; of the mixed ones every other.
     """
     level = LEVELS.get(name, MIXED)
     height, width = rgb.shape[:2]
     parts = dict.fromkeys(("blur", "shrink", "noise", "blocks"), True)
     if name == "mixed":
         parts = {part: rng.random() < 0.67 for part in parts}
-    elif rng.random() < 0.25:
+    if rng.random() < (0.5 if name == "mixed" else 0.25):
         parts = dict.fromkeys([str(rng.choice(list(parts)))], True)
     image = rgb.astype(np.float32)
     blur, shrink = rng.uniform(*level.blur) * size / 256, rng.uniform(*level.shrink) * max(size, 128) / 256
@@ -209,7 +209,7 @@ def gather(folder: Path, draws: int, half: str, limit: float) -> list[Sample]:
     engine = create_engine("openvino", bundled_model_path())
     files = {path.stem: path for path in folder.glob("*.jpg")}
     kinds = [(name, size, n) for name in LEVELS for size in SIZES for n in range(draws)]
-    kinds += [("mixed", 0, n) for n in range((8 if half == "report" else 24) * draws)]
+    kinds += [("mixed", 0, n) for n in range((8 if half == "report" else 48) * draws)]
     return [
         sample(engine, number, cv2.imread(str(files[name]))[..., ::-1], *kind, limit)
         for number, name in enumerate(split(files, half))
