@@ -109,8 +109,8 @@ def train(
             if len(sums["norm"]) == _LOG_STEPS:
                 if all(sums["skipped"]):
                     raise TrainError(
-                        f"{out}: no gradient of the last {_LOG_STEPS} steps was finite; set precision=fp32 or "
-                        "compile=false, or start anew with a lower lr"
+                        f"{out}: no gradient of the last {_LOG_STEPS} steps was finite; set precision=fp32 "
+                        "or compile=false, or start anew with a lower lr"
                     )
                 line = {"images": step.images, "s": round(time.monotonic() - began_s, 1)}
                 line |= {name: sum(values) / len(values) for name, values in sums.items()}
