@@ -112,14 +112,15 @@ def test_a_break_in_the_graph_is_an_error(net, five, monkeypatch):
 
 
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="needs a C++ compiler")
-def test_inductor_gives_the_same_picture(tmp_path, monkeypatch):
+@pytest.mark.parametrize("precision, atol", [("fp32", 1e-4), ("bf16", 0.05)])
+def test_inductor_gives_the_same_picture(precision, atol, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     path = write_model(tmp_path / "small.safetensors")
     crops = np.random.default_rng(0).random((3, 16, 16, 3), np.float32)
-    compiled = create_engine("torch-compile", path, device="cpu", threads=1)
+    compiled = create_engine("torch-compile", path, device="cpu", threads=1, precision=precision)
     assert compiled.name == "torch-compile-cpu"
     expected = TorchEngine(path, threads=1).restore(crops)
-    np.testing.assert_allclose(compiled.restore(crops), expected, atol=1e-4)
+    np.testing.assert_allclose(compiled.restore(crops), expected, atol=atol)
     compiled.close()
 
 
