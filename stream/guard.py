@@ -16,7 +16,8 @@ _SCALES = ((2.0, 0.20, 0.35), (4.0, 0.10, 0.20))
 """Blur (sigma, px of 64), difference at which trust begins to fall, and at which it is gone.
 
 Over 48 faces at ten kinds of damage, blurred, noisy, dark, bright and of a wrong colour cast, the
-bundled network changes no pixel by more than 0.08 and 0.04 at these two blurs; the clean picture, which no restorer can be better than, differs by 0.19 and 0.07 on heavy damage."""
+bundled network changes no pixel by more than 0.08 and 0.04 at these two blurs; the clean picture, which no
+restorer can be better than, differs by 0.19 and 0.07 on heavy damage."""
 _TONE = 0.08
 """A shift of the whole face's colour up to this is restoration."""
 _REACH = 9
