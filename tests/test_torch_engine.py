@@ -112,16 +112,30 @@ def test_a_break_in_the_graph_is_an_error(net, five, monkeypatch):
 
 
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="needs a C++ compiler")
-@pytest.mark.parametrize("precision, atol", [("fp32", 1e-4), ("bf16", 0.05)])
-def test_inductor_gives_the_same_picture(precision, atol, tmp_path, monkeypatch):
+def test_inductor_gives_the_same_picture(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     path = write_model(tmp_path / "small.safetensors")
     crops = np.random.default_rng(0).random((3, 16, 16, 3), np.float32)
-    compiled = create_engine("torch-compile", path, device="cpu", threads=1, precision=precision)
+    compiled = create_engine("torch-compile", path, device="cpu", threads=1)
     assert compiled.name == "torch-compile-cpu"
     expected = TorchEngine(path, threads=1).restore(crops)
-    np.testing.assert_allclose(compiled.restore(crops), expected, atol=atol)
+    np.testing.assert_allclose(compiled.restore(crops), expected, atol=1e-4)
     compiled.close()
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="needs a C++ compiler")
+def test_a_compiled_net_transposes_bf16_without_nan():
+    class Transposing(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.factor = torch.nn.Parameter(torch.tensor(1.5).bfloat16(), requires_grad=False)
+
+        def forward(self, one, other):
+            return one.contiguous(), (other * self.factor).contiguous()
+
+    pair = [torch.randn(1, 128, 8, 8).bfloat16().contiguous(memory_format=torch.channels_last) for _ in "ab"]
+    net = Transposing()
+    assert all(map(torch.equal, torch_compile.compiled_net(net)(*pair), net(*pair)))
 
 
 def test_without_a_compiler_compiling_is_refused_in_one_line(golden, monkeypatch):
