@@ -50,7 +50,7 @@ BOUNDS = {
     },
     SHIPPED: {
         "near-clean": {"psnr": (-0.05, 9)},
-        "mild": {"psnr": (0.35, 9)},
+        "mild": {"psnr": (0.47, 9)},
         "medium": {"psnr": (1.6, 9)},
         "heavy": {"psnr": (1.35, 9)},
     },
