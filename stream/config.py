@@ -105,7 +105,7 @@ class Restore(Section):
         24, ge=0, le=255, description="how far from the key, in each channel of 0..255, a pixel may be"
     )
     skip_sharp: float = Field(
-        0.7,
+        0.8,
         ge=0.0,
         le=1.0,
         description="faces sharper than this are left alone; 0.5: restoring would gain nothing; 1: none are",
