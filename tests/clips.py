@@ -281,3 +281,19 @@ def _tone(output, stream, sound: Sound, span: tuple[float, float]) -> None:
         frame.sample_rate, frame.pts, frame.time_base = RATE, first + start, Fraction(1, RATE)
         output.mux(stream.encode(frame))
     output.mux(stream.encode(None))
+
+
+def remux(src, dst, only=("video", "audio"), **options):
+    """Copy the streams of some kinds into another container; `options` are the muxer's."""
+    with av.open(str(src)) as source, av.open(str(dst), "w", options=options) as output:
+        streams = {s.index: output.add_stream_from_template(s) for s in source.streams if s.type in only}
+        for packet in source.demux([source.streams[index] for index in streams]):
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                output.mux(packet)
+
+
+def first_part(src, dst, part):
+    """The first `part`, 0 to 1, of a file's bytes."""
+    data = src.read_bytes()
+    dst.write_bytes(data[: int(len(data) * part)])

@@ -14,6 +14,7 @@ import time
 import av
 import numpy as np
 import pytest
+from clips import first_part, remux
 from conftest import SAMPLES, on_terminal
 from PIL import Image
 from safetensors.numpy import save_file
@@ -35,26 +36,12 @@ def frames_of(path):
         return sum(1 for _ in container.decode(video=0))
 
 
-def remux(src, dst, only=("video", "audio"), **options):
-    with av.open(str(src)) as source, av.open(str(dst), "w", options=options) as output:
-        streams = {s.index: output.add_stream_from_template(s) for s in source.streams if s.type in only}
-        for packet in source.demux([source.streams[index] for index in streams]):
-            if packet.dts is not None:
-                packet.stream = streams[packet.stream.index]
-                output.mux(packet)
-
-
 def small_video(path):
     with av.open(str(path), "w") as output:
         stream = output.add_stream("libx264", rate=25)
         for value in range(10):
             output.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((96, 128, 3), value * 20, np.uint8))))
         output.mux(stream.encode(None))
-
-
-def first_part(src, dst, part):
-    data = src.read_bytes()
-    dst.write_bytes(data[: int(len(data) * part)])
 
 
 @pytest.fixture(scope="module")

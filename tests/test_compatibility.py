@@ -1,0 +1,51 @@
+"""What this version gives is what was recorded before the house was put in order."""
+
+from __future__ import annotations
+
+import json
+
+import compatibility
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.timeout(400)
+RECORD = json.loads(compatibility.RECORD.read_text())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("compatibility")
+
+
+@pytest.mark.parametrize("preset", compatibility.PRESETS)
+@pytest.mark.parametrize("sample", compatibility.SAMPLES)
+def test_restored_pictures_are_those_of_the_record(sample, preset, folder):
+    """To the bit on a machine of the record's kind; elsewhere as near as its arithmetic comes."""
+    found = compatibility.restored(sample, preset, folder, compatibility.PART_S)
+    name, exact = f"{sample} {preset}", RECORD["pictures"].get(compatibility.machine())
+    if exact is not None:
+        assert found["sha256"] == exact["part"][name]["sha256"]
+    recorded = next(iter(RECORD["pictures"].values()))["part"][name]
+    assert found["frames"] == recorded["frames"]
+    apart = np.abs(np.array(found["luma"]) - np.array(recorded["luma"]))
+    assert apart.max() < 1.0 and apart.mean() < 0.05, (apart.max(), apart.mean())
+
+
+@pytest.mark.parametrize("part", ["report", "exit_codes", "server"])
+def test_names_that_a_run_shows_are_those_of_the_record(part, folder):
+    read = {
+        "report": compatibility.report_keys,
+        "exit_codes": compatibility.exit_codes,
+        "server": compatibility.server,
+    }
+    assert json.loads(json.dumps(read[part](folder))) == RECORD["names"][part]
+
+
+@pytest.mark.parametrize("part", ["settings", "options", "python"])
+def test_names_in_the_code_are_those_of_the_record(part):
+    read = {
+        "settings": compatibility.setting_keys,
+        "options": compatibility.options,
+        "python": compatibility.python_api,
+    }
+    assert read[part]() == RECORD["names"][part]
