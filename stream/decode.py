@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import dropwhile
 from pathlib import Path
@@ -88,7 +88,7 @@ class FileSource:
         short = self.info.duration_s - float((self._last_pts - self.info.start_pts) * self.info.time_base)
         return missing > max(2, 0.02 * self.info.frames) and short > 0.5 if self.info.frames else short > 1.5
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Generator[Frame, None, None]:
         """Decode; the caller may stop at any time. Raises SourceError."""
         pictures = self._by_either() if self._try_hardware else self._by_software(self._from_pts)
         with closing(pictures):

@@ -21,6 +21,7 @@ from stream.face import FrameWork
 from stream.frame import StreamInfo
 from stream.limits import check_size
 from stream.remux import Copier
+from stream.stage import Sink
 
 
 def check_destination(source: Path, destination: Path, overwrite: bool) -> None:
@@ -41,7 +42,7 @@ def check_destination(source: Path, destination: Path, overwrite: bool) -> None:
         raise EncodeError(f"{destination}: no permission to write in {folder}; choose another folder")
 
 
-class FileSink:
+class FileSink(Sink):
     """The last stage: encodes frames into a hidden partial file beside the destination.
 
     One thread opens, feeds and flushes it; `finish` or `discard` come afterwards. `notes` says in
@@ -61,18 +62,21 @@ class FileSink:
         restored_note: str = "",
         upscale: int = 1,
         carry: bool = True,
+        cut_short: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`carry`: what the input's stream says of its pictures holds for those that come, too."""
+        """`carry`: what the input's stream says of its pictures holds for those that come, too.
+
+        `cut_short` is asked at the end whether the source was left early: then the sound ends with the
+        picture.
+        """
         self.info = info
         self._shown = info.enlarged(upscale) if upscale > 1 else info
         self.destination = Path(destination)
         self.frames_out = 0
         self.notes: list[str] = []
-        self.interrupted: Callable[[], bool] = lambda: False
-        """Asked by `flush`: whether the source was cut short, so that the sound ends with the picture."""
         self._config = config
         self._allow_loss, self._carry = allow_loss, carry
-        self._note = restored_note
+        self._note, self._cut_short = restored_note, cut_short
         check_destination(Path(info.path), self.destination, overwrite)
         self.recipe = codecs.recipe(self._shown, config)
         if upscale > 1:
@@ -175,7 +179,7 @@ class FileSink:
                 self._encode(self._held)
                 self._held = None
                 self._write(self._stream.encode(None))
-            self._output.mux(self._copier.until(self._end_of_video() if self.interrupted() else None))
+            self._output.mux(self._copier.until(self._end_of_video() if self._cut_short() else None))
             output, self._output = self._output, None
             pictures = {s.index for s in output.streams if s.disposition & Disposition.attached_pic}
             output.close()

@@ -7,8 +7,8 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
 from stream.colour import Colour
 from stream.errors import EncodeError, SourceError
-from stream.face import Detection, Face, FrameWork
+from stream.face import FrameWork
 from stream.frame import Frame, Timestamp, View
+from stream.stage import Sink
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _DEEP_SUFFIXES = (".png", ".tif", ".tiff")
@@ -305,10 +306,11 @@ class ImageSource:
         self.stills: dict[int, tuple[Still, Path]] = {}
         """Pictures that are on their way, by the frame's index; `ImageSink` takes them out."""
         self.failures: list[SourceError] = []
-        self.frames_in, self.corrupt_packets, self.truncated, self.notes = 0, 0, False, []
+        self.frames_in, self.corrupt_packets = 0, 0
+        self.notes: list[str] = []
         self._jobs, self._adapt = jobs, adapt
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Generator[Frame, None, None]:
         """Read the pictures in order."""
         for path, destination in self._jobs:
             try:
@@ -323,16 +325,14 @@ class ImageSource:
             yield still.frame(self.frames_in - 1)
 
 
-class ImageSink:
+class ImageSink(Sink):
     """Stage: writes every frame to its own file; one that cannot be written is told and left out."""
 
     def __init__(self, source: ImageSource, note: str) -> None:
-        self.frames_out, self.notes = 0, []
+        self.frames_out = 0
+        self.notes: list[str] = []
         self.failures: list[EncodeError] = []
         self._source, self._note = source, note
-
-    def open(self) -> None:
-        """Nothing to acquire."""
 
     def process(self, work: FrameWork) -> Iterable[None]:
         """Write one picture."""
@@ -344,37 +344,3 @@ class ImageSink:
             return ()
         self.frames_out += 1
         return ()
-
-    def flush(self) -> Iterable[None]:
-        """Nothing is held back."""
-        return ()
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-
-class DetectStage:
-    """Stage: finds the faces of pictures that have nothing to do with one another."""
-
-    def __init__(self, find: Callable[[Frame], list[Detection]]) -> None:
-        self.detections_run = 0
-        self._find = find
-
-    def open(self) -> None:
-        """Nothing to acquire."""
-
-    def process(self, work: FrameWork) -> Iterable[FrameWork]:
-        """Fill `faces`."""
-        self.detections_run += 1
-        faces = (
-            Face(i, hit.box_xyxy, hit.landmarks, hit.score, coasted=False, confidence=1.0)
-            for i, hit in enumerate(self._find(work.frame))
-        )
-        yield replace(work, faces=tuple(faces))
-
-    def flush(self) -> Iterable[FrameWork]:
-        """Nothing is held back."""
-        return ()
-
-    def close(self) -> None:
-        """Nothing to release."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import cv2
+
 from stream.address import Address
+from stream.assembly import Setup
 from stream.capture import Capture
 from stream.changes import Changes
 from stream.config import Config
@@ -25,7 +28,6 @@ from stream.packets import Jpeg, Snapshot
 from stream.pipeline import Pipeline
 from stream.previews import KINDS, Previews
 from stream.relief import PERIOD_S, Relief, Second
-from stream.run import Options, Run
 from stream.sinks import SinkSpec
 from stream.sinks.handle import SinkHandle, stop_all
 from stream.taps import TapStage
@@ -65,7 +67,7 @@ class Session:
     ) -> None:
         self.name, self._address, self._config, self._preset = name, address, config, preset
         self._create_engine, self._on_event = create_engine, on_event
-        self._model = Run(config, Options()).model
+        self._model = Setup.of(config).model
         self._control = _control(config)
         self._relief = Relief(config.latency.give_way)
         self._gate = MotionGate(config.motion)
@@ -74,6 +76,7 @@ class Session:
         threads = budget(
             available_cores(), config.restore.threads, config.decode.threads, config.encode.threads
         )
+        self._cv2_threads = threads.cv2
         self._handles = [SinkHandle(spec, on_event=on_event) for spec in sinks]
         self._capture = create_capture(
             address,
@@ -128,6 +131,7 @@ class Session:
         `on_tick` is called ten times a second in this thread.
         """
         self._on_tick = on_tick
+        cv2.setNumThreads(self._cv2_threads)
         self._began_s = self._judged_s = time.monotonic()
         with ExitStack() as ending:  # the last one first, whatever becomes of those before
             ending.callback(self._leave)
@@ -312,7 +316,7 @@ class Session:
         changed, preset = changes.applied(config, preset)
         anew = changes.model is not None or changes.preset is not None
         if anew:
-            Run(changed, Options())  # refuses a model that is not here
+            Setup.of(changed)  # refuses a model that is not here
         with self._lock:
             control = self._control
             control.strength, control.interval = changed.restore.strength, changed.restore.interval
@@ -369,7 +373,7 @@ class Session:
             "connections": capture.connections,
             "sinks": [handle.report() for handle in self._handles],
             "load": gauges.load,
-            "stage_ms": {name: round(1e3 * spent_s, 2) for name, spent_s in gauges.stage_s.items()},
+            "stage_ms": _stage_ms(gauges.stage_s),
             "cpu_cores": gauges.cpu_cores,
             "memory_mb": memory_mb(),
             "model": self._model.name,
@@ -383,6 +387,12 @@ class Session:
             "notes": list(capture.notes),
             "uptime_s": round(time.monotonic() - self._began_s, 1),
         }
+
+
+def _stage_ms(stage_s: Mapping[str, float]) -> dict[str, float]:
+    """Milliseconds a frame by stage; "decode" is 0, since the capture decodes while it waits for packets."""
+    spent = {name: round(1e3 * spent_s, 2) for name, spent_s in stage_s.items()}
+    return {"decode": 0.0, **spent} if spent else {}
 
 
 def _control(config: Config) -> Control:

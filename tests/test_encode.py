@@ -35,8 +35,7 @@ def run(
     """Source to sink with no face in between; returns the path and the sink."""
     info = probe(source)
     feed = FileSource(info, options.get("start_s"), options.get("duration_s"), threads=2)
-    sink = FileSink(info, target, config, restored_note=NOTE, **options)
-    sink.interrupted = lambda: not complete
+    sink = FileSink(info, target, config, restored_note=NOTE, cut_short=lambda: not complete, **options)
     try:
         sink.open()
         for frame in feed.frames():

@@ -133,7 +133,7 @@ def restored(path: Path, thread_type: str = "AUTO", strength: float = 1.0, engin
         ("look", crops),
         ("compose", ComposeStage(feather=0.12)),
     ]
-    result = [planes(work.frame.picture) for work in Pipeline(source, stages)]
+    result = [planes(work.frame.picture) for work in Pipeline.from_source(source, stages)]
     return result, crops.seen
 
 

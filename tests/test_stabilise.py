@@ -10,6 +10,7 @@ from test_carry import LANDMARKS, SAMPLES, SIZE, clean, filmed, occluded, visibl
 from warps import Pose
 
 from stream.api import Options, restore_file
+from stream.assembly import Setup, assemble
 from stream.carry import face_region
 from stream.changes import Changes
 from stream.config import Select, load_config
@@ -18,7 +19,6 @@ from stream.graph import Control
 from stream.quality.pictures import sharpness
 from stream.quality.video import flicker
 from stream.relief import LEVELS
-from stream.run import Run
 from stream.stabilise import StabiliseStage
 
 FLICKER = 0.03
@@ -226,7 +226,7 @@ def test_the_strength_is_part_of_a_live_change_and_rests_where_restorations_are_
 
 @pytest.mark.parametrize("still", [False, True])
 def test_a_video_has_the_stage_between_restoring_and_masks_and_unrelated_pictures_have_none(still):
-    names = [name for name, _ in Run(load_config(), Options(aligned=True)).stages(still)]
+    names = [name for name, _ in assemble(Setup.of(load_config(), aligned=True), still=still).in_line()]
     assert names == ["crop", "restore", *([] if still else ["stabilise"]), "mask", "compose"]
 
 
