@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_nets import write_model
+from small_models import write_tiny_model
 
 from stream.engines import ENGINE_KINDS, choice, create_engine, self_check
 from stream.engines.disk import CACHE_VARIABLE
@@ -43,7 +43,7 @@ class Slowed:
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    return write_model(tmp_path / "small.safetensors")
+    return write_tiny_model(tmp_path / "small.safetensors")
 
 
 @pytest.fixture

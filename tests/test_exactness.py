@@ -8,6 +8,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from conftest import SAMPLES
 
 from stream import colour, geometry, pixels
 from stream.colour import Colour
@@ -23,7 +24,7 @@ from stream.probe import probe
 from stream.restore import RestoreStage
 from stream.track import Tracker
 
-SAMPLE = Path(__file__).parent.parent / "samples" / "portrait.mp4"
+SAMPLE = SAMPLES / "portrait.mp4"
 FRAMES = 12
 FORMATS = {
     "yuv420p": ("libx264", Colour(1, 1, 1, False)),

@@ -16,7 +16,7 @@ import av
 import numpy as np
 import pytest
 from clips import make
-from test_encode import luma_db, packets, run
+from encoding import luma_db, packets, run
 
 from stream import api, codecs, decode, hardware, pixels, trial
 from stream.codecs import Recipe

@@ -9,16 +9,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from networks import CHECKPOINTS, golden
 from onnx import TensorProto, helper
+from published_models import network
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_nets import CHECKPOINTS, golden
 
 from stream import catalog, store, zoo
 from stream.errors import ConfigError, ModelError
 from stream.importing import Facts, import_file
 from stream.model import Wanted, read_model_info, sha256_of
-from stream.nets import GPEN, build_generator, load_generator
+from stream.nets import build_generator, load_generator
 from stream.nets.checkpoint import infer_info
 
 OFFICIAL = {
@@ -47,13 +48,6 @@ def refusal(path, kind=ModelError, **facts):
     message = str(caught.value)
     assert "\n" not in message, message
     return message
-
-
-def network(size=256, **options):
-    """Random weights under the official names: as deep as the real thing, narrow as 8 channels."""
-    torch.manual_seed(0)
-    figures = {"channel_multiplier": 1, "narrow": 1 / 64, "style_dim": 16, "n_mlp": 2} | options
-    return GPEN(size, **figures).eval()
 
 
 def saved(path, content):

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from drawn_faces import face_at, frame, luma
 from facexlib.parsing.parsenet import ParseNet
 from PIL import Image
-from test_restore import face_at, frame, luma
 
 from stream import catalog, load_config, restore_file
 from stream.compose import ComposeStage

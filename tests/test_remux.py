@@ -7,7 +7,7 @@ from fractions import Fraction
 import av
 import pytest
 from clips import Sound, make, picture
-from test_encode import FAST, NOTE, packets, pictures, run
+from encoding import FAST, NOTE, packets, pictures, run
 
 from stream.config import Encode
 from stream.encode import FileSink

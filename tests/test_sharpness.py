@@ -8,6 +8,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from conftest import SAMPLES
 
 from stream import pixels, sharpness
 from stream.colour import Colour
@@ -19,7 +20,7 @@ from stream.frame import Frame, Timestamp, View
 from stream.restore import RestoreStage
 from stream.sharpness import Gauge, keep
 
-FACES = sorted((Path(__file__).parent.parent / "samples" / "faces").glob("*.jpg"))
+FACES = sorted((SAMPLES / "faces").glob("*.jpg"))
 LIMIT = Restore().skip_sharp
 SAME_SIZE = np.array([[1.0, 0, 0], [0, 1.0, 0]])
 

@@ -6,7 +6,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from test_carry import LANDMARKS, SAMPLES, SIZE, clean, filmed, occluded, visible
+from moving_faces import LANDMARKS, SAMPLES, SIZE, clean, filmed, occluded, visible
 from warps import Pose
 
 from stream.api import Options, restore_file

@@ -8,12 +8,12 @@ import time
 from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
+from conftest import SAMPLES
 
 from stream.colour import Colour
 from stream.compose import ComposeStage
@@ -22,7 +22,7 @@ from stream.frame import Frame, Timestamp, View
 from stream.packets import LIVE_TIME_BASE, Snapshot
 from stream.taps import SIDE, SmallPicture, TapStage, pair_jpeg
 
-PORTRAIT = Path(__file__).parent.parent / "samples" / "portrait.mp4"
+PORTRAIT = SAMPLES / "portrait.mp4"
 SIDE_PX = 64
 
 

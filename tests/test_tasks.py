@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from fractions import Fraction
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from networks import CHECKPOINTS
 from small_models import hole_mask, write_models
 
 from stream import colour, geometry, load_config, tasks
@@ -20,8 +19,6 @@ from stream.frame import View
 from stream.model import ModelInfo, read_model_info
 from stream.nets.loader import build_generator
 from stream.tasks import EDGE, Colorization, Inpainting, Restoration, Segmentation
-
-CHECKPOINTS = json.loads((Path(__file__).parent / "golden" / "checkpoint-tensors.json").read_text())
 
 
 @pytest.fixture(scope="module")

@@ -3,56 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import sys
 
 import pytest
 import torch
-from loopback import File, serve
+from loopback import File
+from published_models import DATA, FILE, NAME, SHA, checkpoint, models, network, server  # noqa: F401
 from safetensors.torch import load_file
-from test_import import network
 
 from stream import catalog, fetch, models_cli, store, zoo
 from stream.cli import main
 from stream.errors import ConfigError, ModelError
 from stream.importing import Facts, import_file
 from stream.model import read_model_info
-
-NAME, FILE = "gpen-bfr-256", "GPEN-BFR-256.pth"
-
-
-def checkpoint(seed=0, **options):
-    """Bytes of a training file with random weights of the right shapes for a 256 px GPEN."""
-    net = network(**options)
-    with torch.no_grad():
-        next(net.parameters()).add_(seed)
-    data = io.BytesIO()
-    torch.save({"g_ema": net.state_dict()}, data)
-    return data.getvalue()
-
-
-DATA = checkpoint()
-SHA = hashlib.sha256(DATA).hexdigest()
-
-
-@pytest.fixture
-def server():
-    with serve() as running:
-        running.files[FILE] = File(DATA)
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def models(tmp_path, monkeypatch, server):
-    """An empty models folder, the server as the mirror, and nothing accepted."""
-    folder = tmp_path / "models"
-    for variable in ("GPEN_STREAM_ACCEPT_LICENCE", "GPEN_STREAM_OFFLINE"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("GPEN_STREAM_MODELS", str(folder))
-    monkeypatch.setenv("GPEN_STREAM_MODELS_URL", f"{server.url}/mirror/")
-    return folder
 
 
 @pytest.fixture
