@@ -12,11 +12,9 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer, OutputContainer
-from av.stream import Disposition, Stream
-from av.video.reformatter import VideoReformatter
+from av.stream import Disposition
 
 from stream import codecs, hardware, mov, remux, trial
-from stream.codecs import Recipe
 from stream.config import Encode
 from stream.container import Window, open_video, video_stream
 from stream.cores import ordinary_priority
@@ -24,6 +22,7 @@ from stream.errors import EncodeError, HardwareError
 from stream.face import FrameWork
 from stream.frame import StreamInfo
 from stream.limits import check_size
+from stream.output import Encoder, Output
 from stream.remux import Copier
 from stream.stage import Sink
 
@@ -94,7 +93,7 @@ class FileSink(Sink):
         self.partial = self.destination.with_name(
             f".{self.destination.stem}.partial{self.destination.suffix}"
         )
-        self._output: _Output | None = None
+        self._output: Output | None = None
         self._end_pts = 0
         """Where the input's video ends, on the output's clock; 0: the container does not say."""
         self._held: tuple[av.VideoFrame, int] | None = None
@@ -134,8 +133,8 @@ class FileSink(Sink):
             output.metadata.update(metadata)
             output.set_chapters(remux.chapters(source, self._window, shift))
             output.start_encoding()
-            encoder = _Encoder(stream, self._shown, self.recipe, self._config.threads)
-            self._output = _Output(output, encoder, copier, opened.pop_all())
+            encoder = Encoder(stream, self._shown, self.recipe, self._config.threads)
+            self._output = Output(output, encoder, copier, opened.pop_all())
         ordinary_priority()
 
     def _settle(self) -> None:
@@ -211,7 +210,7 @@ class FileSink(Sink):
         self.close()
         self.partial.unlink(missing_ok=True)
 
-    def _opened(self) -> _Output:
+    def _opened(self) -> Output:
         if self._output is None:
             raise RuntimeError(f"{self.destination}: the sink takes frames between open and close only")
         return self._output
@@ -312,111 +311,6 @@ class FileSink(Sink):
             return HardwareError(f"{self.destination}: {failed}; set encode.hardware to off")
         size = "" if self._shown is self.info else " or a smaller --upscale"
         return EncodeError(f"{self.destination}: {failed}; try encode.codec{size}")
-
-
-class _Output:
-    """The partial file while it is open: the video's encoder, and the copied streams in step with it.
-
-    `opened` closes the input and the output.
-    """
-
-    def __init__(
-        self, container: OutputContainer, encoder: _Encoder, copier: Copier, opened: ExitStack
-    ) -> None:
-        self.copier = copier
-        self._container, self._encoder, self._opened = container, encoder, opened
-
-    def write(self, picture: av.VideoFrame, pts: int) -> None:
-        """Encode a picture whose duration is set; `pts` in units of the video's time base."""
-        self._mux(self._encoder.encode(picture, pts))
-
-    def drain(self) -> None:
-        """Write what the encoder holds back; no picture follows."""
-        self._mux(self._encoder.drain())
-
-    def end(self, limit: Fraction | None) -> None:
-        """Copy the rest of the other streams, as far as `limit` in seconds, and write the file's end."""
-        container = self._container
-        self._copy(limit)
-        pictures = {s.index for s in container.streams if s.disposition & Disposition.attached_pic}
-        container.close()
-        if pictures and container.format.name in remux.MOV:
-            mov.drop_empty_tracks(Path(container.name), pictures)
-
-    def close(self) -> None:
-        """Release both containers, whether or not the file has its end. Idempotent."""
-        self._opened.close()
-
-    def _mux(self, packets: list[av.Packet[Stream]]) -> None:
-        for packet in packets:
-            assert packet.dts is not None, "FFmpeg's encoders time every packet"
-            self._copy(packet.dts * packet.time_base)
-            self._container.mux_one(packet)
-
-    def _copy(self, limit: Fraction | None) -> None:
-        for packet in self.copier.until(limit):
-            self._container.mux_one(packet)
-
-
-class _Encoder:
-    """Pictures -> packets of the video stream, both timed in the stream's own time base."""
-
-    def __init__(self, stream: av.VideoStream, shown: StreamInfo, recipe: Recipe, threads: int) -> None:
-        self.recipe = recipe
-        self._stream, self._colour, self._unit = stream, shown.colour, shown.time_base
-        self._threads = threads
-        self._reformatter = VideoReformatter()
-        self._counts = recipe.encoder in codecs.COARSE_TIME
-        """Whether the encoder counts frames instead of taking their times."""
-        self._times: list[tuple[int, int]] = []
-        """Of each picture then: pts and duration."""
-
-    def encode(self, picture: av.VideoFrame, pts: int) -> list[av.Packet[Stream]]:
-        """The packets that become ready with a picture."""
-        if picture.format.name != self.recipe.pix_fmt:
-            picture = self._converted(picture)
-        if self._counts:
-            picture.pts, picture.time_base = len(self._times), self._stream.codec_context.time_base
-            self._times.append((pts, picture.duration))
-            picture.duration = 1
-        return self._timed(self._stream.encode(picture))
-
-    def drain(self) -> list[av.Packet[Stream]]:
-        """The packets that are left after the last picture."""
-        return self._timed(self._stream.encode(None))
-
-    def _converted(self, picture: av.VideoFrame) -> av.VideoFrame:
-        """In the encoder's pixel format; matrix and range change only where they must."""
-        context = self._stream.codec_context
-        old = self._colour
-        matrix = old.matrix or 2  # 0 is RGB itself
-        result = self._reformatter.reformat(
-            picture,
-            format=self.recipe.pix_fmt,
-            src_colorspace=matrix,
-            dst_colorspace=context.colorspace or matrix,
-            src_color_range=2 if old.range_full else 1,
-            dst_color_range=context.color_range or 1,
-            threads=self._threads,
-        )
-        result.pts, result.time_base, result.duration = picture.pts, picture.time_base, picture.duration
-        return result
-
-    def _timed(self, packets: list[av.Packet[Stream]]) -> list[av.Packet[Stream]]:
-        """The packets with their true times, where the encoder counted frames."""
-        if self._counts:
-            for packet in packets:
-                assert packet.pts is not None and packet.dts is not None, "it counts every frame"
-                duration = self._times[packet.pts][1]
-                pts, dts = self._true_time(packet.pts), self._true_time(packet.dts)
-                packet.time_base = self._unit
-                packet.pts, packet.dts, packet.duration = pts, dts, duration
-        return packets
-
-    def _true_time(self, index: int) -> int:
-        if index >= 0:
-            return self._times[index][0]
-        return self._times[0][0] + index * self._times[0][1]
 
 
 def _close(container: InputContainer | OutputContainer) -> None:

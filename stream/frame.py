@@ -348,9 +348,8 @@ class Frame:
         codes = [
             (part >> shift if shift and part.dtype.kind == "u" else part).astype(np.float32) for part in parts
         ]
-        planes = cv2.merge(codes * (3 if len(codes) == 1 else 1))
-        signal: np.ndarray = cv2.transform(planes, self._to_signal())
-        return signal
+        rgb: np.ndarray = cv2.transform(cv2.merge(codes * (3 if len(codes) == 1 else 1)), self._to_signal())
+        return rgb
 
     def _to_signal(self) -> npt.NDArray[np.float64]:
         """Code values (and 1) of all components to R'G'B', f64[3,4]; grey is repeated."""

@@ -110,8 +110,7 @@ def read_image(path: Path) -> Still:
 def _read(path: Path, data: bytes) -> Still:
     with Image.open(io.BytesIO(data)) as file:
         kind = "JPEG" if file.format == "MPO" else file.format or ""  # a JPEG with previews behind it
-        count = getattr(file, "n_frames", 1)
-        if count > 1 and file.format != "MPO":
+        if (count := getattr(file, "n_frames", 1)) > 1 and file.format != "MPO":
             raise SourceError(f"{path}: holds {count} pictures; give them one by one")
         deep = any(";16" in str(tile.args) for tile in file.tile) or file.mode.startswith("I;16")
         tags = file.getexif()  # may load the pixels, after which the tiles are gone
@@ -123,11 +122,10 @@ def _read(path: Path, data: bytes) -> Still:
             data = _without_orientation(data)  # Pillow and OpenCV would turn the pixels
         kept, note = _kept(file, data), ""
         if deep:
-            pixels = _deep_pixels(path, data, white_is_zero)
-            return Still(path, pixels, "", turn, icc, exif, kind, kept)
+            return Still(path, _deep_pixels(path, data, white_is_zero), "", turn, icc, exif, kind, kept)
     with Image.open(io.BytesIO(data)) as file:
-        file.load()
         image: Image.Image = file
+        image.load()
         if image.mode in ("F", "I"):
             raise SourceError(f"{path}: has 32-bit samples; save it with 8 or 16")
         if "transparency" in image.info or image.mode == "PA":
@@ -158,24 +156,21 @@ def _swapped(pixels: np.ndarray) -> np.ndarray:
 
 def _kept(image: ImageFile.ImageFile, data: bytes) -> Kept:
     kept: Kept = {}
-    if isinstance(image, JpegImagePlugin.JpegImageFile):
-        kept["qtables"] = image.quantization
-        kept["extra"] = _carried_segments(data)
-        sampling = JpegImagePlugin.get_sampling(image)
-        if sampling >= 0:
-            kept["subsampling"] = sampling
-        if image.info.get("progressive"):
-            kept["progressive"] = True
-    elif image.format == "PNG":
-        return {"chunks": _carried_chunks(data)}
+    if image.format == "PNG":
+        kept["chunks"] = _carried_chunks(data)
     elif image.format == "WEBP":
         if b"VP8L" in data:
             kept["lossless"] = True
         if "xmp" in image.info:
             kept["xmp"] = image.info["xmp"]
-        return kept
-    if "dpi" in image.info:
+    elif "dpi" in image.info:
         kept["dpi"] = image.info["dpi"]
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        kept["qtables"], kept["extra"] = image.quantization, _carried_segments(data)
+        if (sampling := JpegImagePlugin.get_sampling(image)) >= 0:
+            kept["subsampling"] = sampling
+        if image.info.get("progressive"):
+            kept["progressive"] = True
     return kept
 
 

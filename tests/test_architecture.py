@@ -9,7 +9,7 @@ ORDER = """
     __init__ errors workers cores colour pixels resample frame face config_live config geometry channel
     metrics stage status packets clock retry
     catalog model tasks nets engines store trust fetch importing zoo
-    container probe hardware decode images coloured codecs limits mov trial convert remux encode
+    container probe hardware decode images coloured codecs limits mov trial convert remux output encode
     address timestrip devices connection pattern supply capture
     detectors detect stills keyframes flow association fusion track sharpness crop
     carry average restore stabilise guard masks upscale compose

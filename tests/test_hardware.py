@@ -23,8 +23,9 @@ from stream.codecs import Recipe
 from stream.config import Config, Decode, Encode, parse_config
 from stream.container import open_video
 from stream.decode import FileSource
-from stream.encode import FileSink, _Encoder
+from stream.encode import FileSink
 from stream.errors import ConfigError, HardwareError, SourceError
+from stream.output import Encoder
 from stream.probe import probe
 
 LONG = {"size": (192, 128), "frames": 60, "options": {"preset": "veryfast", "g": "20", "bf": "2"}}
@@ -401,7 +402,7 @@ def fail_for_real():
 def test_an_encoder_that_fails_on_its_way_is_made_up_for_by_software(tmp_path, clip, monkeypatch, at):
     quiet = Config(encode=Encode(threads=1))
     soft = api.restore_file(clip, tmp_path / "soft.mp4", quiet)
-    encode, taken = _Encoder.encode, []
+    encode, taken = Encoder.encode, []
 
     def failing(encoder, picture, pts):
         if encoder.recipe.rival:
@@ -410,7 +411,7 @@ def test_an_encoder_that_fails_on_its_way_is_made_up_for_by_software(tmp_path, c
                 fail_for_real()
         return encode(encoder, picture, pts)
 
-    monkeypatch.setattr(_Encoder, "encode", failing)
+    monkeypatch.setattr(Encoder, "encode", failing)
     monkeypatch.setattr(
         codecs, "rivals", lambda info, plan, config: [pretended()] if config.hardware == "auto" else []
     )
