@@ -58,6 +58,6 @@ def fixed_crop(side: int) -> np.ndarray:
     v, u = np.mgrid[0:side, 0:side].astype(np.float32) / side
     shade = np.stack((u, v, 1 - u), -1) * 0.6 + 0.2
     oval = (u - 0.5) ** 2 + ((v - 0.5) / 1.3) ** 2 < 0.09
-    shade[oval] = shade[oval] * 0.5 + np.float32([0.45, 0.3, 0.25])
+    shade[oval] = shade[oval] * 0.5 + np.array([0.45, 0.3, 0.25], np.float32)
     noise = random.standard_normal((side, side, 3)).astype(np.float32) * 0.02
     return np.clip(shade + noise, 0, 1)[None].astype(np.float32)
