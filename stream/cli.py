@@ -348,7 +348,7 @@ def engines(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
     from stream.engines.listing import listed, render
 
     facts = listed()
-    print(json.dumps(facts, indent=2) if as_json else render(facts), flush=True)
+    print(json.dumps(facts.model_dump(), indent=2) if as_json else render(facts), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from stream.config import load_config
 from stream.engines import create_engine
 from stream.errors import ConfigError
 from stream.face import Crop, Face, FrameWork
+from stream.frame import View
 from stream.model import bundled_model_path
 from stream.restore import _MAX_HELD, UNEXPLAINED, Interval, RestoreStage, Way
 
@@ -180,8 +181,12 @@ def face(track_id: int) -> Face:
     )
 
 
+def crop_of(face: Face | None, image: np.ndarray) -> Crop:
+    return Crop(face, image, np.eye(2, 3), View(SIZE, SIZE))
+
+
 def work(*crops: tuple[int, np.ndarray]) -> FrameWork:
-    return FrameWork(None, crops=tuple(Crop(face(track), image, np.eye(2, 3)) for track, image in crops))
+    return FrameWork(None, crops=tuple(crop_of(face(track), image) for track, image in crops))
 
 
 def stage_of(engine, interval=3, lookahead=True, batch_size=4) -> RestoreStage:
@@ -239,7 +244,7 @@ def test_tracks_have_intervals_of_their_own_and_a_gap_ends_a_track():
 
 
 def test_an_input_that_is_crops_already_counts_as_one_track():
-    works = [FrameWork(None, crops=(Crop(None, image, np.eye(2, 3)),)) for image in STILL[:4]]
+    works = [FrameWork(None, crops=(crop_of(None, image),)) for image in STILL[:4]]
     _, stage, seen = run(works, Brighter())
     assert {at for at, _ in seen} == {0, 3} and stage.faces_carried == 2
 
@@ -255,7 +260,7 @@ def test_frames_without_a_face_ride_along_and_pass_at_once_where_nothing_waits()
 @pytest.mark.parametrize(("interval", "batch_size"), [(3, 4), (30, 4), (3, 64), (2, 1)])
 def test_the_frames_held_back_are_bounded(interval, batch_size):
     stage = stage_of(Brighter(), interval=interval, batch_size=batch_size)
-    crop = Crop(face(1), STILL[0], np.eye(2, 3))
+    crop = crop_of(face(1), STILL[0])
     held = most = 0
     for _ in range(100):
         held += 1 - len(list(stage.process(FrameWork(None, crops=(crop,)))))

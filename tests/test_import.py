@@ -74,8 +74,9 @@ def test_the_catalogue_knows_all_seven_with_their_tasks():
         "GPEN-Inpainting-1024": "inpaint",
         "GPEN-Seg2face-512": "segment",
     }
-    assert {entry.template for entry in OFFICIAL.values()} == {"arcface_gpen"}
-    assert {n for n, entry in OFFICIAL.items() if entry.input_range == (0.0, 1.0)} == {"GPEN-Seg2face-512"}
+    generators = {name: entry.generator for name, entry in OFFICIAL.items()}
+    assert {generator.template for generator in generators.values()} == {"arcface_gpen"}
+    assert {n for n, one in generators.items() if one.input_range == (0.0, 1.0)} == {"GPEN-Seg2face-512"}
     assert all(entry.licence.needs_consent and entry.sha256 is None for entry in OFFICIAL.values())
 
 

@@ -41,7 +41,7 @@ class Recorder:
 
 
 def crop(value: float) -> Crop:
-    return Crop(face_at(0, 0, 8), np.full((8, 8, 3), value, np.float32), np.eye(2, 3))
+    return Crop(face_at(0, 0, 8), np.full((8, 8, 3), value, np.float32), np.eye(2, 3), View(8, 8))
 
 
 def run_restore(works, batch_size=4, strength=1.0):
@@ -162,7 +162,7 @@ def test_a_large_turned_face_leaves_what_lies_outside_its_mask_to_the_bit():
     image = cut(target, to_stored, 256)
     smoothing = cv2.GaussianBlur(image, (0, 0), 3) - image  # takes detail away, so the guard acts
     before = [pixels.view(target.picture, target.layout, i).copy() for i in range(3)]
-    cut_out = Crop(face_at(0, 0, 256), np.zeros((256, 256, 3), np.float32), to_stored)
+    cut_out = Crop(face_at(0, 0, 256), np.zeros((256, 256, 3), np.float32), to_stored, target.view)
     compose(FrameWork(target, patches=(Patch(cut_out, 3 * smoothing),)))
     inside = np.zeros((700, 700), np.uint8)
     mask = geometry.feather_mask(256, 0.12)

@@ -15,6 +15,7 @@ from stream.carry import face_region
 from stream.changes import Changes
 from stream.config import Select, load_config
 from stream.face import Crop, Face, FrameWork, Patch
+from stream.frame import View
 from stream.graph import Control
 from stream.quality.pictures import sharpness
 from stream.quality.video import flicker
@@ -39,7 +40,7 @@ def face(track: int = 1) -> Face:
 
 def work(image, restored, track: int | None = 1, weight: float = 1.0) -> FrameWork:
     """A frame with one face; without a track it is an aligned crop."""
-    crop = Crop(None if track is None else face(track), image, np.eye(2, 3))
+    crop = Crop(None if track is None else face(track), image, np.eye(2, 3), View(SIZE, SIZE))
     return FrameWork(None, patches=(Patch(crop, (restored - image) * np.float32(weight), weight=weight),))
 
 

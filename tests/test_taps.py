@@ -44,7 +44,8 @@ def patch(track: int = 1, *, coasted: bool = False, change: float = 0.25, sharpn
     box = np.float32([200, 100, 328, 228])
     face = Face(track, box, np.zeros((5, 2), np.float32), 0.9, coasted, 1.0)
     image = np.random.default_rng(track).random((SIDE_PX, SIDE_PX, 3), np.float32) * np.float32(0.5)
-    crop = Crop(face, image, np.float64([[2, 0, 200], [0, 2, 100]]), sharpness=sharpness)
+    to_stored = np.float64([[2, 0, 200], [0, 2, 100]])
+    crop = Crop(face, image, to_stored, View(640, 360), sharpness)
     return Patch(crop, np.full_like(image, change))
 
 
