@@ -9,7 +9,6 @@ from typing import Literal
 import av
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 CODECS = ("h264", "h265", "mpeg2")
 _RATE = 25
@@ -50,10 +49,8 @@ def video(frames: Sequence[np.ndarray], codec: str, rate: int) -> list[np.ndarra
     decoder.thread_count = 1
     packets = []
     for i, picture in enumerate(frames):
-        whole: npt.NDArray[np.uint8] = np.asarray(
-            cv2.copyMakeBorder(picture, 0, below, 0, beside, cv2.BORDER_REFLECT), np.uint8
-        )
-        frame = av.VideoFrame.from_ndarray(whole, format="rgb24").reformat(format="yuv420p")
+        whole = cv2.copyMakeBorder(picture, 0, below, 0, beside, cv2.BORDER_REFLECT)
+        frame = av.VideoFrame.from_ndarray(np.asarray(whole, np.uint8)).reformat(format="yuv420p")
         frame.pts, frame.time_base = i, encoder.time_base
         packets += encoder.encode(frame)
     packets += encoder.encode(None)
