@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 import cv2
 
-from stream import __version__, metrics
+from stream import __version__
 from stream.assembly import Setup, assemble
 from stream.codecs import Recipe
 from stream.coloured import coloured_still, coloured_stream
@@ -20,6 +20,7 @@ from stream.engines import Engine
 from stream.errors import ConfigError, EncodeError
 from stream.frame import StreamInfo, View
 from stream.images import Still
+from stream.metrics import peak_rss_mb, process_age_s
 from stream.pipeline import Pipeline
 from stream.stage import Sink, Source
 from stream.track import Tracker
@@ -141,7 +142,7 @@ class Run:
         """
         cv2.setNumThreads(self.setup.threads.cv2)
         began, cpu_began = time.monotonic(), time.process_time()
-        began_age = metrics.process_age_s()
+        began_age = process_age_s()
         stages = [*self.stages.in_line(), ("encode", sink)]
         self._pipeline = pipeline = Pipeline.from_source(source, stages)
         restore = self.stages.restore
@@ -193,7 +194,7 @@ class Run:
             "first_frame_s": None if self._first_s is None else round(self._first_s, 3),
             "fps": round(sink.frames_out / self._wall_s, 2) if self._wall_s else 0.0,
             "stage_ms": {name: meter.summary() for name, meter in meters.items()},
-            "peak_rss_mb": metrics.peak_rss_mb(),
+            "peak_rss_mb": peak_rss_mb(),
             "cores": available_cores(),
             "threads": asdict(setup.threads),
             "engine": self._engine_name,
