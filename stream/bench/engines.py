@@ -117,12 +117,11 @@ def _model_rows(
             row["note"] = f"not available here: {workers.missing[side]}"
             continue
         own = seconds[side]
+        aimed = engine not in (PUBLISHED, DEPTHWISE) and precision == "fp32"
         row |= {
             "ms": float(np.median(own)) * 1e3,
             "ratio": measure.ratio(seconds[published], own),
-            "target": TARGETS.get(name)
-            if engine not in (PUBLISHED, DEPTHWISE) and precision == "fp32"
-            else None,
+            "target": TARGETS.get(name) if aimed else None,
             "strict": measure.ratio(seconds[depthwise], own),
             "use": float(np.median([gflop / s / speed for s, speed in zip(own, speeds, strict=True)])),
             "gflop": gflop,

@@ -110,12 +110,8 @@ def run(
     ]
     tables[0].notes.extend(_remarks(timed))
     options: dict[str, Option] = {
-        "model": model,
-        "portraits": portraits,
-        "height": height,
-        "rounds": rounds,
-        "only": only,
-    }
+        "model": model, "portraits": portraits, "height": height, "rounds": rounds, "only": only
+    }  # fmt: skip
     return Report("recipe", measure.machine(threads), options, workers.others, tables)
 
 
@@ -149,9 +145,8 @@ def make_pictures(
 
 
 def _warped(rgb: np.ndarray, to_picture: np.ndarray, size: int) -> npt.NDArray[np.uint8]:
-    image: npt.NDArray[np.float32] = geometry.warp(
-        rgb.astype(np.float32), to_picture, (size, size), cv2.BORDER_REFLECT_101
-    )
+    values, side = rgb.astype(np.float32), (size, size)
+    image: npt.NDArray[np.float32] = geometry.warp(values, to_picture, side, cv2.BORDER_REFLECT_101)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
