@@ -6,6 +6,7 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Literal, TypedDict
 
 import numpy as np
 
@@ -45,6 +46,13 @@ class Status:
         return f"{text} ({self.detail})" if self.detail else text
 
 
+class DelaySummary(TypedDict):
+    """The delays of the last frames; None where nothing was delivered yet."""
+
+    median_ms: float | None
+    p95_ms: float | None
+
+
 class Delays:
     """Delays of the last frames, ms; for one writer and any reader."""
 
@@ -55,8 +63,8 @@ class Delays:
         """One more."""
         self._values.append(delay_ms)
 
-    def summary(self) -> dict[str, float | None]:
-        """`median_ms` and `p95_ms`; None where nothing was delivered yet."""
+    def summary(self) -> DelaySummary:
+        """The median and the 95th percentile, rounded to 0.1 ms."""
         values = list(self._values)
         if not values:
             return {"median_ms": None, "p95_ms": None}
@@ -64,14 +72,17 @@ class Delays:
         return {"median_ms": round(float(median), 1), "p95_ms": round(float(p95), 1)}
 
 
+DropCause = Literal["overrun", "late", "paced", "idle", "no_keyframe", "corrupt", "failed"]
+"""`overrun` (a fresher one came), `late` (over the budget), `paced` (over max_fps, or a flood), `idle`
+(without motion), `no_keyframe`, `corrupt`, `failed` (lost with a stage)."""
+
+
 @dataclass(slots=True)
 class Drops:
     """Frames that were not delivered, by cause; every one is counted."""
 
-    by_cause: Counter[str] = field(default_factory=Counter)
-    """`overrun` (a fresher one came), `late` (over the budget), `paced` (over max_fps, or a flood), `idle`
-    (without motion), `no_keyframe`, `corrupt`, `failed` (lost with a stage)."""
+    by_cause: Counter[DropCause] = field(default_factory=Counter)
 
-    def add(self, cause: str, count: int = 1) -> None:
+    def add(self, cause: DropCause, count: int = 1) -> None:
         """Count."""
         self.by_cause[cause] += count
