@@ -88,7 +88,7 @@ def redact(text: str) -> str:
 def expand(text: str, what: str) -> str:
     """`text` with `${NAME}` taken from the environment; ConfigError begins with `what` it is."""
 
-    def value(match: re.Match) -> str:
+    def value(match: re.Match[str]) -> str:
         found = os.environ.get(match[1])
         if found is None:
             raise ConfigError(f"{what}: the environment holds no {match[1]}; set it")

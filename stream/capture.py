@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
+from typing import TypedDict
 
 import av
 import cv2
+from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideData
 
 from stream import hardware, pixels
@@ -31,6 +32,20 @@ from stream.supply import Pace, Throttle, Watch
 _PREVIEW_SIDE = 640
 _SILENT_S = 3.0
 """Without a packet of sound for so long the source has none any more: real silence is coded too."""
+
+
+class SourceFacts(TypedDict):
+    """What is known of a take, for people; goes out as JSON."""
+
+    size: list[int]
+    """Width and height of the stored picture, px."""
+    codec: str
+    rate: float
+    """Nominal frames a second."""
+    sound: str | None
+    """Codec, sample rate and layout; None without sound."""
+    transport: str | None
+    """Of RTSP: "tcp" or "udp"."""
 
 
 class Capture:
@@ -57,8 +72,8 @@ class Capture:
         self.corrupt_packets = 0
         self.drops = Drops()
         self.notes: list[str] = []
-        self.facts: dict[str, Any] = {}
-        """Of the current take, for people: size, codec, rate, sound, transport."""
+        self.facts: SourceFacts | None = None
+        """Of the current take; None before the first picture."""
         self.audio: AudioFormat | None = None
         """Of the current take; known before its first frame."""
         self.rate = Fraction(25)
@@ -71,7 +86,11 @@ class Capture:
         self._transport = "udp" if source.transport == "udp" else "tcp"
         self._transport_is_known = source.transport != "auto"
         self._analyse_s = ANALYSE_S[0]
-        self._take, self._kind = -1, None
+        self._take = -1
+        self._kind: tuple[object, ...] | None = None
+        """All that makes the take another one when it changes; None: the next picture begins one."""
+        self._counted = 0, 0
+        """Corrupt packets, and packets before a keyframe, that `drops` has of this connection."""
         self._reformatter = av.video.reformatter.VideoReformatter()
         self._status = Status(State.CONNECTING)
         self._said: tuple[State, str] | None = None
@@ -107,7 +126,7 @@ class Capture:
         finally:
             self._say(Status(State.STOPPED))
 
-    def _attempt(self) -> Iterator[Frame]:
+    def _attempt(self) -> Generator[Frame, None, Failure | None]:
         """Connect and hand on what comes; returns the Failure, or None at the end."""
         if self._said is None:
             self._say(Status(State.CONNECTING))
@@ -162,12 +181,10 @@ class Capture:
         return connection
 
     def _live(self, connection: Connection | Pattern) -> Iterator[Frame]:
-        pace = Pace(self._stopping) if connection.is_paced else None
-        throttle, watch = Throttle(self._source.max_fps), Watch()
+        pace, throttle, watch = Pace(self._stopping), Throttle(self._source.max_fps), Watch()
         self._clock.begin()
-        self._kind = None
+        self._kind, self._counted = None, (0, 0)
         connected = False
-        self._counted = 0, 0
         while True:
             for event in connection.events():
                 if self._stopping.is_set():
@@ -178,7 +195,7 @@ class Capture:
                     if connected:
                         self._hear(event)
                     continue
-                if pace is not None:
+                if connection.is_paced:
                     event = replace(event, arrived_at_s=pace.wait(event.time_s))
                 now = self._seen_at_s = event.arrived_at_s
                 if not connected:
@@ -198,8 +215,9 @@ class Capture:
                     self._say(Status(State.LIVE, watch.words))
                 self.frames_in += 1
                 yield frame
-            looped = self._address.kind == "file" and self._source.loop and connected
-            if not looped or self._stopping.is_set():
+            if not isinstance(connection, Connection) or not connection.is_file:
+                return
+            if not (self._source.loop and connected) or self._stopping.is_set():
                 return
             connection.rewind()
             self._clock.begin()
@@ -217,7 +235,8 @@ class Capture:
         self._kind = kind
         self._take += 1
         self.rate, self.audio = connection.rate, connection.audio if sounding else None
-        side = {item.type: bytes(item) for item in picture.side_data}
+        container: SideDataContainer = picture.side_data  # type: ignore[assignment]  # PyAV's stub is wrong
+        side = {item.type: bytes(item) for item in container}
         turn = turn_of(side.get(SideData.DISPLAYMATRIX, b""))
         self._view = View(picture.width, picture.height, connection.sar, turn)
         self._colour = colour_of(picture)
@@ -266,7 +285,7 @@ class Capture:
     def _failed(self, failure: Failure, pause_s: float) -> None:
         state, detail = failure.state, failure.detail
         if state is State.STALLED:
-            if self._said[0] is State.LIVE:
+            if self._said is not None and self._said[0] is State.LIVE:
                 self._say(Status(State.STALLED, detail))
             state = State.RETRYING
         if self._retry.broken:
@@ -285,7 +304,7 @@ class Capture:
             self.notes.append(text)
 
 
-def first_picture(address: Address, source: Source) -> tuple[bytes, dict[str, Any]]:
+def first_picture(address: Address, source: Source) -> tuple[bytes, SourceFacts]:
     """A JPEG of the first picture of a source, at most 640 px wide or high, and facts about it.
 
     One attempt (RTSP: one by TCP, one by UDP). Raises SourceError, which says why there is none.
@@ -306,6 +325,7 @@ def first_picture(address: Address, source: Source) -> tuple[bytes, dict[str, An
                 break
             continue
         try:
+            assert capture.facts is not None, "they are known before the first frame"
             return _jpeg(frame), capture.facts
         finally:
             attempt.close()

@@ -34,11 +34,11 @@ class Clock:
         elapsed_s = arrived_at_s - self._began_s
         if time_s is None:
             return self._rise(elapsed_s)
-        if self._offset_s is None:
-            self._offset_s = elapsed_s - time_s
-        elif abs(time_s + self._offset_s - elapsed_s) > _TOLERANCE_S or self._steps_back(time_s):
+        offset_s = self._offset_s
+        if offset_s is not None and self._is_jump(time_s + offset_s, elapsed_s):
             self.jumps += 1
-            self._offset_s = elapsed_s - time_s
+            offset_s = None
+        self._offset_s = elapsed_s - time_s if offset_s is None else offset_s
         return self._rise(time_s + self._offset_s)
 
     def sound(self, time_s: float | None, arrived_at_s: float) -> int | None:
@@ -54,8 +54,9 @@ class Clock:
         self._last_sound = at
         return at
 
-    def _steps_back(self, time_s: float) -> bool:
-        return round((time_s + self._offset_s) * _TICKS) <= self._last
+    def _is_jump(self, at_s: float, elapsed_s: float) -> bool:
+        """Whether a picture's time lies too far from that of its arrival, or not behind the last one's."""
+        return abs(at_s - elapsed_s) > _TOLERANCE_S or round(at_s * _TICKS) <= self._last
 
     def _rise(self, at_s: float) -> int:
         self._last = max(round(at_s * _TICKS), self._last + 1)

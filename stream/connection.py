@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 from av.codec.hwaccel import HWAccel
+from av.stream import Stream
 
 from stream import hardware
 from stream.address import Address
@@ -93,12 +94,13 @@ class Connection:
         self._in_a_row = 0
         self._container = _open(address, source, transport, analyse_s)
         try:
-            self._video = main_stream(self._container)
-            if self._video is None:
+            video = main_stream(self._container)
+            if video is None:
                 raise Failure(State.REFUSED, NO_VIDEO, slow=analyse_s >= ANALYSE_S[1])
+            self._video = video
             self._sound = _sound_stream(self._container) if source.audio else None
             self.audio = _audio_format(self._sound)
-            self.codec = self._video.codec_context.name
+            self.codec = video.codec_context.name
             form = self._container.format.name
             self._has_times = form not in ("mpjpeg", "mjpeg", "image2pipe")
             self.is_file = address.kind == "file"
@@ -144,9 +146,10 @@ class Connection:
                 waiting = False
                 for picture in self._decoded(packet):
                     last = now
+                    pts = picture.pts if self._has_times else None
                     unit = picture.time_base or video.time_base
-                    known = self._has_times and picture.pts is not None
-                    yield Shot(picture, float(picture.pts * unit) if known else None, now)
+                    time_s = float(pts * unit) if pts is not None and unit is not None else None
+                    yield Shot(picture, time_s, now)
             if now - last > self._read_s:
                 raise Failure(State.STALLED, f"no picture for {self._read_s:g} s")
 
@@ -162,7 +165,7 @@ class Connection:
         """Release the network and the decoder."""
         self._container.close()
 
-    def _packets(self) -> Iterator[av.Packet]:
+    def _packets(self) -> Iterator[av.Packet[Stream]]:
         wanted = [stream for stream in (self._video, self._sound) if stream is not None]
         packets = self._container.demux(wanted)
         while True:
@@ -180,7 +183,7 @@ class Connection:
                 return
             yield packet
 
-    def _decoded(self, packet: av.Packet) -> list[av.VideoFrame]:
+    def _decoded(self, packet: av.Packet[Stream]) -> list[av.VideoFrame]:
         if packet.is_corrupt:
             self.corrupt_packets += 1
         try:
@@ -205,7 +208,7 @@ class Connection:
         if self._in_a_row >= _CORRUPT_IN_A_ROW:
             raise Failure(State.RETRYING, f"{self._in_a_row} damaged packets in a row")
 
-    def _heard(self, packet: av.Packet, now_s: float) -> Sound:
+    def _heard(self, packet: av.Packet[Stream], now_s: float) -> Sound:
         unit = packet.time_base
         time_s = None if packet.pts is None else float(packet.pts * unit)
         return Sound(bytes(packet), time_s, float((packet.duration or 0) * unit), now_s)
@@ -225,6 +228,7 @@ class Connection:
             device = HWAccel(config.device_type, allow_software_fallback=False)
             try:
                 decoder = av.CodecContext.create(context.name, "r", device)
+                assert isinstance(decoder, av.VideoCodecContext), f"{context.name} is a codec of pictures"
                 decoder.extradata, decoder.thread_count = context.extradata, 1
                 decoder.open()
             except (av.FFmpegError, RuntimeError, ValueError) as error:
@@ -293,7 +297,7 @@ def _open(address: Address, source: Source, transport: str, analyse_s: float) ->
         raise Failure(State.REFUSED, type(error).__name__, slow=True) from None
 
 
-def _sound_stream(container) -> av.AudioStream | None:
+def _sound_stream(container: av.container.InputContainer) -> av.AudioStream | None:
     return next((s for s in container.streams.audio if s.codec_context is not None), None)
 
 

@@ -350,7 +350,7 @@ class Session:
             detail=status.detail,
             take=counts.take,
             size=counts.size,
-            codec=capture.facts.get("codec", ""),
+            codec=capture.facts["codec"] if capture.facts is not None else "",
             fps_in=gauges.fps_in,
             fps_out=gauges.fps_out,
             delay=self._outlet.delay.summary(),

@@ -25,7 +25,7 @@ class MotionGate:
 
     def __init__(self, settings: Motion) -> None:
         self._settings = settings
-        self._threshold = _COARSEST * (_FINEST / _COARSEST) ** settings.sensitivity
+        self._threshold: float = _COARSEST * (_FINEST / _COARSEST) ** settings.sensitivity
         self._still: np.ndarray | None = None
         self._last: np.ndarray | None = None
         self._last_s = 0.0

@@ -11,10 +11,11 @@ from fractions import Fraction
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from stream.colour import Colour
 from stream.config_live import Live
 from stream.face import FrameWork
-from stream.frame import Frame
-from stream.packets import LIVE_TIME_BASE, AudioFormat, AudioPacket, Jpeg, Packet, Raw, Start
+from stream.frame import Frame, View
+from stream.packets import LIVE_TIME_BASE, AudioFormat, AudioPacket, Jpeg, Message, Packet, Raw, Start
 from stream.sinks.audio import AudioCoder
 from stream.sinks.handle import SinkHandle
 from stream.sinks.video import LiveEncoder, jpeg, upright_rgb
@@ -52,7 +53,8 @@ class Outlet:
         self._reformatter = VideoReformatter()
         self._encoder: LiveEncoder | None = None
         self._sound: AudioCoder | None = None
-        self._shape: tuple = ()
+        self._shape: tuple[int, View, Colour] | None = None
+        """Of the take that is being encoded: its number, the pictures' geometry and colour."""
         self._take = 0
         self._last_pts = self._key_pts = self._last_sound_dts = -1
         self._heard: deque[AudioPacket] = deque(maxlen=_SOUND_WAITING)
@@ -69,7 +71,7 @@ class Outlet:
             with self._lock:
                 self._heard.append(packet)
 
-    def process(self, work: FrameWork) -> Iterable:
+    def process(self, work: FrameWork) -> Iterable[FrameWork]:
         """Hand a picture, and the sound up to its time, to the sinks that want them."""
         frame = work.frame
         if self._wants(Packet):
@@ -80,7 +82,7 @@ class Outlet:
             self.delay.add((time.monotonic() - frame.arrived_at_s) * 1000)
         return ()
 
-    def flush(self) -> Iterable:
+    def flush(self) -> Iterable[FrameWork]:
         """Nothing is held back: the sound went out with the last picture."""
         return ()
 
@@ -88,10 +90,10 @@ class Outlet:
         """Let the encoders go."""
         self._encoder = self._sound = None
 
-    def _wants(self, kind: type) -> bool:
+    def _wants(self, kind: type[Message]) -> bool:
         return any(handle.wants(kind) for handle in self._handles)
 
-    def _offer(self, message: Start | Packet | Jpeg | Raw) -> None:
+    def _offer(self, message: Message) -> None:
         for handle in self._handles:
             handle.offer(message)
 
@@ -102,17 +104,17 @@ class Outlet:
     def _send_coded(self, frame: Frame) -> None:
         shape = (frame.take, frame.view, frame.colour)
         pts = max(frame.time.pts, self._last_pts + 1)
-        begins = shape != self._shape
-        if begins:
-            self._begin_take(frame)
+        encoder, begins = self._encoder, False
+        if encoder is None or shape != self._shape:
+            encoder, begins = self._begin_take(frame), True
             self._shape = shape
-        for packet in self._encoder.encode(frame, pts, begins or self._is_due(pts)):
+        for packet in encoder.encode(frame, pts, begins or self._is_due(pts)):
             if packet.keyframe:
                 self._key_pts = pts
             self._offer(packet)
         self._last_pts = pts
         # A muxer writes a picture once it has sound behind it: no picture waits there for the next one.
-        self._send_sound(pts + self._encoder.frame_duration)
+        self._send_sound(pts + encoder.frame_duration)
 
     def _is_due(self, pts: int) -> bool:
         """Whether a keyframe is: by time, or because a sink waits for one."""
@@ -122,17 +124,18 @@ class Outlet:
             return True
         return since_s >= _LEAST_GOP_S and any(handle.needs_keyframe() for handle in self._handles)
 
-    def _begin_take(self, frame: Frame) -> None:
-        """Tell the sinks what follows."""
+    def _begin_take(self, frame: Frame) -> LiveEncoder:
+        """Tell the sinks what follows; returns the take's encoder."""
         self._take = frame.take
-        self._encoder = LiveEncoder(frame, self._rate(), self._live, self._threads)
+        self._encoder = encoder = LiveEncoder(frame, self._rate(), self._live, self._threads)
         with self._lock:  # by then the capture may be one take ahead
             audio = next((packet.format for packet in self._heard if packet.take == frame.take), None)
         audio = audio or self._audio_of()
         self._sound = AudioCoder(audio) if audio is not None else None
         began_at = time.time() - (time.monotonic() - frame.arrived_at_s if frame.arrived_at_s else 0.0)
         format = self._sound.format if self._sound is not None else None
-        self._offer(Start(frame.take, self._encoder.format, format, began_at, self._note))
+        self._offer(Start(frame.take, encoder.format, format, began_at, self._note))
+        return encoder
 
     def _send_sound(self, until_pts: int) -> None:
         """Sound of this take up to a time; an earlier take's is dropped, a later one's waits."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TypedDict
 
 LIVE_TIME_BASE = Fraction(1, 90000)
 """Of every live pts and dts from the capture on. They rise from 0 at the session's start, whatever the
@@ -93,6 +94,23 @@ class Raw:
     arrived_at_s: float
 
 
+class FaceFacts(TypedDict):
+    """What is known of a face in a snapshot; a line of the snapshots' index holds it as JSON."""
+
+    at: str
+    """UTC, ISO 8601, of the picture."""
+    track: int
+    x: int
+    y: int
+    width: int
+    height: int
+    """Its box in upright px."""
+    score: float
+    """Of the detector, 0..1."""
+    sharpness: float
+    """Of the original, 0..1; 0 where it was not measured."""
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """One face beside its restoration, both PNG."""
@@ -101,7 +119,12 @@ class Snapshot:
     """Safe as a file name: UTC time and track."""
     original: bytes = field(repr=False)
     restored: bytes = field(repr=False)
-    facts: dict[str, str | float | int] = field(default_factory=dict)
+    facts: FaceFacts
 
 
 Message = Start | Packet | Jpeg | Raw | Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The order to a sink's process to end: nothing comes after it."""

@@ -48,7 +48,9 @@ class Pattern:
         ramp = np.linspace(60, 150, width)[None, :] + np.linspace(0, 60, height)[:, None]
         self._scene = np.stack([ramp * 0.7, ramp * 0.9, ramp], axis=-1).astype(np.uint8)
         side = min(width, height - 16) * 3 // 4
-        face = cv2.cvtColor(cv2.imread(str(_FACE)), cv2.COLOR_BGR2RGB)
+        portrait = cv2.imread(str(_FACE))
+        assert portrait is not None, f"{_FACE.name} is a part of this package"
+        face = cv2.cvtColor(portrait, cv2.COLOR_BGR2RGB)
         face = cv2.resize(face, (min(_DETAIL, side),) * 2, interpolation=cv2.INTER_AREA)
         face = cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC)
         oval = _oval(side)
@@ -77,7 +79,7 @@ class Pattern:
         y = round((height - 16 - side) * (0.5 + 0.4 * np.sin(2 * angle)))
         place = rgb[y : y + side, x : x + side]
         place[...] = cv2.multiply(place, self._behind, dtype=cv2.CV_32F) + self._face
-        planes = cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420)
+        planes = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420), np.uint8)
         luma = planes[:height]
         cv2.add(luma, self._noises[self._drawn % _NOISES], luma, dtype=cv2.CV_8U)
         self._drawn += 1
@@ -98,4 +100,5 @@ def _oval(side: int) -> np.ndarray:
 def _noise(chance: np.random.Generator, width: int, height: int) -> np.ndarray:
     """i16[height,width], a little coarse, as a small sensor's is."""
     fine = cv2.GaussianBlur(chance.standard_normal((height, width), np.float32), (3, 3), 0.6)
-    return np.rint(fine * (_NOISE / fine.std())).astype(np.int16)
+    levels: np.ndarray = np.rint(fine * (_NOISE / fine.std()))
+    return levels.astype(np.int16)

@@ -118,7 +118,7 @@ class Relief:
             self._wait_s = min(2 * self._wait_s, _LONGEST_WAIT_S)
         self._rose_at_s = None
         self._at += 1
-        while LEVELS[self._at].faces is not None and LEVELS[self._at].faces >= max(self._faces, 1):
+        while self._spares_no_face():
             self._at += 1
         return True
 
@@ -126,6 +126,11 @@ class Relief:
         self.settle()
         self._rose_at_s = now_s
         self._at -= 1
-        while LEVELS[self._at].faces is not None and LEVELS[self._at].faces >= max(self._faces, 1):
+        while self._spares_no_face():
             self._at -= 1
         return True
+
+    def _spares_no_face(self) -> bool:
+        """Whether the level's limit of faces is not below the faces there are."""
+        most = self.level.faces
+        return most is not None and most >= max(self._faces, 1)

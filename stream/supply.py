@@ -69,7 +69,7 @@ class Throttle:
             self._next = max(self._next + self._step, time_s + self._step / 2)
         most = 1 / self._step if self._step is not None else rate
         # A second's frames may come at once, as after a hitch of the network, but not for long.
-        bucket = float(max(most, 4))
+        bucket = float(max(most, Fraction(4)))
         if self._allowance is None:
             self._allowance = bucket
         else:
@@ -93,17 +93,18 @@ class Watch:
         self._sample: np.ndarray | None = None
         self._changed_at_s = self._looked_at_s = 0.0
 
-    def count(self, now_s: float) -> None:
-        """One more picture came, which is not looked at."""
+    def count(self, now_s: float) -> float:
+        """One more picture came, which is not looked at; returns how long has been counted, s."""
         if self._window_at_s is None:
             self._window_at_s = now_s
         self._frames += 1
+        return now_s - self._window_at_s
 
     def look(self, frame: Frame, now_s: float, rate: Fraction) -> bool:
         """One more picture came; True where `words` are others now."""
-        self.count(now_s)
-        if now_s - self._window_at_s >= _WINDOW_S:
-            measured = (self._frames - 1) / (now_s - self._window_at_s)
+        counted_s = self.count(now_s)
+        if counted_s >= _WINDOW_S:
+            measured = (self._frames - 1) / counted_s
             flooding = measured > _FLOOD * float(rate)
             self._flood = f"sends {measured:.0f} frames/s, announces {float(rate):g}" if flooding else ""
             self._window_at_s, self._frames = now_s, 1

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from stream.face import FrameWork, Patch
+from stream.face import Face, FrameWork, Patch
 from stream.frame import Frame
-from stream.packets import Snapshot
+from stream.packets import FaceFacts, Snapshot
 from stream.sinks.video import upright_rgb
 
 SIDE = 640
@@ -80,33 +80,34 @@ class TapStage:
 
     def _snap(self, work: FrameWork) -> None:
         now = work.frame.arrived_at_s
-        due = [patch for patch in work.patches if self._is_due(patch, now)]
+        due = [
+            (patch, face)
+            for patch in work.patches
+            if (face := patch.crop.face) is not None and self._is_due(patch, face, now)
+        ]
         self._tracks = {k: t for k, t in self._tracks.items() if now - t.seen_s < _FORGET_S}
         if not due or now - self._last_s < _APART_S:
             return
-        patch = max(due, key=lambda patch: patch.crop.sharpness)
-        self._tracks[patch.crop.face.track_id].next_s = now + _EVERY_S
+        patch, face = max(due, key=lambda pair: pair[0].crop.sharpness)
+        self._tracks[face.track_id].next_s = now + _EVERY_S
         self._last_s = now
         self.snapshots += 1
-        self._on_snapshot(snapshot(patch, work.frame))
+        self._on_snapshot(snapshot(patch, face, work.frame))
 
-    def _is_due(self, patch: Patch, now: float) -> bool:
-        face = patch.crop.face
-        if face is None:
-            return False
+    def _is_due(self, patch: Patch, face: Face, now: float) -> bool:
         known = self._tracks.setdefault(face.track_id, _Known(now, now, now + _SURE_S))
         known.seen_s = now
         return now >= known.next_s and not face.coasted and bool(patch.residual.any())
 
 
-def snapshot(patch: Patch, frame: Frame) -> Snapshot:
-    """The crop beside what is put back of it, and what is known of the face; `patch.crop.face` is there."""
-    face, crop = patch.crop.face, patch.crop
+def snapshot(patch: Patch, face: Face, frame: Frame) -> Snapshot:
+    """The crop beside what is put back of it, and what is known of the face."""
+    crop = patch.crop
     share = patch.opacity if patch.opacity is not None else patch.mask
     change = patch.residual if share is None else patch.residual * share[..., None]
     at = datetime.fromtimestamp(time.time() - (time.monotonic() - frame.arrived_at_s), UTC)
     x0, y0, x1, y1 = (round(float(value)) for value in face.box_xyxy)
-    facts = {
+    facts: FaceFacts = {
         "at": at.isoformat(timespec="milliseconds"),
         "track": face.track_id,
         "x": x0,
@@ -130,7 +131,8 @@ class SmallPicture:
     def __call__(self, frame: Frame) -> np.ndarray:
         """RGB u8[h,w,3], its longer side at most `side` px: 0.3 ms where a thumbnail of floats takes 7."""
         if frame.colour.is_hdr:
-            return np.rint(frame.to_network(frame.thumbnail(self._side)[0]) * 255).astype(np.uint8)
+            small: np.ndarray = np.rint(frame.to_network(frame.thumbnail(self._side)[0]) * 255)
+            return small.astype(np.uint8)
         view = frame.view
         scale = min(1.0, self._side / max(view.upright_size))
         if scale < 1:

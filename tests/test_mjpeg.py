@@ -20,7 +20,7 @@ from servers import free_port
 
 from stream.config import parse_config
 from stream.packets import Jpeg
-from stream.sinks import create, parse_sink
+from stream.sinks import create, mjpeg, parse_sink
 from stream.sinks.base import SinkError
 from stream.sinks.handle import SinkHandle
 from stream.sinks.mjpeg import MOST_VIEWERS, MjpegSink
@@ -264,6 +264,16 @@ def test_a_picture_can_be_fetched_alone_from_the_sinks_own_process():
     assert handle.report()["delay"]["median_ms"] < 1000
     handle.stop(60)
     assert handle.report()["state"] == "stopped"
+
+
+def test_without_a_picture_every_request_for_one_is_told_so_and_the_next_picture_is_shown(sink, monkeypatch):
+    monkeypatch.setattr(mjpeg, "_SNAPSHOT_S", 0.2)
+    viewer = Viewer(address(sink))
+    for _ in range(2):
+        assert request(sink, "/snapshot.jpg").status == 503
+    sink.write(Jpeg(PICTURES[7], 0.0, 0))
+    assert number_of(viewer.read()) == 7
+    viewer.close()
 
 
 def test_ffmpeg_reads_the_stream(sink):

@@ -17,12 +17,11 @@ from flashes import coded, read, wait_for
 
 from stream.config import load_config, parse_config
 from stream.errors import ConfigError
-from stream.packets import Jpeg, Packet, Start
+from stream.packets import Finish, Jpeg, Packet, Start
 from stream.sinks import create, parse_sink, process
 from stream.sinks.backlog import Backlog, Overflow
 from stream.sinks.base import SinkDone, SinkError
 from stream.sinks.handle import SinkHandle, stop_all
-from stream.sinks.process import Finish
 
 CONFIG = parse_config({"record": {"free_gb": 0.0}})
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from stream.config import Config
 from stream.config_live import Live, Record
 from stream.errors import ConfigError
-from stream.packets import Jpeg, Packet, Raw, Snapshot
+from stream.packets import Jpeg, Message, Packet, Raw, Snapshot
 from stream.sinks.backlog import Overflow
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Kind:
 
     path: str
     """Module below `stream.sinks`, and class."""
-    takes: frozenset[type]
+    takes: frozenset[type[Message]]
     held_s: float
     """So much may wait for the sink; beyond it frames are dropped."""
     overflow: Overflow
@@ -97,7 +97,8 @@ def parse_sink(text: str, config: Config) -> SinkSpec:
 def create(spec: SinkSpec) -> Sink:
     """The sink itself; call it in its own process."""
     module, _, name = KINDS[spec.kind].path.rpartition(".")
-    return getattr(importlib.import_module(f"stream.sinks.{module}"), name)(spec)
+    sink: Sink = getattr(importlib.import_module(f"stream.sinks.{module}"), name)(spec)
+    return sink
 
 
 def _parse(text: str) -> tuple[str, ...]:
@@ -137,7 +138,7 @@ def _filled_in(text: str, shown: str) -> tuple[str, list[str]]:
     """The text with ${NAME} taken from the environment, and the values taken."""
     values = []
 
-    def value(match: re.Match) -> str:
+    def value(match: re.Match[str]) -> str:
         if match[1] not in os.environ:
             raise ConfigError(f"{shown}: ${{{match[1]}}} is not set in the environment; set it")
         values.append(os.environ[match[1]])

@@ -54,10 +54,12 @@ class _Transcoder:
     def __init__(self, source: AudioFormat) -> None:
         layout = source.layout if source.layout in ("mono", "stereo") else "stereo"
         self._rate = source.sample_rate if source.sample_rate in _RATES else 48000
-        self._decoder = av.CodecContext.create(source.codec, "r")
-        self._decoder.sample_rate, self._decoder.layout = source.sample_rate, source.layout
+        decoder = av.CodecContext.create(source.codec, "r")
+        assert isinstance(decoder, av.AudioCodecContext), f"{source.codec} is a codec of sound"
+        decoder.sample_rate, decoder.layout = source.sample_rate, source.layout
         if source.extradata:
-            self._decoder.extradata = source.extradata
+            decoder.extradata = source.extradata
+        self._decoder = decoder
         self._resampler = AudioResampler(format="fltp", layout=layout, rate=self._rate)
         self._encoder = encoder = av.CodecContext.create("aac", "w")
         encoder.sample_rate, encoder.layout, encoder.format = self._rate, layout, "fltp"
@@ -66,7 +68,7 @@ class _Transcoder:
         encoder.bit_rate = _BIT_RATE * channels
         encoder.flags |= Flags.global_header
         encoder.open()
-        self.format = AudioFormat("aac", self._rate, layout, bytes(encoder.extradata))
+        self.format = AudioFormat("aac", self._rate, layout, encoder.extradata or b"")
         self._waiting = np.zeros((channels, 0), np.float32)
         self._begins: int | None = None
         """Sample number of the first one that waits, on the pictures' clock."""
@@ -81,32 +83,34 @@ class _Transcoder:
         if not parts:
             return []
         samples = np.concatenate(parts, axis=1)
-        self._place(samples, round(packet.pts * LIVE_TIME_BASE * self._rate))
-        return self._drain()
+        begins = self._place(samples, round(packet.pts * LIVE_TIME_BASE * self._rate))
+        return self._drain(begins)
 
-    def _place(self, samples: np.ndarray, at: int) -> None:
-        """Append samples that begin at sample number `at`."""
-        if self._begins is None:
-            self._begins = at
-        gap = at - (self._begins + self._waiting.shape[1])
+    def _place(self, samples: np.ndarray, at: int) -> int:
+        """Append samples that begin at sample number `at`; returns the number of the first that waits."""
+        begins = at if self._begins is None else self._begins
+        gap = at - (begins + self._waiting.shape[1])
         if gap > _LONGEST_SILENCE_S * self._rate:
-            self._waiting, self._begins, gap = self._waiting[:, :0], at, 0
+            self._waiting, begins, gap = self._waiting[:, :0], at, 0
         if gap > _TOLERANCE_S * self._rate:
             samples = np.concatenate([np.zeros((len(samples), gap), np.float32), samples], axis=1)
         elif gap < -_TOLERANCE_S * self._rate:
             samples = samples[:, -gap:]
         self._waiting = np.concatenate([self._waiting, samples], axis=1)
+        self._begins = begins
+        return begins
 
-    def _drain(self) -> list[Packet]:
-        size, coded = self._encoder.frame_size, []
+    def _drain(self, begins: int) -> list[Packet]:
+        """Encode all whole frames that wait; the first sample has the number `begins`."""
+        size, unit, packets = self._encoder.frame_size, Fraction(1, self._rate) / LIVE_TIME_BASE, []
         while self._waiting.shape[1] >= size:
             block = np.ascontiguousarray(self._waiting[:, :size])
             frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=self.format.layout)
-            frame.sample_rate, frame.pts, frame.time_base = self._rate, self._begins, Fraction(1, self._rate)
-            coded += self._encoder.encode(frame)
-            self._waiting, self._begins = self._waiting[:, size:], self._begins + size
-        unit = Fraction(1, self._rate) / LIVE_TIME_BASE
-        return [
-            Packet(False, bytes(p), round(p.pts * unit), round(p.pts * unit), round(size * unit))
-            for p in coded
-        ]
+            frame.sample_rate, frame.pts, frame.time_base = self._rate, begins, Fraction(1, self._rate)
+            for coded in self._encoder.encode(frame):
+                assert coded.pts is not None, "the encoder counts on from the frames' times"
+                pts = round(coded.pts * unit)
+                packets.append(Packet(False, bytes(coded), pts, pts, round(size * unit)))
+            begins += size
+            self._waiting, self._begins = self._waiting[:, size:], begins
+        return packets

@@ -6,9 +6,8 @@ import threading
 import time
 from collections import deque
 from enum import Enum
-from typing import Any
 
-from stream.packets import Jpeg, Message, Packet, Raw, Snapshot, Start
+from stream.packets import Finish, Jpeg, Message, Packet, Raw, Snapshot, Start
 
 _MOST_BYTES = 64 << 20
 _MOST_SNAPSHOTS = 16
@@ -34,7 +33,7 @@ class Backlog:
         self.gate_shut = True
         """Packets are dropped: a keyframe is waited for."""
         self._held_s, self._overflow = held_s, overflow
-        self._items: deque[tuple[float, Any]] = deque()
+        self._items: deque[tuple[float, Message | Finish]] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
         self._closed = False
@@ -55,7 +54,7 @@ class Backlog:
             self._bytes += _size(message)
             self._changed.notify()
 
-    def finish(self, order: Any) -> None:
+    def finish(self, order: Finish) -> None:
         """One last item, whatever waits; nothing is taken afterwards."""
         with self._changed:
             self._items.append((time.monotonic(), order))
@@ -70,7 +69,7 @@ class Backlog:
             self._closed = True
             self._changed.notify()
 
-    def get(self) -> Any | None:
+    def get(self) -> Message | Finish | None:
         """The next item; waits for it. None: there is none any more."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed)
@@ -115,10 +114,10 @@ class Backlog:
         return time.monotonic() - self._items[0][0] > self._held_s or self._bytes > _MOST_BYTES
 
 
-def counts(message: Any) -> bool:
+def counts(message: Message | Finish) -> bool:
     """Whether it is a picture that can be delivered or dropped."""
     return message.is_video if isinstance(message, Packet) else isinstance(message, (Jpeg, Raw, Snapshot))
 
 
-def _size(message: Any) -> int:
-    return len(getattr(message, "data", b""))
+def _size(message: Message | Finish) -> int:
+    return len(message.data) if isinstance(message, (Packet, Jpeg, Raw)) else 0

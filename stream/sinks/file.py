@@ -32,11 +32,12 @@ class FileSink:
             if not same_coding(self._start, message):
                 self.close()
             self._start = message
-            return
-        if message.keyframe:
-            check_room(self._path.parent, self._free_gb)
-            self._file = self._file or self._begin(message)
-        self._file.write(message)
+        elif isinstance(message, Packet) and self._start is not None:
+            if message.keyframe:
+                check_room(self._path.parent, self._free_gb)
+                self._file = self._file or self._begin(self._start, message)
+            if self._file is not None:
+                self._file.write(message)
 
     def idle(self) -> None:
         """Nothing to do."""
@@ -47,7 +48,7 @@ class FileSink:
         if file is not None:
             file.close()
 
-    def _begin(self, keyframe: Packet) -> DiskFile:
+    def _begin(self, start: Start, keyframe: Packet) -> DiskFile:
         path = free_name(self._path)
         self.detail = f"writing {path.name}"
-        return DiskFile(path, self._start, keyframe)
+        return DiskFile(path, start, keyframe)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import TypedDict
 
-from stream.packets import Message, Packet, Start
+from stream.packets import Finish, Message, Packet, Start
 from stream.sinks import KINDS, Kind, SinkSpec
 from stream.sinks.backlog import Backlog, counts
-from stream.sinks.process import Finish, Report, run_sink
-from stream.status import Delays, State, Status
+from stream.sinks.process import Report, run_sink
+from stream.status import Delays, DelaySummary, State, Status
 from stream.workers import ChildProcess, start_thread
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
@@ -18,6 +19,24 @@ _HEALTHY_S = 60.0
 _STARTING_S = 60.0
 """A process on a busy machine needs long until its first report."""
 _KILL_S = 0.2
+
+
+class SinkReport(TypedDict):
+    """How a sink fares, over all its processes together; a part of the session's report, in JSON."""
+
+    name: str
+    """As it is shown: without credentials."""
+    kind: str
+    """A key of `stream.sinks.KINDS`."""
+    state: str
+    """A value of `State`."""
+    words: str
+    dropped: int
+    delivered: int
+    restarts: int
+    pid: int
+    """0 while there is no process."""
+    delay: DelaySummary
 
 
 class SinkHandle:
@@ -56,7 +75,7 @@ class SinkHandle:
         """Start the process; returns at once."""
         self._begin()
 
-    def wants(self, kind: type) -> bool:
+    def wants(self, kind: type[Message]) -> bool:
         """Whether messages of a kind have to be made for it now."""
         if kind not in self._kind.takes:
             return False
@@ -90,9 +109,9 @@ class SinkHandle:
         run = self._run
         if run is not None:
             if not run.child.alive:
-                self._lost(f"its process ended ({_ending(run.child.exit_code)})")
+                self._lost(run, f"its process ended ({_ending(run.child.exit_code)})")
             elif now - run.heard_at_s > (self._patience_s if run.has_spoken else _STARTING_S):
-                self._lost(f"it hung for {now - run.heard_at_s:.0f} s and was killed")
+                self._lost(run, f"it hung for {now - run.heard_at_s:.0f} s and was killed")
             elif now - run.began_at_s > _HEALTHY_S:
                 self._pause_s = _FIRST_PAUSE_S
         elif self._restart_at_s is not None and now >= self._restart_at_s:
@@ -100,9 +119,8 @@ class SinkHandle:
             self._begin()
         self._tell()
 
-    def report(self) -> dict:
-        """name, kind, state, words, dropped, delivered, restarts, pid, delay {median_ms, p95_ms}; of all its
-        processes together, from any thread."""
+    def report(self) -> SinkReport:
+        """How it fares now; from any thread."""
         run, status = self._run, self._status
         dropped, delivered = self._dropped, self._delivered
         if run is not None:
@@ -155,8 +173,7 @@ class SinkHandle:
             self.delays.add(delay_ms)
             self.on_delay(delay_ms)
 
-    def _lost(self, reason: str) -> None:
-        run = self._run
+    def _lost(self, run: _Run, reason: str) -> None:
         ended = run.status
         self._end(run)
         if ended.state is State.STOPPED and run.child.exit_code == 0:

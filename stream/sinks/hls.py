@@ -57,8 +57,8 @@ class HlsSink:
                     self._end_take()
                 self._start = message
             elif isinstance(message, Packet):
-                if self._muxer is None and message.keyframe:
-                    self._muxer = self._begin(message)
+                if self._muxer is None and message.keyframe and self._start is not None:
+                    self._muxer = self._begin(self._start, message)
                 if self._muxer is not None:
                     self._muxer.write(message)
                 if message.keyframe:
@@ -81,7 +81,7 @@ class HlsSink:
         except (av.FFmpegError, OSError) as error:
             raise write_error(self._folder, error) from error
 
-    def _begin(self, keyframe: Packet) -> Muxer:
+    def _begin(self, start: Start, keyframe: Packet) -> Muxer:
         self.detail = f"writing {PLAYLIST}"
         options = {
             "hls_time": "1",
@@ -90,7 +90,7 @@ class HlsSink:
             "hls_segment_filename": str(self._folder).replace("%", "%%") + "/live-%d.ts",
             "hls_start_number_source": "epoch",
         }
-        return Muxer(str(self._folder / PLAYLIST), self._start, keyframe, format="hls", options=options)
+        return Muxer(str(self._folder / PLAYLIST), start, keyframe, format="hls", options=options)
 
     def _end_take(self) -> None:
         muxer, self._muxer = self._muxer, None
@@ -99,8 +99,9 @@ class HlsSink:
 
     def _segments(self) -> list[Path]:
         """Oldest first."""
-        found = [path for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
-        return sorted(found, key=lambda path: int(_NAME.fullmatch(path.name)[1]))
+        named = ((path, _NAME.fullmatch(path.name)) for path in self._folder.iterdir())
+        numbered = [(int(match[1]), path) for path, match in named if match is not None]
+        return [path for _, path in sorted(numbered)]
 
     def _prune(self) -> None:
         """Not left to FFmpeg, which knows nothing of an earlier take's or process's segments."""

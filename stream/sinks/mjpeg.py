@@ -59,7 +59,6 @@ class MjpegSink:
         host, _, port = spec.target.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
         self._server: _Server | None = None
-        self._thread = None
 
     @property
     def wanted(self) -> bool:
@@ -79,19 +78,19 @@ class MjpegSink:
             family, _, _, _, address = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)[0]
             listener = socket.create_server(address[:2], family=family, backlog=MOST_VIEWERS)
         except OSError as error:
-            reason = (os.strerror(error.errno) if error.errno in errno.errorcode else "no such host").lower()
+            code = error.errno or 0
+            reason = os.strerror(code).lower() if code in errno.errorcode else "no such host"
             raise SinkError(f"mjpeg:{place}: {reason}; choose another port or host", State.REFUSED) from error
         self._server = _Server(listener, self._host)
-        self._thread = start_thread("mjpeg server", self._server.run)
 
     def write(self, message: Message) -> None:
         """Put a picture into the slot; returns at once."""
-        if isinstance(message, Jpeg):
+        if isinstance(message, Jpeg) and self._server is not None:
             self._server.show(message.data)
 
     def idle(self) -> None:
         """Raise what ended the server, should that have happened."""
-        if not self._thread.is_alive():
+        if self._server is not None and not self._server.is_alive:
             raise SinkError(f"mjpeg:{self._host}:{self._port}: the server ended; it is started again")
 
     def close(self) -> None:
@@ -99,11 +98,10 @@ class MjpegSink:
         server, self._server = self._server, None
         if server is not None:
             server.stop()
-            self._thread.join()
 
 
 class _Server:
-    """The loop in its thread. `show`, `stop` and `viewers` are for other threads."""
+    """The loop, in a thread of its own from the start. All that is public is for other threads."""
 
     def __init__(self, listener: socket.socket, host: str) -> None:
         self.viewers = 0
@@ -114,31 +112,38 @@ class _Server:
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         self._newest: bytes | None = None
-        self._fresh: asyncio.Future = self._loop.create_future()
-        """Done by the next picture."""
+        self._fresh: asyncio.Future[bytes] = self._loop.create_future()
+        """The next picture."""
+        self._thread = start_thread("mjpeg server", self._run)
 
-    def run(self) -> None:
-        """Serve until `stop`."""
-        try:
-            self._loop.run_until_complete(self._serve())
-        finally:
-            self._loop.close()
-            self._listener.close()
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still serves."""
+        return self._thread.is_alive()
 
     def show(self, picture: bytes) -> None:
         """The newest picture from now on."""
         self._loop.call_soon_threadsafe(self._replace, picture)
 
     def stop(self) -> None:
-        """End `run`."""
+        """Send all viewers away, free the port and wait for the thread's end."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        """Serve until `stop`; the thread's body."""
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._loop.close()
+            self._listener.close()
 
     def _replace(self, picture: bytes) -> None:
         if self.viewers:
             self._newest = picture
             fresh, self._fresh = self._fresh, self._loop.create_future()
-            fresh.set_result(None)
+            fresh.set_result(picture)
 
     async def _serve(self) -> None:
         server = await asyncio.start_server(self._talk, sock=self._listener, limit=_MOST_REQUEST)
@@ -161,7 +166,14 @@ class _Server:
         finally:
             writer.transport.abort()  # what it has not taken is old
 
-    async def _answer(self, reader, writer, method: str, path: str, headers: Mapping[str, str]) -> None:
+    async def _answer(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+    ) -> None:
         if not self._is_known(headers.get("host", "")):
             await _send(writer, HTTPStatus.MISDIRECTED_REQUEST, b"This host name is not served here.\n")
         elif method not in ("GET", "HEAD"):
@@ -178,7 +190,9 @@ class _Server:
             kinds = headers.get("accept", "")
             await self._view(reader, writer, path, is_browser="image/" in kinds or "text/html" in kinds)
 
-    async def _view(self, reader, writer, path: str, is_browser: bool) -> None:
+    async def _view(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, is_browser: bool
+    ) -> None:
         self.viewers += 1
         try:
             if path == "/stream":
@@ -190,16 +204,18 @@ class _Server:
             if not self.viewers:
                 self._newest = None  # it ages, and no others are made meanwhile
 
-    async def _snapshot(self, writer) -> None:
+    async def _snapshot(self, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(_SNAPSHOT_S):
-                await self._fresh
+                picture = await asyncio.shield(self._fresh)  # others wait for it too
         except TimeoutError:
             await _send(writer, HTTPStatus.SERVICE_UNAVAILABLE, b"There is no picture now; try again.\n")
             return
-        await _send(writer, HTTPStatus.OK, self._newest, "image/jpeg")
+        await _send(writer, HTTPStatus.OK, picture, "image/jpeg")
 
-    async def _stream(self, reader, writer, is_browser: bool) -> None:
+    async def _stream(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_browser: bool
+    ) -> None:
         # A browser shows a picture when it has read the next part's head (Chromium: measured): it gets
         # that head at once, hence without a length. FFmpeg without a length waits for the next picture.
         behind = f"--{_BOUNDARY}\r\n" + ("Content-Type: image/jpeg\r\n\r\n" if is_browser else "")
@@ -269,7 +285,11 @@ def _head(status: HTTPStatus, kind: str, length: int | None = None) -> bytes:
 
 
 async def _send(
-    writer, status: HTTPStatus, body: bytes, kind: str = "text/plain; charset=utf-8", head_only: bool = False
+    writer: asyncio.StreamWriter,
+    status: HTTPStatus,
+    body: bytes,
+    kind: str = "text/plain; charset=utf-8",
+    head_only: bool = False,
 ) -> None:
     """A whole answer, and the connection's orderly end."""
     writer.write(_head(status, kind, len(body)) + (b"" if head_only else body))

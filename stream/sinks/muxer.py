@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import av
 
-from stream.packets import LIVE_TIME_BASE, Packet, Start
+from stream.packets import LIVE_TIME_BASE, AudioFormat, Packet, Start
 from stream.sinks.base import SinkError
 
 _NOTE_KEYS = {"mpegts": "service_provider"}
@@ -36,9 +36,8 @@ class Muxer:
         self._options = {"flush_packets": "1", "max_interleave_delta": "1"} | dict(options or {})
         self._output = av.open(url, "w", format=format, container_options=self._options, timeout=timeout_s)
         try:
-            self._streams = {True: self._add_video(start, keyframe)}
-            if start.audio is not None:
-                self._streams[False] = self._add_audio(start)
+            self._picture = self._add_video(start, keyframe)
+            self._sound = self._add_audio(start.audio) if start.audio is not None else None
             if start.note:
                 self._output.metadata[_NOTE_KEYS.get(self._output.format.name, "comment")] = start.note
             self._output.start_encoding()
@@ -48,7 +47,7 @@ class Muxer:
 
     def write(self, packet: Packet) -> None:
         """One packet; sound without a place in this container, or from before its start, is left out."""
-        stream = self._streams.get(packet.is_video)
+        stream = self._picture if packet.is_video else self._sound
         if stream is None or packet.dts < self._origin:
             return
         coded = av.Packet(packet.data)
@@ -70,8 +69,7 @@ class Muxer:
         stream.codec_context.framerate = start.video.rate
         return stream
 
-    def _add_audio(self, start: Start) -> av.AudioStream:
-        audio = start.audio
+    def _add_audio(self, audio: AudioFormat) -> av.AudioStream:
         if audio.codec != "aac":
             raise SinkError(f"sound in {audio.codec} cannot be written; set source.audio to false")
         stream = self._output.add_stream("aac", rate=audio.sample_rate, layout=audio.layout)

@@ -5,28 +5,27 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import TypeVarTuple
 
-from stream.packets import Jpeg, Message, Packet, Raw, Snapshot, Start
+from stream.packets import Finish, Jpeg, Message, Packet, Raw, Snapshot, Start
 from stream.sinks import KINDS, SinkSpec, create
 from stream.sinks.backlog import counts
 from stream.sinks.base import Sink, SinkDone, SinkError
 from stream.status import State, Status
-from stream.workers import Connection
+
+Arguments = TypeVarTuple("Arguments")
 
 _TICK_S = 0.1
 _REPORT_S = 0.2
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 15.0
 _HEALTHY_S = 60.0
 """After so long without an error the pause between attempts is short again."""
-_NOW_AND_THEN = frozenset({Jpeg, Snapshot})
+_NOW_AND_THEN: frozenset[type[Message]] = frozenset({Jpeg, Snapshot})
 """They come when somebody looks, or a face does: whoever takes nothing else is live once it is open.
 All others are live with the first picture they have delivered: many a server refuses only that."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The order to end: nothing comes after it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class Report:
     """Of the frames delivered since the last report: from arrival at the source."""
 
 
-def run_sink(link: Connection, spec: SinkSpec) -> None:
+def run_sink(link: Connection[Report, Message | Finish], spec: SinkSpec) -> None:
     """Until `Finish` comes or the parent is gone; then the sink is closed as it should be."""
     # A service manager signals every process of the service: the parent decides when a sink ends.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -53,7 +52,7 @@ def run_sink(link: Connection, spec: SinkSpec) -> None:
 
 
 class _Runner:
-    def __init__(self, link: Connection, spec: SinkSpec) -> None:
+    def __init__(self, link: Connection[Report, Message | Finish], spec: SinkSpec) -> None:
         self._link, self._spec = link, spec
         self._sink: Sink | None = None
         self._start: Start | None = None
@@ -64,7 +63,8 @@ class _Runner:
         """Packets up to the next keyframe are dropped."""
         self._done = False
         self._pause_s, self._attempt_at_s, self._failed_at_s = _FIRST_PAUSE_S, 0.0, 0.0
-        self._reported_at_s, self._reported = 0.0, None
+        self._reported_at_s = 0.0
+        self._reported: tuple[Status, bool, bool] | None = None
 
     def run(self) -> None:
         try:
@@ -87,7 +87,7 @@ class _Runner:
             self._status = Status(State.STOPPED)
         self._report(last=True)
 
-    def _freshest(self, message: Message) -> Message:
+    def _freshest(self, message: Message | Finish) -> Message | Finish:
         """Of several pictures that wait in the pipe the newest: nobody wants the others any more."""
         end_s = time.monotonic() + _REPORT_S  # they may come faster than they can be read
         while isinstance(message, (Jpeg, Raw)) and self._link.poll(0) and time.monotonic() < end_s:
@@ -103,7 +103,7 @@ class _Runner:
         before = self._delivered
         shut = isinstance(message, Packet) and self._gate_shut
         if self._sink is not None and not shut:
-            self._attempt(self._write, message)
+            self._attempt(self._write, self._sink, message)
         self._dropped += counts(message) and self._delivered == before
 
     def _open(self) -> None:
@@ -115,22 +115,21 @@ class _Runner:
         if self._start is not None:
             sink.write(self._start)
         if KINDS[self._spec.kind].takes <= _NOW_AND_THEN:
-            self._live()
+            self._live(sink)
         else:
             self._status = Status(State.CONNECTING, self._status.detail)  # or why it failed before
 
-    def _live(self) -> None:
-        self._status, self._event = Status(State.LIVE, self._sink.detail), ""
+    def _live(self, sink: Sink) -> None:
+        self._status, self._event = Status(State.LIVE, sink.detail), ""
 
-    def _write(self, message: Message) -> None:
-        self._sink.write(message)
+    def _write(self, sink: Sink, message: Message) -> None:
+        sink.write(message)
         if not counts(message):
             return
-        self._live()
+        self._live(sink)
         self._delivered += 1
-        arrived_at_s = getattr(message, "arrived_at_s", 0.0)
-        if arrived_at_s:
-            self._delays.append((time.monotonic() - arrived_at_s) * 1000)
+        if isinstance(message, (Packet, Jpeg, Raw)) and message.arrived_at_s:
+            self._delays.append((time.monotonic() - message.arrived_at_s) * 1000)
 
     def _idle(self) -> None:
         if self._sink is not None:
@@ -141,12 +140,12 @@ class _Runner:
         if sink is not None:
             sink.close()
 
-    def _attempt(self, action, *arguments) -> None:
+    def _attempt(self, action: Callable[[*Arguments], None], *arguments: *Arguments) -> None:
         """Run one step of the sink; where it fails the sink is closed and a later attempt is planned."""
         try:
             action(*arguments)
             if self._sink is not None and self._status.state is State.LIVE:
-                self._live()
+                self._live(self._sink)
         except SinkDone as end:
             self._done = True
             self._status, self._event = Status(State.STOPPED, str(end)), ""

@@ -17,7 +17,7 @@ from stream.status import State
 
 _TIMEOUT_S = 5.0
 _PORTS = {"rtsp": 554, "rtsps": 322, "rtmp": 1935, "rtmps": 443}
-_REASONS: tuple[tuple[type[Exception], State, str], ...] = (
+_REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], State, str], ...] = (
     (ConnectionRefusedError, State.REFUSED, "nobody listens there; check host and port"),
     (av.HTTPUnauthorizedError, State.UNAUTHORISED, "wants another user name or password"),
     (av.HTTPForbiddenError, State.UNAUTHORISED, "forbids publishing; check the user's rights"),
@@ -70,8 +70,8 @@ class Publisher:
             self._start = message
         elif isinstance(message, Packet):
             try:
-                if self._muxer is None and message.keyframe:
-                    self._muxer = self._connect(message)
+                if self._muxer is None and message.keyframe and self._start is not None:
+                    self._muxer = self._connect(self._start, message)
                 if self._muxer is not None:
                     self._muxer.write(message)
             except (av.FFmpegError, OSError) as error:
@@ -87,11 +87,9 @@ class Publisher:
             with contextlib.suppress(av.FFmpegError, OSError):
                 muxer.close()
 
-    def _connect(self, keyframe: Packet) -> Muxer:
+    def _connect(self, start: Start, keyframe: Packet) -> Muxer:
         limits = _TIMEOUT_S, _TIMEOUT_S
-        return Muxer(
-            self._url, self._start, keyframe, format=self.format, options=self.options, timeout_s=limits
-        )
+        return Muxer(self._url, start, keyframe, format=self.format, options=self.options, timeout_s=limits)
 
     def _reason(self, error: Exception) -> SinkError:
         """Why it failed, in one line without FFmpeg's own words, which hold the address."""
@@ -99,7 +97,8 @@ class Publisher:
             if isinstance(error, kind):
                 return SinkError(f"{self._shown}: {words}", state)
         if isinstance(error, av.HTTPClientError):
-            words = _REFUSES_SILENT if self._start.audio is None else _REFUSES_SOUND
+            silent = self._start is None or self._start.audio is None
+            words = _REFUSES_SILENT if silent else _REFUSES_SOUND
             return SinkError(f"{self._shown}: {words}", State.REFUSED)
         if self._muxer is not None:
             return SinkError(f"{self._shown}: closed the connection")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -44,13 +45,12 @@ class Segment:
 
 def segments(folder: Path) -> list[Segment]:
     """Segments in a folder, oldest first; other files are none of our business."""
-    found = list(_listed(folder))
-    newest = max((path for path, _, _ in found), key=_order, default=None)
-    recording = newest is not None and _is_locked(folder)
+    found = sorted(_listed(folder), key=lambda entry: entry[0])
+    recording = bool(found) and _is_locked(folder)
     listed = []
-    for path, began_at, stat in sorted(found, key=lambda entry: _order(entry[0])):
+    for _, path, began_at, stat in found:
         seconds = max(0.0, stat.st_mtime - began_at)
-        listed.append(Segment(path, began_at, seconds, stat.st_size, recording and path == newest))
+        listed.append(Segment(path, began_at, seconds, stat.st_size, recording and path == found[-1][1]))
     return listed
 
 
@@ -96,14 +96,14 @@ class SegmentSink:
         if isinstance(message, Start):
             self._end_file()
             self._start = message
-            return
-        if message.keyframe:
-            check_room(self._folder, self._record.free_gb)
-            if self._file is not None and self._is_full(message):
-                self._end_file()
-            if self._file is None:
-                self._begin(message)
-        self._file.write(message)
+        elif isinstance(message, Packet) and self._start is not None:
+            if message.keyframe:
+                check_room(self._folder, self._record.free_gb)
+                if self._file is not None and self._is_full(self._file, message):
+                    self._end_file()
+                self._file = self._file or self._begin(self._start, message)
+            if self._file is not None:
+                self._file.write(message)
 
     def idle(self) -> None:
         """Delete what is too old by now."""
@@ -117,18 +117,19 @@ class SegmentSink:
         finally:
             self._lock.release()
 
-    def _is_full(self, keyframe: Packet) -> bool:
-        seconds = (keyframe.pts - self._file.began_pts) * LIVE_TIME_BASE
+    def _is_full(self, file: DiskFile, keyframe: Packet) -> bool:
+        seconds = (keyframe.pts - file.began_pts) * LIVE_TIME_BASE
         most = self._record.segment_mb * _MIB
-        return seconds >= self._record.segment_s or (0 < most <= self._file.size)
+        return seconds >= self._record.segment_s or (0 < most <= file.size)
 
-    def _begin(self, keyframe: Packet) -> None:
+    def _begin(self, start: Start, keyframe: Packet) -> DiskFile:
         self._tidy()
         age_s = time.monotonic() - keyframe.arrived_at_s if keyframe.arrived_at_s else 0.0
         began = datetime.fromtimestamp(time.time() - age_s, UTC)
         name = f"{began.strftime(_FORMAT)}Z.{self._record.container}"
-        self._file = DiskFile(free_name(self._folder / name), self._start, keyframe)
-        self.detail = f"writing {self._file.path.name}"
+        file = DiskFile(free_name(self._folder / name), start, keyframe)
+        self.detail = f"writing {file.path.name}"
+        return file
 
     def _end_file(self) -> None:
         file, self._file = self._file, None
@@ -150,7 +151,8 @@ class SegmentSink:
                     segment.path.unlink()
 
 
-def _listed(folder: Path) -> Iterator[tuple[Path, float, object]]:
+def _listed(folder: Path) -> Iterator[tuple[tuple[str, int], Path, float, os.stat_result]]:
+    """Of each segment: its place in the order of time, its path, when it began by its name, its stat."""
     try:
         paths = list(folder.iterdir())
     except OSError:
@@ -161,12 +163,7 @@ def _listed(folder: Path) -> Iterator[tuple[Path, float, object]]:
             continue
         with contextlib.suppress(OSError, ValueError):  # deleted meanwhile; no such day
             began = datetime.strptime(match[1], _FORMAT).replace(tzinfo=UTC)
-            yield path, began.timestamp(), path.stat()
-
-
-def _order(path: Path) -> tuple[str, int]:
-    match = _NAME.fullmatch(path.name)
-    return match[1], int((match[2] or "-1")[1:])
+            yield (match[1], int((match[2] or "-1")[1:])), path, began.timestamp(), path.stat()
 
 
 def _is_locked(folder: Path) -> bool:

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from stream.packets import Message, Snapshot
+from stream.packets import FaceFacts, Message, Snapshot
 from stream.sinks import SinkSpec
 from stream.sinks.base import SinkError
 from stream.sinks.disk import check_room, make_folder, write_error
@@ -18,6 +18,15 @@ MOST = 1000
 _SPARE = 50
 """So many more are let in before the index is written anew."""
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
+
+
+class _Entry(FaceFacts):
+    """A line of the index."""
+
+    name: str
+    original: str
+    restored: str
+    """File names."""
 
 
 class SnapshotSink:
@@ -46,7 +55,9 @@ class SnapshotSink:
             raise SinkError(f"{self._folder}: {message.name!r} is no name for a file")
         check_room(self._folder, self._free_gb)
         original, restored = _pair(self._folder, message.name)
-        entry = message.facts | {"name": message.name, "original": original.name, "restored": restored.name}
+        entry: _Entry = {
+            **message.facts, "name": message.name, "original": original.name, "restored": restored.name,
+        }  # fmt: skip
         try:
             original.write_bytes(message.original)
             restored.write_bytes(message.restored)
@@ -76,10 +87,10 @@ class SnapshotSink:
             for path in _pair(self._folder, name):
                 path.unlink(missing_ok=True)
 
-    def _entries(self) -> list[dict]:
+    def _entries(self) -> list[_Entry]:
         """Of the index; lines that were not written to their end, or not by us, are left out."""
         path = self._folder / INDEX
-        entries = []
+        entries: list[_Entry] = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             try:
                 entry = json.loads(line)

@@ -71,7 +71,7 @@ class LiveEncoder:
     @property
     def format(self) -> VideoFormat:
         """What a muxer has to know."""
-        return VideoFormat("h264", *self._size, self._rate, bytes(self._context.extradata))
+        return VideoFormat("h264", *self._size, self._rate, self._context.extradata or b"")
 
     def encode(self, frame: Frame, pts: int, keyframe: bool) -> list[Packet]:
         """The picture's packet, normally one; `pts` must rise. The frame's own picture may be changed."""
@@ -82,10 +82,14 @@ class LiveEncoder:
             coded = self._context.encode(picture)
         except av.FFmpegError as error:
             raise EncodeError(f"libx264: {error.strerror}; start again with another live.preset") from error
-        return [
-            Packet(True, bytes(p), p.pts, p.dts, self.frame_duration, p.is_keyframe, frame.arrived_at_s)
-            for p in coded
-        ]
+        packets = []
+        for part in coded:
+            assert part.pts is not None and part.dts is not None, "x264 gives each packet the picture's time"
+            duration, arrived_at_s = self.frame_duration, frame.arrived_at_s
+            packets.append(
+                Packet(True, bytes(part), part.pts, part.dts, duration, part.is_keyframe, arrived_at_s)
+            )
+        return packets
 
     def _usual_rate(self) -> int:
         width, height = self._size
@@ -164,6 +168,7 @@ def _turned(view: View) -> bool:
 def _upright(picture: av.VideoFrame, view: View) -> av.VideoFrame:
     """A yuv420p picture of even size turned upright: plane by plane."""
     layout = pixels.layout_of("yuv420p")
+    assert layout is not None, "yuv420p is handled in place"
     planes = [view.orient(pixels.view(picture, layout, index)) for index in range(3)]
     height, width = planes[0].shape
     result = av.VideoFrame(width, height, "yuv420p")

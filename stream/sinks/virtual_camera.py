@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from stream.packets import Message, Raw
 from stream.sinks import SinkSpec
 from stream.sinks.base import SinkError
 from stream.status import State
+
+if TYPE_CHECKING:
+    import pyvirtualcam
 
 _INSTALL = "pip install 'gpen-stream[virtual-camera]'"
 _DEVICES = "Linux needs v4l2loopback, Windows and macOS need OBS's virtual camera"
@@ -21,24 +26,24 @@ class VirtualCameraSink:
     def __init__(self, spec: SinkSpec) -> None:
         self.detail = ""
         self._device, self._shown = spec.target or None, spec.shown
-        self._library = self._camera = None
-        self._format: tuple = ()
+        self._camera: pyvirtualcam.Camera | None = None
+        self._format = 0, 0, 0.0
+        """Of the camera that is open: width, height, frames a second."""
 
     def open(self) -> None:
         """See that the library is there. Raises SinkError."""
         try:
-            import pyvirtualcam
+            import pyvirtualcam  # noqa: F401
         except ImportError as error:
             raise SinkError(f"{self._shown}: {_INSTALL} first", State.REFUSED) from error
-        self._library = pyvirtualcam
 
     def write(self, message: Message) -> None:
         """Show a picture."""
         if not isinstance(message, Raw):
             return
         format = message.width, message.height, float(message.rate)
-        if format != self._format:
-            self._reopen(format)
+        if self._camera is None or format != self._format:
+            self._camera = self._reopened(format)
         self._camera.send(np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3))
 
     def idle(self) -> None:
@@ -46,16 +51,19 @@ class VirtualCameraSink:
 
     def close(self) -> None:
         """Give the device back. Idempotent."""
-        camera, self._camera, self._format = self._camera, None, ()
+        camera, self._camera = self._camera, None
         if camera is not None:
             camera.close()
 
-    def _reopen(self, format: tuple[int, int, float]) -> None:
+    def _reopened(self, format: tuple[int, int, float]) -> pyvirtualcam.Camera:
+        import pyvirtualcam
+
         self.close()
         width, height, rate = format
         try:
-            self._camera = self._library.Camera(width, height, rate or 25.0, device=self._device)
+            camera = pyvirtualcam.Camera(width, height, rate or 25.0, device=self._device)
         except RuntimeError as error:  # the reasons of every backend in turn, on several lines
             raise SinkError(f"{self._shown}: there is no such device; {_DEVICES}", State.REFUSED) from error
         self._format = format
-        self.detail = self._camera.device
+        self.detail = camera.device
+        return camera

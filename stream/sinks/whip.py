@@ -14,10 +14,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Coroutine
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
 import av
+from av.stream import Stream
 
 from stream.packets import LIVE_TIME_BASE, Message, Packet, Start
 from stream.sinks import SinkSpec
@@ -25,6 +26,10 @@ from stream.sinks.base import SinkError
 from stream.status import State
 from stream.workers import start_thread
 
+if TYPE_CHECKING:
+    import aiortc
+
+Result = TypeVar("Result")
 _HTTP_S, _CONNECT_S, _CLOSE_S = 5.0, 10.0, 2.0
 _MOST_ANSWER = 1 << 16
 _WAITING = 50
@@ -47,37 +52,35 @@ class WhipSink:
         self._shown = spec.shown
         self._url, self._headers = _address(spec.target)
         self._start: Start | None = None
-        self._loop = self._thread = self._library = None
-        self._peer = self._packets = None
+        self._loop: _Loop | None = None
+        """From `open` to `close`."""
+        self._peer: _Peer | None = None
+        """From the first keyframe to `close`."""
         self._resource = ""
-        self._behind = False
-        """Packets were dropped: the next that can be shown is a keyframe."""
 
     def open(self) -> None:
         """See that the library is there, start its thread. Raises SinkError."""
         try:
-            import aiortc
+            import aiortc  # noqa: F401
         except ImportError as error:
             raise SinkError(f"{self._shown}: pip install 'gpen-stream[whip]' first", State.REFUSED) from error
-        self._library = aiortc
-        self._loop = asyncio.new_event_loop()
-        self._thread = start_thread("webrtc", self._loop.run_forever)
+        self._loop = _Loop()
 
     def write(self, message: Message) -> None:
         """Send a packet. Raises SinkError where the server is not there or the connection is lost."""
         if isinstance(message, Start):
             self._start = message
-        elif isinstance(message, Packet) and message.is_video:
-            if self._peer is None and message.keyframe:
-                self._connect()
+        elif isinstance(message, Packet) and message.is_video and self._start is not None:
+            if self._peer is None and message.keyframe and self._loop is not None:
+                self._connect(self._loop)
             if self._peer is not None:
-                self._check()
-                self._send(message)
+                self._check(self._peer)
+                self._peer.send(_coded(message, self._start))
 
     def idle(self) -> None:
         """Notice that the connection is lost."""
         if self._peer is not None:
-            self._check()
+            self._check(self._peer)
 
     def close(self) -> None:
         """Leave the server, end the thread. Idempotent."""
@@ -91,38 +94,26 @@ class WhipSink:
                 self._request("DELETE", resource, None).close()
         if peer is not None:
             with contextlib.suppress(TimeoutError):
-                asyncio.run_coroutine_threadsafe(peer.close(), loop).result(_CLOSE_S)
-        loop.call_soon_threadsafe(loop.stop)
-        self._thread.join()
-        loop.close()
+                loop.run(peer.close(), _CLOSE_S)
+        loop.stop()
 
-    def _connect(self) -> None:
-        rtc = self._library
-        self._peer = self._run(self._create_peer(), _CONNECT_S)
-        answer = self._exchange(self._peer.localDescription.sdp)
-        description = rtc.RTCSessionDescription(answer, "answer")
+    def _connect(self, loop: _Loop) -> None:
+        """Offer the picture to the server; returns once packets can be sent, or the connection failed."""
+        from aiortc import InvalidStateError
+
         try:
-            self._run(self._peer.setRemoteDescription(description), _CONNECT_S)
-        except (ValueError, rtc.exceptions.InvalidStateError, AssertionError) as error:
-            raise SinkError(
-                f"{self._shown}: gave no WebRTC answer; check the address", State.REFUSED
-            ) from error
-        self._run(self._connected(), _CONNECT_S)
-
-    async def _create_peer(self):
-        rtc = self._library
-        # No STUN server is asked: the media server sees where the packets come from.
-        peer = rtc.RTCPeerConnection(rtc.RTCConfiguration(iceServers=[]))
-        self._packets = asyncio.Queue(_WAITING)
-        transceiver = peer.addTransceiver(_track(rtc, self._packets), direction="sendonly")
-        codecs = rtc.RTCRtpSender.getCapabilities("video").codecs
-        transceiver.setCodecPreferences([codec for codec in codecs if codec.mimeType == "video/H264"])
-        await peer.setLocalDescription(await peer.createOffer())
-        return peer
-
-    async def _connected(self) -> None:
-        while self._peer.connectionState in ("new", "connecting"):
-            await asyncio.sleep(0.02)
+            peer, offer = loop.run(_offering(), _CONNECT_S)
+            self._peer = peer
+            answer = self._exchange(offer)
+            try:
+                loop.run(peer.accept(answer), _CONNECT_S)
+            except (ValueError, InvalidStateError, AssertionError) as error:
+                raise SinkError(
+                    f"{self._shown}: gave no WebRTC answer; check the address", State.REFUSED
+                ) from error
+            loop.run(peer.settle(), _CONNECT_S)
+        except TimeoutError as error:
+            raise SinkError(f"{self._shown}: no WebRTC connection comes about; is UDP blocked?") from error
 
     def _exchange(self, offer: str) -> str:
         """The server's answer to an offer."""
@@ -141,45 +132,116 @@ class WhipSink:
             ) from error
         return answer
 
-    def _request(self, method: str, url: str, body: bytes | None):
+    def _request(self, method: str, url: str, body: bytes | None) -> http.client.HTTPResponse:
         headers = self._headers | ({"Content-Type": "application/sdp"} if body else {})
         request = urllib.request.Request(url, body, headers, method=method)
-        return urllib.request.urlopen(request, timeout=_HTTP_S)
+        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=_HTTP_S)
+        return response
 
-    def _run(self, step: Coroutine[Any, Any, Any], timeout_s: float) -> Any:
-        try:
-            return asyncio.run_coroutine_threadsafe(step, self._loop).result(timeout_s)
-        except TimeoutError as error:
-            raise SinkError(f"{self._shown}: no WebRTC connection comes about; is UDP blocked?") from error
-
-    def _check(self) -> None:
-        if self._peer.connectionState != "connected":
+    def _check(self, peer: _Peer) -> None:
+        if not peer.is_connected:
             raise SinkError(f"{self._shown}: the WebRTC connection was lost")
 
-    def _send(self, packet: Packet) -> None:
-        # Parameter sets go with every keyframe: whoever begins to look has not seen the first.
-        head = self._start.video.extradata if packet.keyframe else b""
-        coded = av.Packet(head + packet.data)
-        coded.pts, coded.time_base = packet.pts, Fraction(LIVE_TIME_BASE)
-        coded.is_keyframe = packet.keyframe
+
+class _Loop:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = start_thread("webrtc", self._loop.run_forever)
+
+    def run(self, step: Coroutine[Any, Any, Result], timeout_s: float) -> Result:
+        """What a coroutine returns. Raises what it raises, and TimeoutError."""
+        return asyncio.run_coroutine_threadsafe(step, self._loop).result(timeout_s)
+
+    def stop(self) -> None:
+        """End the thread; to be called once."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class _Peer:
+    """A WebRTC connection that sends H.264 packets.
+
+    It is made, and its coroutines run, in the loop's thread; `is_connected` and `send` are for any.
+    """
+
+    def __init__(self) -> None:
+        import aiortc
+
+        self._loop = asyncio.get_running_loop()
+        self._packets: asyncio.Queue[av.Packet[Stream]] = asyncio.Queue(_WAITING)
+        self._behind = False
+        """Packets were dropped: the next that can be shown is a keyframe."""
+        # No STUN server is asked: the media server sees where the packets come from.
+        self._connection = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
+        transceiver = self._connection.addTransceiver(_track(self._packets), direction="sendonly")
+        codecs = aiortc.RTCRtpSender.getCapabilities("video").codecs
+        transceiver.setCodecPreferences([codec for codec in codecs if codec.mimeType == "video/H264"])
+
+    async def offer(self) -> str:
+        """The SDP to be sent to the server."""
+        await self._connection.setLocalDescription(await self._connection.createOffer())
+        return self._connection.localDescription.sdp
+
+    async def accept(self, answer: str) -> None:
+        """Take the server's SDP. Raises ValueError, InvalidStateError or AssertionError where it is none."""
+        from aiortc import RTCSessionDescription
+
+        await self._connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
+
+    async def settle(self) -> None:
+        """Wait until it is connected, or has failed."""
+        while self._connection.connectionState in ("new", "connecting"):
+            await asyncio.sleep(0.02)
+
+    async def close(self) -> None:
+        """Leave the server."""
+        await self._connection.close()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether packets reach the server."""
+        return self._connection.connectionState == "connected"
+
+    def send(self, coded: av.Packet[Stream]) -> None:
+        """Send a packet; drop it, and what follows up to a keyframe, where the sender is stuck."""
         self._loop.call_soon_threadsafe(self._put, coded)
 
-    def _put(self, coded: av.Packet) -> None:
+    def _put(self, coded: av.Packet[Stream]) -> None:
         self._behind = self._packets.full() or (self._behind and not coded.is_keyframe)
         if not self._behind:
             self._packets.put_nowait(coded)
 
 
-def _track(rtc, packets: asyncio.Queue):
-    """A track of coded packets: aiortc packs them as they are."""
+async def _offering() -> tuple[_Peer, str]:
+    """A new connection, and its offer."""
+    peer = _Peer()
+    return peer, await peer.offer()
 
-    class CodedTrack(rtc.MediaStreamTrack):
+
+def _track(packets: asyncio.Queue[av.Packet[Stream]]) -> aiortc.MediaStreamTrack:
+    """A track of coded packets: aiortc packs them as they are."""
+    from aiortc import MediaStreamTrack
+
+    class CodedTrack(MediaStreamTrack):
         kind = "video"
 
-        async def recv(self) -> av.Packet:
+        async def recv(self) -> av.Packet[Stream]:
             return await packets.get()
 
     return CodedTrack()
+
+
+def _coded(packet: Packet, start: Start) -> av.Packet[Stream]:
+    """A packet as aiortc takes it."""
+    # Parameter sets go with every keyframe: whoever begins to look has not seen the first.
+    head = start.video.extradata if packet.keyframe else b""
+    coded = av.Packet(head + packet.data)
+    coded.pts, coded.time_base = packet.pts, Fraction(LIVE_TIME_BASE)
+    coded.is_keyframe = packet.keyframe
+    return coded
 
 
 def _address(target: str) -> tuple[str, dict[str, str]]:

@@ -58,39 +58,44 @@ class WindowSink:
         size = message.width, message.height
         if self._picture is None or self._picture.get_size() != size:
             pygame.display.set_caption(_TITLE)
-            room = tuple(_LARGEST * length for length in pygame.display.get_desktop_sizes()[0])
+            width, height = pygame.display.get_desktop_sizes()[0]
+            room = _LARGEST * width, _LARGEST * height
             pygame.display.set_mode(_fitted(size, room, most=1.0), pygame.RESIZABLE)
         self._picture = pygame.image.frombuffer(message.data, size, "RGB")
-        self._draw()
-        self._look_at_events()
+        _draw(self._picture)
+        _look_at_events(self._picture)
 
     def idle(self) -> None:
         """Keep the window answering."""
         if self._picture is not None:
-            self._look_at_events()
+            _look_at_events(self._picture)
 
     def close(self) -> None:
         """Take the window away. Idempotent."""
         self._picture = None
         pygame.display.quit()
 
-    def _draw(self) -> None:
-        """The picture as large as the window allows, in its middle."""
-        window = pygame.display.get_surface()
-        room, size = window.get_size(), self._picture.get_size()
-        part = _fitted(size, room)
-        picture = self._picture if part == size else pygame.transform.smoothscale(self._picture, part)
-        if part != room:
-            window.fill("black")
-        window.blit(picture, ((room[0] - part[0]) // 2, (room[1] - part[1]) // 2))
-        pygame.display.flip()
 
-    def _look_at_events(self) -> None:
-        for event in pygame.event.get():
-            if event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key in _QUIT):
-                raise SinkDone("its window was closed")
-            if event.type in _CHANGED:
-                self._draw()
+def _draw(picture: pygame.Surface) -> None:
+    """The picture as large as the window allows, in its middle."""
+    window = pygame.display.get_surface()
+    assert window is not None, "the window is made before the first picture is drawn"
+    room, size = window.get_size(), picture.get_size()
+    part = _fitted(size, room)
+    scaled = picture if part == size else pygame.transform.smoothscale(picture, part)
+    if part != room:
+        window.fill("black")
+    window.blit(scaled, ((room[0] - part[0]) // 2, (room[1] - part[1]) // 2))
+    pygame.display.flip()
+
+
+def _look_at_events(picture: pygame.Surface) -> None:
+    """Draw the picture again where the window has changed. Raises SinkDone where it was closed."""
+    for event in pygame.event.get():
+        if event.type == pygame.QUIT or (event.type == pygame.KEYDOWN and event.key in _QUIT):
+            raise SinkDone("its window was closed")
+        if event.type in _CHANGED:
+            _draw(picture)
 
 
 def _fitted(size: tuple[int, int], room: tuple[float, float], most: float = float("inf")) -> tuple[int, int]:

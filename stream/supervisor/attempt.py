@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Never
+from typing import TYPE_CHECKING, Never
 
-from stream.capture_facts import XXX
 from stream.config import Config
 from stream.errors import StreamError
 from stream.workers import ChildProcess, Connection
+
+if TYPE_CHECKING:
+    from stream.capture import SourceFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class Attempt:
     """Its first picture."""
     reason: str
     """Why there is none, in one line without credentials."""
-    facts: SourceFacts
+    facts: SourceFacts | None
 
 
 def attempt(source: str, limit_s: float) -> Attempt:
@@ -36,7 +38,7 @@ def attempt(source: str, limit_s: float) -> Attempt:
     finally:
         child.kill()
         child.end(2.0)
-    return Attempt(False, None, reason, {})
+    return Attempt(False, None, reason, None)
 
 
 def _body(link: Connection[Attempt, Never], source: str) -> None:
@@ -47,4 +49,4 @@ def _body(link: Connection[Attempt, Never], source: str) -> None:
         jpeg, facts = first_picture(parse_address(source), Config().source)
         link.send(Attempt(True, jpeg, "", facts))
     except StreamError as error:
-        link.send(Attempt(False, None, str(error), {}))
+        link.send(Attempt(False, None, str(error), None))

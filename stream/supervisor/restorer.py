@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Never
 
 from stream.cores import available_cores
 from stream.shared.lines import Place
