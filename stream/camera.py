@@ -146,9 +146,7 @@ def _remote(order: Order, place: Place) -> Callable[[Config, ModelInfo], Engine]
         restore = config.restore
         path = zoo.resolve(restore.model, accept_licence=restore.accept_licence)
         priority = order.settings.priority
-        return RemoteEngine(
-            place, order.name, model, path, restore, priority=priority, timeout_s=_RESTORER_S
-        )
+        return RemoteEngine(place, order.name, model, path, restore, priority=priority, timeout_s=_RESTORER_S)
 
     return create
 

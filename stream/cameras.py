@@ -277,6 +277,10 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _known(keys: Sequence[int | str], model: type[BaseModel]) -> list[str]:
     """Names of the settings at a path."""
-    kinds: dict[int | str, type[BaseModel]] = {"server": ServerSettings, "webhook": Webhook, "cameras": CameraSettings}
+    kinds: dict[int | str, type[BaseModel]] = {
+        "server": ServerSettings,
+        "webhook": Webhook,
+        "cameras": CameraSettings,
+    }
     names = [kinds[key] for key in keys if key in kinds]
     return list((names[-1] if names else model).model_fields)

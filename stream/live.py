@@ -281,7 +281,7 @@ class Session:
             self._control.keyframes = config.detect.interval
 
     def _take_back(self) -> None:
-        """The graph of the settings asked for could not be loaded: ask for no more than what holds at once."""
+        """The settings asked for could not be loaded: ask for those that need no loading only."""
         with self._lock:
             if not self._must_load:  # else something else has been asked for since
                 held = LiveSettings.of(*self._asked, self._control.passing).at_once()
