@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import TypeVarTuple
 
 from stream.packets import Finish, Jpeg, Message, Packet, Raw, Snapshot, Start
@@ -15,6 +14,7 @@ from stream.sinks import KINDS, SinkSpec, create
 from stream.sinks.backlog import counts
 from stream.sinks.base import Sink, SinkDone, SinkError
 from stream.status import State, Status
+from stream.workers import Connection
 
 Arguments = TypeVarTuple("Arguments")
 
