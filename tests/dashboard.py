@@ -86,9 +86,7 @@ def report(**changes: Any) -> SessionReport:
         stage_ms={"restore": 11.2},
         cpu_cores=0.83,
         memory_mb=412,
-        settings=LiveSettings.of(load_config("fast"), "fast", passing=False).model_copy(
-            update={"strength": 0.8, "interval": 2}
-        ),
+        settings=LiveSettings.of(load_config("fast"), "fast", passing=False),
         engine="openvino",
         notes=(),
         uptime_s=183220,
@@ -143,7 +141,10 @@ class Cameras:
     def add(self, name: str, settings: CameraSettings) -> None:
         if name in self.settings:
             raise ConfigError(f"cameras.{name}: there is such a camera already; take another name")
-        self.reports[name] = report()
+        now = LiveSettings.of(settings.config(), settings.preset, passing=False)
+        self.reports[name] = report(
+            name=name, settings=now.model_copy(update={"strength": 0.8, "interval": 2})
+        )
         self.settings[name] = settings
 
     def replace(self, name: str, settings: CameraSettings) -> None:
