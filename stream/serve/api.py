@@ -13,6 +13,7 @@ from fastapi import APIRouter, Body, Query, Request, Response, WebSocket
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic_core import to_jsonable_python
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from stream import __version__, zoo
@@ -149,12 +150,12 @@ def _cameras(router: APIRouter, supervisor: Supervisor) -> None:
         summary="Add a camera",
         openapi_extra=_body(_SETTINGS | {"properties": {"name": _NAME} | _SETTINGS["properties"]}),
     )
-    async def add(body: Annotated[dict[str, JsonValue], Body()]) -> Any:
+    async def add(body: Annotated[dict[str, JsonValue], Body()]) -> dict[str, JsonValue]:
         name = body.pop("name", None)
         if not isinstance(name, str):
             raise ConfigError("name: is missing")
         if any(camera.name == name for camera in await asyncio.to_thread(supervisor.cameras)):
-            return JSONResponse({"error": f"cameras.{name}: there is such a camera already"}, 409)
+            raise HTTPException(409, f"cameras.{name}: there is such a camera already")
         settings = checks.admit(name, body, supervisor.server)
         await asyncio.to_thread(supervisor.add, name, settings)
         return await shown(name)
