@@ -18,12 +18,12 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from stream.bench.report import doubts, load, markdown
 from stream.quality import tables as evaluations
+from stream.quality.report import EvaluationReport
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
@@ -57,7 +57,7 @@ def rewritten(text: str, folder: Path) -> str:
     return _GROUPS.sub(groups, _EVALUATION.sub(evaluation, _PLACE.sub(table, text)))
 
 
-def _groups(report: dict[str, Any], folder: Path) -> Iterator[str]:
+def _groups(report: EvaluationReport, folder: Path) -> Iterator[str]:
     """For each group of faces the bare model's gain in dB, and the change of the identity distance."""
     with (folder / "report-faces.csv").open(encoding="utf-8") as file:
         people = {row["name"]: row for row in csv.DictReader(file)}

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
+import cv2
+
+from stream.assembly import Setup, assemble
 from stream.config import Config
 from stream.encode import FileSink, check_destination
 from stream.errors import HardwareError, SourceError, StreamError
@@ -17,7 +19,16 @@ from stream.frame import StreamInfo
 from stream.images import ImageSink, ImageSource, is_image
 from stream.pipeline import Pipeline
 from stream.probe import probe
-from stream.run import Options, Progress, ProgressCallback, Run
+from stream.run import (
+    Options,
+    Progress,
+    ProgressCallback,
+    Run,
+    RunReport,
+    adapted,
+    check_colour,
+    video_source,
+)
 from stream.upscale import check
 
 __all__ = [
@@ -25,6 +36,7 @@ __all__ = [
     "Outcome",
     "Progress",
     "ProgressCallback",
+    "RunReport",
     "Status",
     "restore_file",
     "restore_images",
@@ -48,7 +60,8 @@ class Outcome:
 
     path: Path
     status: Status
-    report: dict[str, Any]
+    report: RunReport
+    """What `--report` writes."""
     notes: tuple[str, ...] = ()
     failures: tuple[StreamError, ...] = field(default=())
     """Pictures of a folder that could not be restored."""
@@ -71,12 +84,11 @@ def restore_file(
     src, dst = Path(src), Path(dst)
     config, options = config or Config(), options or Options()
     check_destination(src, dst, overwrite=options.overwrite)
-    names = {"input": str(src), "output": str(dst)}
     if is_image(src):
         outcome = restore_images([(src, dst)], config, options=options, progress=progress, stop=stop)
         if outcome.failures:
             raise outcome.failures[0]
-        return replace(outcome, report=names | outcome.report)
+        return replace(outcome, report={"input": str(src), "output": str(dst), **outcome.report})
     try:
         return _restore_video(src, dst, config, options, progress, stop)
     except HardwareError as error:
@@ -88,44 +100,57 @@ def restore_file(
         return replace(outcome, notes=(*outcome.notes, note))
 
 
-def _restore_video(src: Path, dst: Path, config: Config, options: Options, progress, stop) -> Outcome:
+def _restore_video(
+    src: Path,
+    dst: Path,
+    config: Config,
+    options: Options,
+    progress: ProgressCallback | None,
+    stop: threading.Event | None,
+) -> Outcome:
     info = probe(src)
     if info.duration_s and (options.start_s or 0.0) >= info.duration_s:
         raise SourceError(_nothing_in(src, info, options, stopped=False))
     if config.compose.upscale > 1:
         check(info)
-    run = Run(config, options)
-    info, source = run.source(info)
+    setup = Setup.of(config, aligned=options.aligned)
+    run = Run(setup)
+    source = video_source(setup, options, info)
     sink = FileSink(
-        info,
+        source.info,
         dst,
-        config.encode.model_copy(update={"threads": run.threads.encoder}),
+        config.encode.model_copy(update={"threads": setup.threads.encoder}),
         overwrite=options.overwrite,
         allow_loss=options.allow_loss,
         start_s=options.start_s,
         duration_s=options.duration_s,
         restored_note=run.note,
         upscale=config.compose.upscale,
+        cut_short=run.was_cut_short,
     )
-    run.check_colour(sink.recipe)
-    total = _expected_frames(info, options)
+    check_colour(setup, sink.recipe)
     try:
-        ended = run.execute(source, run.stages(still=False), sink, total, progress, stop)
+        ended = run.execute(source, sink, _expected_frames(source.info, options), progress, stop)
         if not sink.frames_out:
-            raise ended or SourceError(_nothing_in(src, info, options, run.stopped))
+            raise ended or SourceError(_nothing_in(src, source.info, options, run.was_cut_short()))
     except BaseException:
         sink.discard()
         raise
-    complete = not run.stopped
+    complete = not run.was_cut_short()
     path = sink.finish(complete)
     if ended is not None:
         raise ended
     status = Status.COMPLETE if complete else Status.INTERRUPTED
     if complete and source.truncated:
         status = Status.TRUNCATED
-    names = {"input": str(src), "output": str(path)}
-    coders = {"decoder": source.decoder, "encoder": sink.recipe.encoder}
-    report = names | run.report(source, sink) | coders | {"status": status.value}
+    report: RunReport = {
+        "input": str(src),
+        "output": str(path),
+        **run.report(source, sink),
+        "decoder": source.decoder,
+        "encoder": sink.recipe.encoder,
+        "status": status.value,
+    }
     return Outcome(path, status, report, tuple(source.notes + sink.notes))
 
 
@@ -138,16 +163,21 @@ def restore_images(
     stop: threading.Event | None = None,
 ) -> Outcome:
     """Restore pictures, (source, destination) each, as one batch; broken ones are in `failures`."""
-    run = Run(config or Config(), options or Options())
-    source = ImageSource(jobs, run.adapt)
+    setup = Setup.of(config or Config(), aligned=(options or Options()).aligned)
+    run = Run(setup, still=True)
+    source = ImageSource(jobs, lambda still: adapted(setup, still))
     sink = ImageSink(source, run.note)
-    ended = run.execute(source, run.stages(still=True), sink, len(jobs), progress, stop)
+    ended = run.execute(source, sink, len(jobs), progress, stop)
     if ended is not None:
         raise ended
-    failures = tuple(source.failures + sink.failures)
+    failures: tuple[StreamError, ...] = (*source.failures, *sink.failures)
     whole = sink.frames_out + len(failures) == len(jobs)
     status = Status.COMPLETE if whole else Status.INTERRUPTED
-    report = run.report(source, sink) | {"status": status.value, "failures": [str(f) for f in failures]}
+    report: RunReport = {
+        **run.report(source, sink),
+        "status": status.value,
+        "failures": [str(failure) for failure in failures],
+    }
     return Outcome(jobs[0][1], status, report, tuple(source.notes), failures)
 
 
@@ -159,9 +189,11 @@ def restored_frames(
     Each item's `frame.picture` is an `av.VideoFrame` in the input's pixel format, `frame.time` its
     timestamp, `faces` what was found. Leaving the loop early stops the pipeline.
     """
-    run = Run(config or Config(), options or Options())
-    _, source = run.source(probe(src))
-    yield from Pipeline(source, run.stages(still=False))
+    options = options or Options()
+    setup = Setup.of(config or Config(), aligned=options.aligned)
+    source = video_source(setup, options, probe(src))
+    cv2.setNumThreads(setup.threads.cv2)
+    yield from Pipeline.from_source(source, assemble(setup).in_line())
 
 
 def _nothing_in(src: Path, info: StreamInfo, options: Options, stopped: bool) -> str:

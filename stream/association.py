@@ -15,6 +15,9 @@ _REACH = 1.2
 """Distance, in face sizes, beyond which a detection is another face."""
 _HOPELESS = 1e3
 
+Known = tuple[np.ndarray, float, np.ndarray]
+"""A face to compare: centre f64[2] px, size (eye distance, px), look f32[256]."""
+
 
 def look_of(frame: Frame, landmarks: np.ndarray) -> np.ndarray:
     """Appearance f32[256] of an aligned face: 16x16 luma, zero mean, unit length. Memory only."""
@@ -25,14 +28,11 @@ def look_of(frame: Frame, landmarks: np.ndarray) -> np.ndarray:
 
 
 def associate(
-    tracks: Sequence[tuple[np.ndarray, float, np.ndarray]],
-    faces: Sequence[tuple[np.ndarray, float, np.ndarray]],
-    slack: Sequence[float],
+    tracks: Sequence[Known], faces: Sequence[Known], slack: Sequence[float]
 ) -> list[tuple[int, int]]:
     """Pairs (track, face) of least total cost.
 
-    Both are given as centre f64[2], size (eye distance, px) and look f32[256]. `slack` says how many
-    more face sizes a track may have strayed: 0 for one that the flow holds.
+    `slack` says how many more face sizes a track may have strayed: 0 for one that the flow holds.
     """
     if not tracks or not faces:
         return []
@@ -51,11 +51,11 @@ def _least(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return linear_sum_assignment(cost)
 
 
-def _cost(track, face, slack: float) -> float:
+def _cost(track: Known, face: Known, slack: float) -> float:
     (centre, size, look), (other, other_size, other_look) = track, face
     distance = np.linalg.norm(centre - other) / (2 * max(size, other_size))
     change = abs(np.log(max(size, 1e-3) / max(other_size, 1e-3)))
     likeness = float(look @ other_look)
     if distance > _REACH + slack or change > 0.7:
         return _HOPELESS
-    return distance / (1 + slack) + 0.5 * change + 0.8 * (1 - likeness)
+    return float(distance / (1 + slack) + 0.5 * change + 0.8 * (1 - likeness))

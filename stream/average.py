@@ -247,11 +247,13 @@ def _gain(now: np.ndarray, change: np.ndarray) -> np.ndarray:
     A factor, since what is lit more has more contrast too.
     """
     now = now + _BLACK
-    return now / np.maximum(now - change, _BLACK)
+    gain: np.ndarray = now / np.maximum(now - change, _BLACK)
+    return gain
 
 
 def _trust(match: Match) -> np.ndarray:
     """How far a match's source explains its crop, f32[h,h] 0..1: wholly up to thrice the noise's energy."""
     noise = float(np.clip(match.noise, QUIETEST, NOISIEST))
     t = np.clip(1 - (match.energy - EXPLAINED * noise) / _CHANGED, 0, 1)
-    return t * t * (3 - 2 * t)
+    trust: np.ndarray = t * t * (3 - 2 * t)
+    return trust

@@ -87,10 +87,10 @@ class Carrier:
         """As `match`, of crops that are `shrunk` already; the flow blurred by `smooth` parts of the side."""
         now, before = _luma8(here), _luma8(there)
         if not smooth:
-            return self.judge(here, there, self._flow.calc(now, before, None))
+            return self.judge(here, there, _flow(self._flow, now, before))
         # Few steps do not get over a change of light; the mean of both is made one.
         before = cv2.convertScaleAbs(before, alpha=cv2.mean(now)[0] / max(cv2.mean(before)[0], 1.0))
-        flow = self._rough.calc(now, before, None)
+        flow = _flow(self._rough, now, before)
         # Blurred at a quarter of the side: the same, in a tenth of the time.
         quarter = cv2.resize(flow, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
         quarter = cv2.GaussianBlur(quarter, (0, 0), smooth * self.side / 4)
@@ -120,7 +120,7 @@ class Carrier:
         Channel by channel: half the time of OpenCV's bicubic for three side by side, same result.
         """
         if picture.ndim == 2:
-            return cv2.remap(picture, at, None, cv2.INTER_CUBIC, buffer, borderMode=cv2.BORDER_REFLECT_101)
+            return _remapped(picture, at, cv2.INTER_CUBIC, buffer)
         return cv2.merge([self.moved(plane, at) for plane in cv2.split(picture)], buffer)
 
     def along(self, values: np.ndarray, flow: np.ndarray, mode: int = cv2.INTER_LINEAR) -> np.ndarray:
@@ -128,7 +128,7 @@ class Carrier:
         at = self._grids[self.side] + flow
         if mode == cv2.INTER_CUBIC:
             return self.moved(values, at)
-        return cv2.remap(values, at, None, mode, borderMode=cv2.BORDER_REFLECT_101)
+        return _remapped(values, at, mode)
 
     def large(self, values: np.ndarray, buffer: np.ndarray | None = None) -> np.ndarray:
         """Values f32[n,n] or f32[n,n,C] at the crop's size, bilinear."""
@@ -165,7 +165,8 @@ class Carrier:
         ]
         result = moved[0]
         if len(moved) > 1:
-            result = cv2.blendLinear(*moved, *map(self.large, carry.shares), dst=result)
+            share, other_share = map(self.large, carry.shares)
+            result = cv2.blendLinear(result, moved[1], share, other_share, dst=result)
         light = self.large(carry.light, self._buffers[2])
         cv2.add(result, light, dst=result)
         own = self.large(carry.own)
@@ -189,7 +190,22 @@ def face_region(landmarks: np.ndarray, size: int) -> np.ndarray:
     reach = np.linalg.norm(right - left)
     x, y = (left + right) / 2 + (0.0, 0.5 * reach)
     across, down = np.arange(size) + 0.5 - x, np.arange(size) + 0.5 - y
-    return (across[None, :] / (0.95 * reach)) ** 2 + (down[:, None] / (1.3 * reach)) ** 2 < 1
+    inside: np.ndarray = (across[None, :] / (0.95 * reach)) ** 2 + (down[:, None] / (1.3 * reach)) ** 2 < 1
+    return inside
+
+
+def _flow(method: cv2.DISOpticalFlow, now: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """f32[h,w,2] px: where in `before` u8[h,w] each px of `now` u8[h,w] comes from, as an offset."""
+    flow: np.ndarray = method.calc(now, before, None)  # type: ignore[call-overload]  # stubs forbid None
+    return flow
+
+
+def _remapped(picture: np.ndarray, at: np.ndarray, mode: int, buffer: np.ndarray | None = None) -> np.ndarray:
+    """f32[h,w] or f32[h,w,C]: the picture at the places f32[h,w,2], mirrored beyond its edges."""
+    moved: np.ndarray = cv2.remap(  # type: ignore[call-overload]  # stubs forbid None
+        picture, at, None, mode, buffer, borderMode=cv2.BORDER_REFLECT_101
+    )
+    return moved
 
 
 def _luma8(image: np.ndarray) -> np.ndarray:

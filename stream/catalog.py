@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from types import MappingProxyType
+from typing import NotRequired, TypedDict
 
 import yaml
 
@@ -21,6 +22,16 @@ class Licence:
     url: str
     needs_consent: bool = False
     """Whether the user has to accept it, once, before the weights are used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """What a face generator takes."""
+
+    template: str
+    """Alignment template."""
+    input_range: tuple[float, float]
+    """What RGB 0..1 is mapped to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +51,40 @@ class Entry:
     """Hexadecimal digest of the file; None where none is published."""
     size: int | None = None
     """Side of the picture that the network is made for, px."""
-    template: str | None = None
-    """Alignment template of a generator."""
-    input_range: tuple[float, float] | None = None
-    """What RGB 0..1 is mapped to for a generator."""
+    generator: Generator | None = None
+    """None for what helps a generator."""
 
     @property
     def is_checkpoint(self) -> bool:
         """Whether it is a generator's training file, which is imported before it is used."""
-        return self.template is not None and self.file.endswith(".pth")
+        return self.generator is not None and self.file.endswith(".pth")
+
+
+class _LicenceRow(TypedDict):
+    """A licence in `catalog.yaml`."""
+
+    terms: str
+    url: str
+    needs_consent: NotRequired[bool]
+
+
+class _ModelRow(TypedDict):
+    """A model in `catalog.yaml`; `template` and `input_range` are a generator's."""
+
+    file: str
+    licence: str
+    task: str
+    url: NotRequired[str]
+    bytes: NotRequired[int]
+    sha256: NotRequired[str]
+    size: NotRequired[int]
+    template: NotRequired[str]
+    input_range: NotRequired[list[float]]
+
+
+class _Table(TypedDict):
+    licences: dict[str, _LicenceRow]
+    models: dict[str, _ModelRow]
 
 
 @cache
@@ -60,13 +96,7 @@ def licences() -> Mapping[str, Licence]:
 @cache
 def entries() -> Mapping[str, Entry]:
     """All models by name, in the table's order."""
-    found = {}
-    for name, facts in _table()["models"].items():
-        facts = facts | {"licence": licences()[facts["licence"]]}
-        if "input_range" in facts:
-            facts["input_range"] = tuple(map(float, facts["input_range"]))
-        found[name] = Entry(name, **facts)
-    return MappingProxyType(found)
+    return MappingProxyType({name: _entry(name, row) for name, row in _table()["models"].items()})
 
 
 def by_sha256(digest: str) -> Entry | None:
@@ -79,6 +109,26 @@ def by_file(file: str) -> Entry | None:
     return next((entry for entry in entries().values() if entry.file == file), None)
 
 
+def _entry(name: str, row: _ModelRow) -> Entry:
+    generator = None
+    if "template" in row:
+        low, high = map(float, row["input_range"])
+        generator = Generator(row["template"], (low, high))
+    return Entry(
+        name,
+        row["file"],
+        licences()[row["licence"]],
+        row["task"],
+        row.get("url"),
+        row.get("bytes"),
+        row.get("sha256"),
+        row.get("size"),
+        generator,
+    )
+
+
 @cache
-def _table() -> dict:
-    return yaml.safe_load((resources.files("stream") / "catalog.yaml").read_text(encoding="utf-8"))
+def _table() -> _Table:
+    text = (resources.files("stream") / "catalog.yaml").read_text(encoding="utf-8")
+    table: _Table = yaml.safe_load(text)
+    return table

@@ -21,7 +21,7 @@ from stream.serve.command import serve
 from stream.tracebacks import Debug, DebugAlone
 
 if TYPE_CHECKING:  # loading them takes a second, which `--help` does without
-    from stream.api import Options, Outcome
+    from stream.api import Options, Outcome, RunReport
     from stream.progress import Display
 
 app = typer.Typer(
@@ -321,7 +321,7 @@ def _check_report(report: Path, src: Path, dst: Path) -> None:
         raise ConfigError(f"--report {report}: is INPUT or OUTPUT itself; name another file")
 
 
-def _write_report(path: Path, reports: list[dict], several: bool) -> None:
+def _write_report(path: Path, reports: list[RunReport], several: bool) -> None:
     text = json.dumps(reports if several else reports[0], indent=2)
     try:
         path.write_text(text + "\n", encoding="utf-8")
@@ -348,7 +348,7 @@ def engines(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")]
     from stream.engines.listing import listed, render
 
     facts = listed()
-    print(json.dumps(facts, indent=2) if as_json else render(facts), flush=True)
+    print(json.dumps(facts.model_dump(), indent=2) if as_json else render(facts), flush=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -137,8 +138,8 @@ def recipe(info: StreamInfo, config: Encode) -> Recipe:
         encoder = "libx264"
         notes.append(f"{info.path}: {codec} cannot be written; the video becomes H.264")
     if config.codec is None and codec == "vp9" and info.pix_fmt == "yuv420p10le":
-        formats = [item.name for item in _codec(encoder).video_formats]
-        if info.pix_fmt not in formats:
+        formats = _codec(encoder).video_formats or ()
+        if info.pix_fmt not in [item.name for item in formats]:
             encoder = "libsvtav1"
             notes.append(
                 f"{info.path}: this VP9 encoder knows 8 bits only; the video becomes AV1, 10 bits kept"
@@ -212,7 +213,9 @@ def rivals(info: StreamInfo, plan: Recipe, config: Encode) -> list[Recipe]:
     return found
 
 
-def configure(context, info: StreamInfo, plan: Recipe, like, threads: int) -> None:
+def configure(
+    context: av.VideoCodecContext, info: StreamInfo, plan: Recipe, like: av.VideoCodecContext, threads: int
+) -> None:
     """Set up an encoder's context before it is opened.
 
     like: the input's decoder context, for the profile and the colour range.
@@ -245,22 +248,23 @@ def configure(context, info: StreamInfo, plan: Recipe, like, threads: int) -> No
         context.gop_size = min(250, max(12, round(3 * rate)))
     if info.chroma_location != "unspecified":
         options["chroma_sample_location"] = info.chroma_location
-    if plan.encoder in CRF_MAX:
-        options["crf"] = f"{plan.quality:g}"
-    elif plan.encoder in hardware.RANGES:
-        options |= hardware.quality_options(plan.encoder, plan.quality)
-    elif plan.quality is not None:
-        # PyAV has no frame.quality: a quantiser is fixed by its two ends (measured).
-        context.qscale = True
-        context.qmin = context.qmax = int(plan.quality)
-        if plan.encoder == "mjpeg" and context.color_range != 2:
-            options["strict"] = "unofficial"  # limited range; FFmpeg marks it in the JPEG's comment
+    if plan.quality is not None:
+        if plan.encoder in CRF_MAX:
+            options["crf"] = f"{plan.quality:g}"
+        elif plan.encoder in hardware.RANGES:
+            options |= hardware.quality_options(plan.encoder, plan.quality)
+        else:
+            # PyAV has no frame.quality: a quantiser is fixed by its two ends (measured).
+            context.qscale = True
+            context.qmin = context.qmax = int(plan.quality)
+            if plan.encoder == "mjpeg" and context.color_range != 2:
+                options["strict"] = "unofficial"  # limited range; FFmpeg marks it in the JPEG's comment
     context.bit_rate = plan.bit_rate
     if plan.codec == canonical(info.codec):
         if plan.encoder == "libx264" and "Baseline" in (like.profile or "") and plan.pix_fmt == "yuv420p":
             options["profile"] = "baseline"  # the others libx264 takes from the context
         elif plan.encoder == "prores_ks":
-            options["profile"] = _PRORES.get(like.profile, "auto")
+            options["profile"] = _PRORES.get(like.profile or "", "auto")
             options["vendor"] = "apl0"
         elif plan.encoder == "dnxhd" and like.profile in _DNXHR:
             options["profile"] = _DNXHR[like.profile]
@@ -288,6 +292,8 @@ def nearest(codec: av.Codec, pix_fmt: str) -> tuple[str, bool]:
         return pix_fmt, False
     has_alpha = any(part.is_alpha for part in av.VideoFormat(pix_fmt, 16, 16).components)
     best, loss = av.codec.codec.find_best_pix_fmt_of_list(formats, pix_fmt, has_alpha)
+    if best is None:
+        raise EncodeError(f"encode.codec: {codec.name} takes no pictures like {pix_fmt}; name another")
     return best.name, bool(loss)
 
 
@@ -348,7 +354,7 @@ def _mastering(raw: bytes, plain: bool = False) -> str:
     red, green, blue, white = values[0:2], values[2:4], values[4:6], values[6:8]
     low, high = values[8], values[9]
 
-    def pair(point, unit):
+    def pair(point: Sequence[Fraction], unit: int) -> str:
         return ",".join(f"{float(v):.5f}" if plain else str(round(v * unit)) for v in point)
 
     return (

@@ -12,6 +12,7 @@ from functools import cache
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 # H.273 matrix coefficients -> (Kr, Kb).
 _LUMA_WEIGHTS = {
@@ -73,7 +74,7 @@ def rgb_to_yuv(rgb: np.ndarray, weights: tuple[float, float, float]) -> Sequence
 
 
 @cache
-def _yuv_matrix(weights: tuple[float, float, float]) -> np.ndarray:
+def _yuv_matrix(weights: tuple[float, float, float]) -> npt.NDArray[np.float64]:
     kr, kg, kb = weights
     luma = np.array([kr, kg, kb])
     return np.array([luma, ([0, 0, 1] - luma) / (2 - 2 * kb), ([1, 0, 0] - luma) / (2 - 2 * kr)])
@@ -88,7 +89,7 @@ _XYZ_OVER_WHITE_TO_RGB = np.linalg.inv(_RGB_TO_XYZ_OVER_WHITE.astype(np.float64)
 _LAB_KNEE = 6 / 29
 
 
-def with_lightness(rgb: np.ndarray, of: np.ndarray) -> np.ndarray:
+def with_lightness(rgb: np.ndarray, of: np.ndarray) -> npt.NDArray[np.float32]:
     """sRGB f32[H,W,3] of 0..1 with the L* of `of` and the a*, b* of `rgb`, as far as it can be had.
 
     CIE 15: with f the cube root of XYZ over white's (linear below (6/29)^3), L* = 116 fY - 16,
@@ -106,21 +107,21 @@ def with_lightness(rgb: np.ndarray, of: np.ndarray) -> np.ndarray:
     return _from_linear(np.clip(light[..., None] + np.minimum(reach, 1) * apart, 0, 1))
 
 
-def _to_linear(srgb: np.ndarray) -> np.ndarray:
+def _to_linear(srgb: np.ndarray) -> npt.NDArray[np.float32]:
     srgb = np.clip(srgb, 0, 1)
     return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
-def _from_linear(light: np.ndarray) -> np.ndarray:
+def _from_linear(light: np.ndarray) -> npt.NDArray[np.float32]:
     curve = 1.055 * light ** (1 / 2.4) - 0.055
     return np.where(light <= 0.0031308, light * 12.92, curve).astype(np.float32)
 
 
-def _lab_curve(t: np.ndarray) -> np.ndarray:
+def _lab_curve(t: np.ndarray) -> npt.NDArray[np.float32]:
     return np.where(t > _LAB_KNEE**3, np.cbrt(t), t / (3 * _LAB_KNEE**2) + 4 / 29).astype(np.float32)
 
 
-def _lab_curve_back(f: np.ndarray) -> np.ndarray:
+def _lab_curve_back(f: np.ndarray) -> npt.NDArray[np.float32]:
     return np.where(f > _LAB_KNEE, f**3, 3 * _LAB_KNEE**2 * (f - 4 / 29)).astype(np.float32)
 
 
@@ -140,7 +141,7 @@ _2020_TO_709 = np.array(
 _709_TO_2020 = np.linalg.inv(_2020_TO_709)
 
 
-def hdr_to_network(signal: np.ndarray, colour: Colour) -> np.ndarray:
+def hdr_to_network(signal: np.ndarray, colour: Colour) -> npt.NDArray[np.float32]:
     """PQ or HLG R'G'B' f32[...,3] in 0..1 -> SDR-like R'G'B' f32[...,3] for the network."""
     x = np.clip(signal.astype(np.float64), 0, 1)
     if colour.transfer == PQ:
@@ -152,10 +153,11 @@ def hdr_to_network(signal: np.ndarray, colour: Colour) -> np.ndarray:
     if colour.primaries == 9:
         light = light @ _2020_TO_709.T
     size = np.abs(light)
-    return (np.sign(light) * (_KNEE * size / (1 + size)) ** (1 / 2.4)).astype(np.float32)
+    value: npt.NDArray[np.float64] = np.sign(light) * (_KNEE * size / (1 + size)) ** (1 / 2.4)
+    return value.astype(np.float32)
 
 
-def network_to_hdr(value: np.ndarray, colour: Colour) -> np.ndarray:
+def network_to_hdr(value: np.ndarray, colour: Colour) -> npt.NDArray[np.float32]:
     """Exact inverse of `hdr_to_network`; light above the curve's end is held at its last value."""
     v = value.astype(np.float64)
     t = np.minimum(np.abs(v) ** 2.4 / _KNEE, 0.995)
@@ -163,6 +165,7 @@ def network_to_hdr(value: np.ndarray, colour: Colour) -> np.ndarray:
     if colour.primaries == 9:
         light = light @ _709_TO_2020.T
     light = np.maximum(light, 0)
+    signal: npt.NDArray[np.float64]
     if colour.transfer == PQ:
         p = np.minimum(light * _WHITE_NITS / 10000, 1) ** _M1
         signal = ((_C1 + _C2 * p) / (1 + _C3 * p)) ** _M2

@@ -16,7 +16,7 @@ def coloured_still(still: Still) -> Still:
     channels = still.pixels.shape[2]
     if still.mode not in ("L", "LA") and channels > 1:
         return still
-    kept = dict(still.kept)
+    kept = still.kept.copy()
     if still.format == "JPEG":
         kept["extra"] = b"".join(
             segment for _, segment in jpeg_segments(kept["extra"]) if segment[4:16] != b"ICC_PROFILE\0"

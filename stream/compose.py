@@ -81,7 +81,8 @@ class ComposeStage:
             guard = min(1.0, (enlarged - _GUARD_FROM) / (_GUARD_FULL - _GUARD_FROM))
             keep_detail(planes, frame.to_network(frame.region(box)), guard, self._upscale)
         # Filters reach a little beyond the mask (seen at 16 bits).
-        return box, cv2.copyTo(cv2.merge(planes), cv2.compare(mask, 0, cv2.CMP_GT)), mask
+        inside = cv2.compare(mask, 0, cv2.CMP_GT)  # type: ignore[call-overload]  # stubs forbid a number
+        return box, cv2.copyTo(cv2.merge(planes), inside), mask
 
 
 def _fill(frame: Frame, patch: Patch) -> tuple[Box, np.ndarray, np.ndarray] | None:
@@ -112,8 +113,7 @@ def keep_detail(residual: Sequence[np.ndarray], face: np.ndarray, guard: float, 
     fine parts of the luma of face and residual, and means over a neighbourhood, the part of r that
     stays is the largest a in 0..1 with <(f + a r)^2> >= 0.99 <f^2>. Where a soft face only gains,
     a = 1. `guard` in 0..1 scales what is left out. `pixel` is the side of a decoded pixel in px of an
-    enlarged frame. `pixel` is the side of a
-    decoded pixel in px of an enlarged frame.
+    enlarged frame.
     """
     near_side, sigma = 32 * pixel + 1, 1.5 * pixel
 

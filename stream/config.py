@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -237,7 +237,7 @@ def load_config(
 
 
 def load_settings(
-    kind: type[Settings], data: Mapping[str, Any], file: str | Path | None, overrides: Sequence[str]
+    kind: type[Settings], data: Mapping[str, object], file: str | Path | None, overrides: Sequence[str]
 ) -> Settings:
     """`load_config` for settings of any kind, over `data`."""
     if file is not None:
@@ -247,7 +247,7 @@ def load_settings(
     return _parse(kind, data)
 
 
-def parse_config(data: Mapping[str, Any]) -> Config:
+def parse_config(data: Mapping[str, object]) -> Config:
     """Validate nested settings; ConfigError names the first key that is wrong.
 
     A section that is there but empty counts as left out.
@@ -255,14 +255,14 @@ def parse_config(data: Mapping[str, Any]) -> Config:
     return _parse(Config, data)
 
 
-def _parse(kind: type[Settings], data: Mapping[str, Any]) -> Settings:
+def _parse(kind: type[Settings], data: Mapping[str, object]) -> Settings:
     try:
         return kind.model_validate(tuples({key: part for key, part in data.items() if part is not None}))
     except ValidationError as error:
         raise ConfigError(_explain(error, kind)) from None
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, object]:
     """A file of settings as it stands; ConfigError where it is none."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -281,29 +281,32 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def _parse_override(text: str) -> dict[str, Any]:
-    key, equals, value = text.partition("=")
+def _parse_override(text: str) -> dict[str, object]:
+    key, equals, written = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set {text}: write key.path=value, such as detect.interval=5")
     try:
-        result: Any = yaml.safe_load(value)
+        value: object = yaml.safe_load(written)
     except yaml.YAMLError:
         raise ConfigError(f"--set {text}: the value is not valid YAML") from None
-    for part in reversed(key.strip().split(".")):
-        result = {part: result}
-    return result
+    section, *inner = key.strip().split(".")
+    for part in reversed(inner):
+        value = {part: value}
+    return {section: value}
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merge(old, value) if both else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merge(old, value)
+        else:
+            merged[key] = value
     return merged
 
 
-def tuples(value: Any) -> Any:
+def tuples(value: object) -> object:
     """YAML's lists as the tuples, and whole numbers as the floats, that strict models take."""
     if isinstance(value, Mapping):
         return {key: tuples(item) for key, item in value.items()}

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from fractions import Fraction
 from pathlib import Path
 
 import av
 from av.codec.hwaccel import HWAccel
+from av.container import InputContainer
+from av.stream import Disposition
 
 from stream.errors import SourceError
+
+Window = tuple[Fraction | None, Fraction | None]
+"""A part of a file: (start, end) in seconds of its own clock. None: from its beginning, to its end."""
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".mxf", ".wmv",
@@ -19,7 +25,7 @@ _GIVE_UP_AFTER = 250
 """Damaged packets in a row after which the rest of the file is taken as lost."""
 
 
-def open_video(path: Path, hwaccel: HWAccel | None = None) -> av.container.InputContainer:
+def open_video(path: Path, hwaccel: HWAccel | None = None) -> InputContainer:
     """Open a container that holds a video stream; SourceError, in one line, says why not.
 
     With `hwaccel` its errors come as they are: av.FFmpegError, or RuntimeError where it fits no stream.
@@ -46,18 +52,26 @@ def open_video(path: Path, hwaccel: HWAccel | None = None) -> av.container.Input
         container.close()
         raise SourceError(f"{path}: is a text file; name a video")
     if main_stream(container) is None:
-        kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
         container.close()
-        raise SourceError(f"{path}: holds no video stream, only {', '.join(kinds)}; name a video")
+        raise SourceError(f"{path}: holds no video stream, only {kinds}; name a video")
     return container
 
 
-def main_stream(container) -> av.VideoStream | None:
-    """The video stream to restore: the default one, else the first, cover pictures aside."""
-    moving = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+def main_stream(container: InputContainer) -> av.VideoStream | None:
+    """The video stream to restore: the default one, else the first, cover pictures aside; None: no such."""
+    moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     usable = [s for s in moving if s.codec_context is not None]
-    chosen = [s for s in usable if s.disposition & av.stream.Disposition.default]
-    return (chosen or usable or [None])[0]
+    chosen = [s for s in usable if s.disposition & Disposition.default]
+    return next(iter(chosen or usable), None)
+
+
+def video_stream(container: InputContainer) -> av.VideoStream:
+    """The video stream to restore of a container from `open_video`. Raises SourceError where it has none."""
+    stream = main_stream(container)
+    if stream is None:
+        raise SourceError(f"{container.name}: holds no video stream; name a video")
+    return stream
 
 
 def _reason(error: av.FFmpegError) -> str:
@@ -82,7 +96,9 @@ class Damage:
         self.packets += 1
 
 
-def pictures(container, stream, damage: Damage) -> Iterator[av.VideoFrame]:
+def pictures(
+    container: InputContainer, stream: av.VideoStream, damage: Damage
+) -> Generator[av.VideoFrame, None, None]:
     """Decoded pictures; a packet that fails is counted and skipped."""
     packets = container.demux(stream)
     while damage.in_a_row <= _GIVE_UP_AFTER:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Literal
 
 import av
+from av.container import OutputContainer
+from av.stream import Stream
+from av.subtitles.stream import SubtitleStream
+from av.subtitles.subtitle import AssSubtitle
 
 _ASS_HEADER = b"""[Script Info]
 ScriptType: v4.00+
@@ -26,7 +31,9 @@ _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "
 class SoundConverter:
     """Decodes a sound stream and encodes it as `codec` at about 96 kbit/s a channel."""
 
-    def __init__(self, stream, output, codec: str) -> None:
+    def __init__(
+        self, stream: av.AudioStream, output: OutputContainer, codec: Literal["aac", "libopus"]
+    ) -> None:
         self.codec = "opus" if codec == "libopus" else codec
         source = stream.codec_context
         rate = 48000 if codec == "libopus" else source.sample_rate
@@ -45,7 +52,7 @@ class SoundConverter:
         self._due: int | None = None
         self._first = 0
 
-    def convert(self, packet: av.Packet | None) -> list[av.Packet]:
+    def convert(self, packet: av.Packet[Stream] | None) -> list[av.Packet[Stream]]:
         """Packets of the new codec that a packet of the old one completes; None drains."""
         frames = self._stream.codec_context.decode(packet)
         packets = []
@@ -57,9 +64,9 @@ class SoundConverter:
             packets.extend(self.copy.encode(None))
         return packets
 
-    def _encode(self, frame: av.AudioFrame) -> list[av.Packet]:
+    def _encode(self, frame: av.AudioFrame) -> list[av.Packet[Stream]]:
         pts = self._due or 0
-        if frame.pts is not None:
+        if frame.pts is not None and frame.time_base is not None:
             pts = round(frame.pts * frame.time_base / self._unit)
         if self._due is None or abs(pts - self._due) > 0.02 / self._unit:
             packets = self._take(last=True)  # a gap: what comes later starts at its own time
@@ -73,13 +80,12 @@ class SoundConverter:
         self._fifo.write(frame)
         return packets + self._take()
 
-    def _take(self, last: bool = False) -> list[av.Packet]:
+    def _take(self, last: bool = False) -> list[av.Packet[Stream]]:
         packets = []
         if not self.copy.codec_context.is_open:
             self.copy.codec_context.open()
         size = self.copy.codec_context.frame_size or 1024
-        while self._fifo.samples >= size or (last and self._fifo.samples):
-            frame = self._fifo.read(min(size, self._fifo.samples))
+        while (frame := self._fifo.read(size, partial=last)) is not None:
             frame.pts, frame.time_base = self._first, self._unit
             self._first += frame.samples
             packets.extend(self.copy.encode(frame))
@@ -89,28 +95,32 @@ class SoundConverter:
 class TextConverter:
     """Turns text subtitles into plain `mov_text` or `subrip`; styles are left behind."""
 
-    def __init__(self, stream, output, codec: str) -> None:
+    def __init__(
+        self, stream: SubtitleStream, output: OutputContainer, codec: Literal["mov_text", "subrip"]
+    ) -> None:
+        assert stream.time_base is not None, "FFmpeg gives every stream a time base"
         self.codec = codec
-        self._stream = stream
+        self._stream, self._unit = stream, stream.time_base
         self._end: int | None = None
+        self.copy: Stream
         if codec == "mov_text":
-            self.copy = output.add_stream(codec)
-            self.copy.codec_context.subtitle_header = _ASS_HEADER
+            self.copy = text = output.add_stream(codec)
+            text.codec_context.subtitle_header = _ASS_HEADER
         else:
             self.copy = output.add_mux_stream(codec)
-        self.copy.time_base = stream.time_base
+        self.copy.time_base = self._unit
 
     @staticmethod
-    def reads(stream) -> bool:
+    def reads(stream: SubtitleStream) -> bool:
         """Whether a subtitle stream holds text, not pictures."""
         context = stream.codec_context
         return context is not None and bool(context.codec.text_sub)
 
-    def convert(self, packet: av.Packet | None) -> list[av.Packet]:
+    def convert(self, packet: av.Packet[Stream] | None) -> list[av.Packet[Stream]]:
         """One packet of text, behind an empty one where mov_text must end the text before it."""
         if packet is None or packet.pts is None:
             return self._blank(None)
-        lines = [_plain(item) for item in self._stream.codec_context.decode(packet) if hasattr(item, "ass")]
+        lines = [_plain(item) for item in self._stream.decode(packet) if isinstance(item, AssSubtitle)]
         text = "\n".join(line for line in lines if line)
         if not text:
             return []
@@ -121,21 +131,20 @@ class TextConverter:
             self._end = packet.pts + (packet.duration or 0)
         return [*packets, self._packet(raw, packet.pts, packet.duration or 0)]
 
-    def _blank(self, before: int | None) -> list[av.Packet]:
+    def _blank(self, before: int | None) -> list[av.Packet[Stream]]:
         end, self._end = self._end, None
         if end is None or (before is not None and before <= end):
             return []
         return [self._packet(b"\0\0", end, 0 if before is None else before - end)]
 
-    def _packet(self, raw: bytes, pts: int, duration: int) -> av.Packet:
+    def _packet(self, raw: bytes, pts: int, duration: int) -> av.Packet[Stream]:
         packet = av.Packet(raw)
         packet.pts = packet.dts = pts
         packet.duration = duration
-        packet.time_base = self._stream.time_base
+        packet.time_base = self._unit
         packet.stream = self.copy
         return packet
 
 
-def _plain(item) -> str:
-    text = item.dialogue
-    return (text.decode(errors="replace") if isinstance(text, bytes) else text).strip()
+def _plain(item: AssSubtitle) -> str:
+    return item.dialogue.decode(errors="replace").strip()

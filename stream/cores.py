@@ -55,8 +55,8 @@ def _cpu_groups(root: Path) -> Iterator[Path]:
             continue
         top, place = before.split(" ")[3:5]
         # A container may see its group as the top of the mount, and its path from the host.
-        path = own[controller]
-        inside = path.relative_to(top) if path.is_relative_to(top) else PurePosixPath()
+        group = own[controller]
+        inside = group.relative_to(top) if group.is_relative_to(top) else PurePosixPath()
         mount = root / place.lstrip("/")
         for part in (inside, *inside.parents):
             yield mount / part

@@ -32,7 +32,7 @@ def cut(frame: Frame, to_stored: np.ndarray, size: int) -> np.ndarray | None:
     to_region = to_stored.copy()
     to_region[:, 2] -= x0, y0
     image = geometry.warp(region, to_region / shrink, (size, size), cv2.BORDER_REFLECT_101)
-    return np.clip(image, 0, 1)
+    return np.clip(image, 0, 1, out=image)
 
 
 class CropStage:
@@ -89,6 +89,7 @@ class WholeFrameStage:
         width, height = work.frame.view.upright_size
         to_upright = np.array([[width / self._size, 0, 0], [0, height / self._size, 0]])
         to_stored = geometry.chain(work.frame.view.to_stored, to_upright)
+        image: np.ndarray | None
         if work.frame.layout.kind == "rgb" and width == height >= self._size:
             # Without chroma to place, an area average of the samples: 0.9 ms, 9 by way of `cut`.
             image = work.frame.to_network(work.frame.thumbnail(self._size)[0])

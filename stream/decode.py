@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import dropwhile
 from pathlib import Path
 
 import av
+from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
 
 from stream import hardware, pixels
-from stream.container import Damage, main_stream, open_video, pictures
+from stream.container import Damage, open_video, pictures, video_stream
 from stream.errors import SourceError
 from stream.frame import Frame, StreamInfo, Timestamp
 
@@ -88,7 +90,7 @@ class FileSource:
         short = self.info.duration_s - float((self._last_pts - self.info.start_pts) * self.info.time_base)
         return missing > max(2, 0.02 * self.info.frames) and short > 0.5 if self.info.frames else short > 1.5
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Generator[Frame, None, None]:
         """Decode; the caller may stop at any time. Raises SourceError."""
         pictures = self._by_either() if self._try_hardware else self._by_software(self._from_pts)
         with closing(pictures):
@@ -97,7 +99,7 @@ class FileSource:
     def _frames(self, pictures: Iterator[av.VideoFrame]) -> Iterator[Frame]:
         """The window's frames out of its pictures and those before it."""
         info = self.info
-        reformatter = av.video.reformatter.VideoReformatter()
+        reformatter = VideoReformatter()
         for picture in pictures:
             pts = self._last_pts = self._pts(picture)
             if self._from_pts is not None and pts < self._from_pts:
@@ -117,34 +119,35 @@ class FileSource:
                 chroma_site=SITES.get(info.chroma_location, SITES["left"]),
             )
 
-    def _by_software(self, from_pts: int | None) -> Iterator[av.VideoFrame]:
+    def _by_software(self, from_pts: int | None) -> Generator[av.VideoFrame, None, None]:
         """All pictures of the file, or from where those at `from_pts` begin to be decoded."""
         container = self._open()
         try:
             if from_pts is not None and not self._seek(container, from_pts):
                 container.close()
                 container = self._open()
-            yield from pictures(container, main_stream(container), self._damage)
+            yield from pictures(container, video_stream(container), self._damage)
         finally:
             container.close()
 
-    def _by_hardware(self) -> Iterator[av.VideoFrame]:
+    def _by_hardware(self) -> Generator[av.VideoFrame, None, None]:
         """The same pictures by a hardware decoder; Unusable at the first that may be another one.
 
         The first of them are held against the software decoder's, bit by bit.
         """
         path, pix_fmt = Path(self.info.path), self.info.pix_fmt
         container, device = hardware.open_decoder(path, self.info.codec)
-        reformatter = av.video.reformatter.VideoReformatter()
+        reformatter = VideoReformatter()
         twin = FileSource(self.info, threads=self._threads)._by_software(self._from_pts)
-        last, left = None, _COMPARED
+        last: int | None = None
+        left = _COMPARED
         try:
             if container.format.name == "avi":
                 raise hardware.Unusable("AVI stores no times to go on by")
             if self._from_pts is not None and not self._seek(container, self._from_pts):
                 container.close()
                 container, device = hardware.open_decoder(path, self.info.codec)
-            for picture in pictures(container, main_stream(container), _NoDamage()):
+            for picture in pictures(container, video_stream(container), _NoDamage()):
                 if picture.is_corrupt or picture.pts is None or (last is not None and picture.pts <= last):
                     raise hardware.Unusable("a damaged picture, or one out of order")
                 picture = hardware.as_software(picture, pix_fmt, reformatter)
@@ -164,9 +167,9 @@ class FileSource:
             twin.close()
             container.close()
 
-    def _by_either(self) -> Iterator[av.VideoFrame]:
+    def _by_either(self) -> Generator[av.VideoFrame, None, None]:
         """Pictures by hardware as far as that goes, and by software from there on."""
-        last = None
+        last: int | None = None
         try:
             for picture in self._by_hardware():
                 last = picture.pts
@@ -182,24 +185,26 @@ class FileSource:
         at = float((last - self.info.start_pts) * self.info.time_base)
         self.notes.append(f"{path}: decoded by software from {at:.2f} s on ({reason})")
         self.decoder += ", then software"
-        yield from dropwhile(lambda picture: picture.pts <= last, self._by_software(last))
+        yield from dropwhile(
+            lambda picture: picture.pts is not None and picture.pts <= last, self._by_software(last)
+        )
 
-    def _open(self) -> av.container.InputContainer:
+    def _open(self) -> InputContainer:
         container = open_video(Path(self.info.path))
-        stream = main_stream(container)
+        stream = video_stream(container)
         stream.thread_type = self.thread_type
         self._only_dts = container.format.name == "avi"
         if self._threads:
             stream.codec_context.thread_count = self._threads
         return container
 
-    def _seek(self, container, from_pts: int) -> bool:
+    def _seek(self, container: InputContainer, from_pts: int) -> bool:
         """Go to where decoding has to begin for the frame at `from_pts`; False: read it all.
 
         Containers without an index (MPEG-TS) land beyond the keyframe that is needed, and with a
         longer run-up before it.
         """
-        stream = main_stream(container)
+        stream = video_stream(container)
         for run_up_s in (0, 2, 8, 32):
             target = from_pts - round(run_up_s / self.info.time_base)
             if target < self.info.start_pts:
@@ -231,7 +236,7 @@ class FileSource:
                 f"{picture.height} at {at:.2f} s; restore the parts with --start and --duration"
             )
 
-    def _in_place(self, picture: av.VideoFrame, reformatter) -> av.VideoFrame:
+    def _in_place(self, picture: av.VideoFrame, reformatter: VideoReformatter) -> av.VideoFrame:
         name = picture.format.name
         handled = is_handled(picture)
         target = name if pixels.layout_of(name) else pixels.substitute(name)
@@ -256,7 +261,9 @@ def is_handled(picture: av.VideoFrame) -> bool:
     return pixels.layout_of(picture.format.name) is not None and min(p.line_size for p in picture.planes) > 0
 
 
-def converted(picture: av.VideoFrame, target: str, reformatter, threads: int) -> av.VideoFrame:
+def converted(
+    picture: av.VideoFrame, target: str, reformatter: VideoReformatter, threads: int
+) -> av.VideoFrame:
     """A picture in another pixel format, its colours and its time as they were."""
     result = reformatter.reformat(
         picture,

@@ -29,7 +29,9 @@ _SAME_FACE = 0.35
 
 def _close_up() -> np.ndarray:
     mean = geometry.TEMPLATES["ffhq_512"]
-    return (mean - mean.mean(axis=0)) * REFINE_EYES / (mean[1, 0] - mean[0, 0]) + REFINE_SIDE / 2
+    centred = mean - mean.mean(axis=0)
+    placed: np.ndarray = centred * REFINE_EYES / (mean[1, 0] - mean[0, 0]) + REFINE_SIDE / 2
+    return placed
 
 
 _CLOSE_UP = _close_up()
@@ -59,7 +61,7 @@ class FaceFinder:
         settings = self._settings
         found = self._tiled(frame) if settings.tile else self._pyramid(frame)
         if self._closer is not None:
-            looked = [self._look_closer(frame, hit) for hit in found]
+            looked = [_look_closer(self._closer, frame, hit) for hit in found]
             found = suppress([hit for hit in looked if hit is not None], 0.45)
         return [hit for hit in found if hit.score >= settings.keep_score]
 
@@ -111,37 +113,6 @@ class FaceFinder:
                         found.append(_mapped(_mapped(hit, cut), back))
         return suppress(suppress(found, 0.3), 0.7, of_smaller=True)
 
-    def _look_closer(self, frame: Frame, hit: Detection) -> Detection | None:
-        """The face again in an upright crop of fixed size, twice: the second crop is placed by the
-        first, which halves the scatter, and mirrored as well. None if no face is seen there."""
-        score = hit.score
-        for mirrored in (False, True):
-            seen = self._look(frame, hit.landmarks, mirrored)
-            if seen is None:
-                return None
-            hit = replace(hit, landmarks=seen.landmarks)
-        return replace(hit, score=float(np.sqrt(score * seen.score)))
-
-    def _look(self, frame: Frame, landmarks: np.ndarray, mirrored: bool) -> Detection | None:
-        """The face in a crop placed by `landmarks`; averaged with the mirror image if asked for."""
-        to_upright = geometry.similarity(_CLOSE_UP, landmarks)
-        crop = cut_out(frame, to_upright, REFINE_SIDE)
-        if crop is None:
-            return None
-        marks, scores = [], []
-        for flip in (False, True) if mirrored else (False,):
-            hits = self._closer.detect(np.ascontiguousarray(crop[:, ::-1]) if flip else crop)
-            best = _nearest(hits, REFINE_SIDE / 2, _SAME_FACE * REFINE_EYES)
-            if best is not None:
-                marks.append(_mirrored(best, REFINE_SIDE).landmarks if flip else best.landmarks)
-                scores.append(best.score)
-        if not marks:
-            return None
-        # A mirror image that shows no face counts as a score of 0.
-        score = sum(scores) / (1 + mirrored)
-        seen = geometry.apply(to_upright, np.mean(marks, axis=0)).astype(np.float32)
-        return Detection(np.zeros(4, np.float32), seen, score)
-
 
 def choose(faces: Sequence[AnyFace], select: Select, upright_size: tuple[float, float]) -> list[AnyFace]:
     """The faces that are to be restored, by size, score, region and number; order is kept."""
@@ -187,6 +158,41 @@ def _detector(settings: Detect, threads: int | None) -> Detector:
     return CenterFace(settings.keep_score, threads)
 
 
+def _look_closer(closer: CenterFace, frame: Frame, hit: Detection) -> Detection | None:
+    """The face again in two upright crops of fixed size; None if one of them shows no face.
+
+    The first look places the second crop, which halves the scatter. The second looks at the mirror
+    image as well.
+    """
+    seen = _look(closer, frame, hit.landmarks, mirrored=False)
+    if seen is not None:
+        seen = _look(closer, frame, seen.landmarks, mirrored=True)
+    if seen is None:
+        return None
+    return replace(hit, landmarks=seen.landmarks, score=float(np.sqrt(hit.score * seen.score)))
+
+
+def _look(closer: CenterFace, frame: Frame, landmarks: np.ndarray, mirrored: bool) -> Detection | None:
+    """The face in a crop placed by `landmarks`; averaged with the mirror image if asked for."""
+    to_upright = geometry.similarity(_CLOSE_UP, landmarks)
+    crop = cut_out(frame, to_upright, REFINE_SIDE)
+    if crop is None:
+        return None
+    marks, scores = [], []
+    for flip in (False, True) if mirrored else (False,):
+        hits = closer.detect(np.ascontiguousarray(crop[:, ::-1]) if flip else crop)
+        best = _nearest(hits, REFINE_SIDE / 2, _SAME_FACE * REFINE_EYES)
+        if best is not None:
+            marks.append(_mirrored(best, REFINE_SIDE).landmarks if flip else best.landmarks)
+            scores.append(best.score)
+    if not marks:
+        return None
+    # A mirror image that shows no face counts as a score of 0.
+    score = sum(scores) / (1 + mirrored)
+    seen = geometry.apply(to_upright, np.mean(marks, axis=0)).astype(np.float32)
+    return Detection(np.zeros(4, np.float32), seen, score)
+
+
 def _mapped(hit: Detection, affine: np.ndarray) -> Detection:
     """A detection through an affine without rotation."""
     box = geometry.apply(affine, hit.box_xyxy.reshape(2, 2)).reshape(4)
@@ -228,7 +234,7 @@ def _wanted(face: Detection | Face, select: Select, size: tuple[float, float]) -
 
     def inside(region: tuple[float, float, float, float]) -> bool:
         x, y, w, h = region
-        return x <= centre[0] < x + w and y <= centre[1] < y + h
+        return bool(x <= centre[0] < x + w and y <= centre[1] < y + h)
 
     if select.include and not any(inside(region) for region in select.include):
         return False

@@ -48,12 +48,16 @@ class CenterFace:
         padded = np.zeros((count, 3, -(-height // _GRID) * _GRID, -(-width // _GRID) * _GRID), np.float32)
         np.multiply(rgb.transpose(0, 3, 1, 2), 255, out=padded[:, :, :height, :width])
         heat, scale, offset, points = self._net(padded)
-        return [
-            self._decode(heat[i, 0], scale[i], offset[i], points[i], (width, height)) for i in range(count)
-        ]
+        return [self._decode(heat[i, 0], scale[i], offset[i], points[i]) for i in range(count)]
 
-    def _decode(self, heat, scale, offset, points, size) -> list[Detection]:
-        """Peaks of the heat map above the threshold, as published; overlaps suppressed."""
+    def _decode(
+        self, heat: np.ndarray, scale: np.ndarray, offset: np.ndarray, points: np.ndarray
+    ) -> list[Detection]:
+        """Peaks of the heat map above the threshold, as published; overlaps suppressed.
+
+        All are f32 at a quarter of the picture's size: heat [h,w], scale and offset [2,h,w], points
+        [10,h,w].
+        """
         peak = cv2.dilate(heat, np.ones((3, 3), np.uint8))
         rows, columns = np.nonzero((heat >= self._min_score) & (heat == peak))
         if not len(rows):
@@ -98,9 +102,10 @@ class Haar:
         # opencv-python 5 has neither the class nor the data.
         path = getattr(getattr(cv2, "data", None), "haarcascades", "")
         name = "haarcascade_frontalface_default.xml"
-        self._cascade = cv2.CascadeClassifier(path + name) if hasattr(cv2, "CascadeClassifier") else None
-        if self._cascade is None or self._cascade.empty():
+        cascade = cv2.CascadeClassifier(path + name) if hasattr(cv2, "CascadeClassifier") else None
+        if cascade is None or cascade.empty():
             raise ModelError(f"{name}: not in this OpenCV; install opencv-python >=4.13,<5")
+        self._cascade = cascade
 
     def detect(self, rgb: np.ndarray) -> list[Detection]:
         """See `Detector.detect`; the score grows from 0.5 to 1 with the cascade's weight."""
@@ -125,7 +130,8 @@ def mean_landmarks(box: np.ndarray) -> np.ndarray:
     eyes = mean[:2].mean(axis=0)
     side = box[2] - box[0]
     mean = (mean - eyes) * (0.37 / (mean[1, 0] - mean[0, 0]))
-    return (mean * side + (box[0] + side / 2, box[1] + 0.39 * side)).astype(np.float32)
+    placed: np.ndarray = mean * side + (box[0] + side / 2, box[1] + 0.39 * side)
+    return placed.astype(np.float32)
 
 
 def overlap(boxes: np.ndarray, others: np.ndarray, of_smaller: bool = False) -> np.ndarray:
@@ -136,7 +142,8 @@ def overlap(boxes: np.ndarray, others: np.ndarray, of_smaller: bool = False) -> 
     common = np.prod(np.maximum(high - low, 0), axis=-1)
     area = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-9), axis=-1)[:, None]
     other = np.prod(np.maximum(others[:, 2:] - others[:, :2], 1e-9), axis=-1)[None, :]
-    return common / (np.minimum(area, other) if of_smaller else area + other - common)
+    shared: np.ndarray = common / (np.minimum(area, other) if of_smaller else area + other - common)
+    return shared
 
 
 def suppress(found: list[Detection], limit: float, of_smaller: bool = False) -> list[Detection]:

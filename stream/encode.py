@@ -5,22 +5,26 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 
 import av
+from av.container import InputContainer, OutputContainer
 from av.stream import Disposition
 
 from stream import codecs, hardware, mov, remux, trial
 from stream.config import Encode
-from stream.container import main_stream, open_video
+from stream.container import Window, open_video, video_stream
 from stream.cores import ordinary_priority
 from stream.errors import EncodeError, HardwareError
 from stream.face import FrameWork
 from stream.frame import StreamInfo
 from stream.limits import check_size
+from stream.output import Encoder, Output
 from stream.remux import Copier
+from stream.stage import Sink
 
 
 def check_destination(source: Path, destination: Path, overwrite: bool) -> None:
@@ -41,7 +45,7 @@ def check_destination(source: Path, destination: Path, overwrite: bool) -> None:
         raise EncodeError(f"{destination}: no permission to write in {folder}; choose another folder")
 
 
-class FileSink:
+class FileSink(Sink):
     """The last stage: encodes frames into a hidden partial file beside the destination.
 
     One thread opens, feeds and flushes it; `finish` or `discard` come afterwards. `notes` says in
@@ -61,18 +65,21 @@ class FileSink:
         restored_note: str = "",
         upscale: int = 1,
         carry: bool = True,
+        cut_short: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`carry`: what the input's stream says of its pictures holds for those that come, too."""
+        """`carry`: what the input's stream says of its pictures holds for those that come, too.
+
+        `cut_short` is asked at the end whether the source was left early: then the sound ends with the
+        picture.
+        """
         self.info = info
         self._shown = info.enlarged(upscale) if upscale > 1 else info
         self.destination = Path(destination)
         self.frames_out = 0
         self.notes: list[str] = []
-        self.interrupted: Callable[[], bool] = lambda: False
-        """Asked by `flush`: whether the source was cut short, so that the sound ends with the picture."""
         self._config = config
         self._allow_loss, self._carry = allow_loss, carry
-        self._note = restored_note
+        self._note, self._cut_short = restored_note, cut_short
         check_destination(Path(info.path), self.destination, overwrite)
         self.recipe = codecs.recipe(self._shown, config)
         if upscale > 1:
@@ -82,51 +89,52 @@ class FileSink:
         self._from_pts = 0 if start_s is None else info.start_pts + round(start_s / unit)
         first = info.start_pts if start_s is None else self._from_pts
         end = None if duration_s is None else (first + round(duration_s / unit)) * unit
-        self._window = (None if start_s is None else self._from_pts * unit, end)
+        self._window: Window = (None if start_s is None else self._from_pts * unit, end)
         self.partial = self.destination.with_name(
             f".{self.destination.stem}.partial{self.destination.suffix}"
         )
-        self._source = self._output = self._stream = self._copier = None
-        self._times: list[tuple[int, int]] = []
-        self._last_pts: int | None = None
-        self._end_pts: int | None = None
-        self._reformatter = av.video.reformatter.VideoReformatter()
-        self._held: av.VideoFrame | None = None
+        self._output: Output | None = None
+        self._end_pts = 0
+        """Where the input's video ends, on the output's clock; 0: the container does not say."""
+        self._held: tuple[av.VideoFrame, int] | None = None
+        """The last picture and its pts: it is encoded once its duration is known."""
 
     def open(self) -> None:
         """Open the input for the copied streams and make the partial file."""
         info = self.info
-        with self._errors():
-            self._output = self._open_output()
+        with self._errors(), ExitStack() as opened:
+            source = open_video(Path(info.path))
+            opened.callback(_close, source)
+            output = self._create()
+            opened.callback(_close, output)
             self._settle()
-            self._source = open_video(Path(info.path))
-            main = main_stream(self._source)
-            muxer = self._output.format.name
+            main = video_stream(source)
+            muxer = output.format.name
             if main.duration is not None:
-                self._end_pts = (main.start_time or 0) + main.duration
-            metadata = remux.container_metadata(self._source)
+                self._end_pts = (main.start_time or 0) + main.duration - self._from_pts
+            metadata = remux.container_metadata(source)
             metadata = remux.with_note(muxer, metadata, self._note)
-            covers = any(s.disposition & Disposition.attached_pic for s in self._source.streams)
+            covers = any(s.disposition & Disposition.attached_pic for s in source.streams)
             # With free keys the muxer writes no cover picture (measured).
             keys = remux.needs_keys(muxer, metadata) and not covers
             if keys:
-                self._output.container_options["movflags"] += "+use_metadata_tags"
+                output.container_options["movflags"] += "+use_metadata_tags"
             same = self.destination.suffix.lower() == Path(info.path).suffix.lower()
             shift = self._from_pts * info.time_base
             dynamic = trial.dynamic_hdr(info)
-            self._stream = self._add_video(main, same, carry=self._carry and not dynamic)
-            self._copier = Copier(
-                self._source, main, self._output, same=same, window=self._window, shift=shift
-            )
-            self._copier.add_streams()
-            self.notes.extend(self._copier.notes)
-            tags = remux.unheld(self._source, muxer, metadata, keys)
-            self._check_losses(self._copier.losses + dynamic + tags)
+            stream = self._add_video(output, main, same, carry=self._carry and not dynamic)
+            copier = Copier(source, main, output, same=same, window=self._window, shift=shift)
+            copier.add_streams()
+            self.notes.extend(copier.notes)
+            tags = remux.unheld(source, muxer, metadata, keys)
+            self._check_losses(copier.losses + dynamic + tags)
             if muxer in remux.MOV:
-                self._output.container_options["movie_timescale"] = str(self._movie_timescale())
-            self._output.metadata.update(metadata)
-            self._output.set_chapters(remux.chapters(self._source, self._window, shift))
-            self._output.start_encoding()
+                output.container_options["movie_timescale"] = str(self._movie_timescale(output))
+            output.metadata.update(metadata)
+            output.set_chapters(remux.chapters(source, self._window, shift))
+            output.start_encoding()
+            encoder = Encoder(stream, self._shown, self.recipe, self._config.threads)
+            self._output = Output(output, encoder, copier, opened.pop_all())
         ordinary_priority()
 
     def _settle(self) -> None:
@@ -148,50 +156,44 @@ class FileSink:
             )
         self.notes.append(f"{self.destination}: lost {', '.join(losses)}")
 
-    def process(self, work: FrameWork) -> Iterable:
+    def process(self, work: FrameWork) -> Iterable[None]:
         """Take one frame; the one before it is encoded, its duration now being known."""
+        output = self._opened()
         picture = work.frame.picture
         pts = work.frame.time.pts - self._from_pts
-        if self._last_pts is not None and pts <= self._last_pts:
+        if self._held is not None and pts <= self._held[1]:
             note = f"{self.info.path}: times that do not rise were moved up"
             if note not in self.notes:
                 self.notes.append(note)
-            pts = self._last_pts + 1
+            pts = self._held[1] + 1
         picture.pts, picture.time_base = pts, self.info.time_base
         picture.pict_type = 0  # else the old stream's types would be forced on the encoder
-        with self._errors():
-            if self._held is not None:
-                self._held.duration = pts - self._last_pts
-                self._encode(self._held)
-        self._held, self._last_pts = picture, pts
+        if self._held is not None:
+            previous, its_pts = self._held
+            previous.duration = pts - its_pts
+            with self._errors():
+                output.write(previous, its_pts)
+        self._held = picture, pts
         self.frames_out += 1
         return ()
 
-    def flush(self) -> Iterable:
+    def flush(self) -> Iterable[None]:
         """Drain the encoder, copy the rest of the other streams, write the file's end."""
+        output = self._opened()
         with self._errors():
             if self._held is not None:
-                self._held.duration = self._last_duration(self._held)
-                self._encode(self._held)
-                self._held = None
-                self._write(self._stream.encode(None))
-            self._output.mux(self._copier.until(self._end_of_video() if self.interrupted() else None))
-            output, self._output = self._output, None
-            pictures = {s.index for s in output.streams if s.disposition & Disposition.attached_pic}
-            output.close()
-            if pictures and output.format.name in remux.MOV:
-                mov.drop_empty_tracks(self.partial, pictures)
+                last, its_pts = self._held
+                last.duration = self._last_duration(last, its_pts)
+                output.write(last, its_pts)
+                output.drain()
+            output.end(self._end_of_video() if self._cut_short() else None)
         return ()
 
     def close(self) -> None:
         """Release both containers; the partial file stays."""
-        for container in (self._output, self._source):
-            if container is not None:
-                try:
-                    container.close()
-                except (av.FFmpegError, OSError):
-                    continue  # what went wrong was told when it did
-        self._output = self._source = self._stream = self._copier = None
+        if self._output is not None:
+            self._output.close()
+        self._output = self._held = None
 
     def finish(self, complete: bool) -> Path:
         """Give the file its name: NAME.EXT, or NAME.partial.EXT where the work was interrupted."""
@@ -208,21 +210,29 @@ class FileSink:
         self.close()
         self.partial.unlink(missing_ok=True)
 
-    def _end_of_video(self) -> Fraction:
-        step = 1 / Fraction(self.info.rate) if self.info.rate else Fraction(1, 25)
-        return (self._last_pts or 0) * self.info.time_base + step
+    def _opened(self) -> Output:
+        if self._output is None:
+            raise RuntimeError(f"{self.destination}: the sink takes frames between open and close only")
+        return self._output
 
-    def _movie_timescale(self) -> int:
+    def _end_of_video(self) -> Fraction:
+        """The end of the last picture that came, in seconds of the output's clock."""
+        step = 1 / Fraction(self.info.rate) if self.info.rate else Fraction(1, 25)
+        last_pts = 0 if self._held is None else self._held[1]
+        return last_pts * self.info.time_base + step
+
+    def _movie_timescale(self, output: OutputContainer) -> int:
         """Units a second of the edit lists: the input's, else such that every start is held exactly."""
         if self._window[0] is None and (scale := mov.movie_timescale(Path(self.info.path))):
             return scale
         scale = 1000
-        for stream in self._output.streams:
+        for stream in output.streams:
             finer = math.lcm(scale, stream.time_base.denominator) if stream.time_base else scale
             scale = finer if finer <= 10_000_000 else scale
         return scale
 
-    def _open_output(self):
+    def _create(self) -> OutputContainer:
+        """The partial file, nothing written yet, with its muxer's options."""
         options = {"flush_packets": "1", "max_interleave_delta": "1000000"}
         try:
             output = av.open(str(self.partial.absolute()), "w")
@@ -245,19 +255,22 @@ class FileSink:
         output.container_options.update(options)
         return output
 
-    def _add_video(self, main, same: bool, carry: bool):
+    def _add_video(
+        self, output: OutputContainer, main: av.VideoStream, same: bool, carry: bool
+    ) -> av.VideoStream:
         info, recipe = self._shown, self.recipe
         try:
-            stream = self._output.add_stream(recipe.encoder, rate=info.rate or 25)
+            stream = output.add_stream(recipe.encoder, rate=info.rate or 25)
         except ValueError:
             raise EncodeError(
-                f"{self.destination}: a {self._output.format.name} file cannot hold {recipe.codec}; "
+                f"{self.destination}: a {output.format.name} file cannot hold {recipe.codec}; "
                 "choose another ending or set encode.codec"
             ) from None
+        assert isinstance(stream, av.VideoStream), "a recipe names an encoder of video"
         context = stream.codec_context
         if carry and recipe.codec == codecs.canonical(info.codec):
             # Copies all that the container knows of the stream: colour, aspect, rotation, HDR, spherical.
-            av.bitstream.BitStreamFilterContext("null", in_stream=main, out_stream=stream)
+            av.BitStreamFilterContext("null", in_stream=main, out_stream=stream)
             context.extradata = None
             context.bit_rate = 0
             context.level = -99
@@ -272,63 +285,23 @@ class FileSink:
         stream.id = main.id
         return stream
 
-    def _encode(self, picture: av.VideoFrame) -> None:
-        if picture.format.name != self.recipe.pix_fmt:
-            picture = self._converted(picture)
-        if self.recipe.encoder in codecs.COARSE_TIME:
-            picture.pts, picture.time_base = len(self._times), self._stream.codec_context.time_base
-            self._times.append((self._last_pts, picture.duration))
-            picture.duration = 1
-        self._write(self._stream.encode(picture))
-
-    def _converted(self, picture: av.VideoFrame) -> av.VideoFrame:
-        """In the encoder's pixel format; matrix and range change only where they must."""
-        context = self._stream.codec_context
-        old = self._shown.colour
-        matrix = old.matrix or 2  # 0 is RGB itself
-        result = self._reformatter.reformat(
-            picture,
-            format=self.recipe.pix_fmt,
-            src_colorspace=matrix,
-            dst_colorspace=context.colorspace or matrix,
-            src_color_range=2 if old.range_full else 1,
-            dst_color_range=context.color_range or 1,
-            threads=self._config.threads,
-        )
-        result.pts, result.time_base, result.duration = picture.pts, picture.time_base, picture.duration
-        return result
-
-    def _last_duration(self, picture: av.VideoFrame) -> int:
+    def _last_duration(self, picture: av.VideoFrame, pts: int) -> int:
         """Of the last frame, by the stream's end where the container tells it."""
         info = self.info
-        end = 0 if self._end_pts is None else self._end_pts - self._from_pts
         usual = round(1 / (info.rate * info.time_base)) if info.rate else picture.duration
-        left = end - picture.pts
+        left = self._end_pts - pts
         return left if 0 < left <= 4 * usual else (picture.duration or usual)
 
-    def _write(self, packets: list[av.Packet]) -> None:
-        for packet in packets:
-            if self.recipe.encoder in codecs.COARSE_TIME:
-                self._restore_times(packet)
-            self._output.mux(self._copier.until(packet.dts * packet.time_base))
-            self._output.mux_one(packet)
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn FFmpeg's and the system's errors into one line."""
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            raise self._reason(error) from error
 
-    def _restore_times(self, packet: av.Packet) -> None:
-        pts, dts = self._true_time(packet.pts), self._true_time(packet.dts)
-        duration = self._times[packet.pts][1]
-        packet.time_base = self.info.time_base
-        packet.pts, packet.dts, packet.duration = pts, dts, duration
-
-    def _true_time(self, index: int) -> int:
-        if index >= 0:
-            return self._times[index][0]
-        return self._times[0][0] + index * self._times[0][1]
-
-    def _errors(self):
-        return _Errors(self)
-
-    def _reason(self, error: BaseException) -> EncodeError:
-        code = getattr(error, "errno", None)
+    def _reason(self, error: av.FFmpegError | OSError) -> EncodeError:
+        code = error.errno
         if code == errno.ENOSPC:
             return EncodeError(f"{self.destination}: the disk is full; free some space and run again")
         if code == errno.EFBIG:
@@ -340,15 +313,6 @@ class FileSink:
         return EncodeError(f"{self.destination}: {failed}; try encode.codec{size}")
 
 
-class _Errors:
-    """Turns FFmpeg's and the system's errors into one line."""
-
-    def __init__(self, sink: FileSink) -> None:
-        self._sink = sink
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind, error, trace) -> None:
-        if isinstance(error, (av.FFmpegError, OSError)):
-            raise self._sink._reason(error) from error
+def _close(container: InputContainer | OutputContainer) -> None:
+    with suppress(av.FFmpegError, OSError):  # what went wrong was told when it did
+        container.close()

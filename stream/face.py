@@ -44,7 +44,7 @@ class Crop:
     """f32[S,S,3] RGB 0..1, its own memory."""
     to_stored: np.ndarray
     """f64[2,3]: crop px to stored px of the frame."""
-    view: View | None = None
+    view: View
     """How the frame's stored px lie in the upright picture."""
     sharpness: float = 0.0
     """0..1, see `stream.sharpness`; 0 where it was not measured."""

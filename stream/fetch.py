@@ -16,6 +16,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 from stream import __version__
@@ -110,7 +111,15 @@ def check_url(url: str) -> None:
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects over the web only, and never from https to http."""
 
-    def redirect_request(self, request, file, code, message, headers, new_url):
+    def redirect_request(
+        self,
+        request: urllib.request.Request,
+        file: IO[bytes],
+        code: int,
+        message: str,
+        headers: http.client.HTTPMessage,
+        new_url: str,
+    ) -> urllib.request.Request | None:
         old, new = urlsplit(request.full_url).scheme, urlsplit(new_url).scheme
         if new not in ("http", "https") or (old, new) == ("https", "http"):
             host = urlsplit(request.full_url).hostname

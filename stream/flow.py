@@ -28,7 +28,8 @@ _FAR = 2.5
 def _mean_face() -> np.ndarray:
     mean = geometry.TEMPLATES["ffhq_512"]
     scaled = (mean - mean.mean(axis=0)) * (EYES / np.linalg.norm(mean[1] - mean[0]))
-    return scaled + np.array([PATCH / 2, PATCH * 0.52])
+    placed: np.ndarray = scaled + np.array([PATCH / 2, PATCH * 0.52])
+    return placed
 
 
 def _grid() -> np.ndarray:
@@ -92,12 +93,17 @@ class Anchor:
         likeness = max(0.0, float((self._likeness * _normal(_core_moved(patch, move))).mean()))
         return Estimate(landmarks, confidence * float(np.clip(likeness * 1.15, 0, 1)))
 
-    def _measure(self, patch: np.ndarray, view: View, to_upright: np.ndarray):
-        """Shift of the landmarks f64[5,2] patch px, affine part of the motion, share that agrees."""
+    def _measure(
+        self, patch: np.ndarray, view: View, to_upright: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float] | None:
+        """Shift of the landmarks f64[5,2] patch px, affine part of the motion, share that agrees.
+
+        None where too few points can be followed.
+        """
         start = self._points
         if len(start) < 8:
             return None
-        moved, found, _ = cv2.calcOpticalFlowPyrLK(
+        moved, found, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]  # stubs forbid None
             self._even, patch, start, None, winSize=_WINDOW, maxLevel=3, criteria=_STOP
         )
         back, found_back, _ = cv2.calcOpticalFlowPyrLK(
@@ -191,7 +197,7 @@ def patch_at(frame: Frame, to_upright: np.ndarray) -> np.ndarray:
 def _inside(view: View, to_upright: np.ndarray, points: np.ndarray) -> np.ndarray:
     """bool[N]: which points of a patch lie in the picture."""
     at = geometry.apply(to_upright, points)
-    return ((at >= 0) & (at <= view.upright_size)).all(axis=1)
+    return np.asarray(((at >= 0) & (at <= view.upright_size)).all(axis=1))
 
 
 def _core_moved(patch: np.ndarray, move: np.ndarray) -> np.ndarray:
@@ -208,4 +214,5 @@ def _core_moved(patch: np.ndarray, move: np.ndarray) -> np.ndarray:
 def _normal(patch: np.ndarray) -> np.ndarray:
     """Zero mean and unit variance; a flat patch stays near zero."""
     values = patch.astype(np.float32)
-    return (values - values.mean()) / (values.std() + 2.0)
+    normal: np.ndarray = (values - values.mean()) / (values.std() + 2.0)
+    return normal

@@ -11,6 +11,7 @@ from stream.api import (
     Options,
     Outcome,
     ProgressCallback,
+    RunReport,
     Status,
     restore_file,
     restore_images,
@@ -53,8 +54,12 @@ def restore_folder(
         if ready:
             outcome = restore_images(ready, config, options=options, progress=progress, stop=stop)
         failures = outcome.failures + tuple(refused)
-        report = {"input": str(src), "output": str(dst)} | outcome.report
-        report["failures"] = [str(error) for error in failures]
+        report: RunReport = {
+            "input": str(src),
+            "output": str(dst),
+            **outcome.report,
+            "failures": [str(error) for error in failures],
+        }
         outcomes.append(replace(outcome, path=dst, report=report, failures=failures))
     for path, destination in videos:
         if stop.is_set():
@@ -65,8 +70,8 @@ def restore_folder(
                 restore_file(path, destination, config, options=options, progress=progress, stop=stop)
             )
         except StreamError as error:
-            report = {"input": str(path), "output": str(destination), "failures": [str(error)]}
-            outcomes.append(Outcome(destination, Status.COMPLETE, report, failures=(error,)))
+            failed: RunReport = {"input": str(path), "output": str(destination), "failures": [str(error)]}
+            outcomes.append(Outcome(destination, Status.COMPLETE, failed, failures=(error,)))
     return outcomes
 
 
@@ -85,9 +90,12 @@ def _make_folder(destination: Path) -> None:
         raise EncodeError(f"{destination.parent}: cannot be made ({error.strerror}); check OUTPUT") from None
 
 
-def _ready(jobs: list[tuple[Path, Path]], options: Options):
+def _ready(
+    jobs: list[tuple[Path, Path]], options: Options
+) -> tuple[list[tuple[Path, Path]], list[StreamError]]:
     """Jobs whose destination may be written, and the errors of the others."""
-    ready, refused = [], []
+    ready: list[tuple[Path, Path]] = []
+    refused: list[StreamError] = []
     for path, destination in jobs:
         try:
             _make_folder(destination)

@@ -10,16 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
+from typing import TypeVar
 
 import av
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from stream import colour, pixels
 from stream.colour import Colour
 
 _IDENTITY = ((1, 0), (0, 1))
 Box = tuple[int, int, int, int]
+Sample = TypeVar("Sample", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +63,12 @@ class View:
         return (w, h) if self.turn[0][0] else (h, w)
 
     @property
-    def to_stored(self) -> np.ndarray:
+    def to_stored(self) -> npt.NDArray[np.float64]:
         """Affine f64[2,3] from upright to stored coordinates; read-only."""
         return _affines(self)[0]
 
     @property
-    def to_upright(self) -> np.ndarray:
+    def to_upright(self) -> npt.NDArray[np.float64]:
         """Affine f64[2,3] from stored to upright coordinates; read-only."""
         return _affines(self)[1]
 
@@ -73,7 +76,7 @@ class View:
         """The view of the picture `factor` times as wide and high."""
         return replace(self, width=self.width * factor, height=self.height * factor)
 
-    def orient(self, image: np.ndarray) -> np.ndarray:
+    def orient(self, image: npt.NDArray[Sample]) -> npt.NDArray[Sample]:
         """A stored-orientation array [h, w, ...] turned upright; a view where possible."""
         (a, b), (c, d) = self.turn
         if not a:
@@ -86,7 +89,7 @@ class View:
 
 
 @lru_cache(maxsize=64)  # asked for several times a face and frame
-def _affines(view: View) -> tuple[np.ndarray, np.ndarray]:
+def _affines(view: View) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Upright to stored, and back."""
     linear = np.array(view.turn, np.float64) @ np.diag(view.stretch)
     corners = linear @ np.array([[0, view.width, 0, view.width], [0, 0, view.height, view.height]])
@@ -157,9 +160,9 @@ class Frame:
     @property
     def layout(self) -> pixels.Layout:
         """The picture's pixel layout (the decoder hands on handled formats only)."""
-        return pixels.layout_of(self.picture.format.name)
+        return pixels.handled_layout(self.picture.format.name)
 
-    def thumbnail(self, max_side: int) -> tuple[np.ndarray, np.ndarray]:
+    def thumbnail(self, max_side: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
         """A small upright picture for detection, and the way back.
 
         Returns RGB f32[h,w,3] in 0..1 whose longer side is at most `max_side` (never enlarged),
@@ -177,7 +180,7 @@ class Frame:
         back = np.array([[width / size[0], 0, 0], [0, height / size[1], 0]])
         return np.clip(rgb, 0, 1, out=np.empty(rgb.shape, np.float32)), back
 
-    def luma(self, box: Box, scale: float) -> np.ndarray:
+    def luma(self, box: Box, scale: float) -> npt.NDArray[np.uint8]:
         """Luma u8[h,w] of an upright box, scaled; the box must lie inside the upright picture.
 
         Green stands in for luma in RGB formats. Cheap: only the box is read.
@@ -186,7 +189,7 @@ class Frame:
         layout = self.layout
         part = self._component(1 if layout.kind == "rgb" else 0)[y0:y1, x0:x1]
         size = max(1, round((box[2] - box[0]) * scale)), max(1, round((box[3] - box[1]) * scale))
-        small = cv2.resize(
+        small: np.ndarray = cv2.resize(
             np.ascontiguousarray(part),
             size if self.view.turn[0][0] else size[::-1],
             interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR,
@@ -195,7 +198,7 @@ class Frame:
             small = (small >> (layout.shift + layout.depth - 8)).astype(np.uint8)
         return np.ascontiguousarray(self.view.orient(small))
 
-    def glance(self) -> np.ndarray:
+    def glance(self) -> npt.NDArray[np.float32]:
         """A tiny upright luma picture f32[h,w] of 0..255, longer side 32 px, to tell scenes apart.
 
         Only every few pixels are read: 0.1 ms at 1920x1080.
@@ -209,7 +212,7 @@ class Frame:
         tiny = cv2.resize(part, size, interpolation=cv2.INTER_AREA).astype(np.float32)
         return self.view.orient(tiny) / np.float32(1 << (layout.shift + layout.depth - 8))
 
-    def region(self, box: Box, shrink: int = 1) -> np.ndarray:
+    def region(self, box: Box, shrink: int = 1) -> npt.NDArray[np.float32]:
         """R'G'B' f32[h,w,3], nominally 0..1 in the picture's own signal, of a stored box.
 
         `shrink` averages blocks of that many pixels first. The box starts on the chroma grid.
@@ -285,7 +288,7 @@ class Frame:
         dx, dy = 1 << part.log2_w, 1 << part.log2_h
         return self._component(index)[y0 // dy : -(-y1 // dy), x0 // dx : -(-x1 // dx)]
 
-    def _values(self, box: Box, index: int) -> np.ndarray:
+    def _values(self, box: Box, index: int) -> npt.NDArray[np.float32]:
         samples, shift = self._samples(box, index), self.layout.shift
         return (samples >> shift if shift else samples).astype(np.float32)
 
@@ -301,7 +304,7 @@ class Frame:
         target = self._samples(box, index)
         target[...] = new.astype(layout.dtype) << layout.shift if layout.shift else new
 
-    def to_network(self, signal: np.ndarray) -> np.ndarray:
+    def to_network(self, signal: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """A region's R'G'B' as the network sees it, f32 clipped to 0..1."""
         if self.colour.is_hdr:
             signal = colour.hdr_to_network(signal, self.colour)
@@ -339,22 +342,30 @@ class Frame:
             return 0.0, float((1 << layout.depth) - 1)
         return 16.0 * unit, (240.0 if layout.kind == "yuv" and index else 235.0) * unit
 
-    def _signal(self, parts: list[np.ndarray]) -> np.ndarray:
+    def _signal(self, parts: list[np.ndarray]) -> npt.NDArray[np.float32]:
         """R'G'B' f32[h,w,3] of equally large components: code values, or f32 with the shift undone."""
         shift = self.layout.shift
         codes = [
             (part >> shift if shift and part.dtype.kind == "u" else part).astype(np.float32) for part in parts
         ]
-        return cv2.transform(cv2.merge(codes * (3 if len(codes) == 1 else 1)), self._to_signal())
+        rgb: np.ndarray = cv2.transform(cv2.merge(codes * (3 if len(codes) == 1 else 1)), self._to_signal())
+        return rgb
 
-    def _to_signal(self) -> np.ndarray:
+    def _to_signal(self) -> npt.NDArray[np.float64]:
         """Code values (and 1) of all components to R'G'B', f64[3,4]; grey is repeated."""
         yuv = self.layout.kind == "yuv"
         zero, one = np.array([self._span(i if yuv else 0) for i in range(3)]).T
         turn = colour.yuv_to_rgb_matrix(self._weights()) if yuv else np.eye(3)
         return np.hstack([turn / one, -(turn @ (zero / one))[:, None]])
 
-    def _upsample(self, block, size, shrink, sub, factor) -> np.ndarray:
+    def _upsample(
+        self,
+        block: np.ndarray,
+        size: tuple[int, int],
+        shrink: int,
+        sub: tuple[int, int],
+        factor: tuple[int, int],
+    ) -> np.ndarray:
         """Bring chroma to a luma grid of `size`, by the position of its samples."""
         inverse = np.zeros((2, 3))
         for axis in (0, 1):
@@ -372,10 +383,10 @@ class Frame:
         )
 
 
-_BETWEEN, _CENTRED = np.float32([0, 0.5, 0.5]), np.float32([0.25, 0.5, 0.25])
+_BETWEEN, _CENTRED = np.array([0, 0.5, 0.5], np.float32), np.array([0.25, 0.5, 0.25], np.float32)
 _HALVING = {0.0: (_CENTRED, 0), 0.5: (_BETWEEN, 0), 1.0: (_CENTRED, 1)}
 """By the samples' site: filter, and the first sample that stays."""
-_WHOLE = np.float32([0, 1, 0]), 0
+_WHOLE = np.array([0, 1, 0], np.float32), 0
 
 
 def _decimate(image: np.ndarray, halve: tuple[bool, bool], site: tuple[float, float]) -> np.ndarray:

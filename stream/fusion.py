@@ -197,4 +197,6 @@ def axes_of(landmarks: np.ndarray) -> np.ndarray:
 
 def relative_box(box_xyxy: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """Box corners f64[2,2] relative to the landmarks' centre, in eye distances."""
-    return (box_xyxy.reshape(2, 2).astype(np.float64) - landmarks.mean(axis=0)) / face_size(landmarks)
+    corners = box_xyxy.reshape(2, 2).astype(np.float64)
+    box: np.ndarray = (corners - landmarks.mean(axis=0)) / face_size(landmarks)
+    return box

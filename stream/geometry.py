@@ -10,6 +10,7 @@ from functools import cache
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 # Landmarks: eye on the picture's left, eye on the right, nose tip, mouth corners left and right.
 _ARCFACE_112 = (
@@ -20,7 +21,7 @@ _FFHQ_512 = (
     (201.26117, 371.41043), (313.08905, 371.15118),
 )  # fmt: skip
 _PAD = 112 * 0.25  # official GPEN: inner padding of a quarter of the box, on every side
-TEMPLATES = {
+TEMPLATES: dict[str, npt.NDArray[np.float64]] = {
     "ffhq_512": np.array(_FFHQ_512) / 512,
     "arcface_gpen": (np.array(_ARCFACE_112) + (8 + _PAD, _PAD)) / (112 + 2 * _PAD),
     "arcface_128": (np.array(_ARCFACE_112) + (8, 8)) / 128,
@@ -28,12 +29,14 @@ TEMPLATES = {
 """Alignment templates, f64[5,2] as parts of the crop's side; which one is a field of the model."""
 
 
-def template(name: str, size: int) -> np.ndarray:
+def template(name: str, size: int) -> npt.NDArray[np.float64]:
     """Landmarks f64[5,2] px of a template in a crop of `size` px; KeyError for an unknown name."""
     return TEMPLATES[name] * size
 
 
-def similarity(src: np.ndarray, dst: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+def similarity(
+    src: np.ndarray, dst: np.ndarray, weights: np.ndarray | None = None
+) -> npt.NDArray[np.float64]:
     """Least-squares rotation, uniform scale and shift from src[N,2] to dst[N,2]; no mirroring.
 
     Closed form of Umeyama (1991) in the plane, with optional non-negative weights [N].
@@ -53,14 +56,14 @@ def similarity(src: np.ndarray, dst: np.ndarray, weights: np.ndarray | None = No
     return np.array([[a, -b, u - a * x + b * y], [b, a, v - b * x - a * y]])
 
 
-def chain(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+def chain(outer: npt.NDArray[np.float64], inner: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """The affine that applies `inner`, then `outer`."""
     result = outer[:, :2] @ inner
     result[:, 2] += outer[:, 2]
     return result
 
 
-def invert(affine: np.ndarray) -> np.ndarray:
+def invert(affine: np.ndarray) -> npt.NDArray[np.float64]:
     """The inverse affine; ZeroDivisionError where there is none."""
     (a, b, x), (c, d, y) = affine.tolist()
     scale = 1 / (a * d - b * c)
@@ -68,7 +71,7 @@ def invert(affine: np.ndarray) -> np.ndarray:
     return np.array([[a, b, -a * x - b * y], [c, d, -c * x - d * y]])
 
 
-def apply(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
+def apply(affine: npt.NDArray[np.float64], points: np.ndarray) -> npt.NDArray[np.float64]:
     """Points [..., 2] through an affine, f64."""
     return np.asarray(points, np.float64) @ affine[:, :2].T + affine[:, 2]
 
@@ -106,7 +109,9 @@ def warp_planes(
     return [cv2.warpAffine(plane, shifted, size, flags=flags, borderMode=border) for plane in planes]
 
 
-def cover(affine: np.ndarray, size: int, bounds: tuple[int, int], margin: int = 0, grid: int = 2):
+def cover(
+    affine: np.ndarray, size: int, bounds: tuple[int, int], margin: int = 0, grid: int = 2
+) -> tuple[int, int, int, int]:
     """Integer box (x0, y0, x1, y1) round a crop of `size` px mapped by `affine`.
 
     Grown by `margin`, aligned outwards to `grid`, cut to (width, height) `bounds`; may be empty
@@ -121,7 +126,7 @@ def cover(affine: np.ndarray, size: int, bounds: tuple[int, int], margin: int = 
 
 
 @cache
-def feather_mask(size: int, feather: float) -> np.ndarray:
+def feather_mask(size: int, feather: float) -> npt.NDArray[np.float32]:
     """Soft mask f32[size,size] in 0..1: a rounded square, exactly 0 at the crop's border.
 
     `feather` is the width of the edge as a part of the side; its profile is a smoothstep.
@@ -129,7 +134,7 @@ def feather_mask(size: int, feather: float) -> np.ndarray:
     axis = np.abs((np.arange(size) + 0.5) / size - 0.5)
     inner = 0.5 - feather - 1.5 / size
     beyond = np.maximum(axis - inner, 0) / feather
-    distance = np.hypot(beyond[:, None], beyond[None, :])
+    distance: npt.NDArray[np.float64] = np.hypot(beyond[:, None], beyond[None, :])
     t = np.clip(1 - distance, 0, 1)
     mask = (t * t * (3 - 2 * t)).astype(np.float32)
     mask.setflags(write=False)

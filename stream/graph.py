@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from stream.assembly import Setup, assemble
 from stream.config import Config
 from stream.detect import choose
 from stream.engines import Engine
+from stream.errors import ConfigError
 from stream.face import Face, FrameWork
 from stream.frame import Frame
 from stream.inlet import Inlet
 from stream.model import ModelInfo
 from stream.relief import LEVELS, Level
 from stream.restore import Way
-from stream.run import Options, Run
-from stream.stage import Stage
+from stream.stage import NamedStage, Stage
 from stream.status import Delays
 from stream.track import Tracker
 
@@ -88,26 +89,23 @@ class Graph:
         control: Control,
         create_engine: CreateEngine | None,
         on_trouble: Callable[[str], None],
-        tap: Stage | None = None,
+        tap: Stage[FrameWork, FrameWork] | None = None,
     ) -> None:
         causal = config.track.model_copy(update={"lookahead": False})
-        run = Run(config.model_copy(update={"track": causal}), Options())
-        run.threads = run.threads.for_live()
-        self.model = run.model
-        engine = create_engine(config, run.model) if create_engine is not None else run.create_engine()
-        side = run.model.in_size
+        setup = Setup.of(config.model_copy(update={"track": causal}))
+        setup = replace(setup, threads=setup.threads.for_live())
+        self.model = setup.model
+        engine = create_engine(config, setup.model) if create_engine is not None else setup.create_engine()
+        side = setup.model.in_size
         engine.restore(np.zeros((1, side, side, 3), np.float32))  # the first call is the slowest
         self.engine_name = engine.name
-        stages = run.stages(False, control.chosen, lambda: Guarded(engine, on_trouble))
-        (_, tracker), *rest = stages
-        self.stages: list[tuple[str, Stage]] = [("track", Following(tracker, control)), *rest]
-        if tap is not None:
-            at = next(i for i, (name, _) in enumerate(self.stages) if name in ("upscale", "compose"))
-            self.stages.insert(at, ("tap", tap))
-        named = dict(self.stages)
-        self.restore, self._stabilise = named["restore"], named.get("stabilise")
+        stages = assemble(setup, choose_faces=control.chosen, create=lambda: Guarded(engine, on_trouble))
+        if not isinstance(stages.detect, Tracker):
+            raise ConfigError("a live picture is no aligned crop: its faces have to be found")
+        self.restore, self._stabilise = stages.restore, stages.stabilise
+        self._engine, self._tracker = engine, stages.detect
+        self.stages = _with_tap([("track", Following(stages.detect, control)), *stages.in_line()[1:]], tap)
         self.follow(control)
-        self._engine, self._tracker = engine, tracker
 
     def follow(self, control: Control) -> None:
         """Work from the next frame on as `control` says now; from any thread."""
@@ -124,7 +122,15 @@ class Graph:
         self._engine.close()
 
 
-class Following:
+def _with_tap(stages: list[NamedStage], tap: Stage[FrameWork, FrameWork] | None) -> list[NamedStage]:
+    """The stages with `tap` just before those that change the picture."""
+    if tap is None:
+        return stages
+    at = next(i for i, (name, _) in enumerate(stages) if name in ("upscale", "compose"))
+    return [*stages[:at], ("tap", tap), *stages[at:]]
+
+
+class Following(Stage[FrameWork, FrameWork]):
     """Stage: a tracker that lets frames pass while nothing is to be restored, and begins anew with a take."""
 
     def __init__(self, tracker: Tracker, control: Control) -> None:
@@ -184,14 +190,14 @@ class Guarded:
         self._engine.close()
 
 
-class Tail:
+class Tail(Stage[FrameWork, None]):
     """The last stage: the outlet, which outlives the pipeline, and the count of what came out.
 
     `then(work)` is called when the frame has been handed to the sinks: it delays none.
     """
 
     def __init__(
-        self, outlet: Stage, inlet: Inlet, budget_s: float, then: Callable[[FrameWork], None]
+        self, outlet: Stage[FrameWork, None], inlet: Inlet, budget_s: float, then: Callable[[FrameWork], None]
     ) -> None:
         self.delivered = self.late = 0
         """Frames, and those of them that were older than the budget."""
@@ -199,12 +205,9 @@ class Tail:
         """From arrival to here."""
         self._outlet, self._inlet, self._budget_s, self._then = outlet, inlet, budget_s, then
 
-    def open(self) -> None:
-        """The session opens the outlet."""
-
-    def process(self, work: FrameWork) -> Iterable[FrameWork]:
-        """Encode and hand out one frame."""
-        for _ in self._outlet.process(work) or ():
+    def process(self, work: FrameWork) -> Iterable[None]:
+        """Encode and hand out one frame. The session opens, flushes and closes the outlet."""
+        for _ in self._outlet.process(work):
             pass
         self._inlet.done()
         age_s = time.monotonic() - work.frame.arrived_at_s
@@ -213,10 +216,3 @@ class Tail:
         self.ages.add(1e3 * age_s)
         self._then(work)
         return ()
-
-    def flush(self) -> tuple:
-        """The session flushes the outlet."""
-        return ()
-
-    def close(self) -> None:
-        """The session closes the outlet."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 _SIDE = 64
 """Both pictures are compared at this side, px: what is finer is texture."""
@@ -49,7 +50,9 @@ def trust(image: np.ndarray, residual: np.ndarray) -> np.ndarray | None:
     doubt = _blurred(cv2.dilate(doubt, disc), 1.5)
     weight = (1 - doubt) * _smoothstep(_structure(small, change, 1 - doubt), *_EXPLAINED)
     side = image.shape[0]
-    return np.clip(cv2.resize(weight, (side, side), interpolation=cv2.INTER_LINEAR), 0, 1)
+    large = cv2.resize(weight, (side, side), interpolation=cv2.INTER_LINEAR)
+    np.clip(large, 0, 1, out=large)
+    return large
 
 
 def _structure(image: np.ndarray, change: np.ndarray, weight: np.ndarray) -> float:
@@ -77,6 +80,7 @@ def _blurred(image: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
 
 
-def _smoothstep(value, low: float, high: float):
+def _smoothstep(value: np.ndarray | float, low: float, high: float) -> npt.NDArray[np.float32]:
+    """0 up to `low`, 1 from `high` on; of the shape of `value`."""
     t = np.clip((value - low) / (high - low), 0, 1)
-    return (t * t * (3 - 2 * t)).astype(np.float32)
+    return np.asarray(t * t * (3 - 2 * t), np.float32)

@@ -11,9 +11,12 @@ from pathlib import Path
 import av
 import numpy as np
 from av.codec.hwaccel import HWAccel
+from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
 
 from stream import pixels
-from stream.container import main_stream, open_video
+from stream.container import open_video, video_stream
+from stream.pixels import Layout
 
 EXACT = ("h264", "hevc", "vp8", "vp9")
 """Codecs whose standards fix every bit of a decoded picture. MPEG-2, MPEG-4 and JPEG leave the
@@ -43,11 +46,11 @@ class Unusable(Exception):
 
 def why(error: Exception) -> str:
     """FFmpeg's reason in a few words."""
-    words = getattr(error, "strerror", None)
+    words: str | None = getattr(error, "strerror", None)
     return words.lower() if words else str(error) or type(error).__name__
 
 
-def open_decoder(path: Path, codec: str) -> tuple[av.container.InputContainer, str]:
+def open_decoder(path: Path, codec: str) -> tuple[InputContainer, str]:
     """A container whose main stream is decoded in hardware, and the device's kind, such as "cuda".
 
     Its pictures come in ordinary memory. Raises Unusable, with every reason, where none can be had.
@@ -64,7 +67,7 @@ def open_decoder(path: Path, codec: str) -> tuple[av.container.InputContainer, s
         except (av.FFmpegError, RuntimeError) as error:
             reasons.append(f"{device}: {why(error)}")
             continue
-        context = main_stream(container).codec_context
+        context = video_stream(container).codec_context
         if context.is_hwaccel:
             context.thread_count = 1  # the work is done elsewhere; each thread would hold pictures there
             return container, device
@@ -72,7 +75,7 @@ def open_decoder(path: Path, codec: str) -> tuple[av.container.InputContainer, s
     raise Unusable(", ".join(reasons) or f"FFmpeg has none for {codec} here")
 
 
-def as_software(picture: av.VideoFrame, pix_fmt: str, reformatter) -> av.VideoFrame:
+def as_software(picture: av.VideoFrame, pix_fmt: str, reformatter: VideoReformatter) -> av.VideoFrame:
     """A picture with interleaved chroma, as hardware gives it, in the software decoder's format.
 
     No sample changes its value (tested for every pair that is let through); other pairs raise Unusable.
@@ -81,12 +84,7 @@ def as_software(picture: av.VideoFrame, pix_fmt: str, reformatter) -> av.VideoFr
     if name == pix_fmt:
         return picture
     old, new = pixels.layout_of(name), pixels.layout_of(pix_fmt)
-    alike = old is not None and new is not None and old.kind == new.kind == "yuv"
-    if alike:
-        grids = ([(c.log2_w, c.log2_h) for c in layout.components] for layout in (old, new))
-        # p016 carries twelve bits as their upper ones: the only deeper format that a decoder gives.
-        alike = next(grids) == next(grids) and (old.depth == new.depth or (old.depth, new.depth) == (16, 12))
-    if not alike:
+    if old is None or new is None or not _alike(old, new):
         raise Unusable(f"pictures come as {name} in place of {pix_fmt}")
     full = 2 if pix_fmt.startswith("yuvj") else 1
     result = reformatter.reformat(
@@ -99,11 +97,19 @@ def as_software(picture: av.VideoFrame, pix_fmt: str, reformatter) -> av.VideoFr
     return result
 
 
+def _alike(old: Layout, new: Layout) -> bool:
+    """Whether both are Y'CbCr on the same grids, and the new format holds every bit of the old one."""
+    grids = [[(part.log2_w, part.log2_h) for part in layout.components] for layout in (old, new)]
+    # p016 carries twelve bits as their upper ones: the only deeper format that a decoder gives.
+    deep_enough = old.depth == new.depth or (old.depth, new.depth) == (16, 12)
+    return old.kind == new.kind == "yuv" and grids[0] == grids[1] and deep_enough
+
+
 def same(one: av.VideoFrame, two: av.VideoFrame) -> bool:
     """Whether two pictures agree in time, format and every sample."""
     if (one.pts, one.format.name, one.width, one.height) != (two.pts, two.format.name, two.width, two.height):
         return False
-    layout = pixels.layout_of(one.format.name)
+    layout = pixels.handled_layout(one.format.name)
     return all(
         np.array_equal(pixels.view(one, layout, i), pixels.view(two, layout, i))
         for i in range(len(layout.components))

@@ -7,20 +7,22 @@ import os
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TypedDict
 
 import av
 import cv2
 import numpy as np
-from PIL import Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, JpegImagePlugin, UnidentifiedImageError
 
 from stream.colour import Colour
 from stream.errors import EncodeError, SourceError
-from stream.face import Detection, Face, FrameWork
+from stream.face import FrameWork
 from stream.frame import Frame, Timestamp, View
+from stream.stage import Sink
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _DEEP_SUFFIXES = (".png", ".tif", ".tiff")
@@ -48,6 +50,19 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
+class Kept(TypedDict, total=False):
+    """What only the same format can carry on: options of Pillow's encoder, or a PNG's `chunks`."""
+
+    dpi: tuple[float, float]
+    qtables: dict[int, list[int]]
+    extra: bytes
+    subsampling: int
+    progressive: bool
+    lossless: bool
+    xmp: bytes
+    chunks: bytes
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Still:
     """A picture as read: u8 or u16 [h,w,c], c 1, 3 or 4 (RGB, RGBA), stored orientation."""
@@ -61,8 +76,7 @@ class Still:
     exif: bytes | None
     format: str
     """Pillow's name, such as "JPEG"."""
-    kept: dict
-    """What only the same format can carry on: options of Pillow's encoder, or a PNG's `chunks`."""
+    kept: Kept
     note: str = ""
     """What could not be kept as it was, in words; empty: nothing."""
 
@@ -94,44 +108,45 @@ def read_image(path: Path) -> Still:
 
 
 def _read(path: Path, data: bytes) -> Still:
-    with Image.open(io.BytesIO(data)) as image:
-        kind = "JPEG" if image.format == "MPO" else image.format  # a JPEG with previews behind it
-        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-            raise SourceError(f"{path}: holds {image.n_frames} pictures; give them one by one")
-        deep = any(";16" in str(tile.args) for tile in image.tile) or image.mode.startswith("I;16")
-        exif = image.getexif()  # may load the pixels, after which the tiles are gone
-        turn = _TURNS.get(exif.get(_ORIENTATION, 1), _TURNS[1])
-        facts = {"turn": turn, "format": kind}
-        facts |= {"icc": image.info.get("icc_profile"), "exif": image.info.get("exif")}
+    with Image.open(io.BytesIO(data)) as file:
+        kind = "JPEG" if file.format == "MPO" else file.format or ""  # a JPEG with previews behind it
+        if (count := getattr(file, "n_frames", 1)) > 1 and file.format != "MPO":
+            raise SourceError(f"{path}: holds {count} pictures; give them one by one")
+        deep = any(";16" in str(tile.args) for tile in file.tile) or file.mode.startswith("I;16")
+        tags = file.getexif()  # may load the pixels, after which the tiles are gone
+        turn = _TURNS.get(tags.get(_ORIENTATION, 1), _TURNS[1])
+        icc, exif = file.info.get("icc_profile"), file.info.get("exif")
+        white_is_zero = kind == "TIFF" and tags.get(_PHOTOMETRIC) == 0
         if kind == "TIFF":
-            facts["exif"] = _described(exif).tobytes()
+            exif = _described(tags).tobytes()
             data = _without_orientation(data)  # Pillow and OpenCV would turn the pixels
-        facts["kept"] = _kept(kind, image, data)
+        kept, note = _kept(file, data), ""
         if deep:
-            return _read_deep(path, image, data, facts)
-    with Image.open(io.BytesIO(data)) as image:
+            return Still(path, _deep_pixels(path, data, white_is_zero), "", turn, icc, exif, kind, kept)
+    with Image.open(io.BytesIO(data)) as file:
+        image: Image.Image = file
         image.load()
         if image.mode in ("F", "I"):
             raise SourceError(f"{path}: has 32-bit samples; save it with 8 or 16")
         if "transparency" in image.info or image.mode == "PA":
             image = image.convert("RGBA")
         if image.mode == "CMYK":
-            facts["icc"], facts["kept"] = None, {}
-            facts["note"] = f"{path}: is CMYK; the result is RGB"
+            icc, kept, note = None, {}, f"{path}: is CMYK; the result is RGB"
         if image.mode not in ("L", "LA", "RGB", "RGBA"):
             image = image.convert("L" if image.mode == "1" else "RGB")
         working = image.convert("RGBA") if image.mode == "LA" else image
-        return Still(path, np.atleast_3d(np.asarray(working)), image.mode, **facts)
+        pixels = np.atleast_3d(np.asarray(working))
+        return Still(path, pixels, image.mode, turn, icc, exif, kind, kept, note)
 
 
-def _read_deep(path: Path, image: Image.Image, data: bytes, facts: dict) -> Still:
-    """16 bits a sample, which Pillow does not read in colour."""
+def _deep_pixels(path: Path, data: bytes, white_is_zero: bool) -> np.ndarray:
+    """16 bits a sample, u16[h,w,c], which Pillow does not read in colour."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
         raise SourceError(f"{path}: its kind of 16-bit pixels is not supported; save it as RGB or grey")
-    if image.format == "TIFF" and image.tag_v2.get(_PHOTOMETRIC) == 0:  # white is zero
+    if white_is_zero:
         pixels = 65535 - pixels
-    return Still(path, np.atleast_3d(_swapped(pixels)), "", **facts)
+    return np.atleast_3d(_swapped(pixels))
 
 
 def _swapped(pixels: np.ndarray) -> np.ndarray:
@@ -139,19 +154,24 @@ def _swapped(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.ndim == 2 else pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
 
 
-def _kept(kind: str, image: Image.Image, data: bytes) -> dict:
-    dpi = {"dpi": image.info["dpi"]} if "dpi" in image.info else {}
-    if kind == "JPEG":
-        sampling = JpegImagePlugin.get_sampling(image)
-        kept = {"qtables": image.quantization, "extra": _carried_segments(data)} | dpi
-        kept |= {"subsampling": sampling} if sampling >= 0 else {}
-        return kept | ({"progressive": True} if image.info.get("progressive") else {})
-    if kind == "PNG":
-        return {"chunks": _carried_chunks(data)}
-    if kind == "WEBP":
-        kept = {"lossless": True} if b"VP8L" in data else {}
-        return kept | ({"xmp": image.info["xmp"]} if "xmp" in image.info else {})
-    return dpi
+def _kept(image: ImageFile.ImageFile, data: bytes) -> Kept:
+    kept: Kept = {}
+    if image.format == "PNG":
+        kept["chunks"] = _carried_chunks(data)
+    elif image.format == "WEBP":
+        if b"VP8L" in data:
+            kept["lossless"] = True
+        if "xmp" in image.info:
+            kept["xmp"] = image.info["xmp"]
+    elif "dpi" in image.info:
+        kept["dpi"] = image.info["dpi"]
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        kept["qtables"], kept["extra"] = image.quantization, _carried_segments(data)
+        if (sampling := JpegImagePlugin.get_sampling(image)) >= 0:
+            kept["subsampling"] = sampling
+        if image.info.get("progressive"):
+            kept["progressive"] = True
+    return kept
 
 
 def jpeg_segments(data: bytes, at: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -199,7 +219,7 @@ def _without_orientation(data: bytes) -> bytes:
     import tifffile  # 30 ms that a video need not wait
 
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        tag = file.pages[0].tags.get(_ORIENTATION)
+        tag = file.pages.first.tags.get(_ORIENTATION)
         if tag is None:
             return data
         one = (1).to_bytes(2, "little" if file.byteorder == "<" else "big")
@@ -238,16 +258,15 @@ def _encode(still: Still, pixels: np.ndarray, suffix: str, note: str) -> bytes:
     if image.mode != still.mode:
         image = image.convert(still.mode)
     kind = Image.registered_extensions()[suffix]
-    options = dict(still.kept) if still.format == kind else {}
-    carried = {"icc_profile": still.icc, "exif": still.exif}
-    carried = {key: value for key, value in carried.items() if value}
+    options: dict[str, object] = dict(still.kept) if still.format == kind else {}
+    carried = {key: value for key, value in (("icc_profile", still.icc), ("exif", still.exif)) if value}
     if kind == "JPEG":
         options = (options or {"quality": 95, "subsampling": 0, **carried}) | {"comment": note}
     elif kind == "WEBP":
         options |= {"quality": 95, "exact": True, **carried}
     elif kind == "TIFF":
         options |= {"compression": "tiff_deflate", **carried}
-        options |= {} if "exif" in carried and _has_description(still.exif) else {"description": note}
+        options |= {} if still.exif and _has_description(still.exif) else {"description": note}
     elif kind == "PNG":
         options = {}
     file = io.BytesIO()
@@ -305,10 +324,11 @@ class ImageSource:
         self.stills: dict[int, tuple[Still, Path]] = {}
         """Pictures that are on their way, by the frame's index; `ImageSink` takes them out."""
         self.failures: list[SourceError] = []
-        self.frames_in, self.corrupt_packets, self.truncated, self.notes = 0, 0, False, []
+        self.frames_in, self.corrupt_packets = 0, 0
+        self.notes: list[str] = []
         self._jobs, self._adapt = jobs, adapt
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Generator[Frame, None, None]:
         """Read the pictures in order."""
         for path, destination in self._jobs:
             try:
@@ -323,16 +343,14 @@ class ImageSource:
             yield still.frame(self.frames_in - 1)
 
 
-class ImageSink:
+class ImageSink(Sink):
     """Stage: writes every frame to its own file; one that cannot be written is told and left out."""
 
     def __init__(self, source: ImageSource, note: str) -> None:
-        self.frames_out, self.notes = 0, []
+        self.frames_out = 0
+        self.notes: list[str] = []
         self.failures: list[EncodeError] = []
         self._source, self._note = source, note
-
-    def open(self) -> None:
-        """Nothing to acquire."""
 
     def process(self, work: FrameWork) -> Iterable[None]:
         """Write one picture."""
@@ -344,37 +362,3 @@ class ImageSink:
             return ()
         self.frames_out += 1
         return ()
-
-    def flush(self) -> Iterable[None]:
-        """Nothing is held back."""
-        return ()
-
-    def close(self) -> None:
-        """Nothing to release."""
-
-
-class DetectStage:
-    """Stage: finds the faces of pictures that have nothing to do with one another."""
-
-    def __init__(self, find: Callable[[Frame], list[Detection]]) -> None:
-        self.detections_run = 0
-        self._find = find
-
-    def open(self) -> None:
-        """Nothing to acquire."""
-
-    def process(self, work: FrameWork) -> Iterable[FrameWork]:
-        """Fill `faces`."""
-        self.detections_run += 1
-        faces = (
-            Face(i, hit.box_xyxy, hit.landmarks, hit.score, coasted=False, confidence=1.0)
-            for i, hit in enumerate(self._find(work.frame))
-        )
-        yield replace(work, faces=tuple(faces))
-
-    def flush(self) -> Iterable[FrameWork]:
-        """Nothing is held back."""
-        return ()
-
-    def close(self) -> None:
-        """Nothing to release."""

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from stream.catalog import Entry
 from stream.errors import ConfigError, ModelError
 from stream.geometry import TEMPLATES
 from stream.model import INPUT_RANGES, TASKS, ModelInfo, Wanted, metadata_of, sha256_of, sidecar_path
-from stream.store import cannot_write, change_ledger, locked, models_folder, set_aside
+from stream.store import OwnModel, cannot_write, change_ledger, locked, models_folder, set_aside
 from stream.trust import Say, check_file, entry_of, known_digest, pin, remember_file, require_licence
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
@@ -51,8 +50,8 @@ def imported_path(digest: str, name: str) -> Path:
     return models_folder() / "imported" / digest[:16] / f"{name}.safetensors"
 
 
-def own_path(record: Mapping[str, str]) -> Path:
-    """Where the file of a model of the user's own lies, by its record in the ledger."""
+def own_path(record: OwnModel) -> Path:
+    """Where the file of a model of the user's own lies."""
     return models_folder() / record["path"]  # an absolute path stays as it is
 
 
@@ -85,12 +84,18 @@ def import_file(path: Path, facts: Facts, *, accept_licence: bool, say: Say) -> 
 
 
 def import_official(entry: Entry, path: Path, digest: str) -> Imported:
-    """An official checkpoint as safetensors in the models folder; done once for each digest."""
-    target = imported_path(digest, entry.name)
+    """An official generator's checkpoint as safetensors in the models folder; once for each digest."""
+    generator, target = entry.generator, imported_path(digest, entry.name)
     info = None
     if not target.is_file():
+        assert generator is not None, "other files are used as they are"
         wanted = Wanted(
-            entry.name, entry.task, entry.template, entry.input_range, entry.licence.name, entry.size
+            entry.name,
+            entry.task,
+            generator.template,
+            generator.input_range,
+            entry.licence.name,
+            entry.size,
         )
         info = _convert(path, target, digest, wanted)
         remember_file(target, sha256_of(target))
@@ -105,8 +110,7 @@ def _official(path: Path, digest: str, name: str | None) -> Entry | None:
             raise ConfigError(f"--name {name}: {path} is the official {entry.name}; leave the name out")
         return entry
     claimed = catalog.by_file(path.name) if name is None else catalog.entries().get(name)
-    expected = None if claimed is None else known_digest(claimed)
-    if expected is not None:
+    if claimed is not None and (expected := known_digest(claimed)) is not None:
         raise ModelError(
             f"{path}: refused: its SHA-256 is {digest[:12]}..., that of {claimed.name} is "
             f"{expected[:12]}...; if it is a model of your own, import it with another --name"
@@ -131,7 +135,7 @@ def _import_own(path: Path, digest: str, facts: Facts) -> Imported:
         endings = ", ".join((*CHECKPOINT_SUFFIXES, ".onnx"))
         raise ModelError(f"{path}: not a kind of file that holds a model here; known: {endings}")
     folder = models_folder()
-    record = {
+    record: OwnModel = {
         "path": str(target.relative_to(folder) if target.is_relative_to(folder) else target),
         "sha256": sha256_of(target),
         "source_sha256": digest,

@@ -75,6 +75,11 @@ class Inlet:
             self._left = True
             self._changed.notify_all()
 
+    @property
+    def cut_short(self) -> bool:
+        """See `Feed.cut_short`."""
+        return self._left
+
     def works(self) -> Iterator[FrameWork]:
         """Frames for the first stage of one pipeline, oldest first."""
         with self._changed:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
+import cv2
+
 from stream.address import Address
+from stream.assembly import Setup
 from stream.capture import Capture
 from stream.changes import LiveSettings
 from stream.config import Config
@@ -24,7 +27,6 @@ from stream.packets import AudioPacket, Jpeg, Snapshot
 from stream.pipeline import Pipeline
 from stream.previews import KINDS, Previews
 from stream.relief import PERIOD_S, Relief, Second
-from stream.run import Options, Run
 from stream.session_report import SessionReport
 from stream.sinks import SinkSpec
 from stream.sinks.handle import SinkHandle, stop_all
@@ -65,7 +67,7 @@ class Session:
     ) -> None:
         self.name, self._address = name, address
         self._create_engine, self._on_event = create_engine, on_event
-        self._model = Run(config, Options()).model
+        self._model = Setup.of(config).model
         self._control = Control(config, config.detect.interval)
         self._relief = Relief(config.latency.give_way)
         self._gate = MotionGate(config.motion)
@@ -74,6 +76,7 @@ class Session:
         threads = budget(
             available_cores(), config.restore.threads, config.decode.threads, config.encode.threads
         )
+        self._cv2_threads = threads.cv2
         self._handles = [SinkHandle(spec, on_event=on_event) for spec in sinks]
         self._capture = create_capture(
             address,
@@ -130,6 +133,7 @@ class Session:
         `on_tick` is called ten times a second in this thread.
         """
         self._on_tick = on_tick
+        cv2.setNumThreads(self._cv2_threads)
         self._began_s = self._judged_s = time.monotonic()
         with ExitStack() as ending:  # the last one first, whatever becomes of those before
             ending.callback(self._leave)
@@ -320,7 +324,7 @@ class Session:
             asked = self._asked
         changed, preset = changes.applied(*asked)
         if changes.loads:
-            Run(changed, Options())  # refuses a model that is not here
+            Setup.of(changed)  # refuses a model that is not here
         with self._lock:
             self._asked = changed, preset
             self._must_load |= changes.loads
@@ -371,7 +375,7 @@ class Session:
             connections=capture.connections,
             sinks=tuple(handle.report() for handle in self._handles),
             load=gauges.load,
-            stage_ms={name: round(1e3 * spent_s, 2) for name, spent_s in gauges.stage_s.items()},
+            stage_ms=_stage_ms(gauges.stage_s),
             cpu_cores=gauges.cpu_cores,
             memory_mb=memory_mb(),
             settings=settings.model_copy(update={"model": self._model.name}),
@@ -379,3 +383,9 @@ class Session:
             notes=tuple(capture.notes),
             uptime_s=round(time.monotonic() - self._began_s, 1),
         )
+
+
+def _stage_ms(stage_s: Mapping[str, float]) -> dict[str, float]:
+    """Milliseconds a frame by stage; "decode" is 0, since the capture decodes while it waits for packets."""
+    spent = {name: round(1e3 * spent_s, 2) for name, spent_s in stage_s.items()}
+    return {"decode": 0.0, **spent} if spent else {}

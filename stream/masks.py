@@ -13,7 +13,7 @@ import numpy as np
 from stream import zoo
 from stream.config import Compose
 from stream.errors import ModelError
-from stream.face import Crop, FrameWork, Patch
+from stream.face import FrameWork, Patch
 from stream.guard import trust
 
 _EDGE = 0.02
@@ -95,30 +95,30 @@ class MaskStage:
             return patch
         mask = None
         if self._parser is not None and patch.crop.face is not None:
-            mask = self._face_mask(patch.crop, index)
+            mask = self._face_mask(self._parser, patch.crop.image, patch.crop.face.track_id, index)
         if self._guard and (weight := trust(patch.crop.image, patch.residual)) is not None:
             self.guarded += 1
             mask = weight if mask is None else mask * weight
         return patch if mask is None else replace(patch, mask=mask)
 
-    def _face_mask(self, crop: Crop, index: int) -> np.ndarray:
-        track_id, glance = crop.face.track_id, _glance(crop.image)
+    def _face_mask(self, parser: Parser, image: np.ndarray, track_id: int, index: int) -> np.ndarray:
+        glance = _glance(image)
         known = self._tracks.get(track_id)
         if known is None or _changed(known.glance, glance):
-            parsed = self._parse(crop.image)
+            parsed = self._parse(parser, image)
             known = self._tracks[track_id] = _Known(glance, parsed, parsed, index, index)
             return parsed
         if index - known.parsed_at >= self._interval:
-            known.glance, known.parsed, known.parsed_at = glance, self._parse(crop.image), index
+            known.glance, known.parsed, known.parsed_at = glance, self._parse(parser, image), index
         known.seen_at = index
         known.shown = known.shown + np.float32(_EASE) * (known.parsed - known.shown)
         return known.shown
 
-    def _parse(self, image: np.ndarray) -> np.ndarray:
+    def _parse(self, parser: Parser, image: np.ndarray) -> np.ndarray:
         self.parsed += 1
-        side, target = image.shape[0], self._parser.side
+        side, target = image.shape[0], parser.side
         way = cv2.INTER_AREA if target < side else cv2.INTER_LINEAR
-        return soft_mask(self._parser(cv2.resize(image, (target, target), interpolation=way)), side)
+        return soft_mask(parser(cv2.resize(image, (target, target), interpolation=way)), side)
 
 
 def face_parser(compose: Compose, threads: int) -> Callable[[], Parser] | None:

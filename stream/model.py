@@ -11,11 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors import SafetensorError, safe_open
 
 from stream import catalog
 from stream.errors import ModelError
+
+_T = TypeVar("_T")
 
 BUNDLED_MODEL = "gpen-lite-256"
 
@@ -131,12 +134,12 @@ def read_model_info(path: str | Path) -> ModelInfo:
 
 def _onnx_metadata(path: Path, digest: str) -> dict[str, str]:
     entry = catalog.by_sha256(digest)
-    if entry is not None and entry.template is not None:
+    if entry is not None and entry.generator is not None:
         return {
             "arch": _ARCHITECTURES[0],
             "size": str(entry.size),
-            "template": entry.template,
-            "input_range": ",".join(f"{value:g}" for value in entry.input_range),
+            "template": entry.generator.template,
+            "input_range": ",".join(f"{value:g}" for value in entry.generator.input_range),
             "task": entry.task,
             "licence": entry.licence.name,
         }
@@ -194,7 +197,7 @@ class _Fields:
             raise ModelError(f"{self._path}: its metadata lacks {key!r}; use weights saved for gpen-stream")
         return value
 
-    def choice(self, key: str, values: Mapping, default: str | None = None):
+    def choice(self, key: str, values: Mapping[str, _T], default: str | None = None) -> _T:
         text = self.text(key, default)
         if text not in values:
             raise self.refused(key, f"one of {', '.join(values)}")

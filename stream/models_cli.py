@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stream.tracebacks import DebugAlone
+
+if TYPE_CHECKING:  # it takes time to load, and only a download on a terminal needs it
+    from rich.progress import Progress, TaskID
 
 app = typer.Typer(
     name="models",
@@ -38,23 +42,14 @@ def list_models(
 
     models = survey()
     if as_json:
-        print(json.dumps(models, indent=2), flush=True)
+        print(json.dumps([asdict(model) for model in models], indent=2), flush=True)
         return
     rows = [("name", "task", "px", "MB", "state", "licence")]
     for model in models:
-        megabytes = f"{model['bytes'] / 1e6:.0f}" if model["bytes"] else "?"
-        size, pinned = str(model["size"] or ""), ", pinned" if model["pinned_sha256"] else ""
-        asked = "" if model["licence_accepted"] else " (to be accepted)"
-        rows.append(
-            (
-                model["name"],
-                model["task"],
-                size,
-                megabytes,
-                model["state"] + pinned,
-                model["licence"] + asked,
-            )
-        )
+        megabytes = f"{model.bytes / 1e6:.0f}" if model.bytes else "?"
+        size, pinned = str(model.size or ""), ", pinned" if model.pinned_sha256 else ""
+        asked = "" if model.licence_accepted else " (to be accepted)"
+        rows.append((model.name, model.task, size, megabytes, model.state + pinned, model.licence + asked))
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     for row in rows:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]))
@@ -150,7 +145,7 @@ class _Bar:
 
     def __init__(self, name: str, quiet: bool) -> None:
         self._name, self._quiet = name, quiet
-        self._bar = self._task = None
+        self._bar: tuple[Progress, TaskID] | None = None
         self._last_plain = time.monotonic()
 
     def __enter__(self) -> _Bar:
@@ -158,7 +153,7 @@ class _Bar:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            self._bar[0].stop()
 
     def __call__(self, done: int, total: int | None) -> None:
         """See `fetch.ProgressCallback`."""
@@ -166,14 +161,15 @@ class _Bar:
             return
         if sys.stderr.isatty():
             if self._bar is None:
-                self._start()
-            self._bar.update(self._task, completed=done, total=total)
+                self._bar = self._started()
+            progress, task = self._bar
+            progress.update(task, completed=done, total=total)
         elif time.monotonic() - self._last_plain >= _PLAIN_EVERY_S:
             self._last_plain = time.monotonic()
             of = f" of {total / 1e6:.1f}" if total else ""
             self.say(f"{self._name}: {done / 1e6:.1f}{of} MB")
 
-    def _start(self) -> None:
+    def _started(self) -> tuple[Progress, TaskID]:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
@@ -190,9 +186,10 @@ class _Bar:
             TransferSpeedColumn(),
             TimeRemainingColumn(),
         )
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task(self._name, total=None)
-        self._bar.start()
+        progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        task = progress.add_task(self._name, total=None)
+        progress.start()
+        return progress, task
 
     def say(self, text: str) -> None:
         """One plain line on stderr."""

@@ -52,7 +52,7 @@ class MotionGate:
         tiny = frame.glance()
         still, last = self._still, self._last
         passed_s, self._last, self._last_s = now_s - self._last_s, tiny, now_s
-        if still is None or still.shape != tiny.shape:
+        if still is None or last is None or still.shape != tiny.shape:
             self._still = tiny
             return True
         apart = tiny - still

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 _SAMPLE_COUNTS = (b"stsz", b"stz2")
 
@@ -63,7 +64,7 @@ def drop_torn_end(path: Path) -> None:
             file.truncate(ends[-1])
 
 
-def _top(file) -> Iterator[tuple[bytes, int, int]]:
+def _top(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """Kind, offset and length of the file's outermost boxes."""
     size = file.seek(0, 2)
     position = 0

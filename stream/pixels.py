@@ -51,6 +51,7 @@ _U8, _U16 = np.dtype(np.uint8), np.dtype("<u2")
 @cache
 def layout_of(pix_fmt: str) -> Layout | None:
     """The layout of a format by FFmpeg's name, or None where it is not handled in place."""
+    parts: tuple[Component, ...]
     if match := re.fullmatch(r"yuv[aj]?(420|422|444|440)p(9|10|12|14|16)?(?:le)?", pix_fmt):
         depth, sub = int(match[2] or 8), _SUBSAMPLING[match[1]]
         parts = Component(0), Component(1, 0, 1, *sub), Component(2, 0, 1, *sub)
@@ -81,6 +82,15 @@ def layout_of(pix_fmt: str) -> Layout | None:
         parts = tuple(Component(0, first, step) for first in order)
         return Layout("rgb", parts, 16 if wide else 8, _U16 if wide else _U8)
     return None
+
+
+@cache
+def handled_layout(pix_fmt: str) -> Layout:
+    """The layout of a format that is handled in place. Raises ValueError for any other."""
+    layout = layout_of(pix_fmt)
+    if layout is None:
+        raise ValueError(f"got pixel format {pix_fmt}, expected one that is handled in place")
+    return layout
 
 
 @cache
@@ -127,7 +137,8 @@ def view(picture: av.VideoFrame, layout: Layout, index: int) -> np.ndarray:
 def view_of(picture: av.VideoFrame, part: Component, dtype: np.dtype) -> np.ndarray:
     """A writable view [h, w] of the stored samples of any component, transparency too."""
     plane = picture.planes[part.plane]
-    samples = np.frombuffer(plane, dtype)
+    # numpy's stubs know the buffer protocol from Python 3.12 on only.
+    samples: np.ndarray = np.frombuffer(plane, dtype)  # type: ignore[call-overload]
     stride = plane.line_size // dtype.itemsize
     height = -(-picture.height >> part.log2_h)
     width = -(-picture.width >> part.log2_w)
@@ -141,7 +152,7 @@ def with_chroma(picture: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
     swscale would change the range (measured: 9 of 255 levels).
     """
     result = av.VideoFrame(picture.width, picture.height, pix_fmt)
-    old, new = layout_of(picture.format.name), layout_of(pix_fmt)
+    old, new = handled_layout(picture.format.name), handled_layout(pix_fmt)
     view(result, new, 0)[...] = view(picture, old, 0)
     for index in (1, 2):
         view(result, new, index)[...] = 1 << (new.depth - 1)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
 import av
-from av.sidedata.sidedata import Type as SideData
+from av.container import InputContainer
+from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import Type as SideDataType
 
 from stream.colour import Colour
-from stream.container import Damage, main_stream, open_video, pictures
+from stream.container import Damage, open_video, pictures, video_stream
 from stream.errors import SourceError
 from stream.frame import StreamInfo, View
 
@@ -24,7 +27,7 @@ def probe(path: str | Path) -> StreamInfo:
     """Facts about the main video stream, its first picture decoded. Raises SourceError."""
     path = Path(path)
     with open_video(path) as container:
-        stream = main_stream(container)
+        stream = video_stream(container)
         location = _chroma_location(path, stream.index, stream.codec_context.name)
         picture = next(pictures(container, stream, Damage()), None)
         if picture is None:
@@ -32,13 +35,16 @@ def probe(path: str | Path) -> StreamInfo:
         return _describe(path, container, stream, picture, location)
 
 
-def _describe(path, container, stream, picture, location) -> StreamInfo:
-    codec = stream.codec_context
-    side = {item.type: bytes(item) for item in picture.side_data}
-    matrix = side.get(SideData.DISPLAYMATRIX, b"")
+def _describe(
+    path: Path, container: InputContainer, stream: av.VideoStream, picture: av.VideoFrame, location: str
+) -> StreamInfo:
+    codec, unit = stream.codec_context, stream.time_base
+    assert unit is not None, "FFmpeg gives every stream a time base"
+    side = side_data(picture)
+    matrix = side.get(SideDataType.DISPLAYMATRIX, b"")
     sar = stream.sample_aspect_ratio or codec.sample_aspect_ratio or Fraction(1)
     name = picture.format.name
-    seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
+    seconds = float(stream.duration * unit) if stream.duration else 0.0
     if not seconds and container.duration:
         seconds = container.duration / av.time_base
     return StreamInfo(
@@ -47,7 +53,7 @@ def _describe(path, container, stream, picture, location) -> StreamInfo:
         pix_fmt=name,
         view=View(picture.width, picture.height, sar, turn_of(matrix)),
         colour=colour_of(picture),
-        time_base=stream.time_base,
+        time_base=unit,
         rate=stream.average_rate or stream.base_rate or Fraction(0),
         frames=stream.frames,
         start_pts=stream.start_time or 0,
@@ -55,10 +61,16 @@ def _describe(path, container, stream, picture, location) -> StreamInfo:
         bit_rate=codec.bit_rate or container.bit_rate or 0,
         chroma_location=location,
         field_order=_FIELD_ORDERS.get(int(codec.field_order), "progressive"),
-        mastering_display=side.get(SideData.MASTERING_DISPLAY_METADATA, b""),
-        content_light=side.get(SideData.CONTENT_LIGHT_LEVEL, b""),
+        mastering_display=side.get(SideDataType.MASTERING_DISPLAY_METADATA, b""),
+        content_light=side.get(SideDataType.CONTENT_LIGHT_LEVEL, b""),
         display_matrix=matrix,
     )
+
+
+def side_data(picture: av.VideoFrame) -> dict[SideDataType, bytes]:
+    """What the file says of a picture beside its samples, by kind; bytes as FFmpeg's structures hold them."""
+    items: Iterable[SideData] = picture.side_data  # type: ignore[assignment]  # PyAV's stub names a TypedDict
+    return {item.type: bytes(item) for item in items}
 
 
 def colour_of(picture: av.VideoFrame) -> Colour:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,8 @@ from stream.tracebacks import DebugAlone
 
 if TYPE_CHECKING:  # loading it takes seconds, which `--help` does without
     from stream.quality.contender import Contender
+    from stream.quality.portraits import Portrait
+    from stream.quality.report import EvaluationReport
 
 app = typer.Typer()
 UNSHARP, NLM = "unsharp mask", "non-local means"
@@ -72,11 +74,10 @@ def evaluate(
     portraits = read_portraits(faces, split, limit)
     models = [Contender(each, settings, threads) for each in (model, against) if each is not None]
     try:
-        report = _judged(models, portraits, wanted, seed, identity, threads, quiet)
+        report = _judged(models, portraits, split, wanted, seed, identity, threads, quiet)
     finally:
         for each in models:
             each.close()
-    report = {"split": split} | report
     if json is not None:
         tables.save(report, json)
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
@@ -97,13 +98,14 @@ def _levels(text: str | None) -> list[str]:
 
 def _judged(
     models: list[Contender],
-    portraits: list,
+    portraits: list[Portrait],
+    split: str,
     levels: list[str],
     seed: int,
     identity: bool | None,
     threads: int,
     quiet: bool,
-) -> dict[str, Any]:
+) -> EvaluationReport:
     """The report on the first model, beside the peers and, where there is one, the other model."""
     from stream.quality.evaluation import INPUT, evaluate
     from stream.quality.faces import IdentityMeter, identity_present
@@ -135,13 +137,15 @@ def _judged(
     found = evaluate(
         contenders, portraits, levels, seed=seed, identity=identity, threads=threads, progress=progress
     )
-    facts = {
+    return {
+        "split": split,
         "model": bare,
         "models": [bare, shipped],
         "sha256": ours.info.sha256,
         "settings": _shipped_as(ours),
+        "against": {each.info.name: each.info.sha256 for each in others},
+        **found.as_dict(pairs),
     }
-    return facts | {"against": {each.info.name: each.info.sha256 for each in others}} | found.as_dict(pairs)
 
 
 def _shipped_as(model: Contender) -> dict[str, float]:

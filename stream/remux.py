@@ -7,11 +7,18 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import av
-from av.stream import Discard, Disposition
+from av.container import InputContainer, OutputContainer
+from av.stream import Discard, Disposition, Stream
+from av.subtitles.stream import SubtitleStream
 
+from stream.container import Window
 from stream.convert import SoundConverter, TextConverter
+
+if TYPE_CHECKING:
+    from av.container.core import Chapter  # in the stubs only
 
 MOV = ("mp4", "mov", "ipod", "3gp", "3g2", "psp", "ismv", "f4v")
 """Muxers of the QuickTime family, by FFmpeg's names."""
@@ -32,7 +39,7 @@ _QUICKTIME = {
 }  # fmt: skip
 
 
-def container_metadata(source) -> dict[str, str]:
+def container_metadata(source: InputContainer) -> dict[str, str]:
     """What of a file's metadata goes into the new file."""
     kept = {key: value for key, value in source.metadata.items() if key.lower() not in _UNTOUCHED}
     for key in list(kept):
@@ -44,12 +51,12 @@ def container_metadata(source) -> dict[str, str]:
     return kept
 
 
-def program_metadata(container) -> dict[str, str]:
+def program_metadata(container: InputContainer) -> dict[str, str]:
     """Name and provider of a transport stream's service, which PyAV only prints."""
     level = av.logging.get_level()
     try:
         av.logging.set_level(av.logging.INFO)
-        text = container.dumps_format()
+        text = container.dumps_format()  # type: ignore[attr-defined]  # PyAV's stub leaves it out
     finally:
         av.logging.set_level(level)
     return dict(re.findall(r"^ *(service_name|service_provider) *: (.*)$", text, re.MULTILINE))
@@ -65,7 +72,7 @@ def stream_metadata(metadata: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in kept.items() if not key.upper().startswith(_OF_OLD_PACKETS)}
 
 
-def unheld(source, muxer: str, metadata: dict[str, str], keys: bool) -> list[str]:
+def unheld(source: InputContainer, muxer: str, metadata: dict[str, str], keys: bool) -> list[str]:
     """What of chapters and metadata another container cannot hold, in words.
 
     keys: whether a mov or mp4 file stores free keys.
@@ -130,22 +137,29 @@ _STAND_INS = {
 class Copier:
     """Reads the input a second time and hands on the packets of all streams but the main one.
 
-    window: (start, end) in seconds of the input's own clock; packets outside are left out.
-    shift: seconds taken off every timestamp. `losses` names what the output cannot hold, `notes`
-    what was converted.
+    Packets outside the window are left out. shift: seconds taken off every timestamp. `losses` names
+    what the output cannot hold, `notes` what was converted.
     """
 
-    def __init__(self, source, main, output, *, same: bool, window, shift: Fraction) -> None:
+    def __init__(
+        self,
+        source: InputContainer,
+        main: av.VideoStream,
+        output: OutputContainer,
+        *,
+        same: bool,
+        window: Window,
+        shift: Fraction,
+    ) -> None:
         self.losses: list[str] = []
         self.notes: list[str] = []
         self._source, self._main, self._output = source, main, output
         self._same = same
-        self._window: tuple[Fraction | None, Fraction | None] = window
-        self._shift = shift
-        self._copies: dict[int, av.stream.Stream] = {}
+        self._window, self._shift = window, shift
+        self._copies: dict[int, Stream] = {}
         self._converters: dict[int, SoundConverter | TextConverter] = {}
-        self._packets: Iterator[av.Packet] = iter(())
-        self._waiting: list[av.Packet] = []
+        self._packets: Iterator[av.Packet[Stream]] = iter(())
+        self._waiting: list[av.Packet[Stream]] = []
 
     def add_streams(self) -> None:
         """Make the output's streams; called once, after the video stream was made."""
@@ -157,7 +171,7 @@ class Copier:
         if wanted:
             self._packets = self._source.demux(wanted)
 
-    def until(self, limit: Fraction | None) -> Iterator[av.Packet]:
+    def until(self, limit: Fraction | None) -> Iterator[av.Packet[Stream]]:
         """Packets whose decoding time, in seconds of the output's clock, is below `limit`."""
         while True:
             if not self._waiting:
@@ -169,7 +183,7 @@ class Copier:
                 return
             yield self._waiting.pop(0)
 
-    def _add(self, stream) -> None:
+    def _add(self, stream: Stream) -> None:
         muxer = self._output.format.name
         if self._made_by_muxer(stream):
             return
@@ -186,9 +200,12 @@ class Copier:
             self._copies[stream.index] = copy
             return
         name = f"{stream.type} stream {stream.index} ({_codec_name(stream)})"
-        if stream.type == "audio" and stream.codec_context is not None:
+        converter: SoundConverter | TextConverter
+        if isinstance(stream, av.AudioStream) and stream.codec_context is not None:
             converter = SoundConverter(stream, self._output, "libopus" if muxer == "webm" else "aac")
-        elif stream.type == "subtitle" and TextConverter.reads(stream) and muxer in (*MOV, "matroska"):
+        elif (
+            isinstance(stream, SubtitleStream) and TextConverter.reads(stream) and muxer in (*MOV, "matroska")
+        ):
             converter = TextConverter(stream, self._output, "subrip" if muxer == "matroska" else "mov_text")
         else:
             self.losses.append(name)
@@ -198,7 +215,7 @@ class Copier:
         converter.copy.disposition = stream.disposition
         self._converters[stream.index] = converter
 
-    def _made_by_muxer(self, stream) -> bool:
+    def _made_by_muxer(self, stream: Stream) -> bool:
         """Chapter text and timecode tracks: the muxer makes its own from chapters and tags."""
         if stream.type != "data":
             return False
@@ -206,14 +223,14 @@ class Copier:
             "timecode" in stream.metadata and "timecode" in self._main.metadata
         )
 
-    def _make(self, output, stream):
+    def _make(self, output: OutputContainer, stream: Stream) -> Stream:
         if stream.codec_context is not None and not self._same:
             return output.add_stream_from_template(stream, opaque=True)
         if stream.type in ("data", "attachment"):
             return output.add_stream_from_template(stream)
         # A stream without codec context keeps every parameter, side data and the codec's tag; where
         # FFmpeg has no decoder PyAV tells no name, and any that the container takes stands in.
-        names = _STAND_INS.get(stream.type, ())
+        names: tuple[str, ...] = _STAND_INS.get(stream.type, ())
         if stream.codec_context is not None:
             names = (stream.codec_context.codec.canonical_name,)
         for name in names:
@@ -222,11 +239,11 @@ class Copier:
                 break
         else:
             raise ValueError(f"{output.format.name} takes no {stream.type} stream {stream.index}")
-        av.bitstream.BitStreamFilterContext("null", in_stream=stream, out_stream=copy)
+        av.BitStreamFilterContext("null", in_stream=stream, out_stream=copy)
         copy.time_base = stream.time_base
         return copy
 
-    def _holds(self, stream, picture: bool) -> bool:
+    def _holds(self, stream: Stream, picture: bool) -> bool:
         """Whether the output's container takes the stream: a header is written to memory."""
         if stream.type == "attachment" and self._output.format.name != "matroska":
             return False
@@ -247,7 +264,7 @@ class Copier:
                     trial.close()  # only the header counts
         return True
 
-    def _attach(self, stream) -> None:
+    def _attach(self, stream: Stream) -> None:
         """A cover picture becomes an attachment, which is what Matroska shows as a cover."""
         with av.open(self._source.name, options={"protocol_whitelist": "file"}) as container:
             data = next((bytes(p) for p in container.demux(container.streams[stream.index]) if p.size), b"")
@@ -256,7 +273,7 @@ class Copier:
         copy = self._output.add_attachment(name, stream.metadata.get("mimetype", f"image/{kind}"), data)
         copy.metadata.update(stream.metadata)
 
-    def _next(self) -> list[av.Packet]:
+    def _next(self) -> list[av.Packet[Stream]]:
         """The next packets that belong into the output; empty at the end."""
         for packet in self._packets:
             index = packet.stream.index
@@ -270,7 +287,7 @@ class Copier:
                 return [packet]
         return []
 
-    def _in_window(self, packet: av.Packet) -> bool:
+    def _in_window(self, packet: av.Packet[Stream]) -> bool:
         """Cut to the window and shift, in place; False where the packet lies outside."""
         start, end = self._window
         unit = packet.time_base
@@ -293,12 +310,13 @@ class Copier:
         return True
 
 
-def chapters(source, window, shift: Fraction) -> list[dict]:
+def chapters(source: InputContainer, window: Window, shift: Fraction) -> list[Chapter]:
     """The input's chapters, cut to the window and shifted (seconds)."""
     start, end = window
     kept = []
     for chapter in source.chapters():
         unit = chapter["time_base"]
+        assert unit is not None, "FFmpeg gives every chapter a time base"
         first, last = chapter["start"] * unit, chapter["end"] * unit
         if (start is not None and last <= start) or (end is not None and first >= end):
             continue
@@ -309,6 +327,6 @@ def chapters(source, window, shift: Fraction) -> list[dict]:
     return kept
 
 
-def _codec_name(stream) -> str:
+def _codec_name(stream: Stream) -> str:
     context = stream.codec_context
     return context.codec.canonical_name if context is not None else getattr(stream, "name", None) or "unknown"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 _LOBES = 4
 
@@ -19,15 +20,17 @@ def enlarge(
     """
     if centres == (0.5, 0.5):
         whole = plane.shape[1] * factor, plane.shape[0] * factor
-        result = cv2.resize(plane, whole, interpolation=cv2.INTER_LANCZOS4)[: size[1], : size[0]]
-        return result if top == np.iinfo(plane.dtype).max else np.minimum(result, plane.dtype.type(top))
+        large: np.ndarray = cv2.resize(plane, whole, interpolation=cv2.INTER_LANCZOS4)[: size[1], : size[0]]
+        return large if top == np.iinfo(plane.dtype).max else np.minimum(large, plane.dtype.type(top))
     result = plane.astype(np.float32)
     for axis in (1, 0):
         result = _stretched(result, factor, centres[1 - axis], axis, size[1 - axis])
     return np.clip(np.rint(result), 0, top).astype(plane.dtype)
 
 
-def _stretched(image: np.ndarray, factor: int, centre: float, axis: int, count: int) -> np.ndarray:
+def _stretched(
+    image: npt.NDArray[np.float32], factor: int, centre: float, axis: int, count: int
+) -> npt.NDArray[np.float32]:
     """f32[h,w] with `count` samples along an axis: sample j lies at (j + centre) / factor - centre."""
     shape = (image.shape[0], count) if axis else (count, image.shape[1])
     result, one = np.empty(shape, np.float32), np.ones(1, np.float32)
@@ -44,11 +47,12 @@ def _stretched(image: np.ndarray, factor: int, centre: float, axis: int, count: 
     return result
 
 
-def _taps(at: float) -> np.ndarray:
+def _taps(at: float) -> npt.NDArray[np.float32]:
     """Kernel f32[2 L + 3] round sample 0 that gives the value at a place in -1..1; its sum is 1.
 
     sinc(x) sinc(x / L) within L samples (Duchon, 1979; Turkowski, 1990).
     """
     x = at - np.arange(-_LOBES - 1, _LOBES + 2)
-    taps = np.where(np.abs(x) < _LOBES, np.sinc(x) * np.sinc(x / _LOBES), 0)
-    return (taps / taps.sum()).astype(np.float32)
+    taps: npt.NDArray[np.float64] = np.where(np.abs(x) < _LOBES, np.sinc(x) * np.sinc(x / _LOBES), 0)
+    taps /= taps.sum()
+    return taps.astype(np.float32)

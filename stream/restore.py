@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -102,7 +103,8 @@ class RestoreStage:
         """Of those restored: the ones out of turn, because their neighbours did not explain them."""
         self.not_finite = 0
         """Crops that went through unchanged: the output, or one carried from, held NaN or infinity."""
-        self._create, self._engine = create, None
+        self._create = create
+        self._engine: Restorer | None = None
         self.way = Way(strength, interval.frames if interval else 1)
         """Any thread may set another one; the next frame follows it. An interval needs the
         constructor's `interval`, be it 1."""
@@ -110,7 +112,6 @@ class RestoreStage:
         self._batch_size, self._interval = batch_size, interval
         self._task, self._skip_sharp = task or Restoration(), skip_sharp
         self._lookahead = interval.lookahead if interval else True
-        self._carrier: Carrier | None = None
         self._held: deque[tuple[FrameWork, list[_Job]]] = deque()
         self._due: list[_Job] = []
         """Crops for the network's next call."""
@@ -156,13 +157,11 @@ class RestoreStage:
     def _schedule(self, jobs: list[_Job]) -> None:
         """Decide, now or when the track's next restoration is known, how each crop is made."""
         if self._now.interval == 1:
-            for run in self._runs.values():
-                self._close(run)
+            for ended in self._runs.values():
+                self._close(ended)
             self._runs.clear()
             self._due += jobs
             return
-        if self._carrier is None:
-            self._carrier = Carrier(self._interval.landmarks, self._interval.size)
         present = {_track(job): job for job in jobs}
         for track in [track for track in self._runs if track not in present]:
             self._close(self._runs.pop(track))
@@ -177,6 +176,13 @@ class RestoreStage:
                     self._runs[track] = [job]
             else:
                 self._follow(track, run, job)
+
+    @cached_property
+    def _carrier(self) -> Carrier:
+        """Made when the first crop is carried."""
+        if self._interval is None:
+            raise ValueError("RestoreStage.way has an interval, but the stage was built without one")
+        return Carrier(self._interval.landmarks, self._interval.size)
 
     def _restart(self, track: int | None, job: _Job) -> None:
         self._due.append(job)
@@ -238,6 +244,7 @@ class RestoreStage:
         """The network's pictures of crops, f32[S,S,3] in 0..1; None where one is not finite."""
         for at in range(0, len(crops), self._batch_size):
             batch = crops[at : at + self._batch_size]
+            assert self._engine is not None, "a frame came before open()"
             outputs = self._engine.restore(np.stack([self._task.prepare(crop) for crop in batch]))
             for crop, output in zip(batch, outputs, strict=True):
                 yield self._task.finish(crop, output) if np.isfinite(output).all() else None
@@ -261,8 +268,8 @@ class RestoreStage:
         if job.carry is None:
             self.faces_restored += job.restored is not None
             return job.restored
-        pictures = [source.restored for source in job.sources]
-        if any(picture is None for picture in pictures):
+        pictures = [source.restored for source in job.sources if source.restored is not None]
+        if len(pictures) < len(job.sources):
             return None
         self.faces_carried += 1
         return self._carrier.carry(job.crop.image, job.carry, pictures)

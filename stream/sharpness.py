@@ -31,8 +31,8 @@ _QUANTILES = (7, 36, 72, 108, 137)
 _FAINT = 3e-8
 """Energy of an 8-bit picture's own rounding, a few times finer: less tells nothing."""
 _SCALES = 0.1, 1.0
-_LUMA = np.float32([[0.299, 0.587, 0.114]])
-_NOISE = np.float32([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
+_LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)
+_NOISE = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32) / 6
 """Second differences both ways (Immerkaer, 1996): blind to edges along the axes."""
 _GAIN_DB = 0.3
 """Predicted loss at which the sharpness is 0.73."""

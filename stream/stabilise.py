@@ -56,14 +56,14 @@ class StabiliseStage:
         self.faces_stabilised = 0
         """Crops that were averaged with others."""
         self._landmarks, self._size, self._lookahead = landmarks, size, lookahead
-        self._averager: Averager | None = None
+        self._opened: Averager | None = None
         self._tracks: dict[int | None, _Track] = {}
         self._held: deque[_Held] = deque()
         self._frames = 0
 
     def open(self) -> None:
         """Make ready."""
-        self._averager = Averager(self._landmarks, self._size)
+        self._opened = Averager(self._landmarks, self._size)
 
     def process(self, work: FrameWork) -> Iterable[FrameWork]:
         """Steady one frame, or with look-ahead the one before it."""
@@ -91,7 +91,12 @@ class StabiliseStage:
         """Forget everything."""
         self._tracks.clear()
         self._held.clear()
-        self._averager = None
+        self._opened = None
+
+    @property
+    def _averager(self) -> Averager:
+        assert self._opened is not None, "a frame came before open() or after close()"
+        return self._opened
 
     def _follow(self, patch: Patch, longest: float) -> tuple[State, _Track] | None:
         if not patch.weight or patch.opacity is not None:

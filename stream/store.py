@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 from platformdirs import user_data_dir
 
@@ -18,6 +19,22 @@ MODELS_VARIABLE = "GPEN_STREAM_MODELS"
 _LEDGER = "ledger.json"
 
 
+class OwnModel(TypedDict):
+    """A model of the user's own."""
+
+    path: str
+    """Where its file lies, relative within the models folder."""
+    sha256: str
+    source_sha256: str
+    """Digest of the file that it was made from."""
+    task: str
+    size: str
+    """px"""
+    template: str
+    input_range: str
+    """A key of `model.INPUT_RANGES`."""
+
+
 @dataclass(slots=True)
 class Ledger:
     """What is remembered between runs; lies in the models folder as JSON."""
@@ -26,11 +43,10 @@ class Ledger:
     """Names of the licences that were accepted."""
     pins: dict[str, str] = field(default_factory=dict)
     """Digest by file name, of files whose publishers give none: that of the first one seen."""
-    verified: dict[str, list] = field(default_factory=dict)
+    verified: dict[str, list[int | str]] = field(default_factory=dict)
     """Bytes, modification time (ns) and digest of files in the folder that were hashed."""
-    imports: dict[str, dict[str, str]] = field(default_factory=dict)
-    """By name, the user's own models: ``path`` (relative within the folder), its ``sha256``, the
-    ``source_sha256`` it was made from, and its facts."""
+    imports: dict[str, OwnModel] = field(default_factory=dict)
+    """The user's own models by name."""
 
 
 def models_folder() -> Path:
@@ -60,10 +76,10 @@ def read_ledger() -> Ledger:
     return ledger
 
 
-def change_ledger(change: Callable[[Ledger], None]) -> None:
+def change_ledger(change: Callable[[Ledger], object]) -> None:
     """Apply `change` to the ledger on the disk; other processes see it before or after.
 
-    Raises ModelError where the folder cannot be written.
+    What it returns is ignored. Raises ModelError where the folder cannot be written.
     """
     path = models_folder() / _LEDGER
     with locked(_LEDGER):

@@ -7,10 +7,12 @@ cut at the model's size; the network of an SR variant sees them shrunk to its ow
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from stream import colour, geometry
 from stream.config import Restore
@@ -46,7 +48,8 @@ class Restoration:
 
     def finish(self, crop: Crop, output: np.ndarray) -> np.ndarray:
         """The crop as it shall be, RGB f32[S,S,3] in 0..1, of the network's output f32[S,S,3]."""
-        return np.clip(output, 0, 1)
+        clipped: np.ndarray = np.clip(output, 0, 1)
+        return clipped
 
     def opacity(self, crop: Crop) -> np.ndarray | None:
         """How far the picture gives way to that, f32[S,S] in 0..1; None: the difference is added."""
@@ -75,38 +78,48 @@ class Colorization(Restoration):
         return cv2.cvtColor(cv2.cvtColor(crop.image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
-class Inpainting(Restoration):
+class Inpainting(Restoration, ABC):
     """The hole is white for the network, as the strokes are that the published model was shown.
 
     In the hole the output takes the picture's place; EDGE px round it they are blended; beyond, the
-    picture keeps every bit. The hole is where `mask` (u8[H,W], the size of the upright picture) is
-    at least 128, or where the crop is within `tolerance` of `key` (f32[3], RGB of 0..255) in each channel.
+    picture keeps every bit.
     """
-
-    def __init__(
-        self,
-        in_size: int | None = None,
-        *,
-        mask: np.ndarray | None = None,
-        key: np.ndarray | None = None,
-        tolerance: int = 24,
-        name: str = "the mask",
-    ) -> None:
-        super().__init__(in_size)
-        self._mask = None if mask is None else (mask >= 128).astype(np.float32)
-        self._key, self._tolerance, self._name = key, tolerance, name
 
     def opacity(self, crop: Crop) -> np.ndarray:
         """1 in the hole and a pixel beyond, then a smoothstep to 0; so too at a face's crop's border."""
         size, unit = crop.image.shape[0], _unit(crop)
         t = np.clip((unit * (1 + EDGE) - self._distance(crop)) / (unit * EDGE), 0, 1)
-        soft = (t * t * (3 - 2 * t)).astype(np.float32)
+        soft = np.asarray(t * t * (3 - 2 * t), np.float32)
         return soft if crop.face is None else soft * geometry.feather_mask(size, EDGE / size)
+
+    def _shown(self, crop: Crop) -> np.ndarray:
+        return np.where(self._distance(crop)[..., None] <= 0, np.float32(1), crop.image)
+
+    def _distance(self, crop: Crop) -> npt.NDArray[np.float32]:
+        """Distance of every pixel from the hole, f32[S,S] px; 0 and below in it."""
+        hole, grows = self._hole(crop)
+        if not hole.any():
+            return np.full(hole.shape, np.inf, np.float32)
+        away = cv2.distanceTransform((~hole).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        return np.subtract(away, np.float32(grows), dtype=np.float32)
+
+    @abstractmethod
+    def _hole(self, crop: Crop) -> tuple[npt.NDArray[np.bool_], float]:
+        """Where in a crop the hole is, bool[S,S], and how far it reaches beyond, px of the crop."""
+
+
+class MaskInpainting(Inpainting):
+    """The hole is where `mask` (u8[H,W], the size of the upright picture) is at least 128.
+
+    `name` says in an error which mask it is.
+    """
+
+    def __init__(self, in_size: int | None, mask: np.ndarray, name: str = "the mask") -> None:
+        super().__init__(in_size)
+        self._mask, self._name = (mask >= 128).astype(np.float32), name
 
     def check_size(self, name: str | Path, size: tuple[float, float]) -> None:
         """See `Restoration.check_size`."""
-        if self._mask is None:
-            return
         (height, width), wanted = self._mask.shape, (round(size[0]), round(size[1]))
         if (width, height) != wanted:
             raise SourceError(
@@ -114,23 +127,26 @@ class Inpainting(Restoration):
                 "make the mask as large as the picture"
             )
 
-    def _shown(self, crop: Crop) -> np.ndarray:
-        return np.where(self._distance(crop)[..., None] <= 0, np.float32(1), crop.image)
-
-    def _distance(self, crop: Crop) -> np.ndarray:
-        """Distance of every pixel from the hole, f32[S,S] px; 0 and below in it."""
+    def _hole(self, crop: Crop) -> tuple[npt.NDArray[np.bool_], float]:
         size = crop.image.shape[0]
-        if self._key is not None:
-            apart = np.abs(crop.image * 255 - self._key).max(axis=2)
-            hole, grows = apart <= self._tolerance, KEY_GROWS * _unit(crop)
-        else:
-            to_upright = geometry.chain(crop.view.to_upright, crop.to_stored)
-            drawn = geometry.warp(self._mask, to_upright, (size, size), cv2.BORDER_CONSTANT)
-            hole, grows = drawn > 0.05, 0.0  # all that the hole touches; bicubic filters ring below 0
-        if not hole.any():
-            return np.full((size, size), np.inf, np.float32)
-        away = cv2.distanceTransform((~hole).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        return away - np.float32(grows)
+        to_upright = geometry.chain(crop.view.to_upright, crop.to_stored)
+        drawn = geometry.warp(self._mask, to_upright, (size, size), cv2.BORDER_CONSTANT)
+        return drawn > 0.05, 0.0  # all that the hole touches; bicubic filters ring below 0
+
+
+class KeyInpainting(Inpainting):
+    """The hole is where a crop is within `tolerance` of `key` in each channel.
+
+    `key` is f32[3], RGB of 0..255, as is the tolerance.
+    """
+
+    def __init__(self, in_size: int | None, key: np.ndarray, tolerance: int = 24) -> None:
+        super().__init__(in_size)
+        self._key, self._tolerance = key, tolerance
+
+    def _hole(self, crop: Crop) -> tuple[npt.NDArray[np.bool_], float]:
+        apart = np.abs(crop.image * 255 - self._key).max(axis=2)
+        return apart <= self._tolerance, KEY_GROWS * _unit(crop)
 
 
 class Segmentation(Restoration):
@@ -161,14 +177,14 @@ def create(model: ModelInfo, settings: Restore, aligned: bool) -> Restoration:
 
 
 def _inpainting(model: ModelInfo, settings: Restore) -> Inpainting:
-    path, text = settings.inpaint_mask, settings.inpaint_key
-    if (path is None) == (text is None):
-        what = "where is the hole? give" if path is None else "two holes are given; keep one of"
-        raise ConfigError(f"{model.name}: {what} --inpaint-mask FILE or --inpaint-key RRGGBB")
-    if path is not None:
-        return Inpainting(model.in_size, mask=_read_mask(path), name=path)
-    key = np.frombuffer(bytes.fromhex(text.removeprefix("#")), np.uint8).astype(np.float32)
-    return Inpainting(model.in_size, key=key, tolerance=settings.inpaint_tolerance)
+    path, key = settings.inpaint_mask, settings.inpaint_key
+    if path is not None and key is None:
+        return MaskInpainting(model.in_size, _read_mask(path), path)
+    if key is not None and path is None:
+        rgb = np.frombuffer(bytes.fromhex(key.removeprefix("#")), np.uint8)
+        return KeyInpainting(model.in_size, rgb.astype(np.float32), settings.inpaint_tolerance)
+    what = "where is the hole? give" if path is None else "two holes are given; keep one of"
+    raise ConfigError(f"{model.name}: {what} --inpaint-mask FILE or --inpaint-key RRGGBB")
 
 
 def _read_mask(path: str) -> np.ndarray:

@@ -201,7 +201,8 @@ class Tracker:
 
     def _expected(self, person: Person) -> np.ndarray:
         """Centre at which a person is looked for."""
-        return person.landmarks.mean(axis=0) + person.velocity * min(person.lost, 10)
+        centre: np.ndarray = person.landmarks.mean(axis=0) + person.velocity * min(person.lost, 10)
+        return centre
 
     def _worth_keeping(self, person: Person) -> bool:
         return person.lost <= self._track.max_lost and (person.sure or not person.lost)

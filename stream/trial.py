@@ -16,9 +16,10 @@ import numpy as np
 
 from stream import codecs, hardware, pixels
 from stream.codecs import Recipe
-from stream.container import main_stream, open_video
+from stream.container import Window, open_video, video_stream
 from stream.cores import ordinary_priority
 from stream.frame import StreamInfo, View
+from stream.probe import side_data
 
 TARGET_DB = 42.6
 """Luma PSNR that the worst tried frame must keep; all frames shall keep 42."""
@@ -47,14 +48,16 @@ class _Sample:
     pictures: list[av.VideoFrame]
     size: float
     """Bytes of these pictures in the input, in proportion to what the crop shows."""
-    like: av.CodecContext
+    like: av.VideoCodecContext
 
 
-def settle(info: StreamInfo, plan: Recipe, threads: int, window, rivals: Sequence[Recipe] = ()) -> Recipe:
+def settle(
+    info: StreamInfo, plan: Recipe, threads: int, window: Window, rivals: Sequence[Recipe] = ()
+) -> Recipe:
     """The plan with the cheapest quality that keeps TARGET_DB on frames from all over the video.
 
-    window: (start, end) in seconds of the input's clock, None for its ends. An encoder or input
-    that cannot be tried keeps its first value: whatever is wrong will show when it is used.
+    An encoder or input that cannot be tried keeps its first value: whatever is wrong will show when
+    it is used.
     The first of the `rivals` that keeps TARGET_DB within LIMIT takes the plan's place.
     """
     if plan.settled:
@@ -87,7 +90,7 @@ def _proven(info: StreamInfo, rival: Recipe, sample: _Sample, threads: int) -> R
     if "Baseline" in (sample.like.profile or ""):
         raise hardware.Unusable(f"{rival.encoder}: writes no {sample.like.profile} profile here")
     try:
-        encoder = av.CodecContext.create(rival.encoder, "w")
+        encoder = av.Codec(rival.encoder, "w").create("video")
         codecs.configure(encoder, info, rival, sample.like, threads)
         encoder.open()  # at full size, which it may not know
         rival, growth, kept = _search(info, rival, sample, threads)
@@ -103,7 +106,11 @@ def _proven(info: StreamInfo, rival: Recipe, sample: _Sample, threads: int) -> R
 def _search(info: StreamInfo, plan: Recipe, sample: _Sample, threads: int) -> tuple[Recipe, float, float]:
     """The plan with the quality found, how many times larger than the input it makes the video,
     and the luma PSNR that it keeps, dB."""
-    quality, tried, sizes = plan.quality, {}, {}
+    if plan.quality is None:
+        raise ValueError(f"{plan.encoder} has no quality to be searched")
+    quality = plan.quality
+    tried: dict[float, float] = {}
+    sizes: dict[float, int] = {}
     for _ in range(_TRIALS):
         tried[quality], sizes[quality] = _kept(info, replace(plan, quality=quality), sample, threads)
         if 0 <= tried[quality] - _target(plan) <= _CLOSE_DB:
@@ -138,12 +145,12 @@ def _next(tried: dict[float, float], quality: float, plan: Recipe) -> float:
 def dynamic_hdr(info: StreamInfo) -> list[str]:
     """Names of per-frame HDR data on the first picture, which no encoder here carries on."""
     with open_video(Path(info.path)) as container:
-        picture = next(container.decode(main_stream(container)), None)
-        kinds = {item.type.name for item in picture.side_data} if picture is not None else set()
+        picture = next(container.decode(video_stream(container)), None)
+        kinds = {kind.name for kind in side_data(picture)} if picture is not None else set()
     return [name for name, tags in _DYNAMIC.items() if kinds & tags]
 
 
-def _sample(info: StreamInfo, window) -> _Sample:
+def _sample(info: StreamInfo, window: Window) -> _Sample:
     """Pictures from several places, cropped to at most _MAX_SIZE."""
     unit = info.time_base
     start = info.start_pts if window[0] is None else int(window[0] / unit)
@@ -153,7 +160,7 @@ def _sample(info: StreamInfo, window) -> _Sample:
     pictures: list[av.VideoFrame] = []
     size = 0
     with open_video(Path(info.path)) as container:
-        stream = main_stream(container)
+        stream = video_stream(container)
         stream.thread_type = "AUTO"
         for place in _PLACES if enough else (0.0,):
             if enough or window[0] is not None:
@@ -184,20 +191,19 @@ def _middle(picture: av.VideoFrame) -> av.VideoFrame:
     )
     left, top = (picture.width - width) // 2 // _GRID * _GRID, (picture.height - height) // 2 // _GRID * _GRID
     crop = graph.add("crop", f"{width}:{height}:{left}:{top}")
-    sink = graph.add("buffersink")
     source.link_to(crop)
-    crop.link_to(sink)
+    crop.link_to(graph.add("buffersink"))
     graph.configure()
-    source.push(picture)
-    return sink.pull()
+    graph.vpush(picture)
+    return graph.vpull()
 
 
-def _kept(info, plan: Recipe, sample: _Sample, threads: int) -> tuple[float, int]:
+def _kept(info: StreamInfo, plan: Recipe, sample: _Sample, threads: int) -> tuple[float, int]:
     """Encode and decode: luma PSNR of the worst picture, dB, and size in bytes."""
     pictures = sample.pictures
     size = pictures[0].width, pictures[0].height
     small = replace(info, view=View(*size, info.view.sar), rate=info.rate or Fraction(25))
-    encoder = av.CodecContext.create(plan.encoder, "w")
+    encoder = av.Codec(plan.encoder, "w").create("video")
     codecs.configure(encoder, small, plan, sample.like, threads)
     encoder.time_base = 1 / Fraction(small.rate)
     encoder.open()
@@ -210,7 +216,7 @@ def _kept(info, plan: Recipe, sample: _Sample, threads: int) -> tuple[float, int
     packets.extend(encoder.encode(None))
     same = plan.codec == codecs.canonical(info.codec)
     reader = info.codec if same else {"av1": "libdav1d"}.get(plan.codec, plan.codec)
-    decoder = av.CodecContext.create(reader, "r")
+    decoder = av.Codec(reader, "r").create("video")
     decoder.extradata = encoder.extradata
     decoded = [frame for packet in (*packets, None) for frame in decoder.decode(packet)]
     if len(decoded) != len(pictures):
@@ -223,9 +229,9 @@ def _psnr(one: av.VideoFrame, two: av.VideoFrame) -> float:
     layout = pixels.layout_of(two.format.name)
     if layout is None or one.format.name != two.format.name:
         one, two = one.reformat(format="gray16le"), two.reformat(format="gray16le")
-        layout = pixels.layout_of("gray16le")
+        layout = pixels.handled_layout("gray16le")
     part = 1 if layout.kind == "rgb" else 0
     a, b = (pixels.view(picture, layout, part).astype(np.float32) for picture in (one, two))
     error = float(np.mean((a - b) ** 2)) / (1 << 2 * layout.shift)
     top = (1 << layout.depth) - 1
-    return 99.0 if error == 0 else 10 * np.log10(top * top / error)
+    return 99.0 if error == 0 else float(10 * np.log10(top * top / error))

@@ -91,14 +91,14 @@ def check_file(path: Path, expected: str, *, anew: bool = False) -> None:
 
 def remember_file(path: Path, digest: str) -> None:
     """Keep the digest that a file was found to have, with the size and time by which to know it."""
-    entry = [*_mark(path), digest]
+    entry: list[int | str] = [*_mark(path), digest]
     _change_if_writable(lambda ledger: ledger.verified.__setitem__(_key(path), entry))
 
 
 def remembered_digest(path: Path) -> str | None:
     """The digest that the file had when it was last looked at."""
     entry = read_ledger().verified.get(_key(path))
-    return None if entry is None else entry[-1]
+    return None if entry is None else str(entry[-1])
 
 
 def _key(path: Path) -> str:
@@ -111,7 +111,7 @@ def _mark(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _change_if_writable(change: Callable[[Ledger], None]) -> None:
+def _change_if_writable(change: Callable[[Ledger], object]) -> None:
     """A folder that others look after may be read-only: what is remembered there is a comfort only."""
     try:
         change_ledger(change)

@@ -40,7 +40,8 @@ class UpscaleStage:
 
     def __init__(self, factor: int, cut: Cut, create: Callable[[], Background] | None = None) -> None:
         self._factor, self._cut = factor, cut
-        self._create, self._background = create, None
+        self._create = create
+        self._background: Background | None = None
         self._reformatter = av.video.reformatter.VideoReformatter()
 
     def open(self) -> None:
@@ -120,9 +121,9 @@ def enlarge(frame: Frame, factor: int, reformatter: av.video.reformatter.VideoRe
         small = pixels.view_of(old, part, layout.dtype) >> layout.shift
         target = pixels.view_of(new, part, layout.dtype)
         sites = zip(frame.chroma_site, (part.log2_w, part.log2_h), strict=True)
-        centres = tuple((site + 0.5) / 2 if halved else 0.5 for site, halved in sites)
+        x, y = ((site + 0.5) / 2 if halved else 0.5 for site, halved in sites)
         size = target.shape[1], target.shape[0]
-        target[...] = resample.enlarge(small, factor, centres, size, top) << layout.shift
+        target[...] = resample.enlarge(small, factor, (x, y), size, top) << layout.shift
     return replace(frame, picture=new, view=view, colour=colour)
 
 

@@ -10,28 +10,32 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from multiprocessing.connection import Connection as Connection
-from typing import Any
+from multiprocessing.connection import Connection as Connection  # re-exported for type hints
+from typing import TypeVar, TypeVarTuple
 
 import setproctitle
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
 _SPAWN = multiprocessing.get_context("spawn")
 
 
-def start_thread(name: str, body: Callable[..., None], *arguments: Any) -> threading.Thread:
+def start_thread(name: str, body: Callable[[*Arguments], None], *arguments: *Arguments) -> threading.Thread:
     """A running thread. It keeps the process alive: whoever starts it stops and joins it."""
     thread = threading.Thread(target=body, args=arguments, name=name)
     thread.start()
     return thread
 
 
-def in_threads(body: Callable[[Any], Any], items: Iterable[Any], threads: int) -> list[Any]:
+def in_threads(body: Callable[[Item], Result], items: Iterable[Item], threads: int) -> list[Result]:
     """`body` of every item, in the items' order, by so many threads at once.
 
     The first exception stops the others after the item they are at, and is raised.
     """
     waiting = list(enumerate(items))[::-1]
-    results: list[Any] = [None] * len(waiting)
+    places = range(len(waiting))
+    results: dict[int, Result] = {}
     failures: list[BaseException] = []
 
     def work() -> None:
@@ -55,7 +59,7 @@ def in_threads(body: Callable[[Any], Any], items: Iterable[Any], threads: int) -
             thread.join()
     if failures:
         raise failures[0]
-    return results
+    return [results[place] for place in places]
 
 
 def leave_process(code: int) -> None:
@@ -74,7 +78,13 @@ class ChildProcess:
     which every body takes as the order to finish its work and end.
     """
 
-    def __init__(self, title: str, body: Callable[..., None], *arguments: Any, nice: int = 0) -> None:
+    def __init__(
+        self,
+        title: str,
+        body: Callable[[Connection, *Arguments], None],
+        *arguments: *Arguments,
+        nice: int = 0,
+    ) -> None:
         self.link, other = _SPAWN.Pipe()
         self._process = _SPAWN.Process(target=_run, args=(title, nice, other), name=title)
         self._process.start()

@@ -7,14 +7,14 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from stream import catalog
 from stream.catalog import Entry
 from stream.errors import ConfigError, ModelError
 from stream.importing import Facts, import_file, import_official, imported_path, own_path
 from stream.model import BUNDLED_MODEL, INPUT_RANGES, ModelInfo, bundled_model_path, sha256_of
-from stream.store import locked, models_folder, read_ledger
+from stream.store import OwnModel, locked, models_folder, read_ledger
 from stream.trust import (
     Say,
     check_file,
@@ -35,7 +35,21 @@ MIRROR_VARIABLE = "GPEN_STREAM_MODELS_URL"
 OFFLINE_VARIABLE = "GPEN_STREAM_OFFLINE"
 """Environment variable: 1 forbids every connection."""
 
+State = Literal["bundled", "here", "imported", "unverified", "absent"]
+"""What is on this machine of a model: ``here`` is the published file, ``imported`` one that was made
+from it or from a file of the user's own, ``unverified`` a file whose digest nobody has checked."""
+
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is on this machine of an entry of the catalogue."""
+
+    state: State
+    path: Path
+    digest: str | None
+    """What the published file must have; None where nobody has checked it."""
 
 
 def resolve(name_or_path: str | Path, *, accept_licence: bool = False, say: Say | None = None) -> Path:
@@ -68,7 +82,7 @@ def resolve(name_or_path: str | Path, *, accept_licence: bool = False, say: Say 
 
 def is_present(name: str) -> bool:
     """Whether a file of the catalogue's model `name` is here, by its name alone."""
-    return _state(entry_named(name))[0] != "absent"
+    return _find(entry_named(name)) is not None
 
 
 def require_licence_of(info: ModelInfo, accept: bool = False) -> None:
@@ -101,7 +115,8 @@ def fetch(
     require_licence(name, entry.licence, accept_licence)
     say(f"{name}: licence: {entry.licence.terms} ({entry.licence.url})")
     with locked(entry.file, lambda: say(f"{name}: another process fetches it; waiting")):
-        if _state(entry)[0] == "unverified":
+        found = _find(entry)
+        if found is not None and found.digest is None:
             return _resolve_entry(entry, accept_licence)  # which says what to do
         if _is_here(entry):
             say(f"{name}: is here already")
@@ -118,7 +133,7 @@ def fetch(
                 import_official(entry, part, digest)
 
         digest = fetch_file(
-            address(entry),
+            address(entry.url, entry.file),
             target,
             size=entry.bytes,
             sha256=expected,
@@ -132,18 +147,18 @@ def fetch(
     return _resolve_entry(entry, accept_licence)
 
 
-def address(entry: Entry) -> str:
-    """Where a file is fetched from: its publisher, or the mirror that the environment names."""
+def address(url: str, file: str) -> str:
+    """Where a file is fetched from: its publisher's `url`, or the mirror that the environment names."""
     from stream.fetch import check_url
 
     mirror = os.environ.get(MIRROR_VARIABLE, "").strip()
     if not mirror:
-        return entry.url
+        return url
     try:
         check_url(mirror)
     except ConfigError as error:
         raise ConfigError(f"{MIRROR_VARIABLE}: {error}") from None
-    return f"{mirror.rstrip('/')}/{entry.file}"
+    return f"{mirror.rstrip('/')}/{file}"
 
 
 def entry_named(name: str) -> Entry:
@@ -170,71 +185,98 @@ def verify(names: list[str] | None = None) -> list[Verdict]:
         if name not in own:
             entry_named(name)
     if not names:
-        names = [fact["name"] for fact in survey() if fact["state"] != "absent"]
+        names = [model.name for model in survey() if model.state != "absent"]
     return [_verify_own(name, own[name]) if name in own else _verify(entry_named(name)) for name in names]
 
 
-def survey() -> list[dict[str, Any]]:
-    """Every model that has a name, with the catalogue's facts and what is here of it.
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A model that has a name: what the catalogue says and what is here of it.
 
-    `state` is ``bundled``, ``here`` (the published file), ``imported`` (made from it or from a file of
-    the user's own), ``unverified`` (a file whose digest nobody has checked) or ``absent``.
+    Its fields are the keys of `gpen-stream models list --json`, in their order.
     """
-    found = []
-    for entry in catalog.entries().values():
-        state, path = _state(entry)
-        found.append(
-            {
-                "name": entry.name,
-                "task": entry.task,
-                "size": entry.size,
-                "template": entry.template,
-                "input_range": entry.input_range,
-                "licence": entry.licence.terms,
-                "licence_url": entry.licence.url,
-                "licence_accepted": is_accepted(entry.licence),
-                "file": entry.file,
-                "url": entry.url,
-                "bytes": entry.bytes,
-                "sha256": entry.sha256,
-                "pinned_sha256": None if entry.sha256 else known_digest(entry),
-                "state": state,
-                "path": None if path is None else str(path),
-            }
-        )
-    for name, own in read_ledger().imports.items():
-        path = own_path(own)
-        facts = {
-            "name": name,
-            "task": own["task"],
-            "size": int(own["size"]),
-            "template": own["template"],
-            "input_range": INPUT_RANGES[own["input_range"]],
-            "licence": "not stated",
-            "licence_accepted": True,
-            "file": path.name,
-            "sha256": own["sha256"],
-            "state": "imported" if path.is_file() else "absent",
-            "path": str(path),
-        }
-        found.append(dict.fromkeys(found[0]) | facts)
-    return found
+
+    name: str
+    task: str
+    size: int | None
+    template: str | None
+    input_range: tuple[float, float] | None
+    licence: str
+    """Its terms."""
+    licence_url: str | None
+    licence_accepted: bool
+    file: str
+    url: str | None
+    bytes: int | None
+    sha256: str | None
+    pinned_sha256: str | None
+    """Digest of the file seen first, where none is published."""
+    state: State
+    path: str | None
+
+
+def survey() -> list[Known]:
+    """Every model that has a name: the catalogue's, then the user's own."""
+    catalogued = [_known(entry) for entry in catalog.entries().values()]
+    return catalogued + [_known_own(name, own) for name, own in read_ledger().imports.items()]
+
+
+def _known(entry: Entry) -> Known:
+    found, generator = _find(entry), entry.generator
+    return Known(
+        name=entry.name,
+        task=entry.task,
+        size=entry.size,
+        template=None if generator is None else generator.template,
+        input_range=None if generator is None else generator.input_range,
+        licence=entry.licence.terms,
+        licence_url=entry.licence.url,
+        licence_accepted=is_accepted(entry.licence),
+        file=entry.file,
+        url=entry.url,
+        bytes=entry.bytes,
+        sha256=entry.sha256,
+        pinned_sha256=None if entry.sha256 else known_digest(entry),
+        state="absent" if found is None else found.state,
+        path=None if found is None else str(found.path),
+    )
+
+
+def _known_own(name: str, own: OwnModel) -> Known:
+    path = own_path(own)
+    return Known(
+        name=name,
+        task=own["task"],
+        size=int(own["size"]),
+        template=own["template"],
+        input_range=INPUT_RANGES[own["input_range"]],
+        licence="not stated",
+        licence_url=None,
+        licence_accepted=True,
+        file=path.name,
+        url=None,
+        bytes=None,
+        sha256=own["sha256"],
+        pinned_sha256=None,
+        state="imported" if path.is_file() else "absent",
+        path=str(path),
+    )
 
 
 def _resolve_entry(entry: Entry, accept_licence: bool) -> Path:
-    state, path = _state(entry)
-    if state == "absent":
+    found = _find(entry)
+    if found is None:
         raise ModelError(f"{entry.name}: not on this machine; run: gpen-stream models fetch {entry.name}")
-    if state == "unverified":
+    path, digest = found.path, found.digest
+    if digest is None:
         raise ModelError(
             f"{path}: nobody has published a hash of it, so it needs a look first; run: "
             f"gpen-stream models import {path}"
         )
     require_licence(entry.name, entry.licence, accept_licence)
-    if state == "imported" and (expected := remembered_digest(path)):
+    if found.state == "imported" and (expected := remembered_digest(path)):
         check_file(path, expected)
-    if state == "here":
-        digest = known_digest(entry)
+    if found.state == "here":
         check_file(path, digest)
         return import_official(entry, path, digest).path if entry.is_checkpoint else path
     return path
@@ -251,44 +293,48 @@ def _resolve_checkpoint(path: Path, accept_licence: bool, say: Say) -> Path:
     entry = entry_of(digest)
     if entry is not None and not entry.is_checkpoint:
         return path
-    if entry is not None and _state(entry)[0] == "imported":
+    found = None if entry is None else _find(entry)
+    if entry is not None and found is not None and found.state == "imported":
         return _resolve_entry(entry, accept_licence)
     return import_file(path, Facts(), accept_licence=accept_licence, say=say).path
 
 
-def _state(entry: Entry) -> tuple[str, Path | None]:
-    """What is here of an entry, by names alone: no file is read."""
-    if entry.name == BUNDLED_MODEL:
-        return "bundled", bundled_model_path()
+def _find(entry: Entry) -> _Found | None:
+    """What is here of an entry, by names alone: no file is read. None where it is absent."""
     digest, path = known_digest(entry), models_folder() / entry.file
+    if entry.name == BUNDLED_MODEL:
+        return _Found("bundled", bundled_model_path(), digest)
     if entry.is_checkpoint and digest is not None:
         made = imported_path(digest, entry.name)
         if made.is_file():
-            return "imported", made
+            return _Found("imported", made, digest)
     if path.is_file():
-        return ("unverified" if digest is None else "here"), path
-    return "absent", None
+        return _Found("unverified" if digest is None else "here", path, digest)
+    return None
 
 
 def _is_here(entry: Entry) -> bool:
     """Whether nothing has to be fetched. A file that is not the one meant does not count."""
-    state, path = _state(entry)
-    if state == "here":
+    found = _find(entry)
+    if found is None or found.digest is None:
+        return False
+    if found.state == "here":
         try:
-            check_file(path, known_digest(entry))
+            check_file(found.path, found.digest)
         except ModelError:
             return False
-    return state in ("here", "imported")
+    return found.state in ("here", "imported")
 
 
 def _verify(entry: Entry) -> Verdict:
-    state, path = _state(entry)
-    source, digest = models_folder() / entry.file, known_digest(entry)
-    if state in ("absent", "unverified"):
-        text = "not on this machine" if state == "absent" else f"{path}: never checked; import it"
-        return Verdict(entry.name, False, text)
-    expected = [(path, remembered_digest(path) if state == "imported" else digest)]
-    if state == "imported" and source.is_file():
+    found, source = _find(entry), models_folder() / entry.file
+    if found is None:
+        return Verdict(entry.name, False, "not on this machine")
+    path, digest = found.path, found.digest
+    if digest is None:
+        return Verdict(entry.name, False, f"{path}: never checked; import it")
+    expected = [(path, remembered_digest(path) if found.state == "imported" else digest)]
+    if found.state == "imported" and source.is_file():
         expected.append((source, digest))
     try:
         for file, wanted in expected:
@@ -299,7 +345,7 @@ def _verify(entry: Entry) -> Verdict:
     return Verdict(entry.name, True, f"good; SHA-256 {digest} ({'published' if entry.sha256 else 'pinned'})")
 
 
-def _verify_own(name: str, own: dict[str, str]) -> Verdict:
+def _verify_own(name: str, own: OwnModel) -> Verdict:
     path = own_path(own)
     if not path.is_file():
         return Verdict(name, False, f"its file {path} is gone; import it again")

@@ -60,3 +60,16 @@ def published_onnx(weights: Path, *, dynamic: bool = False) -> tuple[Path, Model
     sidecar = {"sha256": info.sha256, "metadata": facts | {"input_range": "-1,1", "task": "restore"}}
     path.with_name(path.name + ".json").write_text(json.dumps(sidecar))
     return path, info
+
+
+CHECKPOINTS = json.loads((GOLDEN / "checkpoint-tensors.json").read_text())
+
+
+def golden(name):
+    """Metadata, state dict, input and expected output of a golden file."""
+    path = GOLDEN / f"{name}.safetensors"
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    state = {key[2:]: value for key, value in tensors.items() if key.startswith("w.")}
+    return metadata, state, tensors["input"], tensors["output"]

@@ -93,3 +93,21 @@ def hole_mask(size=64) -> np.ndarray:
     mask = np.zeros((size, size), np.uint8)
     mask[20:30, 24:44] = 255
     return mask
+
+
+METADATA = {
+    "arch": "FullGenerator",
+    "size": "16",
+    "channel_multiplier": "1",
+    "narrow": "0.015625",
+    "style_dim": "8",
+    "n_mlp": "1",
+    "template": "ffhq_512",
+}
+
+
+def write_tiny_model(path, *, drop=None, metadata=METADATA):
+    net = GPEN(16, channel_multiplier=1, narrow=1 / 64, style_dim=8, n_mlp=1)
+    state = {key: value for key, value in net.state_dict().items() if key != drop}
+    save_file(state, path, metadata=metadata)
+    return path

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import SAMPLES
 from pydantic import ValidationError
 from small_models import write_model
 from torch.nn import functional as F
@@ -21,7 +21,7 @@ from stream.train.faces import inner, read_face
 from stream.train.settings import TrainSettings
 from stream.train.step import Step
 
-FACES = Path(__file__).parent.parent / "samples" / "faces"
+FACES = SAMPLES / "faces"
 CPU = torch.device("cpu")
 SIZE = 64
 

@@ -9,20 +9,20 @@ ORDER = """
     __init__ errors workers cores colour pixels resample frame face config_live config geometry channel
     metrics stage status packets clock retry
     catalog model tasks nets engines store trust fetch importing zoo
-    container probe hardware decode images coloured codecs limits mov trial convert remux encode
+    container probe hardware decode images coloured codecs limits mov trial convert remux output encode
     address timestrip devices connection pattern supply capture
-    detectors detect keyframes flow association fusion track sharpness crop
+    detectors detect stills keyframes flow association fusion track sharpness crop
     carry average restore stabilise guard masks upscale compose
     sinks taps outlet motion relief
-    inlet pipeline run graph api folder progress inspection
+    inlet pipeline assembly run graph api folder progress inspection
     changes session_report
     shared previews gauges watch live webhook events cameras camera_messages camera supervisor serve
     damage quality compare train
     tracebacks models_cli live_cli quality_cli compare_cli train_cli bench cli
 """.split()
 STAGES = {
-    "decode", "images", "encode", "detect", "track", "crop", "restore", "stabilise", "masks", "upscale",
-    "compose",
+    "decode", "images", "encode", "detect", "stills", "track", "crop", "restore", "stabilise", "masks",
+    "upscale", "compose",
 }  # fmt: skip
 LIBRARIES = {
     "openvino": {"engines"},

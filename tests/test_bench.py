@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from stream import geometry
 from stream.bench import clip, material, measure, naive, networks, report, worker
 from stream.bench.pictures import planted
+from stream.bench.product_job import ProductJob
 from stream.bench.quality import psnr, ssim
 from stream.config import Detect, load_config
 from stream.crop import WholeFrameStage
@@ -252,19 +254,18 @@ def test_pasting_changes_the_face_and_nothing_far_from_it():
 def test_a_side_that_fails_is_told_with_its_reason():
     with (
         pytest.raises(worker.BenchError, match="no_such_module"),
-        worker.Workers({"x": ("no_such_module:X", {})}),
+        worker.Workers({"x": partial(importlib.import_module, "no_such_module")}),
     ):
         pass
-    jobs = {"x": ("product_job:ProductJob", {"preset": "default", "overrides": ["restore.nothing=1"],
-                                             "clip": "", "out": "", "threads": 1})}  # fmt: skip
-    with worker.Workers(jobs) as workers:
+    wrong = partial(ProductJob, "default", ["restore.nothing=1"], clip="", out="", threads=1)
+    with worker.Workers({"x": wrong}) as workers:
         assert "restore.nothing" in workers.missing["x"] and not workers.first
 
 
 def test_each_side_has_its_own_memory_and_its_own_time():
-    with worker.Workers({"matmul": ("measure:Matmul", {"threads": 1})}) as workers:
+    with worker.Workers({"matmul": partial(measure.Matmul, threads=1)}) as workers:
         runs = workers.interleaved(3)["matmul"]
-    assert len(runs) == 3 and all(0 < run["seconds"] < 5 and run["peak_mb"] > 50 for run in runs)
+    assert len(runs) == 3 and all(0 < run.seconds < 5 and run.peak_mb > 50 for run in runs)
     assert workers.others is None or 0 <= workers.others <= 1
 
 

@@ -2,11 +2,11 @@
 
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from conftest import SAMPLES
 
 from stream import geometry
 from stream.api import Options, restore_file, restore_images
@@ -15,59 +15,19 @@ from stream.config import load_config
 from stream.engines import create_engine
 from stream.errors import ConfigError
 from stream.face import Crop, Face, FrameWork
+from stream.frame import View
 from stream.model import bundled_model_path
 from stream.restore import _MAX_HELD, UNEXPLAINED, Interval, RestoreStage, Way
 
-SAMPLES = Path(__file__).parent.parent / "samples"
 sys.path.insert(0, str(SAMPLES))
-from warps import FaceAxes, Pose, backward, mouth_shade  # noqa: E402  the samples' own motion
-
-SIZE = 256
-LANDMARKS = geometry.template("ffhq_512", SIZE)
-PEOPLE = {  # landmarks of the clean pictures, as in samples/make_samples.py
-    "C001092": [[112.49, 137.02], [176.62, 134.99], [147.47, 172.26], [116.58, 201.35], [173.15, 199.66]],
-    "W000815": [[113.89, 134.78], [176.2, 136.27], [140.03, 170.84], [118.19, 198.73], [172.75, 199.4]],
-}
-GRID = np.stack(np.meshgrid(np.arange(SIZE) + 0.5, np.arange(SIZE) + 0.5), axis=-1)
-
-
-def clean(pose: Pose | None = None, code="C001092", shift=(0.0, 0.0)) -> np.ndarray:
-    """A portrait as an aligned crop f32[256,256,3], moved as the samples move it."""
-    image = cv2.imread(str(SAMPLES / "faces" / f"congress_{code}_0.jpg"))[..., ::-1]
-    axes = FaceAxes(np.array(PEOPLE[code]))
-    to_picture = geometry.similarity(LANDMARKS, axes.landmarks)
-    points = backward(axes, pose or Pose())(geometry.apply(to_picture, GRID - shift))
-    at = (points - 0.5).astype(np.float32)
-    result = cv2.remap(np.float32(image) / 255, at, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
-    if pose and pose.mouth:
-        result *= 1 - mouth_shade(axes, pose, points)[..., None].astype(np.float32)
-    return np.clip(result, 0, 1)
-
-
-def filmed(picture: np.ndarray, seed: int, noise=0.03) -> np.ndarray:
-    """Soft, and noisy in its own way."""
-    grain = np.random.default_rng(seed).normal(0, noise, picture.shape).astype(np.float32)
-    return np.clip(cv2.GaussianBlur(picture, (0, 0), 1.2) + cv2.GaussianBlur(grain, (0, 0), 0.7), 0, 1)
-
-
-def occluded(picture: np.ndarray, left: int, width=70) -> np.ndarray:
-    """A striped board before a part of the face."""
-    result = picture.copy()
-    board = np.where(np.arange(SIZE)[:, None] // 9 % 2, 0.75, 0.2)[..., None] * np.float32([1, 0.8, 0.6])
-    result[:, max(left, 0) : max(left + width, 0)] = board
-    return result
+from moving_faces import LANDMARKS, SAMPLES, SIZE, clean, filmed, occluded, visible
+from warps import Pose
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     """Inside the mask."""
     mask = geometry.feather_mask(SIZE, 0.16)
     return float(-10 * np.log10((((a - b) ** 2).mean(axis=2) * mask).sum() / mask.sum()))
-
-
-def visible(a: np.ndarray, b: np.ndarray) -> float:
-    """Largest difference of the face over a few px, in levels of 255: what an eye would notice."""
-    off = cv2.GaussianBlur((a - b).mean(axis=2), (0, 0), 2.5)
-    return float(np.abs(off)[face_region(LANDMARKS, SIZE)].max() * 255)
 
 
 def judged(image, *sources) -> float:
@@ -221,8 +181,12 @@ def face(track_id: int) -> Face:
     )
 
 
+def crop_of(face: Face | None, image: np.ndarray) -> Crop:
+    return Crop(face, image, np.eye(2, 3), View(SIZE, SIZE))
+
+
 def work(*crops: tuple[int, np.ndarray]) -> FrameWork:
-    return FrameWork(None, crops=tuple(Crop(face(track), image, np.eye(2, 3)) for track, image in crops))
+    return FrameWork(None, crops=tuple(crop_of(face(track), image) for track, image in crops))
 
 
 def stage_of(engine, interval=3, lookahead=True, batch_size=4) -> RestoreStage:
@@ -280,7 +244,7 @@ def test_tracks_have_intervals_of_their_own_and_a_gap_ends_a_track():
 
 
 def test_an_input_that_is_crops_already_counts_as_one_track():
-    works = [FrameWork(None, crops=(Crop(None, image, np.eye(2, 3)),)) for image in STILL[:4]]
+    works = [FrameWork(None, crops=(crop_of(None, image),)) for image in STILL[:4]]
     _, stage, seen = run(works, Brighter())
     assert {at for at, _ in seen} == {0, 3} and stage.faces_carried == 2
 
@@ -296,7 +260,7 @@ def test_frames_without_a_face_ride_along_and_pass_at_once_where_nothing_waits()
 @pytest.mark.parametrize(("interval", "batch_size"), [(3, 4), (30, 4), (3, 64), (2, 1)])
 def test_the_frames_held_back_are_bounded(interval, batch_size):
     stage = stage_of(Brighter(), interval=interval, batch_size=batch_size)
-    crop = Crop(face(1), STILL[0], np.eye(2, 3))
+    crop = crop_of(face(1), STILL[0])
     held = most = 0
     for _ in range(100):
         held += 1 - len(list(stage.process(FrameWork(None, crops=(crop,)))))

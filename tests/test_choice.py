@@ -10,14 +10,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_nets import write_model
+from small_models import write_tiny_model
 
 from stream.engines import ENGINE_KINDS, choice, create_engine, self_check
 from stream.engines.disk import CACHE_VARIABLE
 from stream.engines.torch_engine import TorchEngine
 from stream.errors import ModelError
 
-FACTS = {"model": "small", "threads": 1, "cpu": "this one"}
+FACTS = "small", 1
+"""Model and threads, for people."""
 
 
 class Slowed:
@@ -43,7 +44,7 @@ class Slowed:
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    return write_model(tmp_path / "small.safetensors")
+    return write_tiny_model(tmp_path / "small.safetensors")
 
 
 @pytest.fixture
@@ -58,19 +59,19 @@ def refuses():
 def test_the_fastest_candidate_is_chosen_remembered_and_not_measured_again(small, entry):
     slow, fast = Slowed(small, 0.1), Slowed(small)
     candidates = {"openvino": slow, "onnxruntime": fast}
-    assert choice.chosen(candidates, entry, FACTS) is fast
+    assert choice.chosen(candidates, entry, *FACTS) is fast
     assert (slow.closed, fast.closed) == (1, 0)
     (kept,) = choice.remembered()
-    assert kept["engine"] == "onnxruntime"
-    assert kept["ms"]["openvino"] > kept["ms"]["onnxruntime"]
-    assert kept["model"] == "small"
-    assert choice.chosen(candidates, entry, FACTS) is fast
+    assert kept.engine == "onnxruntime"
+    assert kept.ms["openvino"] > kept.ms["onnxruntime"]
+    assert (kept.model, kept.threads) == FACTS
+    assert choice.chosen(candidates, entry, *FACTS) is fast
     assert (slow.opened, fast.opened) == (1, 2)
 
 
 def test_the_first_candidate_stays_where_the_other_is_hardly_faster(small, entry):
     first, second = Slowed(small, 0.101), Slowed(small, 0.1)
-    assert choice.chosen({"openvino": first, "onnxruntime": second}, entry, FACTS) is first
+    assert choice.chosen({"openvino": first, "onnxruntime": second}, entry, *FACTS) is first
 
 
 @pytest.mark.parametrize(
@@ -81,26 +82,26 @@ def test_a_broken_memory_is_measured_again(small, entry, content):
     first, second = Slowed(small), Slowed(small, 0.05)
     entry.parent.mkdir(parents=True)
     entry.write_bytes(content)
-    assert choice.chosen({"openvino": first, "onnxruntime": second}, entry, FACTS) is first
+    assert choice.chosen({"openvino": first, "onnxruntime": second}, entry, *FACTS) is first
     assert json.loads(entry.read_text())["engine"] == "openvino"
 
 
 def test_a_candidate_that_does_not_open_is_left_out(small, entry, caplog):
     works = Slowed(small)
-    assert choice.chosen({"openvino": refuses, "onnxruntime": works}, entry, FACTS) is works
+    assert choice.chosen({"openvino": refuses, "onnxruntime": works}, entry, *FACTS) is works
     assert "left out" in caplog.text
 
 
 def test_a_remembered_engine_that_no_longer_opens_is_replaced(small, entry, caplog):
     first, second = Slowed(small), Slowed(small, 0.05)
-    choice.chosen({"openvino": first, "onnxruntime": second}, entry, FACTS)
-    assert choice.chosen({"openvino": refuses, "onnxruntime": second}, entry, FACTS) is second
+    choice.chosen({"openvino": first, "onnxruntime": second}, entry, *FACTS)
+    assert choice.chosen({"openvino": refuses, "onnxruntime": second}, entry, *FACTS) is second
     assert "no longer opens" in caplog.text
 
 
 def test_the_error_is_told_where_no_candidate_opens(small, entry):
     with pytest.raises(ModelError, match="does not run"):
-        choice.chosen({"openvino": refuses, "onnxruntime": refuses}, entry, FACTS)
+        choice.chosen({"openvino": refuses, "onnxruntime": refuses}, entry, *FACTS)
     assert not entry.exists()
 
 
@@ -108,7 +109,7 @@ def test_a_memory_that_cannot_be_kept_costs_only_the_measurement(small, tmp_path
     (tmp_path / "file").write_text("in the way")
     entry = tmp_path / "file" / "entry.json"
     first = Slowed(small)
-    assert choice.chosen({"openvino": first, "onnxruntime": Slowed(small, 0.05)}, entry, FACTS) is first
+    assert choice.chosen({"openvino": first, "onnxruntime": Slowed(small, 0.05)}, entry, *FACTS) is first
     assert "cannot be kept" in caplog.text
 
 
@@ -134,7 +135,7 @@ def test_a_choice_is_keyed_by_what_it_depends_on(small):
 
 
 def test_the_command_lists_the_engines_and_the_choices_made(small, entry, run_cli):
-    choice.chosen({"openvino": Slowed(small), "onnxruntime": Slowed(small, 0.05)}, entry, FACTS)
+    choice.chosen({"openvino": Slowed(small), "onnxruntime": Slowed(small, 0.05)}, entry, *FACTS)
     facts = json.loads(run_cli("engines", "--json").stdout)
     lacks = {row["engine"]: row["lacks"] for row in facts["engines"]}
     assert set(lacks) == set(ENGINE_KINDS) - {"auto"}

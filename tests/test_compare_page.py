@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from comparison import CHANGE, COUNT, LEFT, RIGHT, changed, film, number_in, pictures
+from conftest import ROOT
 from PIL import Image
 from playwright.sync_api import expect
 
 from stream.compare.work import Wishes, compare
 
-AUDIT = (Path(__file__).parent / "page_audit.js").read_text()
+AUDIT = (ROOT / "tests" / "page_audit.js").read_text()
 WINDOWS = {
     "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
     "light": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"},

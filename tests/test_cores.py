@@ -134,7 +134,7 @@ decode.FileSource._open = noting(decode.FileSource._open, decoders)
 opened = decode.FileSource._open
 def threads_of_decoder(source):
     container = opened(source)
-    decoders[-1] = decode.main_stream(container).codec_context.thread_count
+    decoders[-1] = decode.video_stream(container).codec_context.thread_count
     return container
 decode.FileSource._open = threads_of_decoder
 options = api.Options(duration_s=0.2)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from conftest import SAMPLES
 
 from stream.damage import LEVELS, compression, damage, draw, noise, optics, tape
 
-FACES = sorted((Path(__file__).parent.parent / "samples" / "faces").glob("*.jpg"))
+FACES = sorted((SAMPLES / "faces").glob("*.jpg"))
 LUMA = np.array([0.299, 0.587, 0.114])
 
 

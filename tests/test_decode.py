@@ -6,13 +6,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from conftest import SAMPLES
 
 from stream import pixels
 from stream.decode import FileSource
 from stream.errors import SourceError
 from stream.probe import probe
 
-SAMPLES = Path(__file__).parent.parent / "samples"
 HANDLED = """
     yuv420p yuv422p yuv444p yuvj420p yuvj422p yuvj444p yuv420p10le yuv422p10le yuv444p10le yuv420p12le
     yuv422p12le yuv444p12le gray gray10le nv12 p010le yuyv422 rgb24 bgr0 gbrp yuva420p

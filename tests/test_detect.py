@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from fractions import Fraction
 from itertools import pairwise
-from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import SAMPLES
 
 from stream.colour import Colour
 from stream.config import Detect, Select
@@ -24,7 +24,6 @@ from stream.frame import Frame, Timestamp, View
 from stream.fusion import spread
 from stream.probe import probe
 
-SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 RGB = Colour(1, 1, 1, True)
 TURNS = {
     0: ((1, 0), (0, 1)),

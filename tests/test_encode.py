@@ -14,61 +14,16 @@ import av
 import numpy as np
 import pytest
 from clips import Sound, make
+from encoding import FAST, NOTE, luma_db, packets, pictures, run
 
-from stream import pixels, trial
+from stream import pixels
 from stream.config import Encode
-from stream.decode import FileSource
 from stream.encode import FileSink
 from stream.errors import EncodeError
-from stream.face import FrameWork
 from stream.probe import probe
 
-NOTE = "faces restored by gpen-stream 0.1 (gpen-lite-256)"
-FAST = Encode(threads=2, preset="ultrafast")
 B_FRAMES = {"preset": "veryfast", "bf": "3"}
 VARIABLE = (0, 600, 1000, 2200, 2300, 4000, 4100, 5000, 5600, 7000, 7700, 8000)
-
-
-def run(
-    source: Path, target: Path, config: Encode = FAST, frames: int | None = None, complete=True, **options
-):
-    """Source to sink with no face in between; returns the path and the sink."""
-    info = probe(source)
-    feed = FileSource(info, options.get("start_s"), options.get("duration_s"), threads=2)
-    sink = FileSink(info, target, config, restored_note=NOTE, **options)
-    sink.interrupted = lambda: not complete
-    try:
-        sink.open()
-        for frame in feed.frames():
-            sink.process(FrameWork(frame))
-            if sink.frames_out == frames:
-                break
-        sink.flush()
-    except BaseException:
-        sink.discard()
-        raise
-    sink.close()
-    return sink.finish(complete), sink
-
-
-def packets(path: Path) -> dict[int, list[tuple]]:
-    """(pts, dts, duration, data) of every packet, by stream."""
-    found: dict[int, list[tuple]] = {}
-    with av.open(str(path)) as container:
-        for packet in container.demux():
-            if packet.size:
-                item = packet.pts, packet.dts, packet.duration, bytes(packet)
-                found.setdefault(packet.stream.index, []).append(item)
-    return found
-
-
-def pictures(path: Path) -> list[av.VideoFrame]:
-    with av.open(str(path)) as container:
-        return list(container.decode(video=0))
-
-
-def luma_db(one: Path, two: Path) -> list[float]:
-    return [trial._psnr(a, b) for a, b in zip(pictures(one), pictures(two), strict=True)]
 
 
 def tags(path: Path) -> dict[str, str]:
@@ -250,7 +205,7 @@ CHILD = """
 import os, sys, resource
 from pathlib import Path
 sys.path[:0] = {paths!r}
-from test_encode import FAST, run
+from encoding import FAST, run
 from stream.encode import FileSink
 mode, source, target = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 if mode == "kill":

@@ -8,6 +8,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from conftest import SAMPLES
 
 from stream import colour, geometry, pixels
 from stream.colour import Colour
@@ -23,7 +24,7 @@ from stream.probe import probe
 from stream.restore import RestoreStage
 from stream.track import Tracker
 
-SAMPLE = Path(__file__).parent.parent / "samples" / "portrait.mp4"
+SAMPLE = SAMPLES / "portrait.mp4"
 FRAMES = 12
 FORMATS = {
     "yuv420p": ("libx264", Colour(1, 1, 1, False)),
@@ -133,7 +134,7 @@ def restored(path: Path, thread_type: str = "AUTO", strength: float = 1.0, engin
         ("look", crops),
         ("compose", ComposeStage(feather=0.12)),
     ]
-    result = [planes(work.frame.picture) for work in Pipeline(source, stages)]
+    result = [planes(work.frame.picture) for work in Pipeline.from_source(source, stages)]
     return result, crops.seen
 
 

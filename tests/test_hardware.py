@@ -16,7 +16,7 @@ import av
 import numpy as np
 import pytest
 from clips import make
-from test_encode import luma_db, packets, run
+from encoding import luma_db, packets, run
 
 from stream import api, codecs, decode, hardware, pixels, trial
 from stream.codecs import Recipe
@@ -25,6 +25,7 @@ from stream.container import open_video
 from stream.decode import FileSource
 from stream.encode import FileSink
 from stream.errors import ConfigError, HardwareError, SourceError
+from stream.output import Encoder
 from stream.probe import probe
 
 LONG = {"size": (192, 128), "frames": 60, "options": {"preset": "veryfast", "g": "20", "bf": "2"}}
@@ -401,14 +402,16 @@ def fail_for_real():
 def test_an_encoder_that_fails_on_its_way_is_made_up_for_by_software(tmp_path, clip, monkeypatch, at):
     quiet = Config(encode=Encode(threads=1))
     soft = api.restore_file(clip, tmp_path / "soft.mp4", quiet)
-    encode = FileSink._encode
+    encode, taken = Encoder.encode, []
 
-    def failing(sink, picture):
-        if sink.recipe.rival and sink.frames_out == at + 1:
-            fail_for_real()
-        encode(sink, picture)
+    def failing(encoder, picture, pts):
+        if encoder.recipe.rival:
+            taken.append(pts)
+            if len(taken) == at + 1:
+                fail_for_real()
+        return encode(encoder, picture, pts)
 
-    monkeypatch.setattr(FileSink, "_encode", failing)
+    monkeypatch.setattr(Encoder, "encode", failing)
     monkeypatch.setattr(
         codecs, "rivals", lambda info, plan, config: [pretended()] if config.hardware == "auto" else []
     )

@@ -9,16 +9,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from networks import CHECKPOINTS, golden
 from onnx import TensorProto, helper
+from published_models import network
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_nets import CHECKPOINTS, golden
 
 from stream import catalog, store, zoo
 from stream.errors import ConfigError, ModelError
 from stream.importing import Facts, import_file
 from stream.model import Wanted, read_model_info, sha256_of
-from stream.nets import GPEN, build_generator, load_generator
+from stream.nets import build_generator, load_generator
 from stream.nets.checkpoint import infer_info
 
 OFFICIAL = {
@@ -49,13 +50,6 @@ def refusal(path, kind=ModelError, **facts):
     return message
 
 
-def network(size=256, **options):
-    """Random weights under the official names: as deep as the real thing, narrow as 8 channels."""
-    torch.manual_seed(0)
-    figures = {"channel_multiplier": 1, "narrow": 1 / 64, "style_dim": 16, "n_mlp": 2} | options
-    return GPEN(size, **figures).eval()
-
-
 def saved(path, content):
     torch.save(content, path)
     return path
@@ -80,8 +74,9 @@ def test_the_catalogue_knows_all_seven_with_their_tasks():
         "GPEN-Inpainting-1024": "inpaint",
         "GPEN-Seg2face-512": "segment",
     }
-    assert {entry.template for entry in OFFICIAL.values()} == {"arcface_gpen"}
-    assert {n for n, entry in OFFICIAL.items() if entry.input_range == (0.0, 1.0)} == {"GPEN-Seg2face-512"}
+    generators = {name: entry.generator for name, entry in OFFICIAL.items()}
+    assert {generator.template for generator in generators.values()} == {"arcface_gpen"}
+    assert {n for n, one in generators.items() if one.input_range == (0.0, 1.0)} == {"GPEN-Seg2face-512"}
     assert all(entry.licence.needs_consent and entry.sha256 is None for entry in OFFICIAL.values())
 
 

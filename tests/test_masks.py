@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from drawn_faces import face_at, frame, luma
 from facexlib.parsing.parsenet import ParseNet
 from PIL import Image
-from test_restore import face_at, frame, luma
 
 from stream import catalog, load_config, restore_file
 from stream.compose import ComposeStage
@@ -20,6 +20,7 @@ from stream.config import Compose
 from stream.engines.parsenet import CLASSES, FACE, Parser
 from stream.errors import ModelError
 from stream.face import Crop, FrameWork, Patch
+from stream.frame import View
 from stream.masks import MaskStage, face_parser, soft_mask
 from stream.model import sha256_of
 
@@ -113,7 +114,7 @@ def crop_of(track_id=0, hand=0, light=0.8, dark=0.2) -> Crop:
     image = np.full((SIDE, SIDE, 3), light, np.float32)
     image[SIDE - hand :] = dark
     face = None if track_id is None else face_at(0, 0, SIDE, track_id)
-    return Crop(face, image, np.eye(2, 3))
+    return Crop(face, image, np.eye(2, 3), View(SIDE, SIDE))
 
 
 def run(stage, crops_by_frame):
@@ -177,12 +178,11 @@ def test_the_guard_and_the_parser_work_together(parser):
 
 def test_compose_writes_only_where_the_mask_lets_it():
     canvas = np.full((96, 96, 3), 100, np.uint8)
-    crop = Crop(
-        face_at(16, 16, 64), np.zeros((64, 64, 3), np.float32), np.array([[1.0, 0, 16], [0, 1.0, 16]])
-    )
+    to_stored = np.array([[1.0, 0, 16], [0, 1.0, 16]])
+    crop = Crop(face_at(16, 16, 64), np.zeros((64, 64, 3), np.float32), to_stored, View(96, 96))
     mask = np.zeros((64, 64), np.float32)
     mask[20:44, 20:30] = 1
-    patch = Patch(crop, np.full((64, 64, 3), 0.2, np.float32), mask)
+    patch = Patch(crop, np.full((64, 64, 3), 0.2, np.float32), mask=mask)
     (done,) = ComposeStage(0.1).process(FrameWork(frame(canvas), patches=(patch,)))
     changed = luma(done) != luma(FrameWork(frame(canvas)))
     assert changed[36:60, 36:46].all()

@@ -1,6 +1,5 @@
 """`gpen-stream models` in processes of its own: killed, interrupted, in pairs, without a network."""
 
-# ruff: noqa: F811  fixtures that are imported are arguments too
 from __future__ import annotations
 
 import json
@@ -13,7 +12,7 @@ import time
 import pytest
 from conftest import on_terminal
 from loopback import File
-from test_zoo import DATA, FILE, NAME, SHA, models, server  # noqa: F401  fixtures among them
+from published_models import DATA, FILE, NAME, SHA, models, server  # noqa: F401  fixtures among them
 
 from stream import store, zoo
 from stream.errors import ModelError

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from networks import CHECKPOINTS, golden
+from small_models import METADATA, write_tiny_model
 
 from stream.bench.published import PublishedGPEN
 from stream.errors import ModelError
@@ -16,20 +13,7 @@ from stream.model import bundled_model_path, read_model_info
 from stream.nets import GPEN, Discriminator, load_generator, single
 from stream.nets.gpen import ModulatedConv, StyledConv
 
-HERE = Path(__file__).parent
-GOLDEN = HERE / "golden"
-CHECKPOINTS = json.loads((GOLDEN / "checkpoint-tensors.json").read_text())
 GENERATORS = ("gpen-64", "gpen-128", "gpen-sr-32-64")
-
-
-def golden(name):
-    """Metadata, state dict, input and expected output of a golden file."""
-    path = GOLDEN / f"{name}.safetensors"
-    with safe_open(path, framework="numpy") as file:
-        metadata = file.metadata()
-    tensors = load_file(path)
-    state = {key[2:]: value for key, value in tensors.items() if key.startswith("w.")}
-    return metadata, state, tensors["input"], tensors["output"]
 
 
 def golden_generator(name):
@@ -230,33 +214,15 @@ def test_the_bundled_model_states_its_facts():
     assert net.residual
 
 
-METADATA = {
-    "arch": "FullGenerator",
-    "size": "16",
-    "channel_multiplier": "1",
-    "narrow": "0.015625",
-    "style_dim": "8",
-    "n_mlp": "1",
-    "template": "ffhq_512",
-}
-
-
-def write_model(path, *, drop=None, metadata=METADATA):
-    net = GPEN(16, channel_multiplier=1, narrow=1 / 64, style_dim=8, n_mlp=1)
-    state = {key: value for key, value in net.state_dict().items() if key != drop}
-    save_file(state, path, metadata=metadata)
-    return path
-
-
 def test_a_small_model_loads(tmp_path):
-    net, info = load_generator(write_model(tmp_path / "small.safetensors"))
+    net, info = load_generator(write_tiny_model(tmp_path / "small.safetensors"))
     assert (info.name, info.size, info.residual) == ("small", 16, False)
     assert net(torch.zeros(1, 3, 16, 16)).shape == (1, 3, 16, 16)
 
 
 def broken_files(folder):
     """Each way in which weights can be wrong, and a word that the error must hold."""
-    whole = write_model(folder / "whole.safetensors").read_bytes()
+    whole = write_tiny_model(folder / "whole.safetensors").read_bytes()
     cut, text, empty = (folder / f"{name}.safetensors" for name in ("cut", "text", "empty"))
     cut.write_bytes(whole[: len(whole) // 2])
     text.write_text("<html>not found</html>\n" * 9)
@@ -267,17 +233,17 @@ def broken_files(folder):
     yield folder / "absent.safetensors", "path"
     yield folder, "read"
     dropped = "generator.conv1.conv.weight"
-    yield write_model(folder / "names.safetensors", drop=dropped), dropped
+    yield write_tiny_model(folder / "names.safetensors", drop=dropped), dropped
     for key in ("arch", "size", "narrow", "template"):
         facts = {name: value for name, value in METADATA.items() if name != key}
-        yield write_model(folder / f"no-{key}.safetensors", metadata=facts), key
+        yield write_tiny_model(folder / f"no-{key}.safetensors", metadata=facts), key
     for key, value in (("size", "17"), ("size", "x"), ("narrow", "nan"), ("residual", "maybe")):
         facts = METADATA | {key: value}
-        yield write_model(folder / f"{key}-{value}.safetensors", metadata=facts), key
+        yield write_tiny_model(folder / f"{key}-{value}.safetensors", metadata=facts), key
     facts = METADATA | {"size": "32"}
-    yield write_model(folder / "other.safetensors", metadata=facts), "missing"
+    yield write_tiny_model(folder / "other.safetensors", metadata=facts), "missing"
     facts = METADATA | {"narrow": "0.03125"}
-    yield write_model(folder / "wider.safetensors", metadata=facts), "shape"
+    yield write_tiny_model(folder / "wider.safetensors", metadata=facts), "shape"
 
 
 def test_wrong_weights_are_told_in_one_line_that_names_the_file(tmp_path):
@@ -291,5 +257,5 @@ def test_wrong_weights_are_told_in_one_line_that_names_the_file(tmp_path):
 
 
 def test_reading_a_models_facts_does_not_read_its_tensors_as_torch_does(tmp_path):
-    path = write_model(tmp_path / "names.safetensors", drop="ecd0.0.0.weight")
+    path = write_tiny_model(tmp_path / "names.safetensors", drop="ecd0.0.0.weight")
     assert read_model_info(path).size == 16

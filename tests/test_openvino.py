@@ -7,7 +7,7 @@ import logging
 
 import numpy as np
 import pytest
-from test_nets import write_model
+from small_models import write_tiny_model
 
 from stream.engines import create_engine
 from stream.engines.disk import CACHE_VARIABLE
@@ -23,7 +23,7 @@ THREADS = 2
 def small(tmp_path, monkeypatch):
     """A model of 16 px, which converts fast, and a cache folder of its own."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
-    return write_model(tmp_path / "small.safetensors")
+    return write_tiny_model(tmp_path / "small.safetensors")
 
 
 def restored_zeros(path, **settings):

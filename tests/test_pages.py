@@ -8,12 +8,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from conftest import ROOT
 from dashboard import SECRET, dashboard
 from playwright.sync_api import expect
 
 from stream.status import State
 
-AUDIT = (Path(__file__).parent / "page_audit.js").read_text()
+AUDIT = (ROOT / "tests" / "page_audit.js").read_text()
 PAGES = {
     "wall": "/#/",
     "camera": "/#/camera/entrance",

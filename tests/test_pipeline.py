@@ -82,7 +82,7 @@ def test_the_first_error_of_any_stage_reaches_the_caller_and_ends_every_thread(p
     steps[position] = Step(method)
     source = Source(count=40 if method in ("flush", "close") else 10**9)
     with pytest.raises(StageError, match=f"s{position}: ValueError: bad luck") as caught:
-        Pipeline(source, [(f"s{i}", step) for i, step in enumerate(steps)]).run()
+        Pipeline.from_source(source, [(f"s{i}", step) for i, step in enumerate(steps)]).run()
     assert isinstance(caught.value.__cause__, ValueError)
     assert caught.value.__cause__.__traceback__ is not None
     assert all("close" in step.calls for step in steps)
@@ -92,26 +92,29 @@ def test_the_first_error_of_any_stage_reaches_the_caller_and_ends_every_thread(p
 
 def test_an_error_of_the_source_is_raised_as_it_is():
     with pytest.raises(SourceError, match=r"in\.mp4: broken"):
-        Pipeline(Source(fail_at=7), [("a", Step())]).run()
+        Pipeline.from_source(Source(fail_at=7), [("a", Step())]).run()
 
 
 def test_nothing_is_flushed_after_an_error():
     after = Step()
     with pytest.raises(StageError):
-        Pipeline(Source(), [("a", Step("process")), ("b", after)]).run()
+        Pipeline.from_source(Source(), [("a", Step("process")), ("b", after)]).run()
     assert after.calls == ["open", "close"]
 
 
 def test_frames_leave_in_order_and_none_is_lost():
     steps = [Step(delay_s=0.001), Step(), Step(delay_s=0.002)]
-    out = [work.frame.index for work in Pipeline(Source(60), [(f"s{i}", s) for i, s in enumerate(steps)])]
+    out = [
+        work.frame.index
+        for work in Pipeline.from_source(Source(60), [(f"s{i}", s) for i, s in enumerate(steps)])
+    ]
     assert out == list(range(60))
     assert len({step.thread for step in steps}) == 3
 
 
 def test_stopping_finishes_what_is_on_its_way():
     step, source = Step(delay_s=0.002), Source()
-    pipeline = Pipeline(source, [("a", step)])
+    pipeline = Pipeline.from_source(source, [("a", step)])
     threading.Timer(0.3, pipeline.stop).start()
     pipeline.run()
     assert pipeline.stopped
@@ -122,7 +125,7 @@ def test_stopping_finishes_what_is_on_its_way():
 def test_leaving_the_iteration_early_ends_every_thread():
     before = set(threading.enumerate())
     source = Source()
-    for work in Pipeline(source, [("a", Step()), ("b", Step())]):
+    for work in Pipeline.from_source(source, [("a", Step()), ("b", Step())]):
         if work.frame.index == 3:
             break
     del work
@@ -132,7 +135,7 @@ def test_leaving_the_iteration_early_ends_every_thread():
 
 def test_an_error_reaches_the_caller_who_iterates():
     with pytest.raises(StageError, match="b: ValueError"):
-        for _ in Pipeline(Source(), [("a", Step()), ("b", Step("process"))]):
+        for _ in Pipeline.from_source(Source(), [("a", Step()), ("b", Step("process"))]):
             pass
 
 
@@ -143,13 +146,13 @@ def test_a_slow_stage_holds_the_source_back():
     step._enter = lambda name: None
     original = step.process
     step.process = lambda work: (ahead.append(source.frames_in - len(step.seen)), *original(work))[1:]
-    Pipeline(source, [("a", step)]).run()
+    Pipeline.from_source(source, [("a", step)]).run()
     assert max(ahead) <= 8
 
 
 def test_ctrl_c_stops_the_source_and_is_raised_when_all_is_done():
     step, source = Step(delay_s=0.002), Source()
-    pipeline = Pipeline(source, [("a", step)])
+    pipeline = Pipeline.from_source(source, [("a", step)])
     ticks = []
 
     def tick():
@@ -164,7 +167,7 @@ def test_ctrl_c_stops_the_source_and_is_raised_when_all_is_done():
 
 def test_a_meter_counts_every_call_and_only_the_stage_itself():
     slow_reader = Step(delay_s=0.01)
-    pipeline = Pipeline(Source(20), [("quick", Step()), ("slow", slow_reader)])
+    pipeline = Pipeline.from_source(Source(20), [("quick", Step()), ("slow", slow_reader)])
     pipeline.run()
     summary = {name: meter.summary() for name, meter in pipeline.meters.items()}
     assert summary["slow"]["busy_s"] > 0.19

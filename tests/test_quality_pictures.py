@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from statistics import NormalDist
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import SAMPLES
 from PIL import Image
 from torchvision.models import alexnet
 
@@ -19,7 +19,7 @@ from stream.quality.bootstrap import paired
 from stream.quality.faces import IdentityMeter, LandmarkMeter
 from stream.quality.peers import UNSHARP_AMOUNT, UNSHARP_SIGMA, non_local_means, unsharp
 
-FACES = Path(__file__).parent.parent / "samples" / "faces"
+FACES = SAMPLES / "faces"
 
 
 def read(name: str) -> np.ndarray:

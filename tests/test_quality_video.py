@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from conftest import SAMPLES
 from PIL import Image
 
 from stream.quality.video import Motion, flicker, landmark_jitter, warping_error
 
-FACES = Path(__file__).parent.parent / "samples" / "faces"
+FACES = SAMPLES / "faces"
 SIDE = 192
 
 

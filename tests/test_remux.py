@@ -7,11 +7,12 @@ from fractions import Fraction
 import av
 import pytest
 from clips import Sound, make, picture
-from test_encode import FAST, NOTE, packets, pictures, run
+from encoding import FAST, NOTE, packets, pictures, run
 
 from stream.config import Encode
 from stream.encode import FileSink
 from stream.errors import EncodeError
+from stream.inspection import describe
 from stream.remux import program_metadata
 
 TWO_SOUNDS = (
@@ -233,6 +234,29 @@ def test_a_stream_that_ffmpeg_cannot_decode_is_copied(tmp_path):
     assert len(packets(target)[1]) == 2
 
 
+def test_sound_that_ffmpeg_cannot_decode_is_described_and_copied(tmp_path):
+    source = tmp_path / "in.mp4"
+    with av.open(str(source), "w") as output:
+        video = output.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        video.codec_context.width, video.codec_context.height = 64, 48
+        sound = output.add_mux_stream("mpegh_3d_audio", rate=48000)
+        sound.time_base = Fraction(1, 48000)
+        output.start_encoding()
+        for index in range(5):
+            packet = av.Packet(b"\xc0\x01\xa5" + bytes(200))
+            packet.stream, packet.time_base, packet.duration = sound, Fraction(1, 48000), 1920
+            packet.pts = packet.dts = index * 1920
+            output.mux_one(packet)
+            frame = av.VideoFrame.from_ndarray(picture(index, (64, 48))).reformat(format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            output.mux(video.encode(frame))
+        output.mux(video.encode(None))
+    told = {"type": "audio", "codec": "none", "language": "und", "what_happens": "copied"}
+    assert describe(source)["stream"][1] == told
+    target, _ = run(source, tmp_path / "out.mp4")
+    assert packets(target)[1] == packets(source)[1]
+
+
 def test_chapters_and_subtitles_are_cut_with_the_pictures(tmp_path):
     source = make(tmp_path / "in.mkv", frames=50, subtitles="ass", chapters=True)
     target, _ = run(source, tmp_path / "out.mkv", start_s=0.32, duration_s=0.4)
@@ -278,7 +302,7 @@ def test_memory_stays_flat_because_packets_are_read_as_the_pictures_go(tmp_path)
     sink.open()
     for frame in FileSource(info, threads=1).frames():
         sink.process(FrameWork(frame))
-        assert len(sink._copier._waiting) <= 1
+        assert len(sink._output.copier._waiting) <= 1
     sink.flush()
     sink.close()
     sink.finish(True)

@@ -1,56 +1,28 @@
 """Cropping, batching and composing: order, detail, and what may not change."""
 
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
+from drawn_faces import PORTRAITS, face_at, frame, luma, portrait
 
 from stream import geometry, pixels
 from stream.colour import Colour
 from stream.compose import ComposeStage
 from stream.crop import CropStage, WholeFrameStage, cut
 from stream.engines import create_engine
-from stream.face import Crop, Face, FrameWork, Patch
+from stream.face import Crop, FrameWork, Patch
 from stream.frame import Frame, Timestamp, View
 from stream.model import bundled_model_path
 from stream.restore import RestoreStage
 
-FACES = Path(__file__).parent.parent / "samples" / "faces"
 ROTATED = ((0, -1), (1, 0))
-
-
-def frame(rgb: np.ndarray, index=0, pix_fmt="yuv444p", view=None) -> Frame:
-    """RGB u8 [h,w,3] as a limited-range BT.709 frame."""
-    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-    picture = picture.reformat(format=pix_fmt, dst_colorspace=1)
-    view = view or View(rgb.shape[1], rgb.shape[0])
-    return Frame(index, Timestamp(index, Fraction(1, 25)), picture, view, Colour(1, 1, 1, False))
-
-
-def face_at(x: float, y: float, size: float, track_id=0) -> Face:
-    """A face whose FFHQ crop is the square of `size` px from (x, y)."""
-    landmarks = (geometry.template("ffhq_512", 1) * size + (x, y)).astype(np.float32)
-    box = np.array([x, y, x + size, y + size], np.float32)
-    return Face(track_id, box, landmarks, 0.9, coasted=False, confidence=1.0)
 
 
 def crops_of(work: FrameWork, size=256) -> FrameWork:
     return next(iter(CropStage("ffhq_512", size, lambda faces, _: faces).process(work)))
-
-
-def luma(work: FrameWork) -> np.ndarray:
-    return pixels.view(work.frame.picture, work.frame.layout, 0).astype(np.float32)
-
-
-PORTRAITS = sorted(FACES.glob("*.jpg"))
-
-
-def portrait(size: int, path: Path = PORTRAITS[0]) -> np.ndarray:
-    image = cv2.imread(str(path))[..., ::-1]
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if size < 288 else cv2.INTER_CUBIC)
 
 
 class Recorder:
@@ -69,7 +41,7 @@ class Recorder:
 
 
 def crop(value: float) -> Crop:
-    return Crop(face_at(0, 0, 8), np.full((8, 8, 3), value, np.float32), np.eye(2, 3))
+    return Crop(face_at(0, 0, 8), np.full((8, 8, 3), value, np.float32), np.eye(2, 3), View(8, 8))
 
 
 def run_restore(works, batch_size=4, strength=1.0):
@@ -190,7 +162,7 @@ def test_a_large_turned_face_leaves_what_lies_outside_its_mask_to_the_bit():
     image = cut(target, to_stored, 256)
     smoothing = cv2.GaussianBlur(image, (0, 0), 3) - image  # takes detail away, so the guard acts
     before = [pixels.view(target.picture, target.layout, i).copy() for i in range(3)]
-    cut_out = Crop(face_at(0, 0, 256), np.zeros((256, 256, 3), np.float32), to_stored)
+    cut_out = Crop(face_at(0, 0, 256), np.zeros((256, 256, 3), np.float32), to_stored, target.view)
     compose(FrameWork(target, patches=(Patch(cut_out, 3 * smoothing),)))
     inside = np.zeros((700, 700), np.uint8)
     mask = geometry.feather_mask(256, 0.12)

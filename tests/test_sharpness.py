@@ -8,6 +8,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from conftest import SAMPLES
 
 from stream import pixels, sharpness
 from stream.colour import Colour
@@ -19,7 +20,7 @@ from stream.frame import Frame, Timestamp, View
 from stream.restore import RestoreStage
 from stream.sharpness import Gauge, keep
 
-FACES = sorted((Path(__file__).parent.parent / "samples" / "faces").glob("*.jpg"))
+FACES = sorted((SAMPLES / "faces").glob("*.jpg"))
 LIMIT = Restore().skip_sharp
 SAME_SIZE = np.array([[1.0, 0, 0], [0, 1.0, 0]])
 
@@ -155,8 +156,8 @@ def face(track_id: int = 0) -> Face:
 
 
 def test_a_sharp_crop_never_reaches_the_network_and_a_fairly_sharp_one_gets_less():
-    grey = np.full((8, 8, 3), 0.4, np.float32)
-    crops = tuple(Crop(face(), grey, SAME_SIZE, sharpness=s) for s in (0.9, 0.1, 0.575, 0.7))
+    grey, view = np.full((8, 8, 3), 0.4, np.float32), View(8, 8)
+    crops = tuple(Crop(face(), grey, SAME_SIZE, view, s) for s in (0.9, 0.1, 0.575, 0.7))
     engine = Recorder()
     stage = RestoreStage(lambda: engine, 4, 1.0, skip_sharp=0.7)
     stage.open()
@@ -171,7 +172,7 @@ def test_a_sharp_crop_never_reaches_the_network_and_a_fairly_sharp_one_gets_less
 def test_a_frame_with_sharp_faces_alone_does_not_wait_for_a_batch():
     stage = RestoreStage(Recorder, 4, 1.0, skip_sharp=0.7)
     stage.open()
-    crop = Crop(face(), np.full((8, 8, 3), 0.4, np.float32), SAME_SIZE, sharpness=0.9)
+    crop = Crop(face(), np.full((8, 8, 3), 0.4, np.float32), SAME_SIZE, View(8, 8), 0.9)
     work = FrameWork(frame(np.zeros((16, 16, 3), np.uint8)), crops=(crop,))
     assert len(list(stage.process(work))) == 1
 

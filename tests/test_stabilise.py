@@ -6,19 +6,20 @@ import av
 import cv2
 import numpy as np
 import pytest
-from test_carry import LANDMARKS, SAMPLES, SIZE, clean, filmed, occluded, visible
+from moving_faces import LANDMARKS, SAMPLES, SIZE, clean, filmed, occluded, visible
 from warps import Pose
 
 from stream.api import Options, restore_file
+from stream.assembly import Setup, assemble
 from stream.carry import face_region
 from stream.changes import LiveSettings
 from stream.config import load_config
 from stream.face import Crop, Face, FrameWork, Patch
+from stream.frame import View
 from stream.graph import Control
 from stream.quality.pictures import sharpness
 from stream.quality.video import flicker
 from stream.relief import LEVELS
-from stream.run import Run
 from stream.stabilise import StabiliseStage
 
 FLICKER = 0.03
@@ -39,7 +40,7 @@ def face(track: int = 1) -> Face:
 
 def work(image, restored, track: int | None = 1, weight: float = 1.0) -> FrameWork:
     """A frame with one face; without a track it is an aligned crop."""
-    crop = Crop(None if track is None else face(track), image, np.eye(2, 3))
+    crop = Crop(None if track is None else face(track), image, np.eye(2, 3), View(SIZE, SIZE))
     return FrameWork(None, patches=(Patch(crop, (restored - image) * np.float32(weight), weight=weight),))
 
 
@@ -226,7 +227,7 @@ def test_the_strength_is_part_of_a_live_change_and_rests_where_restorations_are_
 
 @pytest.mark.parametrize("still", [False, True])
 def test_a_video_has_the_stage_between_restoring_and_masks_and_unrelated_pictures_have_none(still):
-    names = [name for name, _ in Run(load_config(), Options(aligned=True)).stages(still)]
+    names = [name for name, _ in assemble(Setup.of(load_config(), aligned=True), still=still).in_line()]
     assert names == ["crop", "restore", *([] if still else ["stabilise"]), "mask", "compose"]
 
 

@@ -8,12 +8,12 @@ import time
 from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
+from conftest import SAMPLES
 
 from stream.colour import Colour
 from stream.compose import ComposeStage
@@ -22,7 +22,7 @@ from stream.frame import Frame, Timestamp, View
 from stream.packets import LIVE_TIME_BASE, Snapshot
 from stream.taps import SIDE, SmallPicture, TapStage, pair_jpeg
 
-PORTRAIT = Path(__file__).parent.parent / "samples" / "portrait.mp4"
+PORTRAIT = SAMPLES / "portrait.mp4"
 SIDE_PX = 64
 
 
@@ -44,7 +44,8 @@ def patch(track: int = 1, *, coasted: bool = False, change: float = 0.25, sharpn
     box = np.float32([200, 100, 328, 228])
     face = Face(track, box, np.zeros((5, 2), np.float32), 0.9, coasted, 1.0)
     image = np.random.default_rng(track).random((SIDE_PX, SIDE_PX, 3), np.float32) * np.float32(0.5)
-    crop = Crop(face, image, np.float64([[2, 0, 200], [0, 2, 100]]), sharpness=sharpness)
+    to_stored = np.float64([[2, 0, 200], [0, 2, 100]])
+    crop = Crop(face, image, to_stored, View(640, 360), sharpness)
     return Patch(crop, np.full_like(image, change))
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from fractions import Fraction
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from networks import CHECKPOINTS
 from small_models import hole_mask, write_models
 
 from stream import colour, geometry, load_config, tasks
@@ -19,9 +18,7 @@ from stream.face import Crop, Face
 from stream.frame import View
 from stream.model import ModelInfo, read_model_info
 from stream.nets.loader import build_generator
-from stream.tasks import EDGE, Colorization, Inpainting, Restoration, Segmentation
-
-CHECKPOINTS = json.loads((Path(__file__).parent / "golden" / "checkpoint-tensors.json").read_text())
+from stream.tasks import EDGE, Colorization, KeyInpainting, MaskInpainting, Restoration, Segmentation
 
 
 @pytest.fixture(scope="module")
@@ -100,14 +97,14 @@ def test_colorisation_is_shown_grey():
 
 def test_a_hole_is_white_for_the_network_and_all_else_as_it_was():
     image = 0.9 * random_image()
-    shown = Inpainting(64, mask=hole_mask()).prepare(crop(image))
+    shown = MaskInpainting(64, hole_mask()).prepare(crop(image))
     inside = hole_mask() > 0
     assert (shown[inside] == 1).all()
     np.testing.assert_array_equal(shown[~inside], image[~inside])
 
 
 def test_the_opacity_is_whole_in_the_hole_soft_round_it_and_nothing_beyond():
-    opacity = Inpainting(64, mask=hole_mask()).opacity(crop(random_image()))
+    opacity = MaskInpainting(64, hole_mask()).opacity(crop(random_image()))
     away = cv2.distanceTransform((hole_mask() == 0).astype(np.uint8), cv2.DIST_L2, 5)
     assert (opacity[away <= 1] == 1).all() and (opacity[away > EDGE + 1] == 0).all()
     soft = opacity[24, 44 : 44 + EDGE + 2]
@@ -117,11 +114,9 @@ def test_the_opacity_is_whole_in_the_hole_soft_round_it_and_nothing_beyond():
 
 def test_a_hole_at_a_face_crops_border_ends_softly_there():
     everywhere = np.full((64, 64), 255, np.uint8)
-    alone = Inpainting(64, mask=everywhere).opacity(crop(random_image(), face=face()))
+    alone = MaskInpainting(64, everywhere).opacity(crop(random_image(), face=face()))
     assert alone[0].max() == alone[:, -1].max() == 0 and alone[8:-8, 8:-8].min() == 1
-    assert Inpainting(64, mask=everywhere).opacity(crop(random_image())).min() == 1, (
-        "an aligned crop has none"
-    )
+    assert MaskInpainting(64, everywhere).opacity(crop(random_image())).min() == 1, "an aligned crop has none"
 
 
 @pytest.mark.parametrize("turn", [((1, 0), (0, 1)), ((0, -1), (1, 0)), ((-1, 0), (0, 1))])
@@ -135,7 +130,7 @@ def test_a_mask_drawn_on_the_upright_picture_is_found_in_the_crop(turn, sar):
     c, s = 0.8 * 0.5, 0.6 * 0.5
     to_upright = np.array([[c, -s, 60 - 32 * (c - s)], [s, c, 40 - 32 * (s + c)]])
     to_stored = geometry.chain(view.to_stored, to_upright)
-    shown = Inpainting(64, mask=mask).prepare(crop(np.zeros((64, 64, 3)), to_stored, view))[..., 0]
+    shown = MaskInpainting(64, mask).prepare(crop(np.zeros((64, 64, 3)), to_stored, view))[..., 0]
     ys, xs = np.nonzero(shown)
     assert abs(ys.mean() + 0.5 - 32) < 0.6 and abs(xs.mean() + 0.5 - 32) < 0.6
     assert 64 <= len(ys) <= 150, "16 px of the picture are 64 of the crop, and its border a little more"
@@ -145,13 +140,13 @@ def test_a_key_takes_what_is_within_its_tolerance_and_two_pixels_round_it():
     image = np.full((64, 64, 3), 0.5, np.float32)
     image[10, 10] = np.array([0, 255, 20]) / 255
     image[40, 40] = np.array([0, 255, 30]) / 255
-    task = Inpainting(64, key=np.array([0, 255, 0], np.float32), tolerance=24)
+    task = KeyInpainting(64, np.array([0, 255, 0], np.float32), tolerance=24)
     white = (task.prepare(crop(image)) == 1).all(axis=2)
     assert white[10, 10] and white[10, 12] and not white[10, 13] and not white[40, 40]
 
 
 def test_a_crop_without_the_keys_colour_is_left_alone():
-    task = Inpainting(64, key=np.array([255, 0, 255], np.float32))
+    task = KeyInpainting(64, np.array([255, 0, 255], np.float32))
     image = np.full((64, 64, 3), 0.5, np.float32)
     np.testing.assert_array_equal(task.prepare(crop(image)), image)
     assert not task.opacity(crop(image)).any()
@@ -159,7 +154,7 @@ def test_a_crop_without_the_keys_colour_is_left_alone():
 
 # --- which task -------------------------------------------------------------------------------
 
-KINDS = {"Colorization": ("colorize", Colorization), "Inpainting": ("inpaint", Inpainting),
+KINDS = {"Colorization": ("colorize", Colorization), "Inpainting": ("inpaint", KeyInpainting),
          "Seg2face": ("segment", Segmentation), "BFR": ("restore", Restoration)}  # fmt: skip
 
 

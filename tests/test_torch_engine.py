@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from networks import golden_crops, golden_model
-from test_nets import write_model
+from small_models import write_tiny_model
 
 from stream.engines import create_engine, torch_compile
 from stream.engines.base import batches, graph_sizes
@@ -114,7 +114,7 @@ def test_a_break_in_the_graph_is_an_error(net, five, monkeypatch):
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="needs a C++ compiler")
 def test_inductor_gives_the_same_picture(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
-    path = write_model(tmp_path / "small.safetensors")
+    path = write_tiny_model(tmp_path / "small.safetensors")
     crops = np.random.default_rng(0).random((3, 16, 16, 3), np.float32)
     compiled = create_engine("torch-compile", path, device="cpu", threads=1)
     assert compiled.name == "torch-compile-cpu"

@@ -7,12 +7,12 @@ from collections import defaultdict
 from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
-from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
+from conftest import SAMPLES
 
 from stream import geometry
 from stream.association import associate
@@ -27,7 +27,6 @@ from stream.keyframes import SceneCuts
 from stream.probe import probe
 from stream.track import Tracker
 
-SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 RGB = Colour(1, 1, 1, True)
 TEMPLATE = geometry.template("ffhq_512", 1)
 KUSTER, SCOTT, WENSTRUP, UDALL, COLLINS = 1, 2, 0, 3, 5

@@ -8,12 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import SAMPLES
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small_models import write_model
@@ -30,7 +30,7 @@ from stream.train.perceptual import Backbone
 from stream.train.settings import TrainSettings
 from stream.train.step import Step
 
-FACES = Path(__file__).parent.parent / "samples" / "faces"
+FACES = SAMPLES / "faces"
 QUICK = {"batch": 2, "compile": False, "threads": 1, "feeders": 0, "warm_up": 4, "device": "cpu"}
 PATCH = {"loss": {"adversarial": 0.3}, "adversary": {"patch": {"cut": 48, "warm_up": 4}}}
 GPEN = {

@@ -7,7 +7,7 @@ from dataclasses import replace
 import av
 import pytest
 from clips import make
-from test_encode import luma_db, run
+from encoding import luma_db, run
 
 from stream import codecs, trial
 from stream.config import Encode

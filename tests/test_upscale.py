@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from clips import make
+from drawn_faces import frame
+from drawn_faces import portrait as face_picture
 from PIL import Image
 from spandrel.architectures.Compact import CompactArch
 from spandrel.architectures.ESRGAN import ESRGANArch
-from test_restore import frame
-from test_restore import portrait as face_picture
 
 from stream import codecs, load_config, pixels, resample, restore_file, restored_frames
 from stream.api import Options

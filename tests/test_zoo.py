@@ -3,56 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import sys
 
 import pytest
 import torch
-from loopback import File, serve
+from loopback import File
+from published_models import DATA, FILE, NAME, SHA, checkpoint, models, network, server  # noqa: F401
 from safetensors.torch import load_file
-from test_import import network
 
-from stream import catalog, fetch, models_cli, store, zoo
+from stream import catalog, fetch, zoo
+from stream import models_cli as models_command
+from stream import store as model_store
 from stream.cli import main
 from stream.errors import ConfigError, ModelError
 from stream.importing import Facts, import_file
 from stream.model import read_model_info
-
-NAME, FILE = "gpen-bfr-256", "GPEN-BFR-256.pth"
-
-
-def checkpoint(seed=0, **options):
-    """Bytes of a training file with random weights of the right shapes for a 256 px GPEN."""
-    net = network(**options)
-    with torch.no_grad():
-        next(net.parameters()).add_(seed)
-    data = io.BytesIO()
-    torch.save({"g_ema": net.state_dict()}, data)
-    return data.getvalue()
-
-
-DATA = checkpoint()
-SHA = hashlib.sha256(DATA).hexdigest()
-
-
-@pytest.fixture
-def server():
-    with serve() as running:
-        running.files[FILE] = File(DATA)
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def models(tmp_path, monkeypatch, server):
-    """An empty models folder, the server as the mirror, and nothing accepted."""
-    folder = tmp_path / "models"
-    for variable in ("GPEN_STREAM_ACCEPT_LICENCE", "GPEN_STREAM_OFFLINE"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("GPEN_STREAM_MODELS", str(folder))
-    monkeypatch.setenv("GPEN_STREAM_MODELS_URL", f"{server.url}/mirror/")
-    return folder
 
 
 @pytest.fixture
@@ -101,10 +68,10 @@ def test_consent_may_come_from_the_environment_or_a_setting(way, monkeypatch):
     zoo.fetch(NAME, accept_licence=way == "argument")
     monkeypatch.delenv("GPEN_STREAM_ACCEPT_LICENCE", raising=False)
     assert zoo.resolve(NAME).is_file()
-    store.change_ledger(lambda ledger: ledger.licences.clear())
+    model_store.change_ledger(lambda ledger: ledger.licences.clear())
     info = read_model_info(zoo.resolve(NAME, accept_licence=True))
     zoo.require_licence_of(info)
-    store.change_ledger(lambda ledger: ledger.licences.clear())
+    model_store.change_ledger(lambda ledger: ledger.licences.clear())
     with pytest.raises(ConfigError, match="its licence is not accepted"):
         zoo.require_licence_of(info)
     with pytest.raises(ConfigError, match="its licence is not accepted"):
@@ -122,7 +89,7 @@ def test_a_file_that_changes_after_it_was_pinned_is_refused(run, server, models)
     assert code == 1 and len(said) == 1
     assert "refused: its SHA-256 is" in said[0] and SHA[:12] in said[0]
     assert [name for name in seen(models) if "refused" in name] and FILE not in seen(models)
-    assert store.read_ledger().pins == {FILE: SHA}
+    assert model_store.read_ledger().pins == {FILE: SHA}
     server.files[FILE] = File(DATA)
     assert run("models", "fetch", NAME)[0] == 0
     again = load_file(zoo.resolve(NAME))
@@ -144,7 +111,7 @@ def test_the_first_use_trusts_no_file_that_is_not_the_network(data, word, run, s
     assert (
         code == 1 and len(said) == 1 and said[0].startswith(f"error: {FILE}: refused: ") and word in said[0]
     )
-    assert not store.read_ledger().pins
+    assert not model_store.read_ledger().pins
     aside = f"{FILE}.refused-{hashlib.sha256(data).hexdigest()[:12]}"
     assert (models / aside).read_bytes() == data
     assert not list(models.rglob("*.safetensors")) and not (models / FILE).exists()
@@ -170,7 +137,7 @@ def test_a_helper_with_a_published_hash_is_fetched_and_used_as_it_is(published, 
     path = zoo.fetch("parsenet", say=said.append)
     assert path == models / "parsing_parsenet.pth" == zoo.resolve("parsenet")
     assert path.read_bytes() == published and "MIT" in said[0] and len(said) == 1
-    assert server.ranges == [None, "bytes=90000-"] and not store.read_ledger().pins
+    assert server.ranges == [None, "bytes=90000-"] and not model_store.read_ledger().pins
     path.write_bytes(published[::-1])
     with pytest.raises(ModelError, match=r"parsing_parsenet\.pth: refused: its SHA-256 is"):
         zoo.resolve("parsenet")
@@ -206,7 +173,7 @@ def test_a_file_is_hashed_again_only_when_it_changed(published, models, monkeypa
 
 
 def test_a_log_sees_how_far_it_is(run, server, monkeypatch):
-    monkeypatch.setattr(models_cli, "_PLAIN_EVERY_S", 0.0)
+    monkeypatch.setattr(models_command, "_PLAIN_EVERY_S", 0.0)
     code, _, said = run("models", "fetch", NAME, "--accept-licence")
     told = [line for line in said if line.endswith(" MB")]
     assert code == 0 and told[-1] == f"{NAME}: {len(DATA) / 1e6:.1f} of {len(DATA) / 1e6:.1f} MB"
@@ -275,14 +242,14 @@ def test_a_model_of_ones_own_is_imported_and_restores(run, face, tmp_path, model
 
 def test_restore_refuses_models_that_are_not_to_be_had_in_one_line(run, face, tmp_path, models):
     zoo.fetch(NAME, accept_licence=True)
-    store.change_ledger(lambda ledger: ledger.licences.clear())
+    model_store.change_ledger(lambda ledger: ledger.licences.clear())
     cases = [
         (["--model", "gpen-bfr-512"], 1, "run: gpen-stream models fetch gpen-bfr-512"),
         (["--model", "gpen-bfr-521"], 2, "near it: gpen-bfr-512"),
         (["--model", "none.pth"], 1, "none.pth: cannot be read"),
         (["--model", "none: [.safetensors"], 1, "none: [.safetensors"),
         (["--model", NAME], 2, "its licence is not accepted yet"),
-        (["--model", str(zoo._state(catalog.entries()[NAME])[1])], 2, "its licence is not accepted yet"),
+        (["--model", str(zoo._find(catalog.entries()[NAME]).path)], 2, "its licence is not accepted yet"),
         (["--set", "detect.detector=retinaface"], 1, "gpen-stream models fetch retinaface-resnet50"),
     ]
     for arguments, expected, words in cases:
@@ -350,7 +317,11 @@ def test_every_published_address_is_encrypted_and_every_digest_whole():
     for entry in catalog.entries().values():
         assert entry.url is None or (entry.url.startswith("https://") and entry.url.endswith(entry.file))
         assert entry.sha256 is None or (len(entry.sha256) == 64 and entry.bytes > 10**7)
-        assert zoo.address(entry).startswith("http://127.0.0.1") or entry.url is None
+        assert entry.url is None or zoo.address(entry.url, entry.file).startswith("http://127.0.0.1")
     bundled = catalog.entries()["gpen-lite-256"]
     info = read_model_info(zoo.resolve("gpen-lite-256"))
-    assert (info.sha256, info.size, info.template) == (bundled.sha256, bundled.size, bundled.template)
+    assert (info.sha256, info.size, info.template) == (
+        bundled.sha256,
+        bundled.size,
+        bundled.generator.template,
+    )

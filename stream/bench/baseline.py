@@ -11,13 +11,15 @@ frame back for x264, whose settings are those that the product settles on for th
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import av
 import cv2
 import numpy as np
 import torch
+from av.container import OutputContainer
 
 from stream import codecs, geometry, trial
 from stream.bench import naive
@@ -29,25 +31,35 @@ from stream.detectors import CenterFace
 from stream.face import Detection
 from stream.probe import probe
 
+Find = Callable[[np.ndarray, int], list[np.ndarray]]
+"""RGB u8[h,w,3] and the frame's number -> landmarks f64[5,2] of each face."""
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineFacts:
+    """What was done."""
+
+    frames: int
+
 
 class BaselineJob:
-    """One baseline over a clip, or over its first `frames`. `landmarks` [n,5,2] are the truth."""
+    """One baseline over a clip, or over its first `frames`. `landmarks` f64[n,5,2] are the truth."""
 
     def __init__(
-        self, kind: str, model: str, clip: str, out: str, landmarks: list, threads: int, retinaface: str,
-        frames: int = 0,
+        self, kind: str, model: str, clip: str, out: str, landmarks: np.ndarray, threads: int,
+        retinaface: str, frames: int = 0,
     ) -> None:  # fmt: skip
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
         self._recipe = kind == "recipe"
         self._model, self._clip, self._out = model, clip, out
-        self._truth, self._threads, self._frames = np.array(landmarks), threads, frames
+        self._truth, self._threads, self._frames = landmarks, threads, frames
         self._find = self._retinaface(retinaface) if self._recipe else self._centerface()
         info = probe(clip)
         self._rate = Fraction(info.rate)
         self._plan = trial.settle(info, codecs.recipe(info, Encode(effort="low")), threads, (None, None))
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> BaselineFacts:
         """Restore the clip; loading the network belongs to it, as it does to a run of the product."""
         network = Published(self._model)
         template = geometry.template(network.model.template, network.model.size)
@@ -66,7 +78,7 @@ class BaselineJob:
                 if done == self._frames:
                     break
             target.mux(stream.encode())
-        return {"frames": done}
+        return BaselineFacts(done)
 
     def _restored(self, network: Published, rgb: np.ndarray, to_frame: np.ndarray) -> np.ndarray:
         size = network.model.size
@@ -79,17 +91,18 @@ class BaselineJob:
         face = (network(x)[0].permute(1, 2, 0) * 127.5 + 127.5).clamp(0, 255).round().byte().numpy()
         return naive.paste(rgb, face, to_frame)
 
-    def _video(self, target, like):
+    def _video(self, target: OutputContainer, like: av.VideoCodecContext) -> av.VideoStream:
         plan = self._plan
         stream = target.add_stream(plan.encoder, rate=self._rate)
+        assert isinstance(stream, av.VideoStream), plan.encoder
         stream.width, stream.height, stream.pix_fmt = like.width, like.height, plan.pix_fmt
         stream.time_base = 1 / self._rate
-        stream.options = plan.options | {"crf": f"{plan.quality:g}"}
+        stream.codec_context.options = plan.options | {"crf": f"{plan.quality:g}"}
         stream.codec_context.gop_size = round(3 * self._rate)
         stream.codec_context.thread_count = self._threads
         return stream
 
-    def _centerface(self):
+    def _centerface(self) -> Find:
         """CenterFace on the whole frame, shrunk to the product's size."""
         settings = Detect()
         detector = CenterFace(settings.min_score, self._threads)
@@ -103,7 +116,7 @@ class BaselineJob:
 
         return find
 
-    def _retinaface(self, weights: str):
+    def _retinaface(self, weights: str) -> Find:
         """RetinaFace's time, the truth's place. Loading it is left out: few frames would not carry that."""
         finder = retinaface_finder(weights, self._threads)
 

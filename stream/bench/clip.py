@@ -9,7 +9,6 @@ the same pixels. Coordinates are continuous px, times are in frames.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,10 +17,11 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace
 
 from stream import geometry
-from stream.bench.material import samples
+from stream.bench.material import truth_of
 from stream.bench.quality import psnr
 
 SIZE = 1280, 720
@@ -112,7 +112,7 @@ def _luma(path: Path) -> Iterator[np.ndarray]:
             yield frame.to_ndarray()[: SIZE[1]]
 
 
-def _stream(container, options: dict[str, str]):
+def _stream(container: OutputContainer, options: dict[str, str]) -> av.VideoStream:
     stream = container.add_stream("libx264", rate=FPS, options=options)
     stream.width, stream.height = SIZE
     stream.pix_fmt, stream.time_base = "yuv420p", Fraction(1, FPS)
@@ -122,7 +122,7 @@ def _stream(container, options: dict[str, str]):
     return stream
 
 
-def _write(container, stream, picture: np.ndarray, pts: int) -> None:
+def _write(container: OutputContainer, stream: av.VideoStream, picture: np.ndarray, pts: int) -> None:
     rgb = av.VideoFrame.from_ndarray(np.clip(np.rint(picture), 0, 255).astype(np.uint8), "rgb24")
     frame = rgb.reformat(
         format="yuv420p",
@@ -142,7 +142,8 @@ def _wall(rng: np.random.Generator) -> np.ndarray:
         cells = rng.normal(0, 1, (2 + SIZE[1] // 2**octave, 2 + SIZE[0] // 2**octave)).astype(np.float32)
         wall[..., 0] += cv2.resize(cells, SIZE, interpolation=cv2.INTER_CUBIC) * 1.3**octave
     light = np.linspace(150, 90, SIZE[0], dtype=np.float32)[None, :, None]
-    return np.clip((light + 2.5 * wall) * np.float32([0.95, 1.0, 1.05]), 0, 255)
+    tint = np.array([0.95, 1.0, 1.05], np.float32)
+    return np.clip((light + 2.5 * wall) * tint, 0, 255)
 
 
 class _Actor:
@@ -154,7 +155,7 @@ class _Actor:
         rgb = data.astronaut().astype(np.float32)
         matte = np.array(geometry.feather_mask(512, 0.06))
         self._layers = np.dstack([rgb * matte[..., None], matte])
-        truth = json.loads((samples() / "portrait.truth.json").read_text())["frames_truth"][0][0]
+        truth = truth_of("portrait")["frames_truth"][0][0]
         to_clean = geometry.invert(np.array(truth["rigid"]))
         self._marks = geometry.apply(to_clean, np.array(truth["landmarks"]))
         self._origin = self._marks[:2].mean(axis=0)
@@ -197,5 +198,7 @@ class _Actor:
             x, y = np.meshgrid(np.arange(SIZE[0]) + 0.5, np.arange(SIZE[1]) + 0.5)
             points = geometry.apply(to_portrait, np.stack([x, y], axis=-1))
             source = (self.bend(t, points) - 0.5).astype(np.float32)
-            layers = cv2.remap(self._layers, source, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT)
-        return behind * (1 - np.clip(layers[..., 3:], 0, 1)) + layers[..., :3]
+            no_map = np.empty(0, np.float32)  # the first map holds x and y
+            layers = cv2.remap(self._layers, source, no_map, cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT)
+        frame: np.ndarray = behind * (1 - np.clip(layers[..., 3:], 0, 1)) + layers[..., :3]
+        return frame

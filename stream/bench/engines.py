@@ -11,17 +11,19 @@ GPEN-BFR are random, in the official shapes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 
 from stream.bench import measure
 from stream.bench.models import KNOWN, network_flop, shown_name, weights_file
-from stream.bench.networks import DEPTHWISE, PUBLISHED, network
+from stream.bench.networks import DEPTHWISE, PUBLISHED, PublishedSide, network
 from stream.bench.quality import psnr
-from stream.bench.report import Report, Row, Table
-from stream.bench.worker import Workers
+from stream.bench.report import Option, Report, Row, Table
+from stream.bench.worker import Job, Workers
 from stream.engines import ENGINE_KINDS, PRECISIONS
 from stream.model import BUNDLED_MODEL, read_model_info
 
@@ -36,26 +38,27 @@ _SLOW_ROUNDS = 5
 class EngineJob:
     """One engine on one crop; the first run keeps its output in `out`."""
 
-    def __init__(self, kind: str, precision: str, model: str, threads: int, out: str) -> None:
-        import torch
+    def __init__(self, kind: str, precision: str, model: Path, threads: int, out: Path) -> None:
+        side = network(kind, model, threads=threads, precision=precision)
+        self._description = side.description
+        px = side.model.in_size
+        crop = np.random.default_rng(0).random((1, px, px, 3), np.float32)
+        self._restored: Callable[[], torch.Tensor | np.ndarray] = (
+            partial(side, torch.from_numpy(crop).permute(0, 3, 1, 2).contiguous() * 2 - 1)
+            if isinstance(side, PublishedSide)
+            else partial(side, crop)
+        )
+        self._out: Path | None = out
 
-        self._network = network(kind, Path(model), threads=threads, precision=precision)
-        side = self._network.model.in_size
-        crop = np.random.default_rng(0).random((1, side, side, 3), np.float32)
-        self._given: Any = crop
-        if self._network.takes_tensors:
-            self._given = torch.from_numpy(crop).permute(0, 3, 1, 2).contiguous() * 2 - 1
-        self._out: Path | None = Path(out)
-
-    def run(self) -> dict[str, Any]:
-        """Restore the crop."""
-        result = self._network(self._given)
+    def run(self) -> str:
+        """Restore the crop; says how it is computed."""
+        result = self._restored()
         if self._out is not None:
-            if self._network.takes_tensors:
+            if isinstance(result, torch.Tensor):
                 result = (result.permute(0, 2, 3, 1) * 0.5 + 0.5).numpy()
             np.save(self._out, result)
             self._out = None
-        return {"description": self._network.description}
+        return self._description
 
 
 def run(
@@ -82,7 +85,7 @@ def run(
         f"{measure.MATMUL_SIDE} x {measure.MATMUL_SIDE} matrices in the same rounds; aim {USE_TARGET}."
     ]
     table = Table("restorer", "One crop, against the published formulation", columns, rows, "ratio", notes)
-    options = {"models": models, "rounds": rounds}
+    options: dict[str, Option] = {"models": models, "rounds": rounds}
     return Report("engines", measure.machine(threads), options, max(loads, default=None), [table])
 
 
@@ -93,24 +96,22 @@ def _model_rows(
     gflop = network_flop(info) / 1e9
     sides = [(PUBLISHED, "fp32"), (DEPTHWISE, "fp32")]
     sides += [(kind, precision) for kind in kinds for precision in precisions]
-    out = {side: folder / f"{name.replace('/', '_')}-{'-'.join(side)}.npy" for side in sides}
-    jobs: dict[Any, tuple[str, dict]] = {
-        side: (
-            "engines:EngineJob",
-            {"kind": side[0], "precision": side[1], "model": str(path), "threads": threads,
-             "out": str(out[side])},
-        )
-        for side in sides
-    }  # fmt: skip
-    jobs["matmul"] = ("measure:Matmul", {"threads": threads})
+    keys = ["-".join(side) for side in sides]
+    published, depthwise, *_ = keys
+    out = {key: folder / f"{name.replace('/', '_')}-{key}.npy" for key in keys}
+    jobs: dict[str, Callable[[], Job[str | None]]] = {
+        key: partial(EngineJob, kind, precision, path, threads, out[key])
+        for key, (kind, precision) in zip(keys, sides, strict=True)
+    }
+    jobs["matmul"] = partial(measure.Matmul, threads)
     with Workers(jobs) as workers:
         timed = workers.interleaved(min(rounds, _SLOW_ROUNDS) if gflop > _SLOW_GFLOP else rounds)
-    seconds = {side: [run["seconds"] for run in runs] for side, runs in timed.items()}
+    seconds = {side: [run.seconds for run in runs] for side, runs in timed.items()}
     speeds = [measure.MATMUL_FLOP / 1e9 / s for s in seconds["matmul"]]
-    expected = np.load(out[PUBLISHED, "fp32"])
+    expected = np.load(out[published])
     rows = []
-    for side in sides:
-        row: Row = {"model": shown_name(name), "engine": side[0], "precision": side[1]}
+    for side, (engine, precision) in zip(keys, sides, strict=True):
+        row: Row = {"model": shown_name(name), "engine": engine, "precision": precision}
         rows.append(row)
         if side in workers.missing:
             row["note"] = f"not available here: {workers.missing[side]}"
@@ -118,14 +119,16 @@ def _model_rows(
         own = seconds[side]
         row |= {
             "ms": float(np.median(own)) * 1e3,
-            "ratio": measure.ratio(seconds[PUBLISHED, "fp32"], own),
-            "target": TARGETS.get(name) if side not in sides[:2] and side[1] == "fp32" else None,
-            "strict": measure.ratio(seconds[DEPTHWISE, "fp32"], own),
+            "ratio": measure.ratio(seconds[published], own),
+            "target": TARGETS.get(name)
+            if engine not in (PUBLISHED, DEPTHWISE) and precision == "fp32"
+            else None,
+            "strict": measure.ratio(seconds[depthwise], own),
             "use": float(np.median([gflop / s / speed for s, speed in zip(own, speeds, strict=True)])),
             "gflop": gflop,
             "machine": float(np.median(speeds)),
             "psnr": psnr(np.load(out[side]), expected, peak=1.0),
-            "peak_mb": max(run["peak_mb"] for run in timed[side]),
-            "note": workers.first[side]["description"],
+            "peak_mb": max(run.peak_mb for run in timed[side]),
+            "note": workers.first[side].facts,
         }
     return rows, workers.others

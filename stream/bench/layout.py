@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -152,9 +153,9 @@ def _grid(columns: Sequence[Column], rows: Sequence[int] | None) -> Grid:
     """These rows, or for None the headings alone; widths are fixed, so that the grids line up."""
     grid = Grid(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, show_header=rows is None)
     for column in columns:
-        side = "left" if column.text else "right"
         heading = Text(column.heading)
-        grid.add_column(heading, justify=side, width=column.width, overflow="fold")
+        justify: Literal["left", "right"] = "left" if column.text else "right"
+        grid.add_column(heading, justify=justify, width=column.width, overflow="fold")
     for row in rows or ():
         grid.add_row(*(Text(column.cells[row]) for column in columns))
     return grid

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from importlib import resources
 from pathlib import Path
+from typing import TypedDict
 
 import av
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from stream import geometry
 from stream.bench.worker import BenchError
@@ -31,6 +34,42 @@ def samples() -> Path:
     raise BenchError(f"{package / 'samples'}: the bench's samples are missing; install gpen-stream again")
 
 
+class PersonTruth(TypedDict):
+    """A face in one frame of a sample clip, in px of the frame."""
+
+    id: int
+    landmarks: list[list[float]]
+    """[5,2]"""
+    rigid: list[list[float]]
+    """[2,3]: the affine from the person's clean portrait, its bend left out."""
+    visible: float
+    """0..1: the part of the face that is in the frame and uncovered."""
+
+
+class Phase(TypedDict):
+    """Frames of a sample clip in which one thing is done."""
+
+    name: str
+    start: int
+    end: int
+    """The first frame after it."""
+
+
+class Truth(TypedDict):
+    """What a sample clip shows; see samples/README.md."""
+
+    frames: int
+    phases: list[Phase]
+    frames_truth: list[list[PersonTruth]]
+    """The people of each frame."""
+
+
+def truth_of(clip: str) -> Truth:
+    """The truth of `samples/CLIP.mp4`. Raises BenchError where the samples are missing."""
+    truth: Truth = json.loads((samples() / f"{clip}.truth.json").read_text())
+    return truth
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Portrait:
     """A picture with one face and where it is."""
@@ -46,9 +85,16 @@ def faces() -> list[Portrait]:
     """The samples' aligned portraits, 288 px."""
     landmarks = geometry.template("ffhq_512", 256) + _MARGIN
     return [
-        Portrait(path.stem, cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), landmarks)
-        for path in sorted((samples() / "faces").glob("*.jpg"))
+        Portrait(path.stem, _read(path), landmarks) for path in sorted((samples() / "faces").glob("*.jpg"))
     ]
+
+
+def _read(path: Path) -> np.ndarray:
+    """RGB u8[h,w,3]"""
+    bgr = cv2.imread(str(path))
+    if bgr is None:
+        raise BenchError(f"{path}: cannot be read; install gpen-stream again")
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
 def placed(face: Portrait, size: tuple[int, int]) -> Portrait:
@@ -100,8 +146,8 @@ def night_shot(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     shake = np.zeros((reach, reach), np.float32)
     angle = rng.uniform(0, np.pi)
     step = (reach - 1) / 2 * np.array([np.cos(angle), np.sin(angle)])
-    ends = [tuple(int(v) for v in np.rint((reach - 1) / 2 + sign * step)) for sign in (-1, 1)]
-    cv2.line(shake, *ends, 1.0, 1)
+    start, end = ([int(v) for v in np.rint((reach - 1) / 2 + sign * step)] for sign in (-1, 1))
+    cv2.line(shake, start, end, 1.0, 1)
     light = cv2.filter2D(rgb.astype(np.float32), -1, shake / shake.sum()) * 0.35
     return _u8(light + rng.normal(0, 1, rgb.shape) * np.sqrt(9 + 0.5 * light))
 
@@ -110,8 +156,7 @@ def compressed(rgb: np.ndarray, _rng: np.random.Generator) -> np.ndarray:
     """A picture passed on too often: half the size, JPEG of quality 10, enlarged again."""
     height, width = rgb.shape[:2]
     small = cv2.resize(rgb, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-    coded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 10])[1]
-    return cv2.resize(cv2.imdecode(coded, cv2.IMREAD_COLOR), (width, height), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(through_jpeg(small, 10), (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 DAMAGE: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
@@ -122,5 +167,14 @@ DAMAGE: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 """u8[h,w,3] -> u8[h,w,3] of the same size, by the recipe's name of the input."""
 
 
-def _u8(image: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+def through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """u8[h,w,3] coded and decoded, its channels taken for BGR."""
+    coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+    assert decoded is not None  # OpenCV reads what it has just written
+    return decoded
+
+
+def _u8(image: np.ndarray) -> npt.NDArray[np.uint8]:
+    levels: np.ndarray = np.clip(np.rint(image), 0, 255)
+    return levels.astype(np.uint8)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Self, TypedDict
 
 import numpy as np
 
@@ -81,8 +81,24 @@ def peak_mb() -> float:
     return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024, 1)
 
 
-def machine(threads: int) -> dict[str, Any]:
+class Machine(TypedDict):
     """What a report says of the machine and the software."""
+
+    cpu: str
+    cores: int | None
+    threads: int
+    """Of each side."""
+    gpu: str | None
+    system: str
+    python: str
+    torch: str
+    openvino: str
+    gpen_stream: str
+    date: str
+
+
+def machine(threads: int) -> Machine:
+    """This machine and its software."""
     import torch
 
     return {
@@ -128,8 +144,7 @@ class Matmul:
         self._left, self._right, self._result = torch.rand(3, MATMUL_SIDE, MATMUL_SIDE)
         self._multiply = torch.mm
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> None:
         """The products, each of MATMUL_SIDE squared."""
         for _ in range(_PRODUCTS):
             self._multiply(self._left, self._right, out=self._result)
-        return {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -14,10 +16,21 @@ from stream.bench.published import PublishedGPEN
 from stream.bench.worker import BenchError
 from stream.model import BUNDLED_MODEL, ModelInfo, bundled_model_path
 from stream.nets import GPEN, build_generator, load_generator
+from stream.nets.gpen import StyledConv
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What decides the sizes of a generator's tensors."""
+
+    size: int
+    channel_multiplier: float
+    narrow: float
+
 
 OFFICIAL = {
-    "GPEN-BFR-256": {"size": 256, "channel_multiplier": 1, "narrow": 0.5},
-    "GPEN-BFR-512": {"size": 512, "channel_multiplier": 2, "narrow": 1},
+    "GPEN-BFR-256": Shape(size=256, channel_multiplier=1, narrow=0.5),
+    "GPEN-BFR-512": Shape(size=512, channel_multiplier=2, narrow=1),
 }
 """Shapes of published models, whose weights are not at hand: random ones take the same time."""
 KNOWN = (BUNDLED_MODEL, *OFFICIAL)
@@ -34,13 +47,13 @@ def weights_file(name: str, folder: Path) -> Path:
     path = folder / f"{name}.safetensors"
     if path.exists():
         return path
-    facts = OFFICIAL[name]
+    shape = OFFICIAL[name]
     torch.manual_seed(0)
-    net = GPEN(**facts)
+    net = GPEN(shape.size, channel_multiplier=shape.channel_multiplier, narrow=shape.narrow)
     for layer in net.generator.modules():
-        if hasattr(layer, "noise"):
+        if isinstance(layer, StyledConv):
             layer.noise.weight.data.uniform_(0.2, 1.0)
-    metadata = {key: str(value) for key, value in facts.items()}
+    metadata = {key: str(value) for key, value in asdict(shape).items()}
     save_file(net.state_dict(), path, metadata | {"arch": "FullGenerator", "template": "ffhq_512"})
     return path
 
@@ -55,7 +68,7 @@ def network_flop(info: ModelInfo) -> int:
     net = build_generator(info)
     with FlopCounterMode(display=False) as counter:
         net(torch.empty(1, 3, info.in_size, info.in_size, device="meta"))
-    return counter.get_total_flops()
+    return int(counter.get_total_flops())
 
 
 class Published:
@@ -74,7 +87,9 @@ class Published:
         self._net = PublishedGPEN(tensors, residual=self.model.residual, depthwise=depthwise)
         self._dtype = dtype
 
-    def __call__(self, x: torch.Tensor, mode: Callable = torch.no_grad) -> torch.Tensor:
+    def __call__(
+        self, x: torch.Tensor, mode: Callable[[], AbstractContextManager[None]] = torch.no_grad
+    ) -> torch.Tensor:
         """Run under `mode`, `torch.no_grad` or `torch.inference_mode`; f32 comes out."""
         low, high = self.model.input_range
         with mode():

@@ -23,7 +23,9 @@ from stream import geometry
 
 def read(path: Path) -> np.ndarray:
     """BGR u8[h,w,3]."""
-    return cv2.imread(str(path), cv2.IMREAD_COLOR)
+    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    assert bgr is not None, path  # the bench wrote it
+    return bgr
 
 
 def prepare(bgr: np.ndarray, to_picture: np.ndarray | None, size: int) -> torch.Tensor:
@@ -36,7 +38,8 @@ def prepare(bgr: np.ndarray, to_picture: np.ndarray | None, size: int) -> torch.
     image = image.resize((size, size), Image.Resampling.LANCZOS)
     aligned = cv2.cvtColor(np.array(image), cv2.COLOR_RGB2BGR)
     face = cv2.cvtColor(aligned, cv2.COLOR_BGR2RGB)
-    return normalize(to_tensor(face), [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]).unsqueeze(0)
+    tensor: torch.Tensor = normalize(to_tensor(face), [0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
+    return tensor.unsqueeze(0)
 
 
 def finish(output: torch.Tensor) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +21,14 @@ DEPTHWISE = "published, depthwise"
 class PublishedSide:
     """The published formulation: f32[N,3,S,S] tensors of -1..1 in and out."""
 
-    takes_tensors = True
-
     def __init__(self, path: Path, *, depthwise: bool, precision: str, inference_mode: bool) -> None:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = _half(self._device) if precision == "half" else torch.float32
         self._net = Published(path, depthwise=depthwise, dtype=dtype, device=self._device)
         self.model = self._net.model
-        self._mode = torch.inference_mode if inference_mode else torch.no_grad
+        self._mode: Callable[[], AbstractContextManager[None]] = (
+            torch.inference_mode if inference_mode else torch.no_grad
+        )
         self.description = f"eager torch on {self._device}, {dtype}".replace("torch.", "")
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -37,11 +38,13 @@ class PublishedSide:
 class EngineSide:
     """One of the product's engines: f32[N,S,S,3] arrays of 0..1 in and out."""
 
-    takes_tensors = False
-
-    def __init__(self, kind: str, path: Path, **options: Any) -> None:
+    def __init__(
+        self, kind: str, path: Path, *, batch_size: int, threads: int, precision: str, fidelity: float
+    ) -> None:
         try:
-            self._engine = create_engine(kind, path, **options)
+            self._engine = create_engine(
+                kind, path, batch_size=batch_size, threads=threads, precision=precision, fidelity=fidelity
+            )
         except (ConfigError, ImportError) as reason:
             raise Unavailable(str(reason)) from reason
         self.model = self._engine.model

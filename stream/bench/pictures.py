@@ -6,9 +6,10 @@ from functools import cache
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from stream import geometry
-from stream.bench.material import faces
+from stream.bench.material import faces, through_jpeg
 
 BOX = 2.2
 """Height of a face's box in eye distances."""
@@ -45,8 +46,7 @@ def planted(
         _paste(picture, image, to_picture, rng.uniform(0.75, 1.1))
         truth.append(geometry.apply(to_picture, marks))
     noisy = np.clip(picture + rng.normal(0, 3, picture.shape), 0, 255).astype(np.uint8)
-    coded = cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
-    return cv2.imdecode(coded, cv2.IMREAD_COLOR), truth
+    return through_jpeg(noisy, 85), truth
 
 
 def _paste(picture: np.ndarray, image: np.ndarray, to_picture: np.ndarray, gain: float) -> None:
@@ -140,4 +140,5 @@ def _clouds(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
         cells = rng.normal(0, 1, (2 + size[1] // 2**octave, 2 + size[0] // 2**octave, 3)).astype(np.float32)
         image += cv2.resize(cells, size, interpolation=cv2.INTER_CUBIC) * rng.uniform(0.5, 1.5) ** octave
     image = (image - image.mean()) / image.std()
-    return np.clip(image * rng.uniform(20, 70) + rng.uniform(60, 190), 0, 255).astype(np.uint8)
+    clouds: npt.NDArray[np.float32] = image * rng.uniform(20, 70) + rng.uniform(60, 190)
+    return np.clip(clouds, 0, 255).astype(np.uint8)

@@ -13,15 +13,19 @@ random weights have none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from stream.bench import measure, whole_runs
+from stream.bench.baseline import BaselineFacts, BaselineJob
 from stream.bench.clip import Clip, kept_quality, make_clip
 from stream.bench.models import OFFICIAL, random_retinaface, shown_name, weights_file
-from stream.bench.report import Report, Row, Table
-from stream.bench.worker import Workers
+from stream.bench.product_job import ProductFacts, ProductJob
+from stream.bench.report import Option, Report, Row, Table
+from stream.bench.worker import Job, Workers
 from stream.model import BUNDLED_MODEL
 
 MODELS = ("GPEN-BFR-256", BUNDLED_MODEL)
@@ -60,13 +64,16 @@ def run(
         table, load = _stages(make_clip(folder, seconds, face=False), rounds, threads, folder)
         tables.append(table)
         loads.append(load)
-    for part in ("overlap", "memory", "start"):
+    whole = {"overlap": whole_runs.overlap, "memory": whole_runs.memory, "start": whole_runs.start}
+    for part, measured in whole.items():
         if part in parts:
-            table, load = getattr(whole_runs, part)(rounds, threads, folder)
+            table, load = measured(rounds, threads, folder)
             tables.append(table)
             loads.append(load)
     known = [load for load in loads if load is not None]
-    options = {"seconds": seconds, "recipe_frames": recipe_frames, "rounds": rounds, "parts": parts}
+    options: dict[str, Option] = {
+        "seconds": seconds, "recipe_frames": recipe_frames, "rounds": rounds, "parts": parts
+    }  # fmt: skip
     return Report("pipeline", measure.machine(threads), options, max(known, default=None), tables)
 
 
@@ -76,25 +83,25 @@ def _speed(
     path = weights_file(name, folder)
     sides = ["fair baseline", "recipe's baseline", *OURS]
     out = {side: folder / f"out-{i}.mp4" for i, side in enumerate(sides)}
-    jobs: dict[str, tuple[str, dict]] = {}
+    jobs: dict[str, Callable[[], Job[ProductFacts | BaselineFacts]]] = {}
     for side in sides:
-        shared = {"clip": str(clip.path), "out": str(out[side]), "threads": threads}
         if side in OURS:
             preset, overrides = OURS[side]
-            arguments = {"preset": preset, "overrides": [*overrides, f"restore.model={path}"]}
-            jobs[side] = ("product_job:ProductJob", shared | arguments)
+            jobs[side] = partial(
+                ProductJob, preset=preset, overrides=[*overrides, f"restore.model={path}"],
+                clip=str(clip.path), out=str(out[side]), threads=threads,
+            )  # fmt: skip
         else:
             recipe = side != "fair baseline"
-            arguments = {
-                "kind": "recipe" if recipe else "fair", "model": str(path),
-                "landmarks": clip.landmarks.tolist(), "retinaface": str(random_retinaface(folder)),
-                "frames": recipe_frames if recipe else 0,
-            }  # fmt: skip
-            jobs[side] = ("baseline:BaselineJob", shared | arguments)
+            jobs[side] = partial(
+                BaselineJob, kind="recipe" if recipe else "fair", model=str(path), clip=str(clip.path),
+                out=str(out[side]), landmarks=clip.landmarks, threads=threads,
+                retinaface=str(random_retinaface(folder)), frames=recipe_frames if recipe else 0,
+            )  # fmt: skip
     with Workers(jobs) as workers:
         timed = workers.interleaved(rounds, {"recipe's baseline": 0})
     timed["recipe's baseline"] = [workers.first["recipe's baseline"]]
-    spent = {side: [run["seconds"] / run["frames"] for run in runs] for side, runs in timed.items()}
+    spent = {side: [run.seconds / run.facts.frames for run in runs] for side, runs in timed.items()}
     rows = []
     for side in sides:
         row: Row = {"side": side, "model": shown_name(name), "aim": AIMS.get((name, side))}
@@ -102,17 +109,17 @@ def _speed(
         if side in workers.missing:
             row["note"] = f"not available here: {workers.missing[side]}"
             continue
-        own = spent[side]
+        own, facts = spent[side], timed[side][0].facts
         row |= {
             "fps": 1 / float(np.median(own)),
             "fair": measure.ratio(spent["fair baseline"], own),
             "recipe": measure.ratio(spent["recipe's baseline"], own),
             "every": measure.ratio(spent["every frame"], own) if side in OURS else None,
-            "frames": timed[side][0]["frames"],
-            "peak_mb": max(run["peak_mb"] for run in timed[side]),
-            "restored": timed[side][0].get("faces_restored"),
+            "frames": facts.frames,
+            "peak_mb": max(run.peak_mb for run in timed[side]),
+            "restored": facts.faces_restored if isinstance(facts, ProductFacts) else None,
         }
-        if name not in OFFICIAL and row["frames"] == clip.frames:
+        if name not in OFFICIAL and facts.frames == clip.frames:
             row |= {
                 "psnr": kept_quality(clip, out[side]),
                 "rigid": kept_quality(clip, out[side], clip.rigid),
@@ -135,27 +142,25 @@ def _speed_table(rows: list[Row], clip: Clip) -> Table:
 
 def _stages(clip: Clip, rounds: int, threads: int, folder: Path) -> tuple[Table, float | None]:
     """What a frame without a face costs, by stage."""
-    arguments = {
-        "preset": "default", "overrides": [SAME_ENCODER], "clip": str(clip.path),
-        "out": str(folder / "empty-out.mp4"), "threads": threads,
-    }  # fmt: skip
-    with Workers({"product": ("product_job:ProductJob", arguments)}) as workers:
-        runs = workers.interleaved(rounds)["product"]
+    make = partial(
+        ProductJob, preset="default", overrides=[SAME_ENCODER], clip=str(clip.path),
+        out=str(folder / "empty-out.mp4"), threads=threads,
+    )  # fmt: skip
+    with Workers({"product": make}) as workers:
+        runs = [run.facts for run in workers.interleaved(rounds)["product"]]
     rows: list[Row] = []
-    for stage in runs[0]["stage_ms"]:
-        wall, cpu = (
-            float(np.median([run["stage_ms"][stage][key] / run["frames"] * 1e3 for run in runs]))
-            for key in ("busy_s", "cpu_s")
-        )
+    for stage in runs[0].stages:
+        wall = float(np.median([run.stages[stage].busy_s / run.frames * 1e3 for run in runs]))
+        cpu = float(np.median([run.stages[stage].cpu_s / run.frames * 1e3 for run in runs]))
         rows.append({"stage": stage, "wall": wall, "cpu": cpu})
-    cpu = float(np.median([run["cpu_s"] / run["frames"] * 1e3 for run in runs]))
-    wall = float(np.median([run["wall_s"] / run["frames"] * 1e3 for run in runs]))
+    cpu = float(np.median([run.cpu_s / run.frames * 1e3 for run in runs]))
+    wall = float(np.median([run.wall_s / run.frames * 1e3 for run in runs]))
     rows.append({"stage": "whole run", "wall": wall, "cpu": cpu})
     columns = {"stage": "stage", "wall": "ms a frame, by the clock", "cpu": "of its own thread's CPU, ms"}
     notes = [
         "Decoder, detector and encoder have threads of their own beside their stage's: the whole run's CPU "
-        f"is all of them. The detector looked at {runs[0]['detections_run']} of {runs[0]['frames']} frames; "
-        f"{runs[0]['faces_restored']} faces were restored. Nothing but decoding, the thumbnail, detection "
+        f"is all of them. The detector looked at {runs[0].detections_run} of {runs[0].frames} frames; "
+        f"{runs[0].faces_restored} faces were restored. Nothing but decoding, the thumbnail, detection "
         "and encoding may cost more than 1 ms."
     ]
     return Table("stages", "A frame without a face, 1280x720", columns, rows, "wall", notes), workers.others

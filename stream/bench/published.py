@@ -62,7 +62,8 @@ class PublishedGPEN:
 
     def __call__(self, x: Tensor) -> Tensor:
         """`[N, 3, in_size, in_size]` in -1..1 to `[N, 3, size, size]`."""
-        h, features = x, []
+        h = x
+        features: list[Tensor | None] = []
         for i in range(self.encoder_levels):
             h = self._encode(h, f"ecd{i}.0")
             features.insert(0, h)

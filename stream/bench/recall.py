@@ -52,9 +52,9 @@ def _measured(preset: str, sizes: list[int], pictures: int, frames: int, hd: boo
             for marks in truth:
                 reach = _REACH * np.linalg.norm(marks[1] - marks[0])
                 gaps = [np.linalg.norm(hit.landmarks.mean(axis=0) - marks.mean(axis=0)) for hit in hits]
-                found += min(gaps, default=np.inf) < reach
+                found += bool(min(gaps, default=np.inf) < reach)
                 total += 1
-        row[f"recall {size}"] = float(found / total)
+        row[f"recall {size}"] = found / total
     single = config.detect.model_copy(update={"interval": 1, "scene_cut": 0.0})
     false, rng = 0, np.random.default_rng(1)
     for _ in range(frames // 2):

@@ -15,20 +15,23 @@ the undamaged portrait. Rows that start from an aligned file see a crop that was
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from stream import geometry
-from stream.bench import measure
+from stream.bench import measure, naive
 from stream.bench.material import DAMAGE, faces, placed
 from stream.bench.models import random_retinaface, shown_name, weights_file
 from stream.bench.networks import half_name
 from stream.bench.quality import psnr, ssim
-from stream.bench.recipe_job import STEPS, Setup
-from stream.bench.report import Report, Row, Table
-from stream.bench.worker import BenchError, Workers
+from stream.bench.recipe_job import STEPS, Picture, RecipeFacts, RecipeJob, Setup
+from stream.bench.report import Option, Report, Row, Table
+from stream.bench.worker import BenchError, JobRun, Workers
 from stream.engines import cuda_usable
 from stream.model import ModelInfo, read_model_info
 
@@ -39,6 +42,9 @@ ALIGNED = 512
 TIMED = 4
 """Pictures in a round: one batch."""
 PREPARE_TARGET = 3.8
+
+Timed: TypeAlias = dict[str, list[JobRun[RecipeFacts]]]
+"""The runs of each row, one for each round."""
 
 BASELINE = Setup()
 _ALIGNED = replace(BASELINE, detector="aligned")
@@ -87,26 +93,29 @@ def run(
     setups = steps | {f"alone: {name}": setup for name, setup in alone.items()}
     if len(setups) == 1 and only:
         raise BenchError(f"--only {' '.join(only)}: no such row; see the table's first column")
-    shared = {
-        "model": str(path), "pictures": pictures, "timed": min(TIMED, len(pictures)), "threads": threads,
-        "retinaface": str(random_retinaface(folder)),
-    }  # fmt: skip
+    job = partial(
+        RecipeJob, model=path, pictures=pictures, timed=min(TIMED, len(pictures)), threads=threads,
+        retinaface=random_retinaface(folder),
+    )  # fmt: skip
     out = {name: folder / f"row-{i:02}" for i, name in enumerate(setups)}
-    jobs = {
-        name: ("recipe_job:RecipeJob", shared | {"setup": setup.changed(), "out": str(out[name])})
-        for name, setup in setups.items()
-    }
+    jobs = {name: partial(job, setup=setup, out=out[name]) for name, setup in setups.items()}
     with Workers(jobs) as workers:
         timed = workers.interleaved(rounds)
-    kinds = [picture["kind"] for picture in pictures]
+    kinds = [picture.kind for picture in pictures]
     crops = {name: _crops(out[name], len(pictures)) for name in timed}
     tables = [
         _times("steps", f"Each row on top of the last: {shown_name(model)}", list(steps), timed, workers),
         _times("alone", "Each switch alone, against the baseline", list(alone), timed, workers, "alone: "),
         _quality(crops, kinds, clean),
     ]
-    tables[0].notes.extend(_remarks(timed, workers))
-    options = {"model": model, "portraits": portraits, "height": height, "rounds": rounds, "only": only}
+    tables[0].notes.extend(_remarks(timed))
+    options: dict[str, Option] = {
+        "model": model,
+        "portraits": portraits,
+        "height": height,
+        "rounds": rounds,
+        "only": only,
+    }
     return Report("recipe", measure.machine(threads), options, workers.others, tables)
 
 
@@ -116,12 +125,13 @@ def _chosen(setups: dict[str, Setup], only: list[str]) -> dict[str, Setup]:
 
 def make_pictures(
     folder: Path, portraits: int, height: int, info: ModelInfo
-) -> tuple[list[dict], list[np.ndarray]]:
+) -> tuple[list[Picture], list[np.ndarray]]:
     """Damaged pictures and their aligned crops, written as PNG, and the clean crops RGB u8.
 
     The kinds take turns, so that the first pictures hold all of them.
     """
-    pictures, clean = [], []
+    pictures: list[Picture] = []
+    clean: list[np.ndarray] = []
     for i, face in enumerate(faces()[:portraits]):
         portrait = placed(face, (round(height * 4 / 3), height))
         to_crop = geometry.similarity(geometry.template(info.template, info.size), portrait.landmarks)
@@ -133,21 +143,21 @@ def make_pictures(
             aligned = place.with_name(f"aligned-{place.name}")
             cv2.imwrite(str(place), np.ascontiguousarray(rgb[..., ::-1]))
             cv2.imwrite(str(aligned), np.ascontiguousarray(_warped(rgb, to_file, ALIGNED)[..., ::-1]))
-            pictures.append(
-                {"kind": kind, "path": str(place), "aligned": str(aligned),
-                 "landmarks": portrait.landmarks.tolist()}
-            )  # fmt: skip
+            pictures.append(Picture(kind, place, aligned, portrait.landmarks))
             clean.append(original)
     return pictures, clean
 
 
-def _warped(rgb: np.ndarray, to_picture: np.ndarray, size: int) -> np.ndarray:
-    image = geometry.warp(rgb.astype(np.float32), to_picture, (size, size), cv2.BORDER_REFLECT_101)
+def _warped(rgb: np.ndarray, to_picture: np.ndarray, size: int) -> npt.NDArray[np.uint8]:
+    image: npt.NDArray[np.float32] = geometry.warp(
+        rgb.astype(np.float32), to_picture, (size, size), cv2.BORDER_REFLECT_101
+    )
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
 def _crops(folder: Path, count: int) -> list[np.ndarray]:
-    return [cv2.imread(str(folder / f"{i:03}.png"))[..., ::-1] for i in range(count)]
+    """RGB u8[S,S,3] of each picture."""
+    return [naive.read(folder / f"{i:03}.png")[..., ::-1] for i in range(count)]
 
 
 # --- tables -----------------------------------------------------------------------------------
@@ -168,10 +178,11 @@ _COLUMNS = {
 
 
 def _times(
-    name: str, title: str, names: list[str], timed: dict[str, list[dict]], workers: Workers, prefix: str = ""
+    name: str, title: str, names: list[str], timed: Timed, workers: Workers[RecipeFacts], prefix: str = ""
 ) -> Table:
     base = _seconds(timed["0 baseline"])
-    before, result = None, []
+    before: list[float] | None = None
+    result: list[Row] = []
     for shown in names:
         key = prefix + shown
         if key in workers.missing:
@@ -182,19 +193,25 @@ def _times(
         row: Row = {"row": shown, "ms": float(np.median(seconds)) * 1e3, "base": measure.ratio(base, seconds)}
         if before is not None:
             row["before"] = measure.ratio(before, seconds)
-        row |= {step: float(np.median([run["ms"][step] for run in runs])) for step in STEPS}
-        row |= {"peak_mb": max(run["peak_mb"] for run in runs), "note": ""}
-        if missed := workers.first[key]["missed"]:
-            row["note"] = f"found no face in {missed} of {workers.first[key]['pictures']} pictures"
+        row |= {step: float(np.median(_step_ms(runs, step))) for step in STEPS}
+        row |= {"peak_mb": max(run.peak_mb for run in runs), "note": ""}
+        first = workers.first[key].facts
+        if first.missed:
+            row["note"] = f"found no face in {first.missed} of {first.pictures} pictures"
         result.append(row)
         before = seconds
     columns = {key: heading for key, heading in _COLUMNS.items() if key != "before" or not prefix}
     return Table(name, title, columns, result, chart="ms")
 
 
-def _seconds(runs: list[dict]) -> list[float]:
+def _seconds(runs: list[JobRun[RecipeFacts]]) -> list[float]:
     """Of one picture, in each round."""
-    return [sum(run["ms"].values()) / 1e3 for run in runs]
+    return [sum(run.facts.ms.values()) / 1e3 for run in runs]
+
+
+def _step_ms(runs: list[JobRun[RecipeFacts]], step: str) -> list[float]:
+    """Of one picture, in each round."""
+    return [run.facts.ms[step] for run in runs]
 
 
 def _quality(crops: dict[str, list[np.ndarray]], kinds: list[str], clean: list[np.ndarray]) -> Table:
@@ -220,12 +237,12 @@ def _quality(crops: dict[str, list[np.ndarray]], kinds: list[str], clean: list[n
     )
 
 
-def _remarks(timed: dict[str, list[dict]], workers: Workers) -> list[str]:
+def _remarks(timed: Timed) -> list[str]:
     """What the table alone does not say."""
     notes = []
     ours, before = timed.get("3 preprocessing"), timed.get("2 compile: OpenVINO", timed.get("1 aligned"))
     if ours and before:
-        gain = measure.ratio([r["ms"]["prepare"] for r in before], [r["ms"]["prepare"] for r in ours])
+        gain = measure.ratio(_step_ms(before, "prepare"), _step_ms(ours, "prepare"))
         notes.append(
             f"Preparing an aligned picture is {gain:.2g} times faster than the naive script's (aim "
             f"{PREPARE_TARGET}), reading its file left out. Finishing costs the product more there: it keeps "
@@ -233,7 +250,7 @@ def _remarks(timed: dict[str, list[dict]], workers: Workers) -> list[str]:
         )
     batch, single = timed.get("batch of 4"), timed.get("3 preprocessing")
     if batch and single:
-        gain = measure.ratio([r["ms"]["network"] for r in single], [r["ms"]["network"] for r in batch])
+        gain = measure.ratio(_step_ms(single, "network"), _step_ms(batch, "network"))
         notes.append(f"A batch of 4 runs the network {gain:.2f} times as fast as single pictures.")
         if not cuda_usable():
             notes.append(

@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from stream import geometry
 from stream.bench import naive
-from stream.bench.networks import PUBLISHED, network
+from stream.bench.networks import PUBLISHED, PublishedSide, network
 from stream.compose import ComposeStage
 from stream.config import Compose, Detect
 from stream.crop import CropStage, WholeFrameStage, cut
@@ -42,52 +42,67 @@ class Setup:
     inference_mode: bool = False
     fidelity: float = 1.0
 
-    def changed(self) -> dict[str, Any]:
-        """What differs from the baseline."""
-        return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) != f.default}
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """A damaged picture with one face."""
+
+    kind: str
+    """Its damage, see `material.DAMAGE`."""
+    path: Path
+    aligned: Path
+    """The file of the face alone."""
+    landmarks: np.ndarray
+    """f64[5,2]: the truth, in the whole picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeFacts:
+    """What one run took."""
+
+    ms: dict[str, float]
+    """Milliseconds of each step for one picture."""
+    missed: int
+    """Pictures in which no face was found."""
+    pictures: int
 
 
 class RecipeJob:
     """The first run restores all pictures and keeps the crops, later ones time the first few.
 
-    `pictures` name their files, whole and aligned, and the landmarks; `out` is the folder for the
-    crops, PNG of the model's size, as they would be in the place that the landmarks say.
+    `out` is the folder for the crops, PNG of the model's size, as they would be in the place that the
+    landmarks say.
     """
 
     def __init__(
-        self, setup: dict, model: str, pictures: list[dict], out: str, timed: int, threads: int,
-        retinaface: str,
+        self, setup: Setup, model: Path, pictures: list[Picture], out: Path, timed: int, threads: int,
+        retinaface: Path,
     ) -> None:  # fmt: skip
-        self._setup, self._pictures, self._timed, self._first = Setup(**setup), pictures, timed, True
-        cv2.setNumThreads(1 if self._setup.product else threads)
-        s = self._setup
+        self._setup, self._pictures, self._timed, self._first = setup, pictures, timed, True
+        cv2.setNumThreads(1 if setup.product else threads)
         self._network = network(
-            s.engine, Path(model), threads=threads, precision=s.precision, batch_size=s.batch,
-            inference_mode=s.inference_mode, fidelity=s.fidelity,
+            setup.engine, model, threads=threads, precision=setup.precision, batch_size=setup.batch,
+            inference_mode=setup.inference_mode, fidelity=setup.fidelity,
         )  # fmt: skip
         self._model = self._network.model
         self._template = geometry.template(self._model.template, self._model.size)
-        self._find = _finder(s.detector, retinaface, threads)
-        self._read, self._prepare, self._finish = (
-            (read_image, self._product_prepare, self._product_finish)
-            if s.product
-            else (naive.read, self._naive_prepare, self._naive_finish)
-        )
-        self._aligned = s.detector == "aligned"
+        self._find = _finder(setup.detector, str(retinaface), threads)
+        self._aligned = setup.detector == "aligned"
         self._whole = WholeFrameStage(self._model.size)
         self._crop = CropStage(self._model.template, self._model.size, lambda faces, _: faces)
         self._compose = ComposeStage(Compose().feather)
-        self._out = Path(out)
+        self._spent: dict[str, float] = {}
+        self._out = out
         self._out.mkdir(parents=True, exist_ok=True)
 
-    def run(self) -> dict[str, Any]:
-        """Milliseconds of each step for one picture; `missed` pictures in which no face was found."""
+    def run(self) -> RecipeFacts:
+        """Restore the pictures."""
         chosen = self._pictures if self._first else self._pictures[: self._timed]
         self._spent, missed = dict.fromkeys(STEPS, 0.0), 0
         for at in range(0, len(chosen), self._setup.batch):
             group = chosen[at : at + self._setup.batch]
             placed = [(i, picture, self._detect(picture)) for i, picture in enumerate(group, at)]
-            found = [item for item in placed if item[2] is not None]
+            found = [(i, picture, marks) for i, picture, marks in placed if marks is not None]
             missed += len(placed) - len(found)
             for i, picture, marks in placed:
                 if marks is None and self._first:
@@ -95,26 +110,18 @@ class RecipeJob:
             if found:
                 self._restore(found)
         self._first = False
-        return {
-            "ms": {step: s / len(chosen) * 1e3 for step, s in self._spent.items()},
-            "missed": missed,
-            "pictures": len(chosen),
-            "description": self._network.description,
-        }
+        ms = {step: s / len(chosen) * 1e3 for step, s in self._spent.items()}
+        return RecipeFacts(ms, missed, len(chosen))
 
-    def _restore(self, found: list[tuple[int, dict, np.ndarray]]) -> None:
-        key = "aligned" if self._aligned else "path"
-        with self._timing("read"):
-            read = [self._read(Path(picture[key])) for _, picture, _ in found]
-        with self._timing("prepare"):
-            prepared = [self._prepare(one, marks) for one, (_, _, marks) in zip(read, found, strict=True)]
-        with self._timing("network"):
-            restored = self._restored([given for given, _ in prepared])
-        with self._timing("finish"):
-            crops = [self._finish(state, one) for (_, state), one in zip(prepared, restored, strict=True)]
+    def _restore(self, found: list[tuple[int, Picture, np.ndarray]]) -> None:
+        """Restore pictures of known number and landmarks as one batch; the first run keeps their crops."""
+        paths = [picture.aligned if self._aligned else picture.path for _, picture, _ in found]
+        marks = [each for _, _, each in found]
+        restore = self._restored_by_product if self._setup.product else self._restored_naively
+        crops = restore(paths, marks)
         if self._first:
-            for (i, picture, marks), rgb in zip(found, crops, strict=True):
-                self._keep(i, picture, rgb, marks)
+            for (i, picture, own), rgb in zip(found, crops, strict=True):
+                self._keep(i, picture, rgb, own)
 
     @contextmanager
     def _timing(self, step: str) -> Iterator[None]:
@@ -122,71 +129,98 @@ class RecipeJob:
         yield
         self._spent[step] += time.perf_counter() - start
 
-    def _detect(self, picture: dict) -> np.ndarray | None:
+    def _detect(self, picture: Picture) -> np.ndarray | None:
         """Landmarks; RetinaFace's weights are random, so the true ones take the place of its own."""
-        true = np.array(picture["landmarks"])
+        true = picture.landmarks
         random = self._setup.detector == "retinaface"
         if self._find is None or (random and self._first and picture is not self._pictures[0]):
             return true  # while it warms up, one look is enough
-        frame = read_image(Path(picture["path"])).frame(0)
+        frame = read_image(picture.path).frame(0)
         with self._timing("detect"):
             hits = self._find(frame)
         if random:
             return true
         return hits[0].landmarks.astype(np.float64) if hits else None
 
-    def _restored(self, given: list) -> list:
-        """Each picture's output, of the kind that was given."""
-        naive_side = not self._setup.product
-        if self._network.takes_tensors:
-            batch = torch.cat(given) if naive_side else _tensor(np.stack(given))
-            output = self._network(batch)
-            return list(output[:, None]) if naive_side else list(_array(output))
-        batch = _array(torch.cat(given)) if naive_side else np.stack(given)
-        output = self._network(batch)
-        return list(_tensor(output)[:, None]) if naive_side else list(output)
-
     # --- the naive script --------------------------------------------------------------------
 
-    def _naive_prepare(self, bgr: np.ndarray, marks: np.ndarray) -> tuple[torch.Tensor, tuple]:
-        to_picture = None if self._aligned else geometry.similarity(self._template, marks)
-        return naive.prepare(bgr, to_picture, self._model.in_size), (bgr, to_picture)
+    def _restored_naively(self, paths: list[Path], marks: list[np.ndarray]) -> list[np.ndarray]:
+        """Crops RGB u8[S,S,3]; each step is timed."""
+        with self._timing("read"):
+            pictures = [naive.read(path) for path in paths]
+        with self._timing("prepare"):
+            places = [None if self._aligned else geometry.similarity(self._template, own) for own in marks]
+            given = [
+                naive.prepare(bgr, place, self._model.in_size)
+                for bgr, place in zip(pictures, places, strict=True)
+            ]
+        with self._timing("network"):
+            outputs = list(self._on_tensors(torch.cat(given))[:, None])
+        with self._timing("finish"):
+            return [
+                self._pasted(bgr, place, output)
+                for bgr, place, output in zip(pictures, places, outputs, strict=True)
+            ]
 
-    def _naive_finish(self, state: tuple, output: torch.Tensor) -> np.ndarray:
+    def _pasted(self, bgr: np.ndarray, to_picture: np.ndarray | None, output: torch.Tensor) -> np.ndarray:
         face = naive.finish(output)
-        bgr, to_picture = state
         if to_picture is not None:
             naive.paste(bgr, face, to_picture)
         return face[..., ::-1]
 
+    def _on_tensors(self, x: torch.Tensor) -> torch.Tensor:
+        """f32[N,3,S,S] of -1..1 through the network."""
+        if isinstance(self._network, PublishedSide):
+            return self._network(x)
+        return _tensor(self._network(_array(x)))
+
     # --- the product -------------------------------------------------------------------------
 
-    def _product_prepare(self, still: Still, marks: np.ndarray) -> tuple[np.ndarray, FrameWork]:
+    def _restored_by_product(self, paths: list[Path], marks: list[np.ndarray]) -> list[np.ndarray]:
+        """Crops RGB u8[S,S,3]; each step is timed."""
+        with self._timing("read"):
+            stills = [read_image(path) for path in paths]
+        with self._timing("prepare"):
+            works = [self._cropped(still, own) for still, own in zip(stills, marks, strict=True)]
+        with self._timing("network"):
+            outputs = list(self._on_arrays(np.stack([work.crops[0].image for work in works])))
+        with self._timing("finish"):
+            return [self._composed(work, output) for work, output in zip(works, outputs, strict=True)]
+
+    def _cropped(self, still: Still, marks: np.ndarray) -> FrameWork:
         frame = still.frame(0)
         face = Face(0, np.zeros(4, np.float32), marks.astype(np.float32), 1.0, False, 1.0)
         stage = self._whole if self._aligned else self._crop
         (work,) = stage.process(FrameWork(frame, () if self._aligned else (face,)))
-        return work.crops[0].image, work
+        return work
 
-    def _product_finish(self, work: FrameWork, output: np.ndarray) -> np.ndarray:
-        restored = np.clip(output, 0, 1)
+    def _composed(self, work: FrameWork, output: np.ndarray) -> npt.NDArray[np.uint8]:
+        restored: npt.NDArray[np.float32] = np.clip(output, 0, 1)
         patch = Patch(work.crops[0], restored - work.crops[0].image)
         list(self._compose.process(FrameWork(work.frame, work.faces, work.crops, (patch,))))
         return np.rint(restored * 255).astype(np.uint8)
 
+    def _on_arrays(self, crops: np.ndarray) -> np.ndarray:
+        """f32[N,S,S,3] of 0..1 through the network."""
+        if isinstance(self._network, PublishedSide):
+            return _array(self._network(_tensor(crops)))
+        return self._network(crops)
+
     # --- what is kept for comparison -----------------------------------------------------------
 
-    def _untouched(self, picture: dict) -> np.ndarray:
+    def _untouched(self, picture: Picture) -> npt.NDArray[np.uint8]:
         """What stands where the face is, RGB u8, if nothing was restored."""
-        frame = read_image(Path(picture["path"])).frame(0)
-        to_picture = geometry.similarity(self._template, np.array(picture["landmarks"]))
-        return np.rint(cut(frame, to_picture, self._model.size) * 255).astype(np.uint8)
+        to_picture = geometry.similarity(self._template, picture.landmarks)
+        crop = cut(read_image(picture.path).frame(0), to_picture, self._model.size)
+        assert crop is not None  # the face lies in the picture
+        levels: npt.NDArray[np.float32] = crop * 255
+        return np.rint(levels).astype(np.uint8)
 
-    def _keep(self, index: int, picture: dict, rgb: np.ndarray, marks: np.ndarray | None) -> None:
+    def _keep(self, index: int, picture: Picture, rgb: np.ndarray, marks: np.ndarray | None) -> None:
         """Write the crop RGB u8 in the true crop's place, so that every row shows the same pixels."""
         if self._setup.detector == "haar" and marks is not None:
             to_own = geometry.invert(geometry.similarity(self._template, marks))
-            true = geometry.similarity(self._template, np.array(picture["landmarks"]))
+            true = geometry.similarity(self._template, picture.landmarks)
             size = rgb.shape[1::-1]
             warped = geometry.warp(
                 rgb.astype(np.float32), geometry.chain(to_own, true), size, cv2.BORDER_REPLICATE

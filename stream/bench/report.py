@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
-from stream.bench.measure import QUIET_SHARE
+from stream.bench.measure import QUIET_SHARE, Machine
 from stream.bench.worker import BenchError
 
 if TYPE_CHECKING:  # rich would count towards the memory of the workers, which import this module
     from stream.bench.layout import Column
 
-Row = dict[str, Any]
+Cell: TypeAlias = str | float | bool | None
+Row: TypeAlias = dict[str, Cell]
+"""Values by the keys of `Table.columns`."""
+Option: TypeAlias = float | str | Sequence[str] | Mapping[str, "Option"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,9 @@ class Report:
     """All tables of one run."""
 
     bench: str
-    machine: dict[str, Any]
-    options: dict[str, Any]
+    machine: Machine
+    options: Mapping[str, Option]
+    """What was asked for, by name."""
     other_load: float | None
     """Largest share of the machine that others took in any part, 0..1."""
     tables: list[Table]
@@ -48,7 +53,7 @@ class Report:
         return json.dumps(_finite(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: object) -> object:
     if isinstance(value, dict):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -71,7 +76,7 @@ def load(path: Path) -> Report:
         raise BenchError(f"{path}: not a bench's JSON; write it with gpen-stream bench NAME --json") from None
 
 
-def shown(value: Any) -> str:
+def shown(value: Cell) -> str:
     """A cell: three digits of a number, a dash for nothing."""
     if value is None:
         return "–"
@@ -149,13 +154,16 @@ def draw(report: Report, path: Path) -> None:
     )
     for axis, table in zip(axes[:, 0], drawn, strict=True):
         first = next(iter(table.columns))
-        rows = [row for row in table.rows if isinstance(row.get(table.chart), (int, float))]
-        names = [shown(row[first]) for row in rows]
-        places = range(len(rows))
-        axis.barh(places, [row[table.chart] for row in rows], color="#4477aa")
-        axis.set_yticks(places, names)
+        bars = [
+            (shown(row[first]), value)
+            for row in table.rows
+            if isinstance(value := row.get(table.chart), (int, float))
+        ]
+        places = range(len(bars))
+        axis.barh(places, [value for _, value in bars], color="#4477aa")
+        axis.set_yticks(places, [name for name, _ in bars])
         axis.invert_yaxis()
-        axis.bar_label(axis.containers[0], [shown(row[table.chart]) for row in rows], padding=3)
+        axis.bar_label(axis.containers[0], [shown(value) for _, value in bars], padding=3)
         axis.margins(x=0.12)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_xlabel(table.columns[table.chart])

@@ -11,16 +11,19 @@ Times are of the whole process (CPU) and by the clock (wall).
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from stream import geometry
-from stream.bench.material import samples
+from stream.bench.material import PersonTruth, Truth, samples, truth_of
 from stream.bench.report import Row, Table
 from stream.config import Detect, Track
 from stream.decode import FileSource
@@ -34,6 +37,23 @@ TEMPLATE = geometry.template("ffhq_512", 1)
 VISIBLE = 0.8
 Found = dict[int, dict[int, np.ndarray]]
 """Frame -> person -> landmarks f64[5,2]."""
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Detection on every frame and tracking between keyframes, each against the truth."""
+
+    recall: dict[str, float]
+    """By side, `detected` and `tracked`."""
+    detected: dict[str, float]
+    """Errors by name, % of the eye distance."""
+    tracked: dict[str, float]
+
+    @property
+    def ratio(self) -> dict[str, float]:
+        """The tracked side's errors over the detected side's."""
+        return {key: value / max(self.detected[key], 1e-9) for key, value in self.tracked.items()}
 
 
 def tracking(clips: list[str], interval: int, live: bool, phases: bool, rounds: int, threads: int) -> Table:
@@ -50,7 +70,7 @@ def tracking(clips: list[str], interval: int, live: bool, phases: bool, rounds: 
 
 
 def _rows(clip: str, interval: int, live: bool, phases: bool, rounds: int, threads: int) -> list[Row]:
-    truth = json.loads((samples() / f"{clip}.truth.json").read_text())
+    truth = truth_of(clip)
     settings = Detect(interval=interval)
     finder = FaceFinder(settings, threads)
     # Decoded and warmed up before: only detection and tracking are timed.
@@ -61,7 +81,7 @@ def _rows(clip: str, interval: int, live: bool, phases: bool, rounds: int, threa
         each, took = timed(lambda: [[hit.landmarks for hit in finder(item.frame)] for item in work])
         spent["detected"].append(took)
         tracker = Tracker(finder, settings, Track(lookahead=not live))
-        tracked, took = timed(lambda tracker=tracker: run(tracker, work))
+        tracked, took = timed(partial(run, tracker, work))
         spent["tracked"].append(took)
     sides = {
         "detected": matched(each, truth),
@@ -97,16 +117,16 @@ def _rows(clip: str, interval: int, live: bool, phases: bool, rounds: int, threa
     return rows
 
 
-def _figures(clip: str, figures: dict[str, Any]) -> list[Row]:
+def _figures(clip: str, found: Comparison) -> list[Row]:
     names = {"rigid": "rigid error, %", "non_rigid": "non-rigid error, %", "jitter": "jitter of the crop, %",
              "rigid_p95": "rigid error, 95th percentile, %", "jitter_p95": "jitter, 95th percentile, %",
              "still": "a still face moves at most, %"}  # fmt: skip
-    rows = [
-        {"clip": clip, "what": names[key], "detected": figures["detected"][key], "tracked": value,
-         "ratio": figures["ratio"][key]}
-        for key, value in figures["tracked"].items()
+    rows: list[Row] = [
+        {"clip": clip, "what": names[key], "detected": found.detected[key], "tracked": value,
+         "ratio": found.ratio[key]}
+        for key, value in found.tracked.items()
     ]  # fmt: skip
-    return [*rows, {"clip": clip, "what": "recall", **figures["recall"]}]
+    return [*rows, {"clip": clip, "what": "recall", **found.recall}]
 
 
 def run(tracker: Tracker, work: list[FrameWork]) -> list[FrameWork]:
@@ -115,7 +135,8 @@ def run(tracker: Tracker, work: list[FrameWork]) -> list[FrameWork]:
     return done
 
 
-def timed(call):
+def timed(call: Callable[[], ResultT]) -> tuple[ResultT, tuple[float, float]]:
+    """What the call returns, and the seconds that it took: of the process's CPU, and by the clock."""
     cpu, wall = time.process_time(), time.perf_counter()
     result = call()
     return result, (time.process_time() - cpu, time.perf_counter() - wall)
@@ -125,7 +146,7 @@ def eyes(marks: np.ndarray) -> float:
     return float(np.linalg.norm(marks[1] - marks[0]))
 
 
-def nearest(marks: np.ndarray, people: list[dict], least_visible: float) -> int | None:
+def nearest(marks: np.ndarray, people: list[PersonTruth], least_visible: float) -> int | None:
     """The person whose landmarks these are, within 0.6 of the spread of the true ones."""
     best, least = None, np.inf
     for person in people:
@@ -136,7 +157,7 @@ def nearest(marks: np.ndarray, people: list[dict], least_visible: float) -> int 
     return best
 
 
-def stray(found: list[list[np.ndarray]], truth: dict) -> int:
+def stray(found: list[list[np.ndarray]], truth: Truth) -> int:
     """Faces that belong to no one at least partly in the frame."""
     return sum(
         nearest(marks, truth["frames_truth"][index], 0.0) is None
@@ -145,7 +166,7 @@ def stray(found: list[list[np.ndarray]], truth: dict) -> int:
     )
 
 
-def matched(found: list[list[np.ndarray]], truth: dict) -> Found:
+def matched(found: list[list[np.ndarray]], truth: Truth) -> Found:
     result: Found = {}
     for index, faces in enumerate(found):
         result[index] = {}
@@ -156,20 +177,24 @@ def matched(found: list[list[np.ndarray]], truth: dict) -> Found:
     return result
 
 
-def compare(sides: dict[str, Found], truth: dict, frames: range) -> dict:
-    """Figures over some frames: medians, and the tracked side's over the detected side's."""
+def compare(sides: dict[str, Found], truth: Truth, frames: range) -> Comparison:
+    """Figures over some frames of both sides, `detected` and `tracked`."""
     true = {
         i: {p["id"]: np.array(p["landmarks"]) for p in truth["frames_truth"][i] if p["visible"] >= VISIBLE}
         for i in frames
     }
     common = {i: [p for p in true[i] if all(p in side[i] for side in sides.values())] for i in frames}
-    figures: dict = {"faces": sum(map(len, common.values()))}
-    figures["recall"] = {
+    recall = {
         name: sum(p in side[i] for i in frames for p in true[i]) / max(sum(map(len, true.values())), 1)
         for name, side in sides.items()
     }
+    still = [phase for phase in truth["phases"] if phase["name"] == "still"]
+    inside = [i for i in frames if still and still[0]["start"] <= i < still[0]["end"]]
+    errors = {}
     for name, side in sides.items():
-        rigid, shape, jitter = [], [], []
+        rigid: list[float] = []
+        shape: list[float] = []
+        jitter: list[float] = []
         for i in frames:
             for p in common[i]:
                 r, s = split_error(side[i][p], true[i][p])
@@ -177,19 +202,14 @@ def compare(sides: dict[str, Found], truth: dict, frames: range) -> dict:
                 shape.append(s)
                 if p in common.get(i + 1, ()):
                     now, then = (crop_residual(side[k][p], true[k][p]) for k in (i, i + 1))
-                    jitter.append(np.sqrt(((then - now) ** 2).sum(axis=1).mean()))
-        figures[name] = {
+                    jitter.append(float(np.sqrt(((then - now) ** 2).sum(axis=1).mean())))
+        errors[name] = {
             "rigid": percent(rigid), "non_rigid": percent(shape), "jitter": percent(jitter),
             "rigid_p95": percent(rigid, 95), "jitter_p95": percent(jitter, 95),
         }  # fmt: skip
-        still = [phase for phase in truth["phases"] if phase["name"] == "still"]
-        inside = [i for i in frames if still and still[0]["start"] <= i < still[0]["end"]]
         if inside:
-            figures[name]["still"] = stillness([side[i][0] for i in inside if 0 in side[i]])
-    figures["ratio"] = {
-        key: figures["tracked"][key] / max(figures["detected"][key], 1e-9) for key in figures["tracked"]
-    }
-    return figures
+            errors[name]["still"] = stillness([side[i][0] for i in inside if 0 in side[i]])
+    return Comparison(recall, errors["detected"], errors["tracked"])
 
 
 def split_error(marks: np.ndarray, true: np.ndarray) -> tuple[float, float]:
@@ -207,7 +227,9 @@ def crop_residual(marks: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Where this crop shows the template's points, less where the true crop does; eye distances."""
     to_crop = geometry.similarity(marks, TEMPLATE)
     from_true = geometry.invert(geometry.similarity(true, TEMPLATE))
-    return (geometry.apply(geometry.chain(to_crop, from_true), TEMPLATE) - TEMPLATE) / eyes(TEMPLATE)
+    shown = geometry.apply(geometry.chain(to_crop, from_true), TEMPLATE)
+    residual: npt.NDArray[np.float64] = (shown - TEMPLATE) / eyes(TEMPLATE)
+    return residual
 
 
 def stillness(marks: list[np.ndarray]) -> float:

@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -19,7 +21,8 @@ import numpy as np
 
 from stream.bench.material import samples
 from stream.bench.measure import OtherLoad
-from stream.bench.report import Table
+from stream.bench.product_job import ProductJob
+from stream.bench.report import Row, Table
 from stream.bench.worker import BenchError, Workers, own_python
 
 LENGTHS = 400, 2000
@@ -36,21 +39,22 @@ for work in stream.restored_frames(sys.argv[1], stream.load_config("fast")):
 def overlap(rounds: int, threads: int, folder: Path) -> tuple[Table, float | None]:
     """How well the stages run beside one another."""
     with Workers({"run": _job(samples() / "portrait.mp4", threads, folder)}) as workers:
-        runs = workers.interleaved(rounds)["run"]
-    rows = []
+        runs = [run.facts for run in workers.interleaved(rounds)["run"]]
+    rows: list[Row] = []
+    ratios = []
     for number, run in enumerate(runs, 1):
-        slowest = max(run["stage_ms"], key=lambda name: run["stage_ms"][name]["busy_s"])
-        busy, cpu = run["stage_ms"][slowest]["busy_s"], run["cpu_s"] / run["cores"]
+        slowest, stage = max(run.stages.items(), key=lambda item: item[1].busy_s)
+        busy, cpu = stage.busy_s, run.cpu_s / run.cores
+        ratios.append(run.wall_s / max(busy, cpu))
         rows.append(
-            {"round": number, "ratio": run["wall_s"] / max(busy, cpu), "wall": run["wall_s"],
-             "slowest": slowest, "busy": busy, "cpu": cpu, "fps": run["frames"] / run["wall_s"]}
+            {"round": number, "ratio": ratios[-1], "wall": run.wall_s, "slowest": slowest, "busy": busy,
+             "cpu": cpu, "fps": run.frames / run.wall_s}
         )  # fmt: skip
     columns = {
         "round": "round", "ratio": "wall over the ideal", "wall": "wall, s", "slowest": "slowest stage",
         "busy": "its busy time, s", "cpu": "CPU over cores, s", "fps": "fps",
     }  # fmt: skip
-    median = float(np.median([row["ratio"] for row in rows]))
-    notes = [f"Median: {median:.2f} times the ideal."]
+    notes = [f"Median: {np.median(ratios):.2f} times the ideal."]
     return Table(
         "overlap", "samples/portrait.mp4, default preset", columns, rows, notes=notes
     ), workers.others
@@ -58,13 +62,15 @@ def overlap(rounds: int, threads: int, folder: Path) -> tuple[Table, float | Non
 
 def memory(_rounds: int, threads: int, folder: Path) -> tuple[Table, float | None]:
     """Peak memory by the number of frames; other processes do not matter to it."""
-    rows = []
+    peaks = []
     for frames in LENGTHS:
         clip = repeated(frames, folder / f"{frames}.mp4")
         with Workers({"run": _job(clip, threads, folder)}) as workers:
-            rows.append({"frames": frames, "peak_mb": workers.first["run"]["peak_mb"]})
-    for row in rows:
-        row["ratio"] = row["peak_mb"] / rows[0]["peak_mb"]
+            peaks.append(workers.first["run"].peak_mb)
+    rows: list[Row] = [
+        {"frames": frames, "peak_mb": peak, "ratio": peak / peaks[0]}
+        for frames, peak in zip(LENGTHS, peaks, strict=True)
+    ]
     columns = {"frames": "frames of 640x480", "peak_mb": "peak memory, MiB", "ratio": "of the first"}
     return Table("memory", "Memory does not grow with the video", columns, rows), None
 
@@ -75,7 +81,7 @@ def start(rounds: int, _threads: int, _folder: Path) -> tuple[Table, float | Non
     _first_frame_s(clip)
     with OtherLoad(_children_s) as others:
         results = [_first_frame_s(clip) for _ in range(rounds)]
-    row = {
+    row: Row = {
         "what": "first frame of samples/portrait.mp4, preset fast",
         "s": float(np.median([s for s, _ in results])),
         "target": START_TARGET_S,
@@ -92,10 +98,10 @@ def _children_s() -> float:
 
 
 def _first_frame_s(clip: Path) -> tuple[float, bool]:
+    command, environment = own_python("-c", _FIRST_FRAME, str(clip))
     began = time.monotonic()
-    with subprocess.Popen(
-        **own_python("-c", _FIRST_FRAME, str(clip)), stdout=subprocess.PIPE, text=True
-    ) as child:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None  # it is a pipe
         line = child.stdout.readline().strip()
         spent = time.monotonic() - began
     if not line:
@@ -121,9 +127,6 @@ def repeated(frames: int, path: Path) -> Path:
     return path
 
 
-def _job(clip: Path, threads: int, folder: Path) -> tuple[str, dict]:
-    arguments = {
-        "preset": "default", "overrides": [], "clip": str(clip), "out": str(folder / "whole.mp4"),
-        "threads": threads,
-    }  # fmt: skip
-    return "product_job:ProductJob", arguments
+def _job(clip: Path, threads: int, folder: Path) -> Callable[[], ProductJob]:
+    out = str(folder / "whole.mp4")
+    return partial(ProductJob, preset="default", overrides=[], clip=str(clip), out=out, threads=threads)

@@ -1,21 +1,22 @@
 """Each side of a comparison lives in a process of its own: own threads, own memory, asked in turn.
 
-The child reads a line that names its job, sets it up, runs it once, and answers; then it runs it
-again for each line that says so. Answers are lines of JSON. What libraries print goes to stderr.
+The two processes exchange dataclasses, pickled, through the child's standard input and output. The child
+starts the job of the first message, runs it once and answers. Then it answers each further message. What
+libraries print goes to stderr.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import IO, Generic, Protocol, TypeVar
 
 from stream.bench.measure import OtherLoad, forget_peak, peak_mb
 from stream.errors import StreamError
@@ -23,12 +24,15 @@ from stream.errors import StreamError
 PAUSE_S = 0.05
 """Between measurements: a library's threads spin for a while after their work."""
 
+FactsT = TypeVar("FactsT")
+FactsT_co = TypeVar("FactsT_co", covariant=True)
 
-class Job(Protocol):
-    """What a child runs; made from keyword arguments that JSON can hold."""
 
-    def run(self) -> dict[str, Any]:
-        """Do the work once; the facts go to the parent beside time and memory."""
+class Job(Protocol[FactsT_co]):
+    """What a child runs."""
+
+    def run(self) -> FactsT_co:
+        """Do the work once; the facts, which can be pickled, go to the parent beside time and memory."""
 
 
 class Unavailable(StreamError):
@@ -39,96 +43,159 @@ class BenchError(StreamError):
     """A side that failed, or material that is missing."""
 
 
-def own_python(*arguments: str) -> dict[str, Any]:
-    """What Popen needs to start Python so that it imports the same package as this process.
+# --- messages to the child ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StartJob:
+    """Make the job, and run it once."""
+
+    make: Callable[[], Job[object]]
+    """Can be pickled, such as `partial(Matmul, threads=2)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunJob:
+    """Run the job once more."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureCpu:
+    """Tell the CPU time of the process."""
+
+
+# --- its answers --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class JobRun(Generic[FactsT_co]):
+    """One run of the job."""
+
+    seconds: float
+    peak_mb: float
+    """Largest memory of the process, MiB: in the first run since its start, later since the first run."""
+    facts: FactsT_co
+
+
+@dataclass(frozen=True, slots=True)
+class CpuTime:
+    """CPU seconds that the process has used in all its life."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    """The job cannot be made or run; the process ends."""
+
+    reason: str
+    unavailable: bool
+    """Whether this machine lacks what the job needs."""
+
+
+# --- the parent ---------------------------------------------------------------------------------
+
+
+def own_python(*arguments: str) -> tuple[list[str], dict[str, str]]:
+    """Command and environment that start Python so that it imports the same package as this process.
 
     By itself Python would look in the working folder first: in a clone it would measure that, not the
     installed package.
     """
     path = os.pathsep.join(map(os.path.abspath, sys.path))
-    return {"args": [sys.executable, "-P", *arguments], "env": os.environ | {"PYTHONPATH": path}}
+    return [sys.executable, "-P", *arguments], os.environ | {"PYTHONPATH": path}
 
 
-class Worker:
-    """The parent's end of a child. `start` returns at once, `ready` waits for the first run."""
+class Worker(Generic[FactsT]):
+    """The parent's end of a child. The constructor returns at once, `ready` waits for the first run."""
 
-    def __init__(self, job: str, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, make: Callable[[], Job[FactsT]]) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in `close`
+        command, environment = own_python("-m", "stream.bench")
         self._child = subprocess.Popen(
-            **own_python("-m", "stream.bench"),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
-        )  # fmt: skip
-        self._send({"job": job, "arguments": dict(arguments)})
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+        )
+        assert self._child.stdin is not None and self._child.stdout is not None  # they are pipes
+        self._requests, self._answers = self._child.stdin, self._child.stdout
+        self._send(StartJob(make))
 
-    def ready(self) -> dict[str, Any]:
-        """Facts of the first run, which warmed the child up. Raises Unavailable, BenchError."""
-        return self._receive()
+    def ready(self) -> JobRun[FactsT]:
+        """The first run, which warmed the child up. Raises Unavailable, BenchError."""
+        return self._next_run()
 
-    def run(self) -> dict[str, Any]:
-        """Run once more: the job's facts, `seconds`, and `peak_mb` of all runs after the first."""
-        self._send({"command": "run"})
-        return self._receive()
+    def run(self) -> JobRun[FactsT]:
+        """Run once more."""
+        self._send(RunJob())
+        return self._next_run()
 
     def cpu_s(self) -> float:
         """CPU seconds that the child has used in all its life."""
-        self._send({"command": "cpu"})
-        return self._receive()["cpu_s"]
+        self._send(MeasureCpu())
+        answer = self._receive()
+        assert isinstance(answer, CpuTime)  # a child answers in the order of the messages
+        return answer.seconds
 
     def close(self) -> None:
         """End the child."""
         if self._child.poll() is None:
-            self._child.stdin.close()
+            self._requests.close()
             try:
                 self._child.wait(10)
             except subprocess.TimeoutExpired:
                 self._child.kill()
                 self._child.wait()
-        self._child.stdout.close()
+        self._answers.close()
         self._errors.close()
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: StartJob | RunJob | MeasureCpu) -> None:
+        data = pickle.dumps(message)
         try:
-            self._child.stdin.write(json.dumps(message) + "\n")
-            self._child.stdin.flush()
+            self._requests.write(data)
+            self._requests.flush()
         except BrokenPipeError:
             pass  # why it ended is told where its answer is awaited
 
-    def _receive(self) -> dict[str, Any]:
-        line = self._child.stdout.readline()
-        if not line:
+    def _next_run(self) -> JobRun[FactsT]:
+        answer = self._receive()
+        assert isinstance(answer, JobRun)  # likewise
+        return answer
+
+    def _receive(self) -> JobRun[FactsT] | CpuTime:
+        """The next answer. Raises Unavailable, BenchError."""
+        try:
+            answer: JobRun[FactsT] | CpuTime | JobFailed = pickle.load(self._answers)
+        except (EOFError, pickle.UnpicklingError):
             self._errors.seek(0)
             last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
-            raise BenchError(f"a worker ended before it answered: {' '.join(last) or 'no message'}")
-        answer = json.loads(line)
-        if "unavailable" in answer:
-            raise Unavailable(answer["unavailable"])
-        if "error" in answer:
-            raise BenchError(answer["error"])
+            raise BenchError(f"a worker ended before it answered: {' '.join(last) or 'no message'}") from None
+        if isinstance(answer, JobFailed):
+            raise Unavailable(answer.reason) if answer.unavailable else BenchError(answer.reason)
         return answer
 
 
-class Workers:
+class Workers(Generic[FactsT]):
     """The sides of one comparison by name, as a context manager. Those that cannot run are named."""
 
-    def __init__(self, jobs: Mapping[str, tuple[str, Mapping[str, Any]]]) -> None:
-        self.first: dict[str, dict[str, Any]] = {}
-        """Facts of each side's first run."""
+    def __init__(self, jobs: Mapping[str, Callable[[], Job[FactsT]]]) -> None:
+        self.first: dict[str, JobRun[FactsT]] = {}
+        """Each side's first run."""
         self.missing: dict[str, str] = {}
         """Why a side does not run here."""
         self.others: float | None = None
         """Share of the machine that other processes took in `interleaved`."""
-        self._jobs, self._running = jobs, {}
+        self._jobs = jobs
+        self._running: dict[str, Worker[FactsT]] = {}
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> Workers[FactsT]:
         try:
-            for name, (job, arguments) in self._jobs.items():
-                self._start(name, Worker(job, arguments))
+            for name, make in self._jobs.items():
+                self._start(name, Worker(make))
         except BaseException:
             self.__exit__(None, None, None)
             raise
         return self
 
-    def _start(self, name: str, worker: Worker) -> None:
+    def _start(self, name: str, worker: Worker[FactsT]) -> None:
         """One after another: two that compile at once would disturb each other's first figures."""
         self._running[name] = worker
         try:
@@ -144,9 +211,9 @@ class Workers:
 
     def interleaved(
         self, rounds: int, at_most: Mapping[str, int] | None = None
-    ) -> dict[str, list[dict[str, Any]]]:
+    ) -> dict[str, list[JobRun[FactsT]]]:
         """Every side once a round, in turn, forwards and backwards; `at_most` limits slow sides."""
-        results: dict[str, list[dict[str, Any]]] = {name: [] for name in self._running}
+        results: dict[str, list[JobRun[FactsT]]] = {name: [] for name in self._running}
         with OtherLoad(lambda: sum(worker.cpu_s() for worker in self._running.values())) as others:
             for i in range(rounds):
                 for name in list(self._running)[:: 1 if i % 2 else -1]:
@@ -157,31 +224,42 @@ class Workers:
         return results
 
 
+# --- the child ----------------------------------------------------------------------------------
+
+
 def serve() -> None:
     """The child: see the module's docstring."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
-    def answer(facts: dict[str, Any]) -> None:
-        answers.write(json.dumps(facts) + "\n")
+    def answer(message: JobRun[object] | CpuTime | JobFailed) -> None:
+        answers.write(pickle.dumps(message))
         answers.flush()
 
     try:
-        first = json.loads(sys.stdin.readline())
-        module, _, name = first["job"].partition(":")
-        job: Job = getattr(importlib.import_module(f"stream.bench.{module}"), name)(**first["arguments"])
+        start: StartJob = pickle.load(sys.stdin.buffer)
+        job = start.make()
         answer(_run(job))
         forget_peak()
-        for line in sys.stdin:
-            wants_run = json.loads(line)["command"] == "run"
-            answer(_run(job) if wants_run else {"cpu_s": time.process_time()})
+        for message in _messages(sys.stdin.buffer):
+            answer(_run(job) if isinstance(message, RunJob) else CpuTime(time.process_time()))
     except Unavailable as reason:
-        answer({"unavailable": str(reason)})
+        answer(JobFailed(str(reason), unavailable=True))
     except StreamError as error:
-        answer({"error": str(error)})
+        answer(JobFailed(str(error), unavailable=False))
 
 
-def _run(job: Job) -> dict[str, Any]:
+def _messages(pipe: IO[bytes]) -> Iterator[RunJob | MeasureCpu]:
+    """What the parent sends until it closes its end."""
+    while True:
+        try:
+            message: RunJob | MeasureCpu = pickle.load(pipe)
+        except EOFError:
+            return
+        yield message
+
+
+def _run(job: Job[FactsT]) -> JobRun[FactsT]:
     start = time.perf_counter()
     facts = job.run()
-    return {"seconds": time.perf_counter() - start, "peak_mb": peak_mb()} | facts
+    return JobRun(time.perf_counter() - start, peak_mb(), facts)

@@ -24,7 +24,7 @@ LAYOUTS = ("split", "side")
 _CRF = 16
 _LINE = 1 / 400
 """Width of the divider, as a part of the picture's; at least 2 px."""
-_WHITE = np.float32([0.9] * 3)
+_WHITE = np.full(3, 0.9, np.float32)
 """Of the divider, as the networks see it: diffuse white in HDR."""
 
 
@@ -39,7 +39,8 @@ def write(
     where B has none. Sound, subtitles and chapters are A's, copied. H.264, 4:2:0, 8 bits; HDR stays
     HDR, in A's own codec. Raises EncodeError and leaves no file then.
     """
-    info = _canvas_info(a, size, layout)
+    assert a.info is not None and b.info is not None, "both are videos"
+    info = _canvas_info(a.info, size, layout)
     encode = Encode() if info.colour.is_hdr else Encode(codec="libx264", crf=_CRF)
     sink = FileSink(
         info,
@@ -52,7 +53,7 @@ def write(
         carry=False,
     )
     # Of one signal, what is written is what was read: an HDR picture keeps its highlights.
-    own = _signal_of(a) == _signal_of(b)
+    own = _signal_of(a.info) == _signal_of(b.info)
     white = network_to_hdr(_WHITE, info.colour) if own and info.colour.is_hdr else _WHITE
     missing = 0
     held: np.ndarray | None = None
@@ -84,17 +85,16 @@ def write(
     return notes
 
 
-def _signal_of(medium: Medium) -> tuple[int, int]:
+def _signal_of(info: StreamInfo) -> tuple[int, int]:
     """Curve and primaries; all of SDR counts as one, as it does for the networks."""
-    colour = medium.info.colour
+    colour = info.colour
     return (colour.transfer, colour.primaries) if colour.is_hdr else (0, 0)
 
 
-def _canvas_info(a: Medium, size: tuple[int, int], layout: str) -> StreamInfo:
+def _canvas_info(info: StreamInfo, size: tuple[int, int], layout: str) -> StreamInfo:
     """A's stream with pictures upright and of the canvas' size, which is even each way."""
     width, height = (side + side % 2 for side in (size[0] * (2 if layout == "side" else 1), size[1]))
-    info, view = a.info, View(width, height)
-    colour = info.colour
+    view, colour = View(width, height), info.colour
     if av.VideoFormat(info.pix_fmt, 16, 16).is_rgb:
         colour = Colour(1, colour.transfer, colour.primaries, range_full=True)
     else:
@@ -128,11 +128,11 @@ def _frame(one: Frame, info: StreamInfo, rgb: np.ndarray, own: bool) -> Frame:
     if any(pad):
         rgb = cv2.copyMakeBorder(rgb, 0, pad[0], 0, pad[1], cv2.BORDER_REPLICATE)
     picture = av.VideoFrame(view.width, view.height, info.pix_fmt)
-    layout = pixels.layout_of(info.pix_fmt)
-    for index in range(len(layout.components)):
-        pixels.view(picture, layout, index)[...] = 1 << (layout.depth - 1 + layout.shift)
     time = Timestamp(one.time.pts, one.time.time_base)
     colour = replace(info.colour, transfer=1) if own else info.colour  # as SDR it is written as it is
     frame = Frame(one.index, time, picture, view, colour)
+    layout = frame.layout
+    for index in range(len(layout.components)):
+        pixels.view(picture, layout, index)[...] = 1 << (layout.depth - 1 + layout.shift)
     frame.blend((0, 0, view.width, view.height), rgb, np.ones(rgb.shape[:2], np.float32))
     return frame

@@ -5,8 +5,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-ANCHORS = ((0, (8, 9, 24)), (0.25, (72, 24, 128)), (0.5, (190, 44, 98)), (0.75, (246, 134, 34)),
-           (1, (255, 250, 190)))  # fmt: skip
+ANCHORS: tuple[tuple[float, tuple[int, int, int]], ...] = (
+    (0, (8, 9, 24)),
+    (0.25, (72, 24, 128)),
+    (0.5, (190, 44, 98)),
+    (0.75, (246, 134, 34)),
+    (1, (255, 250, 190)),
+)
 """The scale from no difference to full colour: rising in lightness throughout, so that it reads
 without colour vision too. The page draws with the same numbers."""
 _SPOT = 1 / 8
@@ -26,11 +31,10 @@ def coded(levels: np.ndarray) -> np.ndarray:
 
 def scale() -> np.ndarray:
     """The colours of 0..255, RGB u8[256,3]."""
-    places, colours = zip(*ANCHORS, strict=True)
+    places = [place for place, _ in ANCHORS]
+    channels = np.array([colour for _, colour in ANCHORS]).T
     at = np.linspace(0, 1, 256)
-    return np.rint([np.interp(at, places, channel) for channel in zip(*colours, strict=True)]).T.astype(
-        np.uint8
-    )
+    return np.rint([np.interp(at, places, channel) for channel in channels]).T.astype(np.uint8)
 
 
 def heat(levels: np.ndarray, gain: float) -> np.ndarray:

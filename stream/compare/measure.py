@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -96,42 +96,47 @@ class Figure:
         return "a" if (first > second) == (self.better > 0) else "b"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Survey:
     """What one look at every pair tells; lists have one item a pair."""
 
-    times: list[float] = field(default_factory=list)
-    frames: list[int] = field(default_factory=list)
-    difference: list[float] = field(default_factory=list)
+    times: list[float]
+    frames: list[int]
+    difference: list[float]
     """Mean over the picture of the largest of the three channels' differences, levels of 0..255."""
-    psnr: dict[str, list[float]] = field(default_factory=dict)
+    psnr: dict[str, list[float]]
     """dB by `a` and `b` against the reference; without one by `b` only, against A."""
-    sharpness: dict[str, list[float]] = field(default_factory=dict)
+    sharpness: dict[str, list[float]]
     """Likewise."""
-    peak: Pair | None = None
+    peak: Pair
     """The pair that differs most."""
-    gain: int = 1
+    gain: int
     """That shows its differences well."""
 
 
 def survey(pairs: Iterable[Pair], tick: Callable[[int], None] = lambda count: None) -> Survey:
     """Look at every pair; SourceError where there is none. `tick` hears the number of pairs done."""
-    found = Survey()
+    times: list[float] = []
+    frames: list[int] = []
+    differences: list[float] = []
+    psnr: dict[str, list[float]] = {}
+    sharpness: dict[str, list[float]] = {}
+    peak: Pair | None = None
+    gain = 1
     for pair in pairs:
-        found.times.append(pair.time_s)
-        found.frames.append(pair.frame)
+        times.append(pair.time_s)
+        frames.append(pair.frame)
         levels = difference(pair.a, pair.b)
-        found.difference.append(float(levels.mean()))
+        differences.append(float(levels.mean()))
         for which, picture, against in compared(pair):
-            found.psnr.setdefault(which, []).append(quality.psnr(picture, against))
-            found.sharpness.setdefault(which, []).append(quality.sharpness(picture, against))
-        if found.peak is None or found.difference[-1] > max(found.difference[:-1], default=-1.0):
-            found.peak = pair
-            found.gain = usual_gain(levels)
-        tick(len(found.times))
-    if found.peak is None:
+            psnr.setdefault(which, []).append(quality.psnr(picture, against))
+            sharpness.setdefault(which, []).append(quality.sharpness(picture, against))
+        if differences[-1] > max(differences[:-1], default=-1.0):
+            peak, gain = pair, usual_gain(levels)
+        tick(len(times))
+    if peak is None:
         raise SourceError("A and B have no two frames at the same time; see --start, --duration and --offset")
-    return found
+    return Survey(times, frames, differences, psnr, sharpness, peak, gain)
 
 
 def compared(pair: Pair) -> list[tuple[str, np.ndarray, np.ndarray]]:

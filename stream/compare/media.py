@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from stream.colour import Colour
 from stream.decode import FileSource
@@ -148,7 +149,8 @@ def signal(frame: Frame, own: bool = False) -> np.ndarray:
 
 def upright(frame: Frame) -> np.ndarray:
     """A frame as RGB u8[H,W,3], upright, pixels square; see `signal`."""
-    return np.rint(np.clip(signal(frame), 0, 1) * 255).astype(np.uint8)
+    levels: npt.NDArray[np.float32] = np.clip(signal(frame), 0, 1) * 255
+    return np.rint(levels).astype(np.uint8)
 
 
 def at_size(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

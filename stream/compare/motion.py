@@ -79,17 +79,16 @@ class Motion:
 
     def _measure(self) -> None:
         layers = {"a": [pair.a for pair in self._held], "b": [pair.b for pair in self._held]}
-        has_reference = self._held[0].reference is not None
-        truth = [pair.reference for pair in self._held] if has_reference else layers["a"]
-        motion = quality.Motion(truth)
-        true_marks = self._landmarks(truth) if has_reference else None
+        reference = [pair.reference for pair in self._held if pair.reference is not None]
+        motion = quality.Motion(reference or layers["a"])
+        true_marks = self._landmarks(reference) if reference else None
         for which, frames in layers.items():
             found = {
                 "warping": quality.warping_error(frames, motion),
                 "flicker": quality.flicker(frames, motion),
             }
             marks = self._landmarks(frames)
-            if marks is not None and (true_marks is not None or not has_reference):
+            if marks is not None and (true_marks is not None or not reference):
                 found["jitter"] = quality.landmark_jitter(marks, true_marks)
             for key, value in found.items():
                 self._sums.setdefault((key, which), []).append(value)
@@ -98,7 +97,7 @@ class Motion:
         """f64[T,5,2] of the largest face; None where a frame shows none, or another one."""
         if self._find is None:
             self._find = FaceFinder(Detect())
-        marks = []
+        marks: list[np.ndarray] = []
         for rgb in frames:
             hits = self._find.certain(as_frame(rgb))
             if not hits:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, field
 from html import escape
 from importlib import resources
-from typing import Any
+from typing import TypedDict
 
 import cv2
 import numpy as np
@@ -59,16 +59,14 @@ def plan(peak: Pair, count: int, budget_bytes: int) -> Plan:
         if each * fewest <= budget_bytes:
             return Plan(min(count, _MOST, int(budget_bytes / each)), settings.size, False)
         shrink = min(0.9, math.sqrt(budget_bytes / (each * fewest)))
-        smaller = tuple(max(_SMALLEST, round(side * shrink)) for side in settings.size)
-        settings = Plan(fewest, smaller, False)
+        width, height = (max(_SMALLEST, round(side * shrink)) for side in settings.size)
+        settings = Plan(fewest, (width, height), False)
     return settings
 
 
 def _encoded(pair: Pair, settings: Plan) -> dict[str, str]:
     """Base64 by layer (`a`, `b`, `r`) and by the two whose difference it is (`ab`, `ar`, `br`)."""
-    layers = {"a": pair.a, "b": pair.b}
-    if pair.reference is not None:
-        layers["r"] = pair.reference
+    layers = pair.layers
     found = {key: cv2.cvtColor(at_size(rgb, settings.size), cv2.COLOR_RGB2BGR) for key, rgb in layers.items()}
     for one, other in (("a", "b"), ("a", "r"), ("b", "r")):
         if other in layers:
@@ -85,12 +83,45 @@ def _file(image: np.ndarray, lossless: bool) -> bytes:
     return cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, quality, *_JPEG))[1].tobytes()
 
 
+class ShownFrame(TypedDict):
+    """A frame as the page's script reads it. Boxes are x, y, width, height in px of the page's pictures."""
+
+    pair: int
+    frame: int
+    time: float
+    pictures: dict[str, str]
+    """Base64 by layer."""
+    heat: dict[str, str]
+    """Base64 by the two layers whose difference it is."""
+    faces: dict[str, list[float]]
+    spot: list[float]
+
+
+class Line(TypedDict):
+    """One line of a plot."""
+
+    label: str
+    colour: str
+    values: list[float | None]
+
+
+class Curve(TypedDict):
+    """One plot as the page's script reads it."""
+
+    label: str
+    unit: str
+    digits: int
+    zero: bool
+    """Whether the axis begins at 0."""
+    lines: list[Line]
+
+
 @dataclass(slots=True)
 class Page:
     """Collects the frames that the page shows, then writes it."""
 
     settings: Plan
-    moments: list[dict[str, Any]] = field(default_factory=list)
+    moments: list[ShownFrame] = field(default_factory=list)
 
     def add(self, pair: Pair, faces: dict[int, Box]) -> None:
         """One more frame; `faces` are crops in px of the pair's pictures."""
@@ -176,10 +207,10 @@ def _cell(figure: Figure, which: str) -> str:
     return f'<td class="{kind}">{figure.text(which)}{mark}</td>'
 
 
-def _curves(found: Survey) -> list[dict[str, Any]]:
+def _curves(found: Survey) -> list[Curve]:
     """What the plot shows, one value a pair; null where two pictures are equal."""
 
-    def lines(values: dict[str, list[float]], digits: int) -> list[dict[str, Any]]:
+    def lines(values: dict[str, list[float]], digits: int) -> list[Line]:
         several = len(values) > 1
         return [
             {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -14,8 +14,22 @@ _UNKNOWN_RATE = 25.0
 _TIE_S = 1e-6
 
 
-def paired(first: Iterator[Any], second: Iterator[Any], slack_s: float) -> Iterator[tuple[Any, Any]]:
-    """Items with a `time_s` of both, in order of time, as pairs; None stands where one has no partner.
+class Timed(Protocol):
+    """Something that has a time."""
+
+    @property
+    def time_s(self) -> float:
+        """Seconds on the common clock."""
+
+
+FirstT = TypeVar("FirstT", bound=Timed)
+SecondT = TypeVar("SecondT", bound=Timed)
+
+
+def paired(
+    first: Iterator[FirstT], second: Iterator[SecondT], slack_s: float
+) -> Iterator[tuple[FirstT | None, SecondT | None]]:
+    """Items of both, in order of time, as pairs; None stands where one has no partner.
 
     Two belong together where they lie at most `slack_s` apart and neither has a nearer one next.
     Each iterator is read one item ahead.
@@ -39,7 +53,7 @@ def paired(first: Iterator[Any], second: Iterator[Any], slack_s: float) -> Itera
         b, b_next = b_next, next(second, None)
 
 
-def _nearer(following: Any, other: Any, apart: float) -> bool:
+def _nearer(following: Timed | None, other: Timed, apart: float) -> bool:
     return following is not None and abs(following.time_s - other.time_s) < abs(apart) - _TIE_S
 
 
@@ -56,6 +70,12 @@ class Pair:
     a: np.ndarray
     b: np.ndarray
     reference: np.ndarray | None = None
+
+    @property
+    def layers(self) -> dict[str, np.ndarray]:
+        """The pictures by the letters that outputs call them: a, b, and r where there is a reference."""
+        layers = {"a": self.a, "b": self.b}
+        return layers if self.reference is None else layers | {"r": self.reference}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -80,8 +80,8 @@ def draw(moments: list[Moment], title: list[str], figures: list[Figure], gain: i
             x = _EDGE + _NAMES + column * (cell + _GAP)
             y = head - 10 - 22 * (len(moment.caption) - n)
             pen.text((x, y), _fitted(line, _font(14), cell), _TEXT if n == 0 else _SOFT, _font(14))
-    for n, line in enumerate(lines):
-        for x, text in zip((0, 200, 320, 460), line, strict=False):
+    for n, cells in enumerate(lines):
+        for x, text in zip((0, 200, 320, 460), cells, strict=False):
             pen.text((_EDGE + x, top + 10 + 22 * n), text, _TEXT if n else _SOFT, _font(14))
     return np.asarray(sheet)
 
@@ -106,7 +106,7 @@ def _keys(pair: Pair) -> list[str]:
 def _layer(pair: Pair, key: str, gain: int) -> np.ndarray:
     if key == "d":
         return heat(difference(pair.a, pair.b), gain)
-    return {"a": pair.a, "b": pair.b, "r": pair.reference}[key]
+    return pair.layers[key]
 
 
 def _target(moment: Moment) -> Box:

@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from stream.compare import clip, sheet
 from stream.compare.choice import choose, spread
@@ -16,7 +15,7 @@ from stream.compare.faces import Faces
 from stream.compare.measure import SAMPLES, Figure, Slow, Survey, survey
 from stream.compare.media import Medium, common_size, open_medium
 from stream.compare.motion import Motion, stretches
-from stream.compare.page import LETTERS, QUALITY, Page, plan
+from stream.compare.page import LETTERS, QUALITY, Page, Plan, plan
 from stream.compare.pairs import Pairs
 from stream.compare.sheet import Moment
 from stream.errors import EncodeError, SourceError
@@ -81,38 +80,53 @@ def compare(
     return work.result()
 
 
+@dataclass(frozen=True, slots=True)
+class _SecondLook:
+    """What is taken from the pairs when they are looked at again."""
+
+    slow: Slow
+    motion: Motion | None
+    """None for still pictures."""
+    page: Page | None
+    """None where none is wanted."""
+    shown: str
+    """Which pairs the page shows, in words."""
+    moments: list[Moment]
+    """Those on the sheet."""
+
+    def figures(self, found: Survey) -> list[Figure]:
+        """All figures, those of pictures first."""
+        return self.slow.figures(found) + (self.motion.figures() if self.motion else [])
+
+
 class _Work:
     def __init__(self, media: list[Medium], size: tuple[int, int], wishes: Wishes, tick: Tick) -> None:
         self._media, self._size, self._wishes, self._tick = media, size, wishes, tick
         self._is_video = media[0].is_video
         self._names = dict(zip("abr", _names([medium.path for medium in media]), strict=False))
         self._pairs = Pairs(media[0], media[1], media[2] if len(media) > 2 else None, size)
-        self._slow = Slow()
-        self._motion: Motion | None = None
-        self._page: Page | None = None
-        self._moments: list[Moment] = []
-        self._faces: Faces | None = None
 
     def result(self) -> Result:
         """Do all of it."""
         wishes = self._wishes
         found = survey(self._pairs, lambda count: self._tick("measured", count))
         unpaired = self._unpaired()
-        shown = self._look_again(found)
-        figures = self._slow.figures(found) + (self._motion.figures() if self._motion else [])
+        second = self._look_again(found)
+        figures = second.figures(found)
+        measured = self._measured(found, second.motion)
         summary = self._summary(found)
         notes = [*unpaired, *(note for medium in self._media for note in medium.notes)]
         written: list[Path] = []
-        if wishes.page is not None:
-            page_notes = [*notes, *self._page_notes(shown)]
-            text = self._page.html(
-                self._names, found, figures, summary, page_notes, self._measured(found), self._is_video
+        if wishes.page is not None and second.page is not None:
+            page_notes = [*notes, *self._page_notes(second.page.settings, second.shown)]
+            text = second.page.html(
+                self._names, found, figures, summary, page_notes, measured, self._is_video
             )
             written.append(_write(wishes.page, text.encode()))
         if wishes.sheet is not None:
             names = [f"{LETTERS[which]}: {name}" for which, name in self._names.items()]
             title = ["    ".join(names), summary, *unpaired]
-            image = sheet.draw(self._moments, title, figures, found.gain)
+            image = sheet.draw(second.moments, title, figures, found.gain)
             written.append(_write(wishes.sheet, sheet.png(image)))
         if wishes.video is not None:
             notes += clip.write(
@@ -120,41 +134,40 @@ class _Work:
                 lambda count: self._tick("encoded", count),
             )  # fmt: skip
             written.append(wishes.video)
-        notes.append(self._measured(found))
+        notes.append(measured)
         if wishes.json is not None:
-            text = json.dumps(self._facts(found, figures, summary, notes), indent=2, allow_nan=False)
+            text = self._json(found, figures, summary, notes)
             written.append(_write(wishes.json, (text + "\n").encode()))
         return Result(figures, "r" in self._names, summary, notes, written)
 
-    def _look_again(self, found: Survey) -> str:
-        """Slow figures of a few pairs, pictures of those that are shown; which are, in words."""
+    def _look_again(self, found: Survey) -> _SecondLook:
+        """Slow figures of a few pairs, and pictures of those that are shown."""
         count, peak = len(found.times), found.peak.index
-        slow = {*spread(count, SAMPLES)}
+        sampled = {*spread(count, SAMPLES)}
         on_sheet = {*spread(count, sheet.MOMENTS), peak} if self._wishes.sheet else set()
-        on_page, shown = set(), ""
+        on_page: set[int] = set()
+        page, shown = None, ""
         if self._wishes.page is not None:
             settings = plan(found.peak, count, self._wishes.budget_bytes)
             chosen = choose(found.difference, settings.frames)
-            on_page, shown = set(chosen.pairs), chosen.words(count)
-            self._page = Page(settings)
-        if on_page or on_sheet:
-            self._faces = Faces()
-        if self._is_video:
-            self._motion = Motion(count)
+            page, on_page, shown = Page(settings), set(chosen.pairs), chosen.words(count)
+        find = Faces() if on_page or on_sheet else None
+        slow, moments = Slow(), []
+        motion = Motion(count) if self._is_video else None
         moving = {index for stretch in stretches(count) for index in stretch} if self._is_video else set()
-        for pair in self._pairs.only(slow | on_page | on_sheet | moving):
-            if pair.index in slow:
-                self._slow.add(pair)
-            if self._motion is not None:
-                self._motion.add(pair)
-            if pair.index in on_page | on_sheet:
-                faces = self._faces(*(each for each in (pair.reference, pair.b, pair.a) if each is not None))
-                if pair.index in on_page:
-                    self._page.add(pair, faces)
+        for pair in self._pairs.only(sampled | on_page | on_sheet | moving):
+            if pair.index in sampled:
+                slow.add(pair)
+            if motion is not None:
+                motion.add(pair)
+            if find is not None and pair.index in on_page | on_sheet:
+                faces = find(*(each for each in (pair.reference, pair.b, pair.a) if each is not None))
+                if page is not None and pair.index in on_page:
+                    page.add(pair, faces)
                 if pair.index in on_sheet:
-                    self._moments.append(Moment(pair, faces, self._caption(found, pair.index)))
+                    moments.append(Moment(pair, faces, self._caption(found, pair.index)))
             self._tick("looked at again", pair.index + 1)
-        return shown
+        return _SecondLook(slow, motion, page, shown, moments)
 
     def _caption(self, found: Survey, index: int) -> list[str]:
         lines = [f"frame {found.frames[index] + 1}, {found.times[index]:.2f} s"] if self._is_video else []
@@ -184,8 +197,7 @@ class _Work:
         lost = [f"{count} {words}" for words, count in counts.items() if count]
         return [f"Left out: frames {', '.join(lost)} at their time"] if lost else []
 
-    def _page_notes(self, shown: str) -> list[str]:
-        settings = self._page.settings
+    def _page_notes(self, settings: Plan, shown: str) -> list[str]:
         kind = "without loss, as PNG"
         if not settings.lossless:
             kind = f"as JPEG of quality {QUALITY}; figures were taken before that"
@@ -199,21 +211,20 @@ class _Work:
             "plays. The divider and the scrubber take arrow keys, Home and End.",
         ]
 
-    def _measured(self, found: Survey) -> str:
+    def _measured(self, found: Survey, motion: Motion | None) -> str:
         count = len(found.times)
         against = "the reference" if "r" in self._names else "A"
         if count == 1:
             return f"Against {against}, at {self._size[0]}x{self._size[1]}."
         taken = min(count, SAMPLES)
         few = "every frame" if taken == count else f"{taken} frames spread evenly"
-        motion = self._motion.words if self._motion else ""
         return (
             f"Against {against}. PSNR (of the mean error) and sharpness: every frame. SSIM, indices and "
-            f"overshoot: {few}. {motion}"
+            f"overshoot: {few}. {motion.words if motion else ''}"
         ).strip()
 
-    def _facts(self, found: Survey, figures: list[Figure], summary: str, notes: list[str]) -> dict[str, Any]:
-        return {
+    def _json(self, found: Survey, figures: list[Figure], summary: str, notes: list[str]) -> str:
+        facts = {
             **{
                 key: str(medium.path)
                 for key, medium in zip(("a", "b", "reference"), self._media, strict=False)
@@ -235,6 +246,7 @@ class _Work:
             },
             "notes": notes,
         }
+        return json.dumps(facts, indent=2, allow_nan=False)
 
 
 def _check(media: list[Medium], size: tuple[int, int], wishes: Wishes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Literal
 
 import av
 import cv2
@@ -18,9 +19,10 @@ _DECODERS = {"h264": "h264", "h265": "hevc", "mpeg2": "mpeg2video"}
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     """Through JPEG of `quality` 1..100, 4:2:0."""
-    done, data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
-    assert done
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+    data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1]
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None  # OpenCV reads what it has just written
+    return np.ascontiguousarray(decoded[..., ::-1])
 
 
 def video(frames: Sequence[np.ndarray], codec: str, rate: int) -> list[np.ndarray]:
@@ -32,9 +34,9 @@ def video(frames: Sequence[np.ndarray], codec: str, rate: int) -> list[np.ndarra
     the end of narrower rows, and x265 past its own memory for smaller pictures.
     """
     rows, columns = frames[0].shape[:2]
-    beyond = tuple(max(_LEAST - side, -side % _BLOCK) for side in (rows, columns))
-    height, width = rows + beyond[0], columns + beyond[1]
-    encoder = av.CodecContext.create(_ENCODERS[codec], "w")
+    below, beside = (max(_LEAST - side, -side % _BLOCK) for side in (rows, columns))
+    height, width = rows + below, columns + beside
+    encoder = _context(_ENCODERS[codec], "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
     encoder.time_base, encoder.framerate = Fraction(1, _RATE), Fraction(_RATE)
     encoder.thread_count = 1
@@ -43,12 +45,12 @@ def video(frames: Sequence[np.ndarray], codec: str, rate: int) -> list[np.ndarra
         encoder.max_b_frames = 2
         encoder.gop_size = 12
     # Headers travel with the keyframe, so the decoder needs no extradata.
-    decoder = av.CodecContext.create(_DECODERS[codec], "r")
+    decoder = _context(_DECODERS[codec], "r")
     decoder.thread_count = 1
     packets = []
     for i, picture in enumerate(frames):
-        whole = cv2.copyMakeBorder(picture, 0, beyond[0], 0, beyond[1], cv2.BORDER_REFLECT)
-        frame = av.VideoFrame.from_ndarray(whole, format="rgb24").reformat(format="yuv420p")
+        whole = cv2.copyMakeBorder(picture, 0, below, 0, beside, cv2.BORDER_REFLECT)
+        frame = av.VideoFrame.from_ndarray(np.asarray(whole, np.uint8)).reformat(format="yuv420p")
         frame.pts, frame.time_base = i, encoder.time_base
         packets += encoder.encode(frame)
     packets += encoder.encode(None)
@@ -56,6 +58,12 @@ def video(frames: Sequence[np.ndarray], codec: str, rate: int) -> list[np.ndarra
     decoded += decoder.decode(None)
     assert len(decoded) == len(frames), f"{codec}: {len(frames)} in, {len(decoded)} out"
     return [frame.to_ndarray(format="rgb24")[:rows, :columns] for frame in decoded]
+
+
+def _context(name: str, mode: Literal["r", "w"]) -> av.VideoCodecContext:
+    context = av.CodecContext.create(name, mode)
+    assert isinstance(context, av.VideoCodecContext), name
+    return context
 
 
 def _options(codec: str, rate: int) -> dict[str, str]:

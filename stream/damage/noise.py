@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _GRAIN_SIGMA = 0.8
 """A grain's radius, px."""
 
 
-def sensor(image: np.ndarray, level: float, colour: float, rng: np.random.Generator) -> np.ndarray:
+def sensor(
+    image: npt.NDArray[np.float32], level: float, colour: float, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
     """Signal-dependent noise of standard deviation `level` at mid grey.
 
     Variance grows linearly with the signal, shot noise on read noise (Foi et al., "Practical
@@ -21,12 +24,16 @@ def sensor(image: np.ndarray, level: float, colour: float, rng: np.random.Genera
     common = rng.standard_normal(image.shape[:2], np.float32)[..., None]
     own = rng.standard_normal(image.shape, np.float32)
     mixed = np.float32(np.sqrt(1 - colour)) * common + np.float32(np.sqrt(colour)) * own
-    return image + np.float32(level) * np.sqrt(variance)[..., None] * mixed
+    noisy: npt.NDArray[np.float32] = image + np.float32(level) * np.sqrt(variance)[..., None] * mixed
+    return noisy
 
 
-def grain(image: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+def grain(image: npt.NDArray[np.float32], level: float, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """Film grain: soft-edged noise of luma, of standard deviation `level`, strongest in mid tones."""
-    rough = cv2.GaussianBlur(rng.standard_normal(image.shape[:2], np.float32), (0, 0), _GRAIN_SIGMA)
-    rough /= max(float(rough.std()), 1e-6)
+    white = rng.standard_normal(image.shape[:2], np.float32)
+    rough: np.ndarray = cv2.GaussianBlur(white, (0, 0), _GRAIN_SIGMA)
+    rough = rough / max(float(rough.std()), 1e-6)
     light = np.clip(image @ _LUMA, 0, 255) / 255
-    return image + (np.float32(level) * rough * np.sqrt(np.clip(4 * light * (1 - light), 0.1, 1)))[..., None]
+    grains = np.float32(level) * rough * np.sqrt(np.clip(4 * light * (1 - light), 0.1, 1))
+    grainy: npt.NDArray[np.float32] = image + grains[..., None]
+    return grainy

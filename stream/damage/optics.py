@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 SHRINKING = ("area", "bilinear", "bicubic", "lanczos", "nearest")
 """How a picture may have been made smaller."""
@@ -38,7 +39,7 @@ def motion(image: np.ndarray, length: float, angle: float) -> np.ndarray:
     return _filtered(image, line_kernel(length, angle))
 
 
-def disc_kernel(radius: float) -> np.ndarray:
+def disc_kernel(radius: float) -> npt.NDArray[np.float32]:
     """f32[k,k], k odd, summing to 1: a disc whose edge is anti-aliased."""
     side = 2 * int(np.ceil(radius)) + 1
     axis = (np.arange(side * _FINE) + 0.5) / _FINE - side / 2
@@ -46,7 +47,7 @@ def disc_kernel(radius: float) -> np.ndarray:
     return _averaged(inside, side)
 
 
-def line_kernel(length: float, angle: float) -> np.ndarray:
+def line_kernel(length: float, angle: float) -> npt.NDArray[np.float32]:
     """f32[k,k], k odd, summing to 1: a line one px thick."""
     side = 2 * int(np.ceil(length / 2 + 0.5)) + 1
     axis = (np.arange(side * _FINE) + 0.5) / _FINE - side / 2
@@ -70,9 +71,10 @@ def enlarged(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
 
 
-def _averaged(fine: np.ndarray, side: int) -> np.ndarray:
-    kernel = fine.reshape(side, _FINE, side, _FINE).mean(axis=(1, 3))
-    return kernel / kernel.sum()
+def _averaged(fine: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
+    kernel: npt.NDArray[np.float32] = fine.reshape(side, _FINE, side, _FINE).mean(axis=(1, 3))
+    kernel /= kernel.sum()
+    return kernel
 
 
 def _filtered(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from stream.damage import compression, noise, optics, tape
 
@@ -159,12 +160,13 @@ def _moved(clean: np.ndarray, recipe: Recipe, step: float) -> np.ndarray:
         return clean
     height, width = clean.shape[:2]
     dx, dy, turn, growth = recipe.move
-    affine = cv2.getRotationMatrix2D((width / 2, height / 2), np.degrees(turn * step), growth**step)
+    turned = cv2.getRotationMatrix2D((width / 2, height / 2), np.degrees(turn * step), growth**step)
+    affine = np.asarray(turned, np.float64)
     affine[:, 2] += np.array((dx, dy)) * recipe.scale * step
     return cv2.warpAffine(
         clean, affine, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
     )
 
 
-def _levels(image: np.ndarray) -> np.ndarray:
+def _levels(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)

@@ -6,6 +6,8 @@ import ctypes
 import logging
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from stream.errors import ConfigError
 from stream.model import ModelInfo, read_model_info
 
 # OpenVINO would report every import and conversion to its makers: without this package it cannot.
-sys.modules.setdefault("openvino_telemetry", None)
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # typeshed forbids None
 # Threads of torch that wait by spinning collapse beside busy processes; read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -61,20 +63,31 @@ def create_engine(
     if device == "auto":
         device = "cuda" if kind != "openvino" and cuda_usable() else "cpu"
     info = info or read_model_info(model_path)
-    given = {"threads": threads, "precision": precision, "fidelity": fidelity, "info": info}
+    asked = _Asked(model_path, info, device, batch_size, threads, precision, fidelity)
     if kind == "auto":
         if device == "cpu":
-            return _fastest_on_cpu(model_path, given)
+            return _fastest_on_cpu(asked)
         kind = "onnxruntime" if Path(model_path).suffix == ".onnx" else "torch"
     if kind in ("torch", "torch-compile"):
-        return _torch(kind, model_path, device, given | {"batch_size": batch_size})
+        return _torch(asked, compiled=kind == "torch-compile")
     if kind == "openvino":
         if device != "cpu":
             raise ConfigError(f"engine 'openvino' runs on device cpu here, got {device!r}")
-        return _openvino(model_path, given)
-    if kind == "tensorrt":
-        device = "tensorrt"
-    return _onnxruntime(model_path, device, given | {"batch_size": batch_size})
+        return _openvino(asked)
+    return _onnxruntime(replace(asked, device="tensorrt") if kind == "tensorrt" else asked)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What `create_engine` was asked for."""
+
+    path: str | Path
+    info: ModelInfo
+    device: str
+    batch_size: int
+    threads: int | None
+    precision: str
+    fidelity: float
 
 
 def driver_present() -> bool:
@@ -95,22 +108,20 @@ def cuda_usable() -> bool:
     return torch.cuda.is_available()
 
 
-def _fastest_on_cpu(model_path: str | Path, given: dict) -> Engine:
+def _fastest_on_cpu(asked: _Asked) -> Engine:
     from stream.engines import choice, onnx_engine
 
-    if given["precision"] == "bf16" and not _bf16_is_native():
+    if asked.precision == "bf16" and not _bf16_is_native():
         _log.warning("restore.precision: this CPU has no BF16 of its own: computing in FP32")
-        given = given | {"precision": "fp32"}
-    candidates = {"openvino": lambda: _openvino(model_path, given)}
-    ready = onnx_engine.ready_for(model_path, given["info"], given["fidelity"])
-    if ready and given["precision"] in ("auto", "fp32"):
-        candidates["onnxruntime"] = lambda: _onnxruntime(model_path, "cpu", given)
+        asked = replace(asked, precision="fp32")
+    candidates: dict[str, Callable[[], Engine]] = {"openvino": lambda: _openvino(asked)}
+    ready = onnx_engine.ready_for(asked.path, asked.info, asked.fidelity)
+    if ready and asked.precision in ("auto", "fp32"):
+        candidates["onnxruntime"] = lambda: _onnxruntime(asked)
     if len(candidates) == 1:
         return candidates["openvino"]()
-    model, threads = given["info"], given["threads"]
-    entry = choice.entry_of(model, candidates, threads)
-    facts = {"model": model.name, "threads": threads, "cpu": choice.cpu_name()}
-    return choice.chosen(candidates, entry, facts)
+    entry = choice.entry_of(asked.info, candidates, asked.threads)
+    return choice.chosen(candidates, entry, asked.info.name, asked.threads)
 
 
 def _bf16_is_native() -> bool:
@@ -119,42 +130,69 @@ def _bf16_is_native() -> bool:
     return "bf16" in offered_precisions()
 
 
-def _openvino(model_path: str | Path, given: dict) -> Engine:
+def _openvino(asked: _Asked) -> Engine:
     from stream.engines import choice, disk, self_check
     from stream.engines.openvino_engine import OpenVinoEngine
 
-    model = given["info"]
+    def opened(precision: str) -> Engine:
+        return OpenVinoEngine(
+            asked.path,
+            threads=asked.threads,
+            precision=precision,
+            fidelity=asked.fidelity,
+            info=asked.info,
+        )
+
+    model = asked.info
     noisy = model.in_size < model.size  # it draws noise: no two runs are alike
-    if given["precision"] != "auto" or noisy or not _bf16_is_native():
-        return OpenVinoEngine(model_path, **given)
-    sure = given | {"precision": "fp32"}
-    engine = OpenVinoEngine(model_path, **given | {"precision": "bf16"})
-    key = disk.key_of(choice.cpu_name(), metadata.version("openvino"), model.sha256, given["fidelity"])
+    if asked.precision != "auto" or noisy or not _bf16_is_native():
+        return opened(asked.precision)
+    engine = opened("bf16")
+    key = disk.key_of(choice.cpu_name(), metadata.version("openvino"), model.sha256, asked.fidelity)
     entry = disk.cache_folder() / "self-check" / f"{key}.json"
-    if self_check.trusted(engine, lambda: OpenVinoEngine(model_path, **sure), entry):
+    if self_check.trusted(engine, lambda: opened("fp32"), entry):
         return engine
     engine.close()
-    return OpenVinoEngine(model_path, **sure)
+    return opened("fp32")
 
 
-def _onnxruntime(model_path: str | Path, device: str, given: dict) -> Engine:
-    accelerator = device.split(":")[0]
+def _onnxruntime(asked: _Asked) -> Engine:
+    accelerator = asked.device.split(":")[0]
     if accelerator not in ("cpu", "cuda", "tensorrt"):
-        raise ConfigError(f"device {device!r} is not known to ONNX Runtime; use cpu or cuda")
+        raise ConfigError(f"device {asked.device!r} is not known to ONNX Runtime; use cpu or cuda")
     from stream.engines.onnx_engine import OnnxEngine
 
-    return OnnxEngine(model_path, accelerator=accelerator, **given)
+    return OnnxEngine(
+        asked.path,
+        accelerator=accelerator,
+        batch_size=asked.batch_size,
+        threads=asked.threads,
+        precision=asked.precision,
+        fidelity=asked.fidelity,
+        info=asked.info,
+    )
 
 
-def _torch(kind: str, model_path: str | Path, device: str, given: dict) -> Engine:
-    if Path(model_path).suffix == ".onnx":
+def _torch(asked: _Asked, *, compiled: bool) -> Engine:
+    kind = "torch-compile" if compiled else "torch"
+    if Path(asked.path).suffix == ".onnx":
         raise ConfigError(f"engine {kind!r} takes no ONNX files; use engine openvino or onnxruntime")
     from stream.engines.torch_engine import TorchEngine
 
-    given = {key: value for key, value in given.items() if key != "info"}
-    given = given | {"compiled": kind == "torch-compile"}
-    engine = TorchEngine(model_path, device=device, **given)
-    if device == "cpu" or given["precision"] not in ("auto", "fp16"):
+    def opened(device: str, precision: str, *, compiled: bool) -> Engine:
+        return TorchEngine(
+            asked.path,
+            device=device,
+            batch_size=asked.batch_size,
+            threads=asked.threads,
+            precision=precision,
+            fidelity=asked.fidelity,
+            compiled=compiled,
+        )
+
+    device = asked.device
+    engine = opened(device, asked.precision, compiled=compiled)
+    if device == "cpu" or asked.precision not in ("auto", "fp16"):
         return engine
     if engine.model.in_size < engine.model.size:  # it draws noise: no two runs are alike
         return engine
@@ -163,10 +201,9 @@ def _torch(kind: str, model_path: str | Path, device: str, given: dict) -> Engin
     from stream.engines import disk, self_check
 
     card = torch.cuda.get_device_name(device)
-    key = disk.key_of(card, torch.__version__, engine.model.sha256, kind, given["fidelity"])
+    key = disk.key_of(card, torch.__version__, engine.model.sha256, kind, asked.fidelity)
     entry = disk.cache_folder() / "self-check" / f"{key}.json"
-    sure = given | {"precision": "fp32", "compiled": False}
-    if self_check.trusted(engine, lambda: TorchEngine(model_path, device="cpu", **sure), entry):
+    if self_check.trusted(engine, lambda: opened("cpu", "fp32", compiled=False), entry):
         return engine
     engine.close()
-    return TorchEngine(model_path, device=device, **given | {"precision": "fp32"})
+    return opened(device, "fp32", compiled=compiled)

@@ -40,7 +40,7 @@ def check_crops(crops: np.ndarray, model: ModelInfo) -> None:
     side = model.in_size
     shape = getattr(crops, "shape", None)
     dtype = getattr(crops, "dtype", None)
-    if dtype != np.float32 or len(shape) != 4 or shape[1:] != (side, side, 3):
+    if dtype != np.float32 or shape is None or len(shape) != 4 or shape[1:] != (side, side, 3):
         raise ValueError(f"expected f32[N, {side}, {side}, 3] crops, got {shape = }, {dtype = }")
     if not crops.flags.c_contiguous:
         raise ValueError("expected C-contiguous crops, got a strided view; copy it first")

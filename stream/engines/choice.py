@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel
 
 from stream.engines import disk
 from stream.engines.base import Engine
@@ -20,28 +21,39 @@ ROUNDS = 5
 """Crops that each candidate restores, one in turn, after one that does not count."""
 CLEARLY = 0.9
 """Another candidate than the first must take at most this part of its time."""
-_FIELDS = ("engine", "ms", "model", "threads", "cpu")
-
 _log = logging.getLogger(__name__)
 
 Candidates = Mapping[str, Callable[[], Engine]]
 """By kind, what opens an engine; the first is taken unless another is clearly faster."""
 
 
-def chosen(candidates: Candidates, entry: Path, facts: Mapping[str, object]) -> Engine:
+class Choice(BaseModel, frozen=True):
+    """What was measured and chosen; kept on disk."""
+
+    engine: str
+    """Kind of the one chosen."""
+    ms: dict[str, float]
+    """A crop's, by kind of engine."""
+    model: str
+    threads: int | None
+    cpu: str
+
+
+def chosen(candidates: Candidates, entry: Path, model: str, threads: int | None) -> Engine:
     """Open the candidate that `entry` remembers, or measure all of them and remember the fastest.
 
     A single candidate is not measured. One that cannot be opened is left out with a warning; the
-    first one's error is raised where none can. `facts` are kept beside the result, for people.
+    first one's error is raised where none can. `model` and `threads` are kept beside the result, for
+    people.
     """
     if len(candidates) == 1:
         return next(iter(candidates.values()))()
-    kept = disk.read_facts(entry, _FIELDS)
-    if kept is not None and kept["engine"] in candidates:
+    kept = disk.read_record(entry, Choice)
+    if kept is not None and kept.engine in candidates:
         try:
-            return candidates[kept["engine"]]()
+            return candidates[kept.engine]()
         except StreamError as error:
-            _log.warning("engine %s no longer opens (%s), measuring again", kept["engine"], error)
+            _log.warning("engine %s no longer opens (%s), measuring again", kept.engine, error)
     engines = _opened(candidates)
     times = measured_ms(engines) if len(engines) > 1 else dict.fromkeys(engines, 0.0)
     first = next(iter(times))
@@ -53,7 +65,8 @@ def chosen(candidates: Candidates, entry: Path, facts: Mapping[str, object]) -> 
             engine.close()
     said = ", ".join(f"{kind} {ms:.1f} ms" for kind, ms in times.items())
     _log.info("engine auto: %s (%s a crop)", fastest, said)
-    disk.write_facts(entry, {"engine": fastest, "ms": times} | dict(facts))
+    made = Choice(engine=fastest, ms=times, model=model, threads=threads, cpu=cpu_name())
+    disk.write_record(entry, made)
     return engines[fastest]
 
 
@@ -90,10 +103,10 @@ def entry_of(model: ModelInfo, candidates: Candidates, threads: int | None) -> P
     return disk.cache_folder() / "choice" / f"{key}.json"
 
 
-def remembered() -> list[dict]:
+def remembered() -> list[Choice]:
     """All choices that were made on this machine."""
     paths = sorted((disk.cache_folder() / "choice").glob("*.json"))
-    return [facts for path in paths if (facts := disk.read_facts(path, _FIELDS)) is not None]
+    return [made for path in paths if (made := disk.read_record(path, Choice)) is not None]
 
 
 def versions(kinds: Candidates) -> str:

@@ -20,5 +20,5 @@ class CropNet(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         x = crops.permute(0, 3, 1, 2) * (self.high - self.low) + self.low
-        y = self.net(x.to(next(self.net.parameters()).dtype))
+        y: Tensor = self.net(x.to(next(self.net.parameters()).dtype))
         return (y.float() * 0.5 + 0.5).permute(0, 2, 3, 1)

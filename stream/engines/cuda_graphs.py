@@ -36,14 +36,16 @@ class GraphedNet:
         self, net: nn.Module, shape: tuple[int, ...], sizes: Sequence[int], device: torch.device
     ) -> None:
         self._device = device
+        self._net = net
+        """The graphs read its weights."""
         self._graphs: dict[int, _Graph] = {}
-        pool = None
+        largest: torch.cuda.CUDAGraph | None = None
         for size in sorted(sizes, reverse=True):  # the largest first: the others fit in its memory
             try:
-                self._graphs[size] = _captured(net, (size, *shape), device, pool)
+                self._graphs[size] = _captured(net, (size, *shape), device, largest)
             except torch.OutOfMemoryError:
                 continue  # `restore` halves the batch when it meets this size
-            pool = self._graphs[size].graph.pool()
+            largest = largest or self._graphs[size].graph
 
     def __call__(self, batch: Tensor) -> Tensor:
         """`batch` is f32 on the CPU; the result is valid until the next call."""
@@ -60,17 +62,20 @@ class GraphedNet:
 
 
 @torch.inference_mode()
-def _captured(net: nn.Module, shape: tuple[int, ...], device: torch.device, pool: object) -> _Graph:
+def _captured(
+    net: nn.Module, shape: tuple[int, ...], device: torch.device, larger: torch.cuda.CUDAGraph | None
+) -> _Graph:
+    """The graph of one batch; it shares the memory of a `larger` one where there is one."""
     with torch.cuda.device(device):
         given = torch.zeros(shape, device=device)
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch leaves its types out
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UPS):
                 net(given)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        with torch.cuda.graph(graph, pool=None if larger is None else larger.pool()):
             # Contiguous: a strided copy to the host would go through a temporary of its own.
             result = net(given).contiguous()
     staging_in = torch.zeros(shape, pin_memory=True)

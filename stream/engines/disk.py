@@ -10,12 +10,15 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from platformdirs import user_cache_dir
+from pydantic import BaseModel, ValidationError
 
 CACHE_VARIABLE = "GPEN_STREAM_CACHE"
 """Environment variable that names another cache folder."""
+
+Record = TypeVar("Record", bound=BaseModel)
 
 _log = logging.getLogger(__name__)
 
@@ -30,27 +33,26 @@ def key_of(*facts: object) -> str:
     return hashlib.sha256("|".join(map(str, facts)).encode()).hexdigest()[:32]
 
 
-def read_facts(path: Path, fields: Sequence[str]) -> dict[str, Any] | None:
-    """What `write_facts` kept, or None when it is absent, broken or lacks a field."""
+def read_record(path: Path, kind: type[Record]) -> Record | None:
+    """What `write_record` kept, or None when it is absent, broken or lacks a field."""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
+        return None
+    except ValidationError:
+        _log.warning("%s: says too little, measuring again", path)
         return None
     except (OSError, ValueError) as error:
         _log.warning("%s: cannot be read (%s), measuring again", path, error)
         return None
-    if not isinstance(facts, dict) or any(field not in facts for field in fields):
-        _log.warning("%s: says too little, measuring again", path)
-        return None
-    return facts
 
 
-def write_facts(path: Path, facts: dict[str, Any]) -> None:
-    """Keep `facts` as JSON; a folder that cannot be written only costs the next run the same work."""
+def write_record(path: Path, record: BaseModel) -> None:
+    """Keep `record` as JSON; a folder that cannot be written only costs the next run the same work."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        draft.write_text(json.dumps(record.model_dump(), indent=1), encoding="utf-8")
         draft.replace(path)
     except OSError as error:
         _log.warning("%s: cannot be kept (%s)", path, error)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from importlib import metadata
-from typing import Any
+
+from pydantic import BaseModel
 
 from stream.engines import choice, driver_present
+from stream.engines.choice import Choice
 
 _LIBRARIES = {
     "openvino": "openvino",
@@ -17,7 +19,27 @@ _LIBRARIES = {
 }
 
 
-def listed() -> dict[str, Any]:
+class Kind(BaseModel, frozen=True):
+    """One kind of engine."""
+
+    engine: str
+    library: str
+    version: str | None
+    """The library's; None where it is not installed."""
+    lacks: str
+    """What it needs and does not find; empty where it is ready."""
+
+
+class Engines(BaseModel, frozen=True):
+    """What `gpen-stream engines --json` shows."""
+
+    engines: list[Kind]
+    nvidia_driver: bool
+    auto: list[Choice]
+    """What engine "auto" measured and chose."""
+
+
+def listed() -> Engines:
     """The kinds with their library's version and what they lack, and the choices of "auto"."""
     engines = []
     for kind, library in _LIBRARIES.items():
@@ -29,20 +51,20 @@ def listed() -> dict[str, Any]:
             lacks = "no NVIDIA driver"
         if not lacks and kind == "torch-compile" and not (shutil.which("g++") or shutil.which("clang++")):
             lacks = "no C++ compiler, which a CPU needs"
-        engines.append({"engine": kind, "library": library, "version": version, "lacks": lacks})
-    return {"engines": engines, "nvidia_driver": driver_present(), "auto": choice.remembered()}
+        engines.append(Kind(engine=kind, library=library, version=version, lacks=lacks))
+    return Engines(engines=engines, nvidia_driver=driver_present(), auto=choice.remembered())
 
 
-def render(facts: dict[str, Any]) -> str:
+def render(facts: Engines) -> str:
     """The same as text."""
     lines = [
-        f"{row['engine']:14} {row['library']} {row['version'] or '-':12} {row['lacks'] or 'ready'}"
-        for row in facts["engines"]
+        f"{kind.engine:14} {kind.library} {kind.version or '-':12} {kind.lacks or 'ready'}"
+        for kind in facts.engines
     ]
-    lines.append(f"NVIDIA driver: {'yes' if facts['nvidia_driver'] else 'no'}")
-    for row in facts["auto"]:
-        times = ", ".join(f"{kind} {ms:.1f} ms" for kind, ms in row["ms"].items())
-        lines.append(f"auto, {row['model']}, {row['threads']} threads: {row['engine']} ({times} a crop)")
+    lines.append(f"NVIDIA driver: {'yes' if facts.nvidia_driver else 'no'}")
+    for made in facts.auto:
+        times = ", ".join(f"{engine} {ms:.1f} ms" for engine, ms in made.ms.items())
+        lines.append(f"auto, {made.model}, {made.threads} threads: {made.engine} ({times} a crop)")
     return "\n".join(lines)
 
 

@@ -6,6 +6,8 @@ import importlib.util
 import logging
 import warnings
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +15,9 @@ from stream.engines import disk
 from stream.engines.base import batches, check_crops, check_precision
 from stream.errors import ConfigError, ModelError
 from stream.model import ModelInfo, read_model_info
+
+if TYPE_CHECKING:  # an optional package
+    from onnxruntime import InferenceSession
 
 EXPORT_VERSION = 1
 """Raise it whenever the network or its export changes: older exports are ignored."""
@@ -76,13 +81,14 @@ class OnnxEngine:
         fixed = session.get_inputs()[0].shape[0]
         # Batches gain nothing on a CPU, and an export may be made for one crop.
         self._size = fixed if isinstance(fixed, int) else 1 if accelerator == "cpu" else batch_size
-        self._session = session
+        self._session: InferenceSession | None = session
         self.name = f"onnxruntime-{accelerator}"
         self.description = f"ONNX Runtime on {accelerator}, FP32 storage, {precision.upper()} arithmetic"
 
     def restore(self, crops: np.ndarray) -> np.ndarray:
         """See `Engine.restore`."""
-        if self._session is None:
+        session = self._session
+        if session is None:
             raise RuntimeError("the engine is closed")
         check_crops(crops, self.model)
         side = self.model.size
@@ -91,16 +97,18 @@ class OnnxEngine:
             batch = crops[part]
             if len(batch) < size:
                 batch = np.concatenate((batch, np.repeat(batch[:1], size - len(batch), 0)))
-            restored[part] = self._ran(batch)[: part.stop - part.start]
+            restored[part] = self._ran(session, batch)[: part.stop - part.start]
         return restored
 
-    def _ran(self, batch: np.ndarray) -> np.ndarray:
+    def _ran(self, session: InferenceSession, batch: np.ndarray) -> np.ndarray:
+        made: np.ndarray
         if not self._wrap:
-            return self._session.run(None, {self._input: batch})[0]
+            made = session.run(None, {self._input: batch})[0]
+            return made
         low, high = (np.float32(bound) for bound in self.model.input_range)
         x = np.ascontiguousarray(batch.transpose(0, 3, 1, 2)) * (high - low) + low
-        y = self._session.run(None, {self._input: x})[0]
-        return y.transpose(0, 2, 3, 1) * np.float32(0.5) + np.float32(0.5)
+        made = session.run(None, {self._input: x})[0]
+        return made.transpose(0, 2, 3, 1) * np.float32(0.5) + np.float32(0.5)
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -126,7 +134,8 @@ def _entry(model: ModelInfo, fidelity: float) -> Path:
     return disk.cache_folder() / "onnx" / key
 
 
-def _runtime(accelerator: str):
+def _runtime(accelerator: str) -> ModuleType:
+    """The library, where it can run on `accelerator`."""
     if not installed():
         raise ConfigError(
             "restore.engine: ONNX Runtime is not installed; pip install 'gpen-stream[onnxruntime]'"
@@ -139,19 +148,25 @@ def _runtime(accelerator: str):
             f"restore.engine: ONNX Runtime has no {wanted} here, only {', '.join(there)}; "
             "install onnxruntime-gpu in place of onnxruntime, or use device cpu"
         )
-    return onnxruntime
+    library: ModuleType = onnxruntime
+    return library
 
 
-def _providers(accelerator: str, precision: str) -> list:
-    names = list(_PROVIDERS[accelerator])
+def _providers(accelerator: str, precision: str) -> list[str | tuple[str, dict[str, str | bool]]]:
+    """As ONNX Runtime takes them: names, the first for TensorRT with its options."""
+    names = _PROVIDERS[accelerator]
     if accelerator != "tensorrt":
-        return names
+        return list(names)
     engines = disk.cache_folder() / "tensorrt"
-    options = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(engines)}
-    return [(names[0], options | {"trt_fp16_enable": precision == "fp16"}), *names[1:]]
+    options: dict[str, str | bool] = {
+        "trt_engine_cache_enable": True,
+        "trt_engine_cache_path": str(engines),
+        "trt_fp16_enable": precision == "fp16",
+    }
+    return [(names[0], options), *names[1:]]
 
 
-def _between_crops(path: Path, session, model: ModelInfo) -> bool:
+def _between_crops(path: Path, session: InferenceSession, model: ModelInfo) -> bool:
     """Whether the network takes and gives NHWC crops in 0..1; published exports are NCHW."""
     given, made = session.get_inputs(), session.get_outputs()
     shapes = given[0].shape[1:], made[0].shape[1:]
@@ -209,6 +224,7 @@ def export(path: Path, target: Path, fidelity: float = 1.0) -> None:
             program = torch.onnx.export(
                 crop_net, (example,), dynamo=True, dynamic_shapes=shapes, verbose=False
             )
+            assert program is not None, "dynamo=True gives a program"
             program.save(target)
     finally:
         exporter.setLevel(level)

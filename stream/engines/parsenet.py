@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import openvino as ov
@@ -17,6 +18,9 @@ import openvino as ov
 from stream.engines import disk
 from stream.engines.openvino_runtime import cached_network, cpu_config, keep_network, openvino_core
 from stream.errors import ModelError
+
+if TYPE_CHECKING:  # a network that was converted before runs without torch
+    from torch import nn
 
 SIDE = 512
 """Px of the picture that it was trained on, aligned as "ffhq_512"."""
@@ -58,7 +62,8 @@ class Parser:
         """The share of face f32[side,side] in 0..1 at every pixel of RGB f32[side,side,3] of 0..1."""
         if image.shape != (self.side, self.side, 3) or image.dtype != np.float32:
             raise ValueError(f"expected f32[{self.side}, {self.side}, 3], got {image.shape}, {image.dtype}")
-        return self._request.infer([image[None]], share_inputs=True)[0][0]
+        share: np.ndarray = self._request.infer([image[None]], share_inputs=True)[0][0]
+        return share
 
 
 def _converted(path: Path, entry: Path, side: int) -> ov.Model:
@@ -71,7 +76,7 @@ def _converted(path: Path, entry: Path, side: int) -> ov.Model:
             self.net = net
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
-            labels, _ = self.net(image.permute(0, 3, 1, 2) * 2 - 1)
+            labels: torch.Tensor = self.net(image.permute(0, 3, 1, 2) * 2 - 1)[0]
             return labels.softmax(dim=1)[:, FACE[0] : FACE[-1] + 1].sum(dim=1)
 
     small, shape = [1, 64, 64, 3], [1, side, side, 3]  # tracing at full size would take a minute
@@ -83,7 +88,7 @@ def _converted(path: Path, entry: Path, side: int) -> ov.Model:
     return network
 
 
-def _load(path: Path):
+def _load(path: Path) -> nn.Module:
     import torch
     from facexlib.parsing.parsenet import ParseNet
 
@@ -91,7 +96,7 @@ def _load(path: Path):
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # broken files raise anything: KeyError, IndexError, UnpicklingError
         raise ModelError(f"{path}: not a file of torch weights; fetch parsing_parsenet.pth again") from None
-    net = ParseNet(in_size=SIDE, out_size=SIDE, parsing_ch=len(CLASSES))
+    net: nn.Module = ParseNet(in_size=SIDE, out_size=SIDE, parsing_ch=len(CLASSES))
     try:
         net.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -48,12 +48,13 @@ def load_retinaface(
         net.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
     except (RuntimeError, AttributeError, TypeError):
         raise ModelError(f"{path}: holds other weights than RetinaFace's; check detect.weights") from None
-    return _RetinaFace(net.eval().requires_grad_(False), least_score)
+    return _RetinaFace(net.eval().requires_grad_(False), net.cfg, least_score)
 
 
 class _RetinaFace:
-    def __init__(self, net: torch.nn.Module, least_score: float) -> None:
-        self._net, self._least = net, least_score
+    def __init__(self, net: torch.nn.Module, settings: Mapping[str, object], least_score: float) -> None:
+        """`settings` are facexlib's for the network: what its anchors are, among others."""
+        self._net, self._settings, self._least = net, settings, least_score
         self._priors: dict[tuple[int, int], torch.Tensor] = {}
 
     @torch.inference_mode()
@@ -67,9 +68,9 @@ class _RetinaFace:
         if size not in self._priors:
             if len(self._priors) == _SIZES_KEPT:
                 self._priors.pop(next(iter(self._priors)))
-            self._priors[size] = PriorBox(self._net.cfg, image_size=size).forward()
+            self._priors[size] = PriorBox(self._settings, image_size=size).forward()
         keep = scores[:, 1] >= self._least
-        priors, variance = self._priors[size][keep], self._net.cfg["variance"]
+        priors, variance = self._priors[size][keep], self._settings["variance"]
         scale = np.array([size[1], size[0]], np.float32)
         return (
             decode(boxes[keep], priors, variance).numpy() * np.tile(scale, 2),

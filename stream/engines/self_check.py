@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel
 
 from stream.engines import disk
 from stream.engines.base import Engine
@@ -19,27 +20,36 @@ below 30."""
 _log = logging.getLogger(__name__)
 
 
+class Agreement(BaseModel, frozen=True):
+    """What was found out about half precision on this device; kept on disk."""
+
+    psnr_db: float
+    """To single precision; infinite where nothing differs, minus infinity where one is not finite."""
+    trusted: bool
+    engine: str = ""
+
+
 def trusted(fast: Engine, open_sure: Callable[[], Engine], entry: Path) -> bool:
     """Whether `fast` agrees with the engine that `open_sure` opens, by LEAST_PSNR_DB or more.
 
     The answer is kept at `entry`; later runs read it and do not open the sure engine.
     """
-    kept = disk.read_facts(entry, ("psnr_db", "trusted"))
+    kept = disk.read_record(entry, Agreement)
     if kept is None:
         sure = open_sure()
         try:
             psnr_db = agreement_db(fast, sure)
         finally:
             sure.close()
-        kept = {"psnr_db": psnr_db, "trusted": psnr_db >= LEAST_PSNR_DB, "engine": fast.name}
-        disk.write_facts(entry, kept)
-    if not kept["trusted"]:
+        kept = Agreement(psnr_db=psnr_db, trusted=psnr_db >= LEAST_PSNR_DB, engine=fast.name)
+        disk.write_record(entry, kept)
+    if not kept.trusted:
         _log.warning(
             "%s: half precision is only %.1f dB from single precision: going on in FP32",
             fast.name,
-            kept["psnr_db"],
+            kept.psnr_db,
         )
-    return bool(kept["trusted"])
+    return kept.trusted
 
 
 def agreement_db(first: Engine, second: Engine) -> float:
@@ -58,6 +68,6 @@ def fixed_crop(side: int) -> np.ndarray:
     v, u = np.mgrid[0:side, 0:side].astype(np.float32) / side
     shade = np.stack((u, v, 1 - u), -1) * 0.6 + 0.2
     oval = (u - 0.5) ** 2 + ((v - 0.5) / 1.3) ** 2 < 0.09
-    shade[oval] = shade[oval] * 0.5 + np.float32([0.45, 0.3, 0.25])
+    shade[oval] = shade[oval] * 0.5 + np.array([0.45, 0.3, 0.25], np.float32)
     noise = random.standard_normal((side, side, 3)).astype(np.float32) * 0.02
     return np.clip(shade + noise, 0, 1)[None].astype(np.float32)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from stream.engines.crop_net import CropNet
 from stream.errors import ConfigError
@@ -14,7 +18,11 @@ BACKEND = "inductor"
 """What torch.compile hands the graph to; "aot_eager" needs no C++ compiler and gains no speed."""
 
 
-def compiled_net(net: CropNet):
+Options = dict[str, str | int | bool | Callable[..., Any]]
+"""As torch.compile takes them."""
+
+
+def compiled_net(net: CropNet) -> Callable[[Tensor], Tensor]:
     """`net` by torch.compile, whole, for static shapes.
 
     Raises ConfigError, in one line, where compiling is not possible here.
@@ -28,7 +36,7 @@ def compiled_net(net: CropNet):
     return torch.compile(net, mode=MODE, fullgraph=True, dynamic=False)
 
 
-def cpu_options(half: bool) -> dict[str, int] | None:
+def cpu_options(half: bool) -> Options | None:
     """Options of torch.compile for a CPU, None for its own; `half`: the graph computes in 16 bits.
 
     In 16 bits Inductor is held to AVX2 on a CPU with AVX-512. GCC 12 at -O3 breaks the AVX-512 kernel

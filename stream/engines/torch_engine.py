@@ -50,34 +50,34 @@ class TorchEngine:
         check_precision(kind, precision, tuple(DTYPES))
         if threads is not None:
             torch.set_num_threads(threads)
-        net, self.model = load_generator(model_path)
-        net.scale_features(fidelity)
-        net = CropNet(net, self.model.input_range).requires_grad_(False).eval()
+        generator, self.model = load_generator(model_path)
+        generator.scale_features(fidelity)
+        net = CropNet(generator, self.model.input_range).requires_grad_(False).eval()
         net = _channels_last(net.to(self._device, DTYPES[precision]))
-        net.net.freeze()
-        self._net: CropNet | None = net
+        generator.freeze()
         self._sizes = tuple(range(1, batch_size + 1))
         if compiled or on_cuda:  # a graph is made for one size; a CPU gains too little from more
             self._sizes = graph_sizes(batch_size) if on_cuda else (1,)
-        self._run = self._prepared(compiled)
+        self._run: Run | None = self._prepared(net, compiled)
+        """None once the engine is closed."""
         self.name = f"{kind}-{self._device.type}"
         way = "one compiled graph" if compiled else "CUDA graphs" if on_cuda else "eager"
         self.description = f"torch on {self._device}, {way}, {precision.upper()} storage and arithmetic"
 
-    def _prepared(self, compiled: bool) -> Run:
+    def _prepared(self, net: CropNet, compiled: bool) -> Run:
         """What runs one batch; whatever compiling or capturing it takes is done here."""
         if compiled:
             from stream.engines.torch_compile import compiled_net
 
             if self._device.type == "cuda":
                 torch.set_float32_matmul_precision("high")
-            return self._warmed(compiled_net(self._net))
+            return self._warmed(compiled_net(net))
         if self._device.type == "cpu":
-            return self._net
+            return net
         from stream.engines.cuda_graphs import GraphedNet
 
         side = self.model.in_size
-        return GraphedNet(self._net, (side, side, 3), self._sizes, self._device)
+        return GraphedNet(net, (side, side, 3), self._sizes, self._device)
 
     def _warmed(self, net: Run) -> Run:
         def run(batch: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class TorchEngine:
     @torch.inference_mode()
     def restore(self, crops: np.ndarray) -> np.ndarray:
         """See `Engine.restore`; runs up to `batch_size` crops at once."""
-        if self._net is None:
+        if self._run is None:
             raise RuntimeError("the engine is closed")
         check_crops(crops, self.model)
         side = self.model.size
@@ -103,7 +103,7 @@ class TorchEngine:
 
     def close(self) -> None:
         """See `Engine.close`; hands cached GPU memory back."""
-        self._net = self._run = None
+        self._run = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 

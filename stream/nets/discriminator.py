@@ -23,7 +23,8 @@ class ResidualBlock(nn.Module):
         self.skip = ConvLayer(in_channels, out_channels, 1, downsample=True, activated=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.conv2(self.conv1(x)) + self.skip(x)) * math.sqrt(0.5)
+        y: Tensor = (self.conv2(self.conv1(x)) + self.skip(x)) * math.sqrt(0.5)
+        return y
 
 
 def append_spread(x: Tensor) -> Tensor:
@@ -55,4 +56,5 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.final_conv(append_spread(self.convs(x)))
-        return self.final_linear(h.flatten(1))
+        logits: Tensor = self.final_linear(h.flatten(1))
+        return logits

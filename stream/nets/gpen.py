@@ -11,6 +11,7 @@ weight for the whole batch, which every inference library runs as a plain convol
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,9 @@ class ModulatedConv(nn.Module):
     cancels in the demodulation but for the epsilon, which is divided by its square; so no
     intermediate value is larger than the result asks for, and FP16 does not overflow.
     """
+
+    power: Tensor | None
+    """What `weight_power` gives, once the weights are frozen."""
 
     def __init__(
         self,
@@ -141,6 +145,8 @@ class StyledConv(nn.Module):
 class UpsampleRGB(nn.Module):
     """Doubles `[N, 3, H, W]` with the [1, 3, 3, 1] kernel and zeros beyond the border."""
 
+    kernel: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("kernel", binomial_kernel(4.0))
@@ -162,7 +168,7 @@ class ToRGB(nn.Module):
             self.upsample = UpsampleRGB()
 
     def forward(self, x: Tensor, latent: Tensor, below: Tensor | None = None) -> Tensor:
-        rgb = self.conv(x, latent, self.bias)
+        rgb: Tensor = self.conv(x, latent, self.bias)
         return rgb if below is None else rgb + self.upsample(below)
 
 
@@ -198,6 +204,13 @@ class Decoder(nn.Module):
             self.convs.append(StyledConv(2 * out, out, style_dim))
             self.to_rgbs.append(ToRGB(2 * out, style_dim))
             width = out
+
+    def levels(self) -> Iterator[tuple[StyledConv, StyledConv, ToRGB]]:
+        """The two convolutions of each scale from 8 px on, and what makes RGB of them."""
+        for up, plain, to_rgb in zip(self.convs[::2], self.convs[1::2], self.to_rgbs, strict=True):
+            # A ModuleList does not know what it holds.
+            assert isinstance(up, StyledConv) and isinstance(plain, StyledConv) and isinstance(to_rgb, ToRGB)
+            yield up, plain, to_rgb
 
     def forward(self, code: Tensor, features: list[Tensor | None]) -> list[Tensor]:
         """RGB at every scale, 4 px first. `features[i]` is the map for 4 * 2**i px."""
@@ -280,7 +293,8 @@ class GPEN(nn.Module):
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
         """The network's RGB at 4, 8, ... `size` px, without the residual's input (for losses)."""
-        return self.generator(*self.encode(x))
+        rgbs: list[Tensor] = self.generator(*self.encode(x))
+        return rgbs
 
     def encode(self, x: Tensor) -> tuple[Tensor, list[Tensor | None]]:
         """The code `[N, style_dim]` and the feature maps that the decoder takes, 4 px first."""

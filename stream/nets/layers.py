@@ -38,6 +38,8 @@ class Blur(nn.Module):
     `[N, C, H, W]` gives `[N, C, H + 2 * padding - 3, W + 2 * padding - 3]`.
     """
 
+    kernel: Tensor
+
     def __init__(self, padding: int, gain: float = 1.0) -> None:
         super().__init__()
         self.padding = padding
@@ -138,7 +140,9 @@ class ConvLayer(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         if isinstance(self[0], Blur):
             x = self[0](x)
+        y: Tensor
         if not isinstance(self[-1], ActivationBias):
-            return self[-1](x)
-        x = self[-2](x, self[-1].scaled(), ACTIVATION_GAIN)
-        return F.leaky_relu(x, ACTIVATION_SLOPE)
+            y = self[-1](x)
+            return y
+        y = self[-2](x, self[-1].scaled(), ACTIVATION_GAIN)
+        return F.leaky_relu(y, ACTIVATION_SLOPE)

@@ -51,7 +51,7 @@ def load_generator(path: str | Path) -> tuple[GPEN, ModelInfo]:
     return net.requires_grad_(True).eval(), info
 
 
-def difference(expected: dict[str, tuple], found: dict[str, tuple]) -> str:
+def difference(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> str:
     """In words, the first way in which tensors found differ from those expected, shapes by name."""
     missing = sorted(expected.keys() - found.keys())
     if missing:

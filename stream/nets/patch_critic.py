@@ -35,10 +35,11 @@ class PatchCritic(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        convs = [conv for conv in self.convs if isinstance(conv, nn.Conv2d)]  # all are
         # CUDA's autocast would compute the power iterations in BF16: norms of three digits.
         with torch.autocast(x.device.type, enabled=False):
-            weights = [conv.weight for conv in self.convs]
-        for index, (conv, weight) in enumerate(zip(self.convs, weights, strict=True)):
+            weights = [conv.weight for conv in convs]
+        for index, (conv, weight) in enumerate(zip(convs, weights, strict=True)):
             if index:
                 x = F.leaky_relu(x, ACTIVATION_SLOPE)
             x = F.conv2d(x, weight, conv.bias, conv.stride, conv.padding)

@@ -45,10 +45,10 @@ class OneCropGPEN(nn.Module):
         latent = decoder.style(code)
         parts = _styled(decoder.conv1, (decoder.input.input,), latent, features[0], 4)
         rgb = _rgb(decoder.to_rgb1, parts, latent, None)
-        for i, to_rgb in enumerate(decoder.to_rgbs):
+        for i, (up, plain, to_rgb) in enumerate(decoder.levels()):
             side = 8 << i
-            parts = _styled(decoder.convs[2 * i], parts, latent, features[i + 1], side)
-            parts = _styled(decoder.convs[2 * i + 1], parts, latent, features[i + 1], side)
+            parts = _styled(up, parts, latent, features[i + 1], side)
+            parts = _styled(plain, parts, latent, features[i + 1], side)
             rgb = _rgb(to_rgb, parts, latent, rgb)
         return x + rgb if self.net.residual else rgb
 
@@ -90,7 +90,7 @@ def _convolved(
         weight = weight * inner.view(1, -1, 1, 1) * outer.view(-1, 1, 1, 1)
     else:
         parts = _scaled(parts, inner)
-    cut = weight.split([part.shape[1] for part in parts], 1)
+    cut = torch.split(weight, [part.shape[1] for part in parts], 1)
     if scale_weights and len(parts) == 1:
         return F.conv2d(parts[0], weight, bias, padding=conv.padding)
     sums = [F.conv2d(part, w, padding=conv.padding) for part, w in zip(parts, cut, strict=True)]
@@ -108,7 +108,7 @@ def _upsampled(
         weight = weight * inner.view(-1, 1, 1, 1)
     else:
         parts = _scaled(parts, inner)
-    cut = weight.split([part.shape[1] for part in parts], 0)
+    cut = torch.split(weight, [part.shape[1] for part in parts], 0)
     sums = [F.conv_transpose2d(part, w, stride=2) for part, w in zip(parts, cut, strict=True)]
     total = sums[0] if len(sums) == 1 else sums[0] + sums[1]
     channels = total.shape[1]
@@ -117,7 +117,7 @@ def _upsampled(
 
 
 def _scaled(parts: Parts, factors: Tensor) -> Parts:
-    cut = _channels(factors).split([part.shape[1] for part in parts], 1)
+    cut = torch.split(_channels(factors), [part.shape[1] for part in parts], 1)
     return tuple(part * factor for part, factor in zip(parts, cut, strict=True))
 
 

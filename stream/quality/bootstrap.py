@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,7 +44,7 @@ def paired(
     sides = sides[:, np.isfinite(sides).all(axis=0)]
     count = sides.shape[1]
     if not count:
-        return Difference(*[float("nan")] * 3, 0)
+        return Difference(math.nan, math.nan, math.nan, 0)
     drawn = np.random.default_rng(seed).integers(count, size=(ROUNDS, count))
     here, there = (middle(side[drawn], axis=1) for side in sides)
     low, high = np.quantile(here - there, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from stream import geometry
 from stream.config import Restore
@@ -86,7 +87,7 @@ class Contender:
                 geometry.warp(values, self._to_picture, (size, size), cv2.BORDER_REFLECT_101), 0, 1
             )
         sharpness = self._gauge(crop, self._to_picture, None)
-        shown = crop
+        shown: np.ndarray = crop
         if self.info.in_size != size:
             side = self.info.in_size
             shown = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
@@ -97,5 +98,6 @@ class Contender:
         return residual, sharpness
 
 
-def _added(picture: np.ndarray, residual: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(picture + 255 * residual), 0, 255).astype(np.uint8)
+def _added(picture: npt.NDArray[np.uint8], residual: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    values: npt.NDArray[np.float32] = picture + 255 * residual
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)

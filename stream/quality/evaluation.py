@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +16,7 @@ from stream.quality import pictures
 from stream.quality.bootstrap import Difference, paired
 from stream.quality.faces import IdentityMeter, LandmarkMeter
 from stream.quality.portraits import Portrait
+from stream.quality.report import EvaluationFigures, FigureDifference
 from stream.workers import in_threads
 
 INPUT = "input"
@@ -66,7 +66,7 @@ class Evaluation:
         at_level = self.values[level]
         return paired(at_level[row][figure], at_level[other][figure], self.seed, _middle(figure))
 
-    def as_dict(self, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    def as_dict(self, pairs: Sequence[tuple[str, str]]) -> EvaluationFigures:
         """For JSON: middles, faces not found, differences of `pairs` of rows, and every face's figures."""
         middles = {
             level: {row: {figure: _rounded(self.middle(level, row, figure)) for figure in self.figures}
@@ -94,12 +94,13 @@ class Evaluation:
             "middles": middles, "missing": missing, "differences": differences, "by_face": by_face,
         }  # fmt: skip
 
-    def _told(self, level: str, row: str, other: str, figure: str) -> dict[str, Any]:
+    def _told(self, level: str, row: str, other: str, figure: str) -> FigureDifference:
         found = self.difference(level, row, other, figure)
-        numbers = {"difference": found.middle, "low": found.low, "high": found.high}
-        told: dict[str, Any] = {"level": level, "row": row, "against": other, "figure": figure}
-        told |= {name: _rounded(number) for name, number in numbers.items()}
-        return told | {"pairs": found.pairs, "verdict": found.verdict(pictures.BETTER[figure])}
+        return {
+            "level": level, "row": row, "against": other, "figure": figure,
+            "difference": _rounded(found.middle), "low": _rounded(found.low), "high": _rounded(found.high),
+            "pairs": found.pairs, "verdict": found.verdict(pictures.BETTER[figure]),
+        }  # fmt: skip
 
 
 def _middle(figure: str) -> Callable[..., np.ndarray]:
@@ -177,7 +178,8 @@ class _Meters:
     """Figures of one face's results; every thread has detectors of its own."""
 
     def __init__(self, identity: bool) -> None:
-        self._identity, self._pool = identity, []
+        self._identity = identity
+        self._pool: list[tuple[LandmarkMeter, IdentityMeter | None]] = []
         self._lock = threading.Lock()
 
     def __call__(self, job: tuple[np.ndarray, dict[str, np.ndarray]]) -> dict[str, dict[str, float]]:

@@ -9,12 +9,16 @@ import hashlib
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stream.detectors import CenterFace
 from stream.errors import ModelError
 from stream.face import Detection
+
+if TYPE_CHECKING:  # an extra
+    import dlib
 
 _SURE = 0.3
 """Score of a reference's face at least."""
@@ -84,7 +88,7 @@ class IdentityMeter:
         """`landmarks` finds the faces; one of its own by default. Raises ModelError where not installed."""
         self._shape, self._net = _dlib()
         self._landmarks = landmarks or LandmarkMeter()
-        self._last: tuple[np.ndarray, object, np.ndarray] | None = None
+        self._last: tuple[np.ndarray, dlib.full_object_detection, np.ndarray] | None = None
 
     def distance(self, picture: np.ndarray, reference: np.ndarray) -> float | None:
         """0 for equal faces; None where the reference shows none.
@@ -101,13 +105,13 @@ class IdentityMeter:
         _, shape, theirs = self._last
         return float(np.linalg.norm(self._descriptor(picture, shape) - theirs))
 
-    def _shape_of(self, reference: np.ndarray, found: Detection):
+    def _shape_of(self, reference: np.ndarray, found: Detection) -> dlib.full_object_detection:
         import dlib
 
         box = dlib.rectangle(*(round(float(edge)) for edge in found.box_xyxy))
         return self._shape(np.ascontiguousarray(reference), box)
 
-    def _descriptor(self, picture: np.ndarray, shape) -> np.ndarray:
+    def _descriptor(self, picture: np.ndarray, shape: dlib.full_object_detection) -> np.ndarray:
         """f64[128]"""
         import dlib
 
@@ -125,16 +129,17 @@ def _paths() -> tuple[str, ...]:
     """The weights' files, checked."""
     # find_spec: the older of the two packages that carry them cannot be imported any more.
     spec = find_spec("face_recognition_models")
-    if spec is None or find_spec("dlib") is None:
+    folders = None if spec is None else spec.submodule_search_locations
+    if not folders or find_spec("dlib") is None:
         raise ModelError("identity distance: not installed; run: pip install 'gpen-stream[identity]'")
-    paths = [Path(spec.submodule_search_locations[0]) / "models" / name for name in _MODELS]
+    paths = [Path(folders[0]) / "models" / name for name in _MODELS]
     for path in paths:
         if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != _MODELS[path.name]:
             raise ModelError(f"{path.name}: not as published; install the extra gpen-stream[identity] again")
     return tuple(map(str, paths))
 
 
-def _dlib():
+def _dlib() -> tuple[dlib.shape_predictor, dlib.face_recognition_model_v1]:
     """dlib's landmark predictor and descriptor network, new ones: they keep state."""
     shape, net = _paths()
     import dlib

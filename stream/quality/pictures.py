@@ -8,12 +8,17 @@ call that needs it.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+
+if TYPE_CHECKING:  # loaded at the first call that needs it
+    from torch import Tensor, nn
 
 BETTER = {
     "psnr": +1,
@@ -34,7 +39,7 @@ SHARPNESS_SIGMA = 1.5
 """Px, of the Gaussian blur above which energy counts as detail: half the amplitude at 0.125 periods a px."""
 
 _SMALLEST = 64
-_LUMA = np.float32([[0.299, 0.587, 0.114]])
+_LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)
 _LPIPS_BACKBONE = "alexnet-owt-7be5be79.pth"
 """The file of AlexNet in torch's hub folder; the `lpips` package holds only the layers above it."""
 _EDGE_SIGMA = 1.0
@@ -178,7 +183,7 @@ def _check(picture: np.ndarray, reference: np.ndarray) -> None:
         raise ValueError(f"expected one size, got {picture.shape = }, {reference.shape = }")
 
 
-def _tensor(picture: np.ndarray):
+def _tensor(picture: np.ndarray) -> Tensor:
     """f32[1,3,H,W] in 0..1"""
     import torch
 
@@ -186,12 +191,14 @@ def _tensor(picture: np.ndarray):
 
 
 @cache
-def _lpips():
+def _lpips() -> Callable[[Tensor, Tensor], Tensor]:
+    """Takes RGB f32[1,3,H,W] of -1..1."""
     import lpips
 
     with warnings.catch_warnings():  # it asks torchvision in the old way
         warnings.simplefilter("ignore", UserWarning)
-        return lpips.LPIPS(net="alex", verbose=False).eval()
+        net: nn.Module = lpips.LPIPS(net="alex", verbose=False)
+        return net.eval()
 
 
 def _luma(picture: np.ndarray) -> np.ndarray:
@@ -213,7 +220,7 @@ def _edges(reference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # A step of height h, smoothed by 1 px and by Sobel's own [1,2,1], rises by 0.3 h a px.
     least = 0.1 * _EDGE_HEIGHT
     sixteenths = [np.clip(slope * 16, -32768, 32767).astype(np.int16) for slope in slopes]
-    found = cv2.Canny(*sixteenths, 16 * least, 32 * least, L2gradient=True) > 0
+    found = cv2.Canny(sixteenths[0], sixteenths[1], 16 * least, 32 * least, L2gradient=True) > 0
     margin = _REACH + 1
     found[:margin] = found[-margin:] = False
     found[:, :margin] = found[:, -margin:] = False
@@ -224,7 +231,8 @@ def _edges(reference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if not len(at):
         return at, across, np.zeros(0, np.float32)
     # Where the slope is steepest between px: the top of a parabola through three of its values.
-    places = (at[:, None] + np.float32([-1, 0, 1])[None, :, None] * across[:, None]).astype(np.float32)
+    steps = np.array([-1, 0, 1], np.float32)
+    places = (at[:, None] + steps[None, :, None] * across[:, None]).astype(np.float32)
     steep = cv2.remap(cv2.magnitude(*slopes), places[..., 0], places[..., 1], cv2.INTER_LINEAR)
     before, here, after = steep.T
     bend = np.maximum(2 * here - before - after, 1e-3)

@@ -1,13 +1,14 @@
-"""An evaluation, as `Evaluation.as_dict` tells it, on a terminal and as Markdown."""
+"""An evaluation on a terminal and as Markdown."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stream.errors import ConfigError, SourceError
+from stream.quality.report import EvaluationReport, FigureDifference
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,18 +36,20 @@ LEGEND = (
 )
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path) -> EvaluationReport:
     """What `evaluate --json` wrote; SourceError for anything else."""
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        return {key: report[key] for key in _KEYS} | report
+        report: EvaluationReport = json.loads(path.read_text(encoding="utf-8"))
+        if not all(key in report for key in _KEYS):
+            raise KeyError
+        return report
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except (ValueError, KeyError, TypeError):
         raise SourceError(f"{path}: no evaluation; write it with gpen-stream evaluate --json") from None
 
 
-def save(report: dict[str, Any], path: Path) -> None:
+def save(report: EvaluationReport, path: Path) -> None:
     """Write the report, a line for each of its parts; ConfigError where that cannot be."""
     parts = (f"{json.dumps(key)}: {_json(value)}" for key, value in report.items())
     try:
@@ -55,11 +58,11 @@ def save(report: dict[str, Any], path: Path) -> None:
         raise ConfigError(f"--json {path}: cannot be written ({error.strerror}); check the path") from None
 
 
-def _json(value: Any) -> str:
+def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def markdown(report: dict[str, Any]) -> str:
+def markdown(report: EvaluationReport) -> str:
     """One table for each level, marks against the input."""
     figures = report["figures"]
     parts = []
@@ -72,7 +75,7 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n\n".join([*parts, f"{about} {LEGEND}"])
 
 
-def rich_tables(report: dict[str, Any]) -> Iterator[Table]:
+def rich_tables(report: EvaluationReport) -> Iterator[Table]:
     """For each level the figures, then the model's differences with their intervals."""
     from rich.table import Table
     from rich.text import Text
@@ -96,7 +99,7 @@ def rich_tables(report: dict[str, Any]) -> Iterator[Table]:
         yield table
 
 
-def _cells(report: dict[str, Any], level: str) -> Iterator[tuple[str, list[str]]]:
+def _cells(report: EvaluationReport, level: str) -> Iterator[tuple[str, list[str]]]:
     """A level's rows with their marks against the input."""
     verdicts = {
         (each["row"], each["figure"]): each["verdict"]
@@ -121,6 +124,7 @@ def _shown(figure: str, value: float | None, sign: str = "") -> str:
     return f"{value * scale:{sign}.{_DIGITS.get(figure, 3)}f}"
 
 
-def _interval(each: dict[str, Any]) -> str:
-    middle, low, high = (_shown(each["figure"], each[key], "+") for key in ("difference", "low", "high"))
+def _interval(each: FigureDifference) -> str:
+    values = (each["difference"], each["low"], each["high"])
+    middle, low, high = (_shown(each["figure"], value, "+") for value in values)
     return f"{middle} [{low}, {high}] {_MARKS[each['verdict']]}".strip()

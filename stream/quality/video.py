@@ -15,7 +15,9 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
-_LUMA = np.float32([[0.299, 0.587, 0.114]])
+_LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)
+_NONE = np.empty(0, np.float32)
+"""An empty array is OpenCV's "none": no second map of places, no flow to start from."""
 _LEAST = 0.2
 """Share of a frame's px that must match its neighbour's for the pair to count. Less is a cut: two
 unrelated portraits match in 1 to 7 %."""
@@ -35,7 +37,9 @@ class Warp:
 
         Cubic: bilinear reading would blur the neighbour, and charge that to a sharp result.
         """
-        return cv2.remap(neighbour, self.to_neighbour, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        return cv2.remap(
+            neighbour, self.to_neighbour, _NONE, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
+        )
 
 
 class Motion:
@@ -110,7 +114,9 @@ def landmark_jitter(landmarks: np.ndarray, truth: np.ndarray | None = None) -> f
     return float(np.linalg.norm(leaps, axis=-1).mean() / eyes)
 
 
-def _motion(frames: Sequence, source: Sequence | Motion | None, least: int) -> Iterator[tuple[Warp, Warp]]:
+def _motion(
+    frames: Sequence[np.ndarray], source: Sequence[np.ndarray] | Motion | None, least: int
+) -> Iterator[tuple[Warp, Warp]]:
     if len(frames) < least:
         raise ValueError(f"expected {least} frames or more, got {len(frames)}")
     if isinstance(source, Motion):
@@ -124,10 +130,10 @@ def _motion(frames: Sequence, source: Sequence | Motion | None, least: int) -> I
 
 
 def _pairs(source: Sequence[np.ndarray]) -> Iterator[tuple[Warp, Warp]]:
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in source]
     for here, following in pairwise(grays):
-        forth, back = dis.calc(here, following, None), dis.calc(following, here, None)
+        forth, back = dis.calc(here, following, _NONE), dis.calc(following, here, _NONE)
         yield _warp(forth, back), _warp(back, forth)
 
 
@@ -136,7 +142,7 @@ def _warp(flow: np.ndarray, back: np.ndarray) -> Warp:
     height, width = flow.shape[:2]
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     at = flow + np.stack([x, y], axis=-1)
-    returned = cv2.remap(back, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    returned = cv2.remap(back, at, _NONE, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     squared = np.sum(flow**2, axis=-1)
     occluded = np.sum((flow + returned) ** 2, axis=-1) > 0.01 * (squared + np.sum(returned**2, axis=-1)) + 0.5
     slopes = sum(cv2.Sobel(flow, cv2.CV_32F, *way, scale=1 / 8) ** 2 for way in ((1, 0), (0, 1)))

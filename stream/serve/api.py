@@ -115,9 +115,9 @@ def _machine(router: APIRouter, supervisor: Supervisor, jobs: Jobs) -> None:
     async def models() -> list[dict[str, JsonValue]]:
         known = await asyncio.to_thread(zoo.survey)
         return [
-            {key: one[key] for key in ("name", "task", "size")} | {"installed": one["state"] in _USABLE}
+            {"name": one.name, "task": one.task, "size": one.size, "installed": one.state in _USABLE}
             for one in known
-            if one["task"] not in ("parse", "detect")
+            if one.task not in ("parse", "detect")
         ]
 
     @router.get("/api/presets", tags=["server"], summary="Presets by name")

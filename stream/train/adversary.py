@@ -6,7 +6,7 @@ The restorer follows its gradient, and so draws texture that a mean over all pos
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypedDict
 
 import torch
@@ -73,7 +73,7 @@ class Adversary(ABC):
         self.network.requires_grad_(True)
         loss, figures = self._loss(clean, restored)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         average_gradients(self.network)
         gradients = [tensor.grad for tensor in self.network.parameters() if tensor.grad is not None]
         if torch.isfinite(nn.utils.get_total_norm(gradients)):
@@ -94,7 +94,7 @@ class Adversary(ABC):
             "steps": self._steps,
         }
 
-    def load(self, state: Mapping) -> None:
+    def load(self, state: AdversaryState) -> None:
         """Go on from `state()`. The state of another network is ignored: the adversary starts anew."""
         if _shapes(state.get("network", {})) != _shapes(self.network.state_dict()):
             return
@@ -132,7 +132,8 @@ class PatchAdversary(Adversary):
     def _logits(self, pictures: Tensor) -> Tensor:
         # Not compiled: five convolutions gain nothing by it (measured), and it takes a minute.
         with self._execution.autocast():
-            return self.network(pictures).float()
+            logits: Tensor = self.network(pictures)
+            return logits.float()
 
 
 class GpenAdversary(Adversary):
@@ -168,7 +169,8 @@ class GpenAdversary(Adversary):
 
     def _logits_eagerly(self, pictures: Tensor) -> Tensor:
         with self._execution.autocast():
-            return self.network(pictures).float()
+            logits: Tensor = self.network(pictures)
+            return logits.float()
 
 
 def make_adversary(settings: TrainSettings, size: int, execution: Execution) -> Adversary | None:
@@ -189,5 +191,5 @@ def _norms(pictures: Tensor) -> Tensor:
     return pictures.square().sum((1, 2, 3), keepdim=True).sqrt()
 
 
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in tensors.items()}

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from stream import geometry
@@ -146,7 +147,8 @@ class Aligner:
             return "cut off"
         if sharpness(predicted_gain(inner(crop), scale)) < self._rules.min_sharpness:
             return "blurred"
-        return np.rint(crop * 255).astype(np.uint8)
+        levels: npt.NDArray[np.float32] = crop * 255
+        return np.rint(levels).astype(np.uint8)
 
 
 def _outside(to_upright: np.ndarray, side: int, size: tuple[float, float]) -> float:
@@ -255,7 +257,7 @@ class _Ledger:
         entry = {"name": name, "source": str(path), "state": _state(path), "kept": found.kept}
         self._append(entry | {"left_out": dict(found.left_out)})
 
-    def _append(self, entry: dict) -> None:
+    def _append(self, entry: dict[str, object]) -> None:
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from stream.errors import TrainError
 from stream.model import ModelInfo, metadata_of
+from stream.train.step import StepState
 
 CHECKPOINT = "checkpoint.pt"
 
 
-def save(state: dict, folder: Path) -> None:
+def save(state: StepState, folder: Path) -> None:
     """Write the checkpoint whole or not at all: under another name, to the disk, then renamed.
 
     Raises TrainError where it cannot be written; the one before stays.
@@ -35,13 +36,14 @@ def save(state: dict, folder: Path) -> None:
         ) from None
 
 
-def load(folder: Path) -> dict | None:
+def load(folder: Path) -> StepState | None:
     """The checkpoint in a folder, None where there is none; TrainError where it is broken."""
     path = folder / CHECKPOINT
     if not path.exists():
         return None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state: StepState = torch.load(path, map_location="cpu", weights_only=True)
+        return state
     except Exception as error:  # whatever an unpickler meets in a file that is no checkpoint
         detail = " ".join(str(error).split())[:120]
         raise TrainError(f"{path}: no whole checkpoint ({detail}); move it away to start anew") from None

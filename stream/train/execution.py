@@ -28,7 +28,7 @@ class Execution:
         if not self.compile:
             return body
         options = cpu_options(self.half) if self.device.type == "cpu" else None
-        return torch.compile(body, dynamic=False, options=options)
+        return torch.compile(body, dynamic=False, options=None if options is None else {**options})
 
     def autocast(self) -> torch.autocast:
         """The context in which a network's forward pass runs."""

@@ -77,7 +77,7 @@ def inner(whole: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(whole[margin:-margin, margin:-margin])
 
 
-class Pairs(Dataset):
+class Pairs(Dataset[tuple[np.ndarray, np.ndarray]]):
     """(damaged, clean), both u8[3,size,size] RGB; `shares` are those of `damage.LEVELS`."""
 
     def __init__(self, folder: str | Path, size: int, shares: Mapping[str, float], seed: int) -> None:
@@ -99,8 +99,12 @@ class Pairs(Dataset):
         rng = np.random.default_rng([self._seed, number, 1])
         clean = augmented(read_face(self._files[order[place]], self._size), rng)
         level = LEVELS[rng.choice(len(LEVELS), p=self._shares)]
-        damaged = damage(clean, level, rng)
-        return tuple(np.ascontiguousarray(picture.transpose(2, 0, 1)) for picture in (damaged, clean))
+        return _planes(damage(clean, level, rng)), _planes(clean)
+
+
+def _planes(picture: np.ndarray) -> np.ndarray:
+    """[h,w,3] -> [3,h,w]"""
+    return np.ascontiguousarray(picture.transpose(2, 0, 1))
 
 
 def augmented(whole: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -109,7 +113,7 @@ def augmented(whole: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.5:
         whole = whole[:, ::-1]
     turn, growth = rng.normal(0, 4), np.exp(rng.normal(0, 0.035))
-    affine = cv2.getRotationMatrix2D((side / 2, side / 2), turn, growth)
+    affine = np.asarray(cv2.getRotationMatrix2D((side / 2, side / 2), turn, growth), np.float64)
     affine[:, 2] += rng.normal(0, 0.012 * size, 2) - (side - size) / 2
     flags = cv2.INTER_CUBIC if growth >= 1 else cv2.INTER_LINEAR
     face = cv2.warpAffine(whole, affine, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
@@ -123,7 +127,7 @@ def augmented(whole: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(np.rint(face * 255), 0, 255).astype(np.uint8)
 
 
-class Numbers(Sampler):
+class Numbers(Sampler[list[int]]):
     """Batches of pair numbers, from `start` on; a rank takes its own part of each step's."""
 
     def __init__(self, start: int, stop: int, batch: int, rank: int = 0, ranks: int = 1) -> None:

@@ -13,6 +13,7 @@ from torch import distributed, nn
 
 from stream.cores import available_cores
 from stream.errors import TrainError
+from stream.model import ModelInfo
 from stream.nets.loader import load_generator
 from stream.train import checkpoint, sheet
 from stream.train.faces import Numbers, Pairs, batches
@@ -39,7 +40,7 @@ class Ranks:
             gradients = [tensor.grad for tensor in net.parameters() if tensor.grad is not None]
             together = torch.cat([gradient.reshape(-1) for gradient in gradients])
             distributed.all_reduce(together)
-            parts = (together / self.count).split([gradient.numel() for gradient in gradients])
+            parts = torch.split(together / self.count, [gradient.numel() for gradient in gradients])
             for gradient, part in zip(gradients, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
 
@@ -70,7 +71,7 @@ def train(
     settings: TrainSettings,
     *,
     samples: Path | None = None,
-    on_log: Callable[[dict], None] = lambda line: None,
+    on_log: Callable[[dict[str, float]], None] = lambda line: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train from the weights `start` on a folder of aligned faces, into the folder `out`.
@@ -134,13 +135,13 @@ class _Keeper:
     """Writes a run's files, in the first of its processes alone."""
 
     def __init__(
-        self, out: Path, step: Step, info, samples: Path | None, *, first: bool, every_s: float
+        self, out: Path, step: Step, info: ModelInfo, samples: Path | None, *, first: bool, every_s: float
     ) -> None:
         self._out, self._step, self._info, self._samples = out, step, info, samples
         self._first, self._every_s = first, every_s
         self._kept_s = time.monotonic()
 
-    def log(self, line: dict) -> None:
+    def log(self, line: dict[str, float]) -> None:
         with (self._out / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps({k: round(v, 6) for k, v in line.items()}) + "\n")
 

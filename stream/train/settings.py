@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from stream.config import Section
+from stream.config_live import Section
 
 
 class Shares(Section):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import NotRequired, TypedDict
+
 import torch
 from torch import Tensor, nn
 
 from stream.nets.gpen import GPEN
 from stream.train import losses
-from stream.train.adversary import AverageGradients, make_adversary
+from stream.train.adversary import AdversaryState, AverageGradients, make_adversary
 from stream.train.execution import Execution
 from stream.train.perceptual import Backbone
 from stream.train.settings import TrainSettings
@@ -16,6 +18,16 @@ _BETAS = (0.9, 0.99)
 """StyleGAN2 has a first beta of 0; the restorer keeps its momentum, since pixels lead it."""
 _SMALLEST_SHARE = 0.03
 """Of the learning rate at the end."""
+
+
+class StepState(TypedDict):
+    """What a checkpoint keeps."""
+
+    images: int
+    net: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimizer: dict[str, object]
+    adversary: NotRequired[AdversaryState]
 
 
 class Step:
@@ -41,7 +53,7 @@ class Step:
         self._adversary = make_adversary(settings, net.size, execution)
         self._restored = execution.compiled(self._restored_eagerly)
         self._errors = execution.compiled(self._errors_eagerly)
-        self._seen = execution.compiled(self._seen_eagerly)
+        self._perceptual = execution.compiled(losses.perceptual)
 
     def run(self, damaged: Tensor, clean: Tensor, average_gradients: AverageGradients) -> dict[str, float]:
         """One batch u8[N,3,S,S]; returns the losses by name, unweighted, and the gradient's norm.
@@ -66,7 +78,7 @@ class Step:
             figures |= adversarial
         self._optimizer.zero_grad(set_to_none=True)
         learned = [pair for pair in zip(outputs, gradients, strict=True) if pair[0].requires_grad]
-        torch.autograd.backward(*zip(*learned, strict=True))
+        torch.autograd.backward([output for output, _ in learned], [gradient for _, gradient in learned])
         average_gradients(self.net)
         norm = nn.utils.clip_grad_norm_(self._learning, settings.clip)
         sound = bool(torch.isfinite(norm))
@@ -88,9 +100,9 @@ class Step:
         for name, mean in self.average.items():
             mean.lerp_(now[name], 1 - decay)
 
-    def state(self) -> dict:
+    def state(self) -> StepState:
         """All that a run needs to go on."""
-        state = {
+        state: StepState = {
             "images": self.images,
             "net": self.net.state_dict(),
             "average": self.average,
@@ -100,7 +112,7 @@ class Step:
             state["adversary"] = self._adversary.state()
         return state
 
-    def load(self, state: dict) -> None:
+    def load(self, state: StepState) -> None:
         """Go on from `state()`; an adversary that it does not know starts anew."""
         self.images = state["images"]
         self.net.load_state_dict(state["net"])
@@ -120,7 +132,7 @@ class Step:
         parts = self._errors(x, y, out, rgbs)
         if self._backbone is not None:
             window = _window(settings.cut, self.net.size, dice)
-            parts["perceptual"] = self._seen(_cut(out, window), _cut(y, window))
+            parts["perceptual"] = self._perceptual(self._backbone, _cut(out, window), _cut(y, window))
         total = sum(getattr(settings.loss, name) * part for name, part in parts.items())
         gradients = torch.autograd.grad(total, (out, *rgbs), materialize_grads=True)
         return [gradient.contiguous() for gradient in gradients], parts
@@ -146,9 +158,6 @@ class Step:
         if weights.detail:
             parts["detail"] = losses.detail(out, y)
         return parts
-
-    def _seen_eagerly(self, out: Tensor, clean: Tensor) -> Tensor:
-        return losses.perceptual(self._backbone, out, clean)
 
 
 def _rate(images: int, settings: TrainSettings) -> float:

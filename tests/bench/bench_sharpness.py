@@ -186,7 +186,8 @@ def sample(engine, picture: int, image: np.ndarray, name: str, size: int, draw: 
     bad = damage(rng, clean, name, size)
     to_stored = placed(rng, size, side)
     face = Face(0, np.zeros(4), np.zeros((5, 2)), 1.0, coasted=False, confidence=1.0)
-    crop = Crop(face, cut(frame_of(bad), to_stored, 256), to_stored)
+    frame = frame_of(bad)
+    crop = Crop(face, cut(frame, to_stored, 256), to_stored, frame.view)
     residual = np.clip(engine.restore(crop.image[None])[0], 0, 1) - crop.image
     mask = np.dstack([geometry.feather_mask(256, FEATHER)] * 3)
     mask = geometry.warp(mask, geometry.invert(to_stored), (side, side), cv2.BORDER_CONSTANT)[..., 0] > 0.5

@@ -31,12 +31,13 @@ SAMPLE = ROOT / "samples" / "portrait.mp4"
 SIZE = 1280, 720
 sys.path.insert(0, str(ROOT / "samples"))
 
+from stream.assembly import Setup, assemble  # noqa: E402
 from stream.config import load_config  # noqa: E402
+from stream.cores import available_cores  # noqa: E402
 from stream.decode import FileSource  # noqa: E402
 from stream.encode import FileSink  # noqa: E402
 from stream.face import FrameWork  # noqa: E402
 from stream.probe import probe  # noqa: E402
-from stream.run import Options, Run  # noqa: E402
 
 
 def make_clip(path: Path, frames: int, face: bool) -> Path:
@@ -96,21 +97,22 @@ class Clock:
 def one_round(path: Path, folder: Path, settings: list[str]) -> tuple[Clock, dict]:
     """All frames through all stages, in this thread."""
     config = load_config("default", None, settings)
-    run, clock = Run(config, Options()), Clock()
+    stages, clock = assemble(Setup.of(config)), Clock()
     info = probe(path)
-    source = FileSource(info, threads=run.cores)
+    source = FileSource(info, threads=available_cores())
     sink = FileSink(info, folder / "out.mp4", config.encode, overwrite=True)
-    stages = [*run.stages(still=False), ("encode", sink)]
-    finder = run._track._finder
+    line = [*stages.in_line(), ("encode", sink)]
+    finder = stages.detect._finder
     finder(next(FileSource(info).frames()))  # compiles the detector for this size
-    run._track._finder = lambda frame: clock("find", finder, frame)
-    for _, stage in stages:
+    stages.detect._finder = lambda frame: clock("find", finder, frame)
+    cv2.setNumThreads(1)
+    for _, stage in line:
         stage.open()
 
     def push(at: int, works: Iterable[FrameWork]) -> None:
-        if at == len(stages):
+        if at == len(line):
             return
-        name, stage = stages[at]
+        name, stage = line[at]
         for work in works:
             push(at + 1, clock(name, lambda work=work: list(stage.process(work))))
 
@@ -119,12 +121,16 @@ def one_round(path: Path, folder: Path, settings: list[str]) -> tuple[Clock, dic
     while (frame := clock("decode", next, frames, None)) is not None:
         push(0, [FrameWork(frame)])
         count += 1
-    for at, (name, stage) in enumerate(stages):
+    for at, (name, stage) in enumerate(line):
         push(at + 1, clock(name, lambda stage=stage: list(stage.flush())))
-    for _, stage in stages:
+    for _, stage in line:
         stage.close()
     sink.discard()
-    facts = {"frames": count, "faces": run._restore.faces_restored, "detections": run._track.detections_run}
+    facts = {
+        "frames": count,
+        "faces": stages.restore.faces_restored,
+        "detections": stages.detect.detections_run,
+    }
     return clock, facts
 
 

@@ -1,0 +1,58 @@
+"""Clips through the decoder and the encoder with no face in between, read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+
+from stream import trial
+from stream.config import Encode
+from stream.decode import FileSource
+from stream.encode import FileSink
+from stream.face import FrameWork
+from stream.probe import probe
+
+NOTE = "faces restored by gpen-stream 0.1 (gpen-lite-256)"
+FAST = Encode(threads=2, preset="ultrafast")
+
+
+def run(
+    source: Path, target: Path, config: Encode = FAST, frames: int | None = None, complete=True, **options
+):
+    """Source to sink with no face in between; returns the path and the sink."""
+    info = probe(source)
+    feed = FileSource(info, options.get("start_s"), options.get("duration_s"), threads=2)
+    sink = FileSink(info, target, config, restored_note=NOTE, cut_short=lambda: not complete, **options)
+    try:
+        sink.open()
+        for frame in feed.frames():
+            sink.process(FrameWork(frame))
+            if sink.frames_out == frames:
+                break
+        sink.flush()
+    except BaseException:
+        sink.discard()
+        raise
+    sink.close()
+    return sink.finish(complete), sink
+
+
+def packets(path: Path) -> dict[int, list[tuple]]:
+    """(pts, dts, duration, data) of every packet, by stream."""
+    found: dict[int, list[tuple]] = {}
+    with av.open(str(path)) as container:
+        for packet in container.demux():
+            if packet.size:
+                item = packet.pts, packet.dts, packet.duration, bytes(packet)
+                found.setdefault(packet.stream.index, []).append(item)
+    return found
+
+
+def pictures(path: Path) -> list[av.VideoFrame]:
+    with av.open(str(path)) as container:
+        return list(container.decode(video=0))
+
+
+def luma_db(one: Path, two: Path) -> list[float]:
+    return [trial._psnr(a, b) for a, b in zip(pictures(one), pictures(two), strict=True)]
