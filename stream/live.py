@@ -132,7 +132,6 @@ class Session:
 
         `on_tick` is called ten times a second in this thread.
         """
-        self._on_tick = on_tick
         cv2.setNumThreads(self._cv2_threads)
         self._began_s = self._judged_s = time.monotonic()
         with ExitStack() as ending:  # the last one first, whatever becomes of those before
@@ -149,7 +148,7 @@ class Session:
                 handle.start()
             self._reader = start_thread(f"capture {self.name}", self._read)
             while not self._inlet.closed:
-                self._run_graph(stop)
+                self._run_graph(stop, on_tick)
             if (error := self._source_failed or self._load_failed) is not None:
                 raise error
 
@@ -173,7 +172,7 @@ class Session:
         if self._loading is not None and self._ended_s is not None:
             self._loading.join(max(0.0, self._ended_s + _END_S - time.monotonic()))
 
-    def _run_graph(self, stop: threading.Event) -> None:
+    def _run_graph(self, stop: threading.Event, on_tick: Callable[[], None]) -> None:
         """One pipeline, until another graph is ready, a stage fails, or the source ends."""
         with self._lock:
             if self._ready is not None:
@@ -183,7 +182,7 @@ class Session:
         stages = self._graph.stages if self._graph is not None else []
         pipeline = Pipeline(self._inlet, [*stages, ("outlet", self._tail)])
         try:
-            pipeline.run(lambda: self._tick(stop, pipeline))
+            pipeline.run(lambda: self._tick(stop, pipeline, on_tick))
         except StageError as error:
             self._recover(error)
         finally:
@@ -218,10 +217,10 @@ class Session:
             self._inlet.close()
             self._has_frame.set()
 
-    def _tick(self, stop: threading.Event, pipeline: Pipeline) -> None:
+    def _tick(self, stop: threading.Event, pipeline: Pipeline, on_tick: Callable[[], None]) -> None:
         """Ten times a second, in the caller's thread."""
         now = time.monotonic()
-        self._on_tick()
+        on_tick()
         if stop.is_set() or self._load_failed is not None:
             self._capture.stop()
             self._inlet.close()
