@@ -9,14 +9,27 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, assert_never
 
 from stream.address import parse_address, redact
+from stream.camera_messages import (
+    ChangeAnswer,
+    ChangeSettings,
+    FromCamera,
+    Preview,
+    SessionEvent,
+    SessionFailed,
+    Stop,
+    ToCamera,
+    WatchPreviews,
+)
 from stream.cameras import CameraSettings
+from stream.changes import LiveSettings
 from stream.cores import available_cores
 from stream.errors import StreamError
+from stream.session_report import SessionReport
 from stream.workers import Connection, start_thread
 
 if TYPE_CHECKING:
@@ -42,20 +55,16 @@ class Order:
     settings: CameraSettings
     data: Path
     """Folder in which relative sinks lie."""
-    shown: dict[str, Any] = field(default_factory=dict)
-    """The settings without credentials."""
+    shown: CameraSettings
+    """The settings, with *** for credentials."""
     passing: bool = False
     """Whether frames pass through unrestored, as was asked while it ran before."""
     place: Place | None = None
     """Where the restorer of all cameras is met; None: it restores by itself."""
 
 
-def run_camera(link: Connection, order: Order) -> None:
-    """Run until told to stop, until SIGTERM, or until the supervisor is gone; sinks are flushed.
-
-    Takes ("change", number, Changes), ("watch", kinds), ("stop",). Sends ("report", dict) each second,
-    ("event", kind, text), ("preview", kind, Jpeg), ("answer", number, error or None), ("failed", text).
-    """
+def run_camera(link: Connection[FromCamera, ToCamera], order: Order) -> None:
+    """Run until told to stop, until SIGTERM, or until the supervisor is gone; sinks are flushed."""
     stop, ended, terminated = threading.Event(), threading.Event(), threading.Event()
 
     def terminate(*_: object) -> None:
@@ -71,10 +80,10 @@ def run_camera(link: Connection, order: Order) -> None:
         failures.append(error)
         if not isinstance(error, StreamError):
             print(redact("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
-        outbox.put(("failed", _line(error)))
+        outbox.put(SessionFailed(_line(error)))
         stop.set()
 
-    threading.excepthook = lambda failure: fail(failure.exc_value)
+    threading.excepthook = lambda failure: fail(failure.exc_value or failure.exc_type())
     try:
         session = _session(order, outbox)
         threads = [
@@ -101,7 +110,6 @@ def _line(error: BaseException) -> str:
 
 
 def _session(order: Order, outbox: _Outbox) -> Session:
-    from stream.changes import Changes
     from stream.live import Session  # a second and more, which the supervisor does without
 
     settings, config = order.settings, order.settings.config()
@@ -121,16 +129,16 @@ def _session(order: Order, outbox: _Outbox) -> Session:
         settings.sinks(order.data),
         config.model_copy(update=alone),
         preset=settings.preset,
-        create_engine=_remote(order) if order.place is not None else None,
-        on_event=lambda kind, text: outbox.put(("event", kind, text)),
-        on_preview=lambda kind, picture: outbox.put(("preview", kind, picture)),
+        create_engine=_remote(order, order.place) if order.place is not None else None,
+        on_event=lambda kind, text: outbox.put(SessionEvent(kind, text)),
+        on_preview=lambda kind, picture: outbox.put(Preview(kind, picture)),
     )
     if order.passing:
-        session.change(Changes(passing=True))
+        session.change(LiveSettings(passing=True))
     return session
 
 
-def _remote(order: Order) -> Callable[[Config, ModelInfo], Engine]:
+def _remote(order: Order, place: Place) -> Callable[[Config, ModelInfo], Engine]:
     from stream import zoo
     from stream.shared import RemoteEngine
 
@@ -138,66 +146,70 @@ def _remote(order: Order) -> Callable[[Config, ModelInfo], Engine]:
         restore = config.restore
         path = zoo.resolve(restore.model, accept_licence=restore.accept_licence)
         priority = order.settings.priority
-        return RemoteEngine(
-            order.place, order.name, model, path, restore, priority=priority, timeout_s=_RESTORER_S
-        )
+        return RemoteEngine(place, order.name, model, path, restore, priority=priority, timeout_s=_RESTORER_S)
 
     return create
 
 
 def _obey(
-    link: Connection, session: Session, outbox: _Outbox, stop: threading.Event, ended: threading.Event
+    link: Connection[FromCamera, ToCamera],
+    session: Session,
+    outbox: _Outbox,
+    stop: threading.Event,
+    ended: threading.Event,
 ) -> None:
     """Carry out what the supervisor says."""
     while not ended.is_set():
         try:
             if not link.poll(0.2):
                 continue
-            kind, *values = link.recv()
+            message = link.recv()
         except (EOFError, OSError):  # the supervisor is gone: finish
             stop.set()
             return
-        if kind == "stop":
-            stop.set()
-        elif kind == "watch":
-            session.watch(*values)
-        elif kind == "change":
-            number, changes = values
-            try:
-                session.change(changes)
-                outbox.put(("answer", number, None))
-            except Exception as error:  # the camera goes on as it was
-                outbox.put(("answer", number, _line(error)))
+        match message:
+            case Stop():
+                stop.set()
+            case WatchPreviews(kinds):
+                session.watch(kinds)
+            case ChangeSettings(number, changes):
+                try:
+                    session.change(changes)
+                    outbox.put(ChangeAnswer(number, None))
+                except Exception as error:  # the camera goes on as it was
+                    outbox.put(ChangeAnswer(number, _line(error)))
+            case _:
+                assert_never(message)
 
 
 def _report(session: Session, outbox: _Outbox, ended: threading.Event) -> None:
     while not ended.wait(_REPORT_S):
-        outbox.put(("report", session.report()))
+        outbox.put(session.report())
 
 
-@dataclass(slots=True)
 class _Outbox:
     """Messages on their way to the supervisor: whoever puts one never waits for the pipe.
 
-    Of previews and reports only the newest is kept.
+    Of reports, and of previews of a kind, only the newest is kept.
     """
 
-    link: Connection
-    _messages: deque = field(default_factory=lambda: deque(maxlen=_KEPT))
-    _newest: dict[Any, tuple] = field(default_factory=dict)
-    _changed: threading.Condition = field(default_factory=threading.Condition)
-    _closed: bool = False
-    _thread: threading.Thread | None = None
-
-    def __post_init__(self) -> None:
+    def __init__(self, link: Connection[FromCamera, ToCamera]) -> None:
+        self._link = link
+        self._messages: deque[FromCamera] = deque(maxlen=_KEPT)
+        self._newest: dict[tuple[type[FromCamera], str], FromCamera] = {}
+        self._changed = threading.Condition()
+        self._closed = False
         self._thread = start_thread("outbox", self._run)
 
-    def put(self, message: tuple) -> None:
+    def put(self, message: FromCamera) -> None:
         with self._changed:
-            if message[0] in ("preview", "report"):
-                self._newest[message[0], message[1] if message[0] == "preview" else ""] = message
-            else:
-                self._messages.append(message)
+            match message:
+                case SessionReport():
+                    self._newest[SessionReport, ""] = message
+                case Preview(kind):
+                    self._newest[Preview, kind] = message
+                case _:
+                    self._messages.append(message)
             self._changed.notify()
 
     def close(self) -> None:
@@ -218,4 +230,4 @@ class _Outbox:
                     return
             with contextlib.suppress(OSError):  # the supervisor is gone
                 for message in ready:
-                    self.link.send(message)
+                    self._link.send(message)

@@ -10,21 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, time, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from stream.address import parse_address
-from stream.config import PRESETS, Config, Fraction, load_config, read_yaml, tuples
+from stream.changes import LiveSettings, Region
+from stream.config import Config, Preset, load_config, read_yaml, tuples
 from stream.config_live import Section
 from stream.errors import ConfigError
 from stream.sinks import SinkSpec, parse_sink
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-Region = tuple[Fraction, Fraction, Fraction, Fraction]
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _WINDOW = re.compile(r"(?:([a-z,-]+) +)?(\d{1,2}):(\d\d) *- *(\d{1,2}):(\d\d)")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
@@ -89,7 +86,7 @@ class CameraSettings(Section):
     to: tuple[str, ...] = Field(
         (), repr=False, description="sinks beside the dashboard; relative folders lie in the data folder"
     )
-    preset: Literal[PRESETS] = Field("default", description="what its settings start from")
+    preset: Preset = Field("default", description="what its settings start from")
     set: dict[str, Any] = Field(
         default_factory=dict, description="settings over the preset, such as restore.strength: 0.7"
     )
@@ -112,6 +109,12 @@ class CameraSettings(Section):
             return load_config(self.preset, None, texts)
         except ConfigError as error:
             raise ConfigError(f"{key}.{error}") from None
+
+    def changed(self, changes: LiveSettings) -> Self:
+        """The settings as they are after a change, for the next start of the camera."""
+        own = {name: value for name, value in changes.given().items() if name in CameraSettings.model_fields}
+        others = changes.model_copy(update=dict.fromkeys(own))
+        return self.model_copy(update=own | {"set": self.set | others.overrides()})
 
     def sinks(self, data: Path, key: str = "to") -> list[SinkSpec]:
         """Its sinks; a relative folder or file lies in `data`. ConfigError begins with `key`."""
@@ -183,7 +186,7 @@ def save_cameras(path: Path, file: CamerasFile) -> None:
         ) from None
 
 
-def parse_camera(name: str, data: Mapping[str, Any]) -> CameraSettings:
+def parse_camera(name: str, data: Mapping[str, object]) -> CameraSettings:
     """One camera's settings as plain values; ConfigError names cameras.NAME.key."""
     try:
         settings = CameraSettings.model_validate(tuples(data))
@@ -205,12 +208,11 @@ def check_camera(name: str, settings: CameraSettings) -> None:
         raise ConfigError(f"cameras.{name}.source: {str(error).removeprefix('source ')}") from None
 
 
-def shown(settings: CameraSettings) -> dict[str, Any]:
-    """As plain values that may be shown: addresses without credentials. ConfigError."""
-    values = settings.model_dump(mode="json")
-    values["source"] = parse_address(settings.source).shown
-    values["to"] = [spec.shown for spec in settings.sinks(Path())]
-    return values
+def shown(settings: CameraSettings) -> CameraSettings:
+    """The settings as they may be shown: *** in place of credentials. ConfigError."""
+    source = parse_address(settings.source).shown
+    to = tuple(spec.shown for spec in settings.sinks(Path()))
+    return settings.model_copy(update={"source": source, "to": to})
 
 
 def is_open(schedule: Sequence[str], now: datetime) -> bool:
@@ -275,6 +277,10 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 def _known(keys: Sequence[int | str], model: type[BaseModel]) -> list[str]:
     """Names of the settings at a path."""
-    kinds = {"server": ServerSettings, "webhook": Webhook, "cameras": CameraSettings}
+    kinds: dict[int | str, type[BaseModel]] = {
+        "server": ServerSettings,
+        "webhook": Webhook,
+        "cameras": CameraSettings,
+    }
     names = [kinds[key] for key in keys if key in kinds]
     return list((names[-1] if names else model).model_fields)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 from stream.config_live import Latency, Live, Motion, Record, Section, Source
 from stream.errors import ConfigError
 
-PRESETS = ("default", "fast", "quality", "surveillance")
+Preset = Literal["default", "fast", "quality", "surveillance"]
+PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Scale = Annotated[float, Field(ge=0.1, le=4.0)]

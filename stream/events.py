@@ -10,10 +10,11 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+
+from pydantic import JsonValue
 
 from stream.address import redact
-from stream.webhook import Webhook
+from stream.webhook import Event, Webhook
 
 LOG = logging.getLogger(__name__)
 GOOD = frozenset({"camera_up", "face_seen", "sink_live", "webhook_live"})
@@ -38,13 +39,11 @@ def log_to_stderr() -> None:
 class Events:
     """The last `kept` events, oldest first; the oldest give way. Every method: from any thread.
 
-    An event is a dict of plain JSON values: `id` (rising from 1), `at` (seconds since the epoch),
-    `utc` (the same in ISO 8601), `camera` ("" for the server), `kind`, `text`, `facts`.
     Credentials of addresses in texts and facts become ***.
     """
 
     def __init__(self, webhook: Webhook | None = None, kept: int = 1000) -> None:
-        self._events: deque[dict[str, Any]] = deque(maxlen=kept)
+        self._events: deque[Event] = deque(maxlen=kept)
         self._webhook = webhook
         self._lock = threading.Lock()
         self._number = 0
@@ -60,24 +59,24 @@ class Events:
         if self._webhook is not None:
             self._webhook.stop(timeout_s)
 
-    def add(self, camera: str, kind: str, text: str, **facts: Any) -> None:
+    def add(self, camera: str, kind: str, text: str, **facts: object) -> None:
         """Something happened; returns at once. `facts`: values for machines."""
         self._add(camera, kind, text, facts, self._webhook)
 
-    def since(self, number: int = 0) -> list[dict[str, Any]]:
+    def since(self, number: int = 0) -> list[Event]:
         """Those with a higher `id`, oldest first."""
         with self._lock:
-            return [event for event in self._events if event["id"] > number]
+            return [event for event in self._events if event.id > number]
 
     def _add(
-        self, camera: str, kind: str, text: str, facts: Mapping[str, Any], webhook: Webhook | None
+        self, camera: str, kind: str, text: str, facts: Mapping[str, object], webhook: Webhook | None
     ) -> None:
-        text, facts = _line(text), _plain(facts)
+        text = _line(text)
+        plain = {_line(key): _plain(value) for key, value in facts.items()}
         with self._lock:  # numbers, the log and the webhook have the same order
             at, self._number = time.time(), self._number + 1
             utc = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-            event = {"id": self._number, "at": at, "utc": utc, "camera": camera, "kind": kind, "text": text}
-            event["facts"] = facts
+            event = Event(self._number, at, utc, camera, kind, text, plain)
             self._events.append(event)
             if webhook is not None:
                 webhook.post(event)
@@ -92,7 +91,7 @@ def _line(text: str) -> str:
     return " ".join(text.split())[:_TEXT]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> JsonValue:
     """As JSON can hold it, without credentials."""
     if isinstance(value, Mapping):
         return {_line(str(key)): _plain(part) for key, part in value.items()}

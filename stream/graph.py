@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from stream.assembly import Setup, assemble
-from stream.config import Config, Select
+from stream.config import Config
 from stream.detect import choose
 from stream.engines import Engine
 from stream.errors import ConfigError
@@ -32,13 +32,10 @@ _STICKY = 1.25
 class Control:
     """What the stages are told while they run. Written by the session, read by their threads."""
 
-    select: Select
-    strength: float
-    interval: int
+    settings: Config
+    """Strengths, interval and regions as they hold now."""
     keyframes: int
     """Frames from detection to detection."""
-    stabilise: float = 0.0
-    """Strength of the stabiliser."""
     passing: bool = False
     """As the user asked."""
     idle: bool = False
@@ -56,18 +53,18 @@ class Control:
     @property
     def way(self) -> Way:
         """How restorations are spared now."""
-        sparing = self.level.sparing
-        interval = max(self.interval, self.keyframes) if sparing else self.interval
-        return Way(self.strength, interval, strict=sparing)
+        sparing, restore = self.level.sparing, self.settings.restore
+        interval = max(restore.interval, self.keyframes) if sparing else restore.interval
+        return Way(restore.strength, interval, strict=sparing)
 
     @property
     def steadiness(self) -> float:
         """Strength of the stabiliser now: what is restored on keyframes only hardly flickers."""
-        return 0.0 if self.level.sparing else self.stabilise
+        return 0.0 if self.level.sparing else self.settings.stabilise.strength
 
     def chosen(self, faces: Sequence[Face], size: tuple[float, float]) -> list[Face]:
         """The faces to restore, in their order; for the crop stage's thread only."""
-        wanted, most = choose(faces, self.select, size), self.level.faces
+        wanted, most = choose(faces, self.settings.select, size), self.level.faces
         self.wanted = len(wanted)
         if most is not None and len(wanted) > most:
             largest = sorted(wanted, key=self._weight, reverse=True)[:most]

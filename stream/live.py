@@ -6,14 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 import cv2
 
 from stream.address import Address
 from stream.assembly import Setup
 from stream.capture import Capture
-from stream.changes import Changes
+from stream.changes import LiveSettings
 from stream.config import Config
 from stream.cores import available_cores, budget
 from stream.errors import ConfigError, StageError
@@ -24,10 +23,11 @@ from stream.graph import Control, CreateEngine, Graph, Tail
 from stream.inlet import Inlet
 from stream.motion import MotionGate
 from stream.outlet import Outlet
-from stream.packets import Jpeg, Snapshot
+from stream.packets import AudioPacket, Jpeg, Snapshot
 from stream.pipeline import Pipeline
 from stream.previews import KINDS, Previews
 from stream.relief import PERIOD_S, Relief, Second
+from stream.session_report import SessionReport
 from stream.sinks import SinkSpec
 from stream.sinks.handle import SinkHandle, stop_all
 from stream.taps import TapStage
@@ -65,10 +65,10 @@ class Session:
         on_preview: Callable[[str, Jpeg], None] = lambda kind, jpeg: None,
         create_capture: Callable[..., Capture] = Capture,
     ) -> None:
-        self.name, self._address, self._config, self._preset = name, address, config, preset
+        self.name, self._address = name, address
         self._create_engine, self._on_event = create_engine, on_event
         self._model = Setup.of(config).model
-        self._control = _control(config)
+        self._control = Control(config, config.detect.interval)
         self._relief = Relief(config.latency.give_way)
         self._gate = MotionGate(config.motion)
         self._gauges, self._previews = Gauges(), Previews(on_preview)
@@ -84,7 +84,7 @@ class Session:
             decoder_threads=threads.decoder,
             hardware=config.decode.hardware == "auto",
             on_status=self._watch.tell,
-            on_audio=lambda packet: self._outlet.hear(packet),
+            on_audio=self._hear,
         )
         self._outlet = Outlet(
             self._handles,
@@ -108,8 +108,10 @@ class Session:
         self._loading: threading.Thread | None = None
         self._reader: threading.Thread | None = None
         self._ended_s: float | None = None
-        self._wanted: tuple[Config, str] | None = (config, preset)
-        """Settings of the graph that is to be loaded next."""
+        self._asked = self._loaded = config, preset
+        """Settings and preset as they were asked for, and those of the newest graph."""
+        self._must_load = True
+        """Whether a graph of the settings asked for is to be loaded next."""
         self._engine_name = ""
         self._load_failed: Exception | None = None
         """Of the first graph: the session ends with it."""
@@ -130,7 +132,6 @@ class Session:
 
         `on_tick` is called ten times a second in this thread.
         """
-        self._on_tick = on_tick
         cv2.setNumThreads(self._cv2_threads)
         self._began_s = self._judged_s = time.monotonic()
         with ExitStack() as ending:  # the last one first, whatever becomes of those before
@@ -147,7 +148,7 @@ class Session:
                 handle.start()
             self._reader = start_thread(f"capture {self.name}", self._read)
             while not self._inlet.closed:
-                self._run_graph(stop)
+                self._run_graph(stop, on_tick)
             if (error := self._source_failed or self._load_failed) is not None:
                 raise error
 
@@ -168,19 +169,20 @@ class Session:
         """Wait for the threads; for a loader no longer than a stop may take."""
         if self._reader is not None:
             self._reader.join()
-        if self._loading is not None:
+        if self._loading is not None and self._ended_s is not None:
             self._loading.join(max(0.0, self._ended_s + _END_S - time.monotonic()))
 
-    def _run_graph(self, stop: threading.Event) -> None:
+    def _run_graph(self, stop: threading.Event, on_tick: Callable[[], None]) -> None:
         """One pipeline, until another graph is ready, a stage fails, or the source ends."""
         with self._lock:
             if self._ready is not None:
                 self._graph, self._ready = self._ready, None
                 self._relief.settle()
+                self._apply()  # what has changed since the graph was loaded
         stages = self._graph.stages if self._graph is not None else []
         pipeline = Pipeline(self._inlet, [*stages, ("outlet", self._tail)])
         try:
-            pipeline.run(lambda: self._tick(stop, pipeline))
+            pipeline.run(lambda: self._tick(stop, pipeline, on_tick))
         except StageError as error:
             self._recover(error)
         finally:
@@ -194,7 +196,7 @@ class Session:
         if len(self._failures) > _FAILURES:
             raise error
         self._on_event("stage_failed", f"{error}; frames go out as they came until it is built anew")
-        self._wanted = self._wanted or (self._config, self._preset)
+        self._must_load = True
 
     def _read(self) -> None:
         """The capture's thread."""
@@ -215,10 +217,10 @@ class Session:
             self._inlet.close()
             self._has_frame.set()
 
-    def _tick(self, stop: threading.Event, pipeline: Pipeline) -> None:
+    def _tick(self, stop: threading.Event, pipeline: Pipeline, on_tick: Callable[[], None]) -> None:
         """Ten times a second, in the caller's thread."""
         now = time.monotonic()
-        self._on_tick()
+        on_tick()
         if stop.is_set() or self._load_failed is not None:
             self._capture.stop()
             self._inlet.close()
@@ -231,9 +233,9 @@ class Session:
             self._judged_s = now
             self._judge(now, pipeline)
         with self._lock:
-            if self._wanted is not None and not self.is_loading:
-                wanted, self._wanted = self._wanted, None
-                self._loading = start_thread(f"load {self.name}", self._load, *wanted)
+            if self._must_load and not self.is_loading:
+                self._must_load = False
+                self._loading = start_thread(f"load {self.name}", self._load, *self._asked)
             if self._ready is not None:
                 pipeline.stop()
 
@@ -264,6 +266,7 @@ class Session:
                 graph.warm(frame)
         except Exception as error:
             if self._engine_name:
+                self._take_back()
                 self._on_event(
                     "change_failed", f"{' '.join(str(error).split())}; the settings stay as they were"
                 )
@@ -276,15 +279,20 @@ class Session:
                 return
             if self._ready is not None:
                 self._ready.discard()
-            self._ready, self._preset, self._model = graph, preset, graph.model
+            self._ready, self._loaded, self._model = graph, (config, preset), graph.model
             self._engine_name = graph.engine_name
-            keep = {"strength": self._control.strength, "interval": self._control.interval}
-            restore = config.restore.model_copy(update=keep)
-            steady = config.stabilise.model_copy(update={"strength": self._control.stabilise})
-            self._config = config.model_copy(
-                update={"restore": restore, "stabilise": steady, "select": self._control.select}
-            )
             self._control.keyframes = config.detect.interval
+
+    def _take_back(self) -> None:
+        """The settings asked for could not be loaded: ask for those that need no loading only."""
+        with self._lock:
+            if not self._must_load:  # else something else has been asked for since
+                held = LiveSettings.of(*self._asked, self._control.passing).at_once()
+                self._asked = held.applied(*self._loaded)
+                self._control.settings, _ = self._asked
+
+    def _hear(self, packet: AudioPacket) -> None:
+        self._outlet.hear(packet)
 
     def _offer(self, snapshot: Snapshot) -> None:
         for handle in self._handles:
@@ -305,30 +313,23 @@ class Session:
 
     # --- from other threads ----------------------------------------------------------------------
 
-    def change(self, changes: Changes) -> None:
+    def change(self, changes: LiveSettings) -> None:
         """Apply changes: all of them or, with a ConfigError or ModelError, none.
 
         Strengths, interval and regions hold from the next frame; a model or preset as soon as it is
         loaded, and where that fails nothing changes (event "change_failed").
         """
         with self._lock:
-            config, preset = self._wanted or (self._config, self._preset)
-        changed, preset = changes.applied(config, preset)
-        anew = changes.model is not None or changes.preset is not None
-        if anew:
+            asked = self._asked
+        changed, preset = changes.applied(*asked)
+        if changes.loads:
             Setup.of(changed)  # refuses a model that is not here
         with self._lock:
-            control = self._control
-            control.strength, control.interval = changed.restore.strength, changed.restore.interval
-            control.select, control.stabilise = changed.select, changed.stabilise.strength
+            self._asked = changed, preset
+            self._must_load |= changes.loads
+            self._control.settings = changed
             if changes.passing is not None:
-                control.passing = changes.passing
-            if anew:
-                self._wanted = changed, preset
-            elif self._wanted is not None:
-                self._wanted = changed, self._wanted[1]
-            else:
-                self._config = changed
+                self._control.passing = changes.passing
         self._apply()
 
     def watch(self, kinds: frozenset[str]) -> None:
@@ -338,65 +339,52 @@ class Session:
             raise ConfigError(f"{min(unknown)}: no preview; choose of {', '.join(sorted(KINDS))}")
         self._previews.wanted = kinds
 
-    def report(self) -> dict[str, Any]:
-        """How the session stands; plain values, from any thread."""
+    def report(self) -> SessionReport:
+        """How the session stands; from any thread."""
         capture, gauges, control, relief = self._capture, self._gauges, self._control, self._relief
         status, counts = capture.status, self._counts
         graph = self._graph
-        return {
-            "name": self.name,
-            "source": self._address.shown,
-            "state": status.state.value,
-            "words": status.words(),
-            "detail": status.detail,
-            "take": counts.take,
-            "size": counts.size,
-            "codec": capture.facts["codec"] if capture.facts is not None else "",
-            "fps_in": gauges.fps_in,
-            "fps_out": gauges.fps_out,
-            "delay": self._outlet.delay.summary(),
-            "delay_stages": self._tail.ages.summary(),
-            "faces": counts.faces,
-            "faces_restored": counts.restored + (graph.restore.faces_restored if graph else 0),
-            "faces_carried": counts.carried + (graph.restore.faces_carried if graph else 0),
-            "faces_left_alone": counts.left_alone + (graph.restore.faces_left_alone if graph else 0),
-            "faces_not_finite": counts.not_finite + (graph.restore.not_finite if graph else 0),
-            "frames_in": capture.frames_in,
-            "frames_out": self._tail.delivered,
-            "level": relief.at,
-            "level_words": relief.level.words,
-            "idle": control.idle,
-            "passing": control.passing,
-            "restoring": graph is not None and not control.untouched,
-            "drops": dict(capture.drops.by_cause),
-            "corrupt_packets": capture.corrupt_packets,
-            "connections": capture.connections,
-            "sinks": [handle.report() for handle in self._handles],
-            "load": gauges.load,
-            "stage_ms": _stage_ms(gauges.stage_s),
-            "cpu_cores": gauges.cpu_cores,
-            "memory_mb": memory_mb(),
-            "model": self._model.name,
-            "preset": self._preset,
-            "strength": control.strength,
-            "interval": control.interval,
-            "stabilise": control.stabilise,
-            "engine": self._engine_name,
-            "include": control.select.include,
-            "exclude": control.select.exclude,
-            "notes": list(capture.notes),
-            "uptime_s": round(time.monotonic() - self._began_s, 1),
-        }
+        settings = LiveSettings.of(control.settings, self._loaded[1], control.passing)
+        return SessionReport(
+            name=self.name,
+            source=self._address.shown,
+            state=status.state,
+            words=status.words(),
+            detail=status.detail,
+            take=counts.take,
+            size=counts.size,
+            codec=capture.facts["codec"] if capture.facts is not None else "",
+            fps_in=gauges.fps_in,
+            fps_out=gauges.fps_out,
+            delay=self._outlet.delay.summary(),
+            delay_stages=self._tail.ages.summary(),
+            faces=counts.faces,
+            faces_restored=counts.restored + (graph.restore.faces_restored if graph else 0),
+            faces_carried=counts.carried + (graph.restore.faces_carried if graph else 0),
+            faces_left_alone=counts.left_alone + (graph.restore.faces_left_alone if graph else 0),
+            faces_not_finite=counts.not_finite + (graph.restore.not_finite if graph else 0),
+            frames_in=capture.frames_in,
+            frames_out=self._tail.delivered,
+            level=relief.at,
+            level_words=relief.level.words,
+            idle=control.idle,
+            restoring=graph is not None and not control.untouched,
+            drops=dict(capture.drops.by_cause),
+            corrupt_packets=capture.corrupt_packets,
+            connections=capture.connections,
+            sinks=tuple(handle.report() for handle in self._handles),
+            load=gauges.load,
+            stage_ms=_stage_ms(gauges.stage_s),
+            cpu_cores=gauges.cpu_cores,
+            memory_mb=memory_mb(),
+            settings=settings.model_copy(update={"model": self._model.name}),
+            engine=self._engine_name,
+            notes=tuple(capture.notes),
+            uptime_s=round(time.monotonic() - self._began_s, 1),
+        )
 
 
 def _stage_ms(stage_s: Mapping[str, float]) -> dict[str, float]:
     """Milliseconds a frame by stage; "decode" is 0, since the capture decodes while it waits for packets."""
     spent = {name: round(1e3 * spent_s, 2) for name, spent_s in stage_s.items()}
     return {"decode": 0.0, **spent} if spent else {}
-
-
-def _control(config: Config) -> Control:
-    restore = config.restore
-    return Control(
-        config.select, restore.strength, restore.interval, config.detect.interval, config.stabilise.strength
-    )

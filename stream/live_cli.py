@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import setproctitle
 import typer
@@ -21,9 +21,12 @@ from stream.workers import leave_process
 
 if TYPE_CHECKING:  # loading it takes a second, which `--help` does without
     from stream.live import Session
+    from stream.session_report import SessionReport
 
 app = typer.Typer()
 _PLAIN_EVERY_S, _TERMINAL_EVERY_S = 10.0, 0.5
+_LOST = ("overrun", "late", "failed")
+"""Causes of drops that are trouble."""
 
 
 @app.command()
@@ -156,7 +159,7 @@ class _Screen:
             return
         self._shown_s = now
         report = session.report()
-        model = report["engine"] and f"model ready: {report['model']}, {report['engine']}"
+        model = report.engine and f"model ready: {report.settings.model}, {report.engine}"
         if model != self._model:
             self._model = model
             self._print(model)
@@ -169,13 +172,13 @@ class _Screen:
             print(f"\r{line.ljust(self._width)}", end="", file=sys.stderr, flush=True)
             self._width = len(line)
 
-    def end(self, report: dict[str, Any]) -> None:
+    def end(self, report: SessionReport) -> None:
         """What came of it, in one line."""
         if self._quiet:
             return
-        faces = report["faces_restored"] + report["faces_carried"]
-        parts = [f"{report['frames_out']} frames in {report['uptime_s']:.0f} s", f"{faces} faces restored"]
-        for sink in report["sinks"]:
+        faces = report.faces_restored + report.faces_carried
+        parts = [f"{report.frames_out} frames in {report.uptime_s:.0f} s", f"{faces} faces restored"]
+        for sink in report.sinks:
             lost = f", {sink['dropped']} dropped" if sink["dropped"] else ""
             parts.append(f"{sink['name']}: {sink['delivered']} delivered{lost}")
         self._print("ended: " + " · ".join(parts))
@@ -193,28 +196,28 @@ class _Screen:
             self._width = 0
 
 
-def _summary(report: dict[str, Any]) -> str:
+def _summary(report: SessionReport) -> str:
     """How a session stands, in one line."""
-    parts = [report["words"]]
-    if report["size"]:
-        width, height = report["size"]
+    parts = [report.words]
+    if report.size is not None:
+        width, height = report.size
         parts[0] += f" {width}x{height}"
-    if report["fps_in"] or report["fps_out"]:  # known after a while, and not while it is interrupted
-        parts.append(f"{report['fps_in']:.0f} fps in, {report['fps_out']:.0f} out")
-    delay = report["delay"]
+    if report.fps_in or report.fps_out:  # known after a while, and not while it is interrupted
+        parts.append(f"{report.fps_in:.0f} fps in, {report.fps_out:.0f} out")
+    delay = report.delay
     if delay["median_ms"] is not None:
         parts.append(f"delay {delay['median_ms']:.0f} ms (95 %: {delay['p95_ms']:.0f})")
-    if not report["engine"]:
+    if not report.engine:
         parts.append("loading the model")
-    elif report["idle"]:
+    elif report.idle:
         parts.append("no motion")
     else:
-        parts.append(f"{report['faces']} face{'' if report['faces'] == 1 else 's'}")
-    if report["level"]:
-        parts.append(report["level_words"])
-    if dropped := sum(report["drops"].get(cause, 0) for cause in ("overrun", "late", "failed")):
+        parts.append(f"{report.faces} face{'' if report.faces == 1 else 's'}")
+    if report.level:
+        parts.append(report.level_words)
+    if dropped := sum(report.drops[cause] for cause in report.drops if cause in _LOST):
         parts.append(f"{dropped} dropped")
-    parts += [f"{sink['kind']} {sink['state']}" for sink in report["sinks"] if sink["state"] != "live"]
+    parts += [f"{sink['kind']} {sink['state']}" for sink in report.sinks if sink["state"] != "live"]
     return " · ".join(parts)
 
 
@@ -226,8 +229,8 @@ def _hide(arguments: list[str]) -> None:
         setproctitle.setproctitle(" ".join(["gpen-stream", *map(redact, sys.argv[1:])]))
 
 
-def _write(path: Path, report: dict[str, Any]) -> None:
+def _write(path: Path, report: SessionReport) -> None:
     try:
-        path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise EncodeError(f"--report {path}: cannot be written ({error.strerror})") from None

@@ -71,7 +71,7 @@ class Outlet:
             with self._lock:
                 self._heard.append(packet)
 
-    def process(self, work: FrameWork) -> Iterable[FrameWork]:
+    def process(self, work: FrameWork) -> Iterable[None]:
         """Hand a picture, and the sound up to its time, to the sinks that want them."""
         frame = work.frame
         if self._wants(Packet):
@@ -82,7 +82,7 @@ class Outlet:
             self.delay.add((time.monotonic() - frame.arrived_at_s) * 1000)
         return ()
 
-    def flush(self) -> Iterable[FrameWork]:
+    def flush(self) -> Iterable[None]:
         """Nothing is held back: the sound went out with the last picture."""
         return ()
 

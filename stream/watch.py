@@ -54,14 +54,14 @@ class Counts:
 
     def __init__(self) -> None:
         self.take = self.faces = 0
-        self.size: list[int] | None = None
+        self.size: tuple[int, int] | None = None
         self.restored = self.carried = self.left_alone = self.not_finite = 0
         """Of graphs that are gone."""
 
     def add(self, work: FrameWork) -> None:
         """One frame has been delivered."""
         view = work.frame.view
-        self.take, self.faces, self.size = work.frame.take, len(work.faces), [view.width, view.height]
+        self.take, self.faces, self.size = work.frame.take, len(work.faces), (view.width, view.height)
 
     def keep(self, stage: RestoreStage) -> None:
         """The stage's graph is gone."""

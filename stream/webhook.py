@@ -11,9 +11,12 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
+
+from pydantic import JsonValue
+from pydantic_core import to_jsonable_python
 
 from stream import __version__
 from stream.channel import Channel, Closed, Overflow
@@ -29,6 +32,30 @@ _PATIENCE_S = 3600.0
 """An event that could not be delivered for so long is given up."""
 _AGAIN = frozenset({408, 425, 429})
 """Answers below 500 after which another attempt may succeed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, without credentials."""
+
+    id: int
+    """Rising from 1."""
+    at: float
+    """Seconds since the epoch."""
+    utc: str
+    """The same in ISO 8601."""
+    camera: str
+    """Empty for the server."""
+    kind: str
+    text: str
+    """For people, in one line."""
+    facts: Mapping[str, JsonValue]
+    """For machines."""
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """As the webhook and the API give it."""
+        values: dict[str, JsonValue] = to_jsonable_python(self)
+        return values
 
 
 class Webhook:
@@ -54,7 +81,7 @@ class Webhook:
         self._headers = _headers(self._parts, secret_env)
         self._kinds = frozenset(kinds)
         self._retry_s, self._retry_most_s, self._timeout_s = retry_s, retry_most_s, timeout_s
-        self._waiting: Channel[dict[str, Any]] = Channel(_WAITING, Overflow.DROP_OLDEST)
+        self._waiting: Channel[Event] = Channel(_WAITING, Overflow.DROP_OLDEST)
         self._ending = threading.Event()
         self._cut = False
         self._connection: http.client.HTTPConnection | None = None
@@ -72,9 +99,9 @@ class Webhook:
         """`on_trouble(kind, text)` is called in its thread: webhook_failed, webhook_live."""
         self._thread = start_thread("webhook", self._run, on_trouble)
 
-    def post(self, event: dict[str, Any]) -> None:
-        """Returns at once; the event (plain JSON values) must not change any more."""
-        if not self._kinds or event["kind"] in self._kinds:
+    def post(self, event: Event) -> None:
+        """Returns at once."""
+        if not self._kinds or event.kind in self._kinds:
             with contextlib.suppress(Closed):  # it comes after the end
                 self._waiting.put(event)
 
@@ -102,9 +129,9 @@ class Webhook:
                     self._given_up += len(self._waiting)
                     return
 
-    def _deliver(self, event: dict[str, Any], on_trouble: Callable[[str, str], None]) -> bool:
+    def _deliver(self, event: Event, on_trouble: Callable[[str, str], None]) -> bool:
         """Whether it was taken, after as many attempts as it needs."""
-        body = json.dumps(event, ensure_ascii=False, allow_nan=False).encode()
+        body = json.dumps(event.to_json(), ensure_ascii=False, allow_nan=False).encode()
         began_s, retry = time.monotonic(), Retry(self._retry_s, self._retry_most_s)
         while True:
             failure, again = self._attempt(body)
@@ -149,7 +176,7 @@ class Webhook:
 
 
 def _expanded(text: str) -> str:
-    def value(match: re.Match) -> str:
+    def value(match: re.Match[str]) -> str:
         if match[1] not in os.environ:
             raise ConfigError(f"server.webhook.url: the environment holds no {match[1]}; set it")
         return os.environ[match[1]]

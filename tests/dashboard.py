@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,21 @@ import numpy as np
 import uvicorn
 
 from stream.cameras import CameraSettings, ServerSettings, parse_camera, shown
+from stream.capture import SourceFacts
+from stream.changes import LiveSettings
+from stream.config import Config, load_config
 from stream.errors import ConfigError
 from stream.events import Events
 from stream.packets import Jpeg
 from stream.serve.app import create_app
-from stream.serve.jobs import Job, Jobs
+from stream.serve.jobs import Job, JobProgress, Jobs, JobStatus, _told
+from stream.session_report import SessionReport
+from stream.sinks.handle import SinkReport
+from stream.status import State
 from stream.supervisor import NotFound, Viewer
+from stream.supervisor.attempt import Attempt
+from stream.supervisor.segments import Segment
+from stream.supervisor.status import CameraStatus, HistoryPoint, RestorerStatus
 
 ROOT = Path(__file__).parent.parent
 SECRET = "pa55-w0rd"
@@ -38,36 +48,50 @@ RED, GREEN = (200, 30, 30), (30, 200, 30)
 PICTURES = {"pair": jpeg(RED, GREEN), "restored": jpeg(GREEN)}
 
 
-def report(**changes: Any) -> dict[str, Any]:
+def report(**changes: Any) -> SessionReport:
     """Of a healthy camera."""
-    healthy = {
-        "state": "live",
-        "words": "live",
-        "size": [1280, 720],
-        "codec": "h264",
-        "fps_in": 25.0,
-        "fps_out": 24.9,
-        "delay": {"median_ms": 112.4, "p95_ms": 168.2},
-        "faces": 2,
-        "faces_restored": 14210,
-        "level": 0,
-        "level_words": "as set",
-        "idle": False,
-        "passing": False,
-        "drops": {"overrun": 12, "paced": 0},
-        "connections": 1,
-        "load": 0.46,
-        "cpu_cores": 0.83,
-        "memory_mb": 412,
-        "model": "gpen-lite-256",
-        "preset": "fast",
-        "strength": 0.8,
-        "interval": 2,
-        "engine": "openvino",
-        "uptime_s": 183220,
-        "sinks": [{"name": "entrance/", "kind": "segments", "state": "live", "words": "live", "dropped": 0}],
-    }
-    return healthy | changes
+    sink = SinkReport(
+        name="entrance/", kind="segments", state="live", words="live", dropped=0, delivered=4580000,
+        restarts=0, pid=4711, delay={"median_ms": 118.0, "p95_ms": 171.0},
+    )  # fmt: skip
+    healthy = SessionReport(
+        name="camera",
+        source="rtsp://***@127.0.0.1:554/camera",
+        state=State.LIVE,
+        words="live",
+        detail="",
+        take=0,
+        size=(1280, 720),
+        codec="h264",
+        fps_in=25.0,
+        fps_out=24.9,
+        delay={"median_ms": 112.4, "p95_ms": 168.2},
+        delay_stages={"median_ms": 98.1, "p95_ms": 141.0},
+        faces=2,
+        faces_restored=14210,
+        faces_carried=0,
+        faces_left_alone=0,
+        faces_not_finite=0,
+        frames_in=4580500,
+        frames_out=4580000,
+        level=0,
+        level_words="as set",
+        idle=False,
+        restoring=True,
+        drops={"overrun": 12, "paced": 0},
+        corrupt_packets=0,
+        connections=1,
+        sinks=(sink,),
+        load=0.46,
+        stage_ms={"restore": 11.2},
+        cpu_cores=0.83,
+        memory_mb=412,
+        settings=LiveSettings.of(load_config("fast"), "fast", passing=False),
+        engine="openvino",
+        notes=(),
+        uptime_s=183220,
+    )
+    return replace(healthy, **changes)
 
 
 class Showing(Viewer):
@@ -93,65 +117,65 @@ class Cameras:
     def __init__(self, server: ServerSettings) -> None:
         self.server, self.events = server, Events()
         self.settings: dict[str, CameraSettings] = {}
-        self.reports: dict[str, dict[str, Any]] = {}
+        self.reports: dict[str, SessionReport] = {}
         self.changes: list[tuple[str, dict[str, Any]]] = []
         self.changed = threading.Condition()
 
     def is_ready(self) -> bool:
         return True
 
-    def restorer(self) -> dict[str, Any]:
-        return {"engine": "openvino"}
+    def restorer(self) -> RestorerStatus:
+        return RestorerStatus(pid=4711, restarts=0, report=None)
 
-    def cameras(self) -> list[dict[str, Any]]:
+    def cameras(self) -> list[CameraStatus]:
         return [self.camera(name) for name in list(self.settings)]
 
-    def camera(self, name: str) -> dict[str, Any]:
+    def camera(self, name: str) -> CameraStatus:
         if name not in self.settings:
             raise NotFound(f"{name!r}: there is no such camera")
-        told = dict(self.reports[name])
-        settings = shown(self.settings[name])
-        return {
-            "name": name,
-            "settings": settings,
-            "process": "running",
-            "words": told["words"],
-            "report": told,
-        }
+        told = self.reports[name]
+        return CameraStatus(
+            name, shown(self.settings[name]), "running", told.words, pid=4711, restarts=0, nice=0, report=told
+        )
 
     def add(self, name: str, settings: CameraSettings) -> None:
         if name in self.settings:
             raise ConfigError(f"cameras.{name}: there is such a camera already; take another name")
-        self.reports[name] = report()
+        now = LiveSettings.of(settings.config(), settings.preset, passing=False)
+        self.reports[name] = report(
+            name=name, settings=now.model_copy(update={"strength": 0.8, "interval": 2})
+        )
         self.settings[name] = settings
 
     def replace(self, name: str, settings: CameraSettings) -> None:
         old = self.settings[name]
-        if settings.source == shown(old)["source"]:
+        if settings.source == shown(old).source:
             settings = settings.model_copy(update={"source": old.source})
         self.settings[name] = settings
 
     def remove(self, name: str) -> None:
         del self.settings[name]
 
-    def change(self, name: str, changes: Any) -> None:
-        given = {key: value for key in changes.__slots__ if (value := getattr(changes, key)) is not None}
+    def change(self, name: str, changes: LiveSettings) -> None:
+        given = changes.given()
         regions = {key: given[key] for key in ("include", "exclude") if key in given}
         self.settings[name] = self.settings[name].model_copy(update=regions)
-        self.reports[name] = self.reports[name] | given
+        told = self.reports[name]
+        self.reports[name] = replace(told, settings=told.settings.model_copy(update=given))
         with self.changed:
             self.changes.append((name, given))
             self.changed.notify_all()
 
-    def history(self, name: str) -> list[dict[str, Any]]:
+    def history(self, name: str) -> list[HistoryPoint]:
         now = time.time()
         return [
-            {
-                "at": now - 3600 + 10 * n,
-                "delay_ms": 120 + 30 * math.sin(n / 20),
-                "load": 0.45 + 0.1 * math.sin(n / 33),
-                "fps": 24.9,
-            }
+            HistoryPoint(
+                at=now - 3600 + 10 * n,
+                delay_ms=120 + 30 * math.sin(n / 20),
+                p95_ms=170,
+                load=0.45 + 0.1 * math.sin(n / 33),
+                fps=24.9,
+            )
             for n in range(361)
         ]
 
@@ -160,24 +184,16 @@ class Cameras:
         self.camera(name)
         yield Showing(kind)
 
-    def test(self, source: str) -> dict[str, Any]:
+    def test(self, source: str) -> Attempt:
         if source == "test:":
-            return {"ok": True, "jpeg": PICTURES["restored"], "reason": "", "facts": {"size": [320, 180]}}
-        reason = f"{shown(parse_camera('x', {'source': source}))['source']}: connection refused"
-        return {"ok": False, "jpeg": None, "reason": reason, "facts": {}}
+            facts = SourceFacts(size=[320, 180], codec="test", rate=25.0, sound=None, transport=None)
+            return Attempt(True, PICTURES["restored"], "", facts)
+        reason = f"{shown(parse_camera('x', {'source': source})).source}: connection refused"
+        return Attempt(False, None, reason, None)
 
-    def segments(self, name: str) -> list[dict[str, Any]]:
+    def segments(self, name: str) -> list[Segment]:
         began = 1795548700
-        return [
-            {
-                "name": _SEGMENT.format(n),
-                "began_at": began + 60 * n,
-                "seconds": 60,
-                "bytes": 9e6,
-                "open": n == 4,
-            }
-            for n in range(5)
-        ]
+        return [Segment(_SEGMENT.format(n), began + 60 * n, 60, 9_000_000, open=n == 4) for n in range(5)]
 
     def segment_path(self, name: str, file: str) -> Path:
         return self.server.files_folder / "portrait.mp4"
@@ -186,9 +202,10 @@ class Cameras:
 class Queue(Jobs):
     """A queue whose jobs stand at a quarter until they are cancelled."""
 
-    def _restore(self, job: Job) -> tuple[None, str]:
-        self._progress(job, (25, 100, 3), 65 / 3)
-        while job.state == "running" and not self._closing:
+    def _restore(self, job: Job, config: Config) -> tuple[None, str]:
+        with self._changed:
+            job.status = _told(job.status, JobProgress(25, 100, 3), 65 / 3)
+        while job.status.state == "running" and not self._closing:
             time.sleep(0.02)
         return None, ""
 
@@ -207,18 +224,17 @@ class Dashboard:
         self.add("entrance", exclude=[[0.62, 0.1, 0.3, 0.4]])
         self.add("lobby")
         self.add("car-park")
-        self.report("car-park", state="stalled", words="stalled (no frame for 12 s)")
+        self.report("car-park", state=State.STALLED, words="stalled (no frame for 12 s)")
         for kind in ("camera_up", "face_seen", "camera_down"):
             self.event("entrance", kind, "as it happened")
         self.jobs = Queue(self.files)
         self.job = "a1"
         self.jobs.results.mkdir()
         shutil.copy(clip, self.jobs.results)
-        done = Job(
-            self.job, clip.name, "default", "gpen-lite-256", 1.0, state="done", progress=1.0, frames=215
+        done = JobStatus(
+            self.job, clip.name, "default", "gpen-lite-256", 1.0, "done", progress=1.0, frames=215, faces=215
         )
-        done.faces, done.result = 215, clip.name
-        self.jobs._jobs[self.job] = done
+        self.jobs._jobs[self.job] = Job(done, result=clip.name)
         self.is_ending = False
         self.app = create_app(self.cameras, self.jobs, token=token, is_ending=lambda: self.is_ending)
 
@@ -233,7 +249,7 @@ class Dashboard:
 
     def report(self, name: str, **changes: Any) -> None:
         """A camera's next report."""
-        self.cameras.reports[name] = self.cameras.reports[name] | changes
+        self.cameras.reports[name] = replace(self.cameras.reports[name], **changes)
 
     def event(self, camera: str, kind: str, text: str) -> None:
         """Something happens."""

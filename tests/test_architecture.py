@@ -15,7 +15,8 @@ ORDER = """
     carry average restore stabilise guard masks upscale compose
     sinks taps outlet motion relief
     inlet pipeline assembly run graph api folder progress inspection
-    shared previews gauges watch changes live webhook events cameras camera supervisor serve
+    changes session_report
+    shared previews gauges watch live webhook events cameras camera_messages camera supervisor serve
     damage quality compare train
     tracebacks models_cli live_cli quality_cli compare_cli train_cli bench cli
 """.split()

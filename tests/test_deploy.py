@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from dataclasses import fields
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
@@ -17,20 +16,23 @@ from pathlib import Path
 import pytest
 import typer
 import yaml
+from dashboard import report
 from prometheus_client.parser import text_string_to_metric_families
 from servers import free_port, wait_for
 from webhook_receiver import Receiver
 
-from stream.cameras import CamerasFile, load_cameras
-from stream.changes import Changes
+from stream.cameras import CameraSettings, CamerasFile, load_cameras
+from stream.changes import LiveSettings
 from stream.cli import app
 from stream.config import Config
 from stream.events import Events
 from stream.relief import LEVELS
 from stream.serve.jobs import Jobs
 from stream.serve.metrics import exposition
+from stream.shared.messages import RestorerReport
 from stream.status import State
 from stream.supervisor import Supervisor
+from stream.supervisor.status import CameraStatus, RestorerStatus
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -233,24 +235,18 @@ def test_nginx_accepts_the_guides_proxy(tmp_path):
 @pytest.fixture
 def metric_names(tmp_path):
     """Every name that /metrics can show, by a server all of whose parts report."""
-    sink = {"name": "s", "kind": "segments", "state": "live", "dropped": 0}
-    report = {"state": "live", "delay": {"median_ms": 1, "p95_ms": 2}, "drops": {"late": 1}, "sinks": [sink]}
-    keys = ["fps_in", "fps_out", "faces", "load", "cpu_cores", "level", "memory_mb", "uptime_s"]
-    keys += ["faces_restored", "faces_carried", "corrupt_packets", "connections"]
 
     class Reporting(Supervisor):
         def cameras(self):
-            return [
-                {
-                    "name": "door",
-                    "process": "running",
-                    "restarts": 0,
-                    "report": report | dict.fromkeys(keys, 1),
-                }
-            ]
+            door = CameraSettings(source="test:")
+            return [CameraStatus("door", door, "running", "live", pid=1, restarts=0, nice=0, report=report())]
 
         def restorer(self):
-            return {"pid": 1, "load": 0.5, "crops": {"door": 1}}
+            restored = RestorerReport(
+                cameras=1, calls=1, crops={"door": 1}, load=0.5, models=(), engine="openvino-cpu",
+                delay={"median_ms": 1.0, "p95_ms": 1.0},
+            )  # fmt: skip
+            return RestorerStatus(pid=1, restarts=0, report=restored)
 
     supervisor = Reporting(CamerasFile.model_validate({"server": {"data": str(tmp_path)}}), None, Events())
     families = list(text_string_to_metric_families(exposition(supervisor, Jobs(tmp_path), 0).decode()))
@@ -307,4 +303,4 @@ def test_settings_that_the_guide_names_exist(tmp_path):
 def test_what_the_dashboard_changes_live_is_what_the_guide_says():
     (sentence,) = re.findall(r"(Strength, [^.]*)change without a\s+break", GUIDE)
     words = re.sub(r"\([^)]*\)", "", sentence).lower().replace(" and ", ", ")
-    assert {word.strip() for word in words.split(",")} == {field.name for field in fields(Changes)}
+    assert {word.strip() for word in words.split(",")} == set(LiveSettings.model_fields)

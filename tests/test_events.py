@@ -44,7 +44,7 @@ def posting(port, path="/hook", secret_env=None, kinds=(), timeout_s=30.0):
 
 
 def troubles(events):
-    return [event["kind"] for event in events.since() if event["kind"].startswith("webhook_")]
+    return [event.kind for event in events.since() if event.kind.startswith("webhook_")]
 
 
 def test_events_are_numbered_dated_and_bounded():
@@ -53,13 +53,14 @@ def test_events_are_numbered_dated_and_bounded():
     for number in range(5):
         events.add("door", "camera_up", f"live {number}", size=[640, 360], rate=float("nan"))
     kept = events.since()
-    assert [event["id"] for event in kept] == [3, 4, 5]
-    assert [event["id"] for event in events.since(4)] == [5]
-    assert set(kept[0]) == {"id", "at", "utc", "camera", "kind", "text", "facts"}
-    assert before <= kept[0]["at"] <= time.time()
-    assert kept[0]["utc"].startswith("20") and kept[0]["utc"].endswith("Z")
-    assert kept[0]["facts"] == {"size": [640, 360], "rate": None}
-    assert json.loads(json.dumps(kept, allow_nan=False)) == kept
+    assert [event.id for event in kept] == [3, 4, 5]
+    assert [event.id for event in events.since(4)] == [5]
+    assert set(kept[0].to_json()) == {"id", "at", "utc", "camera", "kind", "text", "facts"}
+    assert before <= kept[0].at <= time.time()
+    assert kept[0].utc.startswith("20") and kept[0].utc.endswith("Z")
+    assert kept[0].facts == {"size": [640, 360], "rate": None}
+    shown = [event.to_json() for event in kept]
+    assert json.loads(json.dumps(shown, allow_nan=False)) == shown
 
 
 def test_no_credential_is_in_an_event_and_no_text_forges_a_line_of_the_log(caplog):
@@ -68,7 +69,7 @@ def test_no_credential_is_in_an_event_and_no_text_forges_a_line_of_the_log(caplo
     text = "rtsp://admin:hunter2@192.0.2.7/live?token=hunter3 said\n2026-01-01 door camera_up: live\x1b[2J"
     events.add("door", "camera_down", text, address=["http://u:hunter4@192.0.2.8/"], more={"a": text})
     assert "hunter" not in repr(events.since()) and "hunter" not in caplog.text
-    assert "\n" not in events.since()[0]["text"] and "\x1b" not in caplog.text
+    assert "\n" not in events.since()[0].text and "\x1b" not in caplog.text
     assert len(caplog.records) == 1 and caplog.records[0].levelname == "WARNING"
 
 
@@ -91,7 +92,7 @@ def test_the_webhook_gets_json_in_order_with_the_secret_from_the_environment(rec
         for number in range(20):
             events.add("door", "camera_up", f"live {number}", faces=2)
         wait_for(lambda: webhook.delivered == 20)
-        assert [event for _, _, event, _ in receiver.requests] == events.since()
+        assert [event for _, _, event, _ in receiver.requests] == [one.to_json() for one in events.since()]
     path, headers, _, _ = receiver.requests[0]
     assert path == "/services/T0/B1?a=b"
     assert headers[SECRET_HEADER] == "s3cret-value"
@@ -177,7 +178,7 @@ def test_a_stalled_receiver_is_given_up_after_the_time_limit_and_tried_again(rec
     with posting(receiver.port, timeout_s=0.2) as (events, webhook):
         events.add("door", "camera_down", "held")
         wait_for(lambda: len(receiver.requests) >= 2)
-        assert "no answer within 0.2 s" in events.since()[1]["text"]
+        assert "no answer within 0.2 s" in events.since()[1].text
         receiver.answer = 204
         wait_for(lambda: webhook.delivered == 1)
 

@@ -19,11 +19,12 @@ import cv2
 import numpy as np
 import pytest
 from conftest import on_terminal
+from pydantic import ValidationError
 from servers import Mount, accepts, free_port, rtsp_server, wait_for
 from small_models import write_model
 
 from stream.address import parse_address
-from stream.changes import Changes
+from stream.changes import LiveSettings
 from stream.config import load_config
 from stream.decode import FileSource
 from stream.errors import ConfigError, ModelError
@@ -154,10 +155,8 @@ class Running:
     def goes_on_while_it_loads(self):
         """Waits for restored frames to go out with the old engine alone; then the new one may load."""
         self.until(lambda r: r.session.is_loading)
-        went_out, restored = self.report()["frames_out"], self.report()["faces_restored"]
-        self.until(
-            lambda r: r.report()["frames_out"] > went_out + 5 and r.report()["faces_restored"] > restored
-        )
+        went_out, restored = self.report().frames_out, self.report().faces_restored
+        self.until(lambda r: r.report().frames_out > went_out + 5 and r.report().faces_restored > restored)
         assert len(self.engines) == 1
         self.may_load.set()
         self.until(lambda r: len(r.engines) == 2)
@@ -193,29 +192,29 @@ def running(capture, *sets, sinks=(), preset="default", loads=True, **options):
 
 
 def restoring(run):
-    return run.report()["faces_restored"] > 3
+    return run.report().faces_restored > 3
 
 
 def test_a_source_goes_through_the_real_model_into_a_file_that_plays(portrait, tmp_path):
     out = tmp_path / "out.mp4"
     with running(Loop(portrait), sinks=[out], brighter=False) as run:
-        run.until(lambda r: restoring(r) and r.report()["frames_out"] > 60)
+        run.until(lambda r: restoring(r) and r.report().frames_out > 60)
         report = run.report()
     assert run.error is None and run.stopped_in_s < 10
     with av.open(str(out)) as container:
         times = [frame.time for frame in container.decode(video=0)]
         assert container.streams.video[0].codec.name == "h264"
     assert len(times) > 50 and all(b > a for a, b in pairwise(times))
-    assert report["state"] == "live" and report["size"] == [640, 480] and report["faces"] == 1
-    assert report["sinks"][0]["delivered"] > 0 and report["delay"]["median_ms"] > 0
-    assert report["model"] == "gpen-lite-256" and report["engine"]
+    assert report.state is State.LIVE and report.size == (640, 480) and report.faces == 1
+    assert report.sinks[0]["delivered"] > 0 and report.delay["median_ms"] > 0
+    assert report.settings.model == "gpen-lite-256" and report.engine
     assert run.kinds()[0] == "camera_up" and "face_seen" in run.kinds()
 
 
 def test_the_picture_goes_out_while_the_model_is_still_loading(portrait):
     with running(Loop(portrait), loads=False) as run:
-        run.until(lambda r: r.report()["frames_out"] > 10)
-        assert not run.report()["restoring"] and run.report()["engine"] == ""
+        run.until(lambda r: r.report().frames_out > 10)
+        assert not run.report().restoring and run.report().engine == ""
         run.may_load.set()
         run.until(restoring)
     assert run.error is None
@@ -235,12 +234,12 @@ def test_a_stop_does_not_wait_for_a_model_that_loads_on_and_what_comes_of_it_is_
     run.may_load.clear()
     run.thread.start()
     try:
-        run.until(lambda r: r.report()["frames_out"] > 10 and r.session.is_loading)
+        run.until(lambda r: r.report().frames_out > 10 and r.session.is_loading)
         run.stop.set()
         began = time.monotonic()
         run.thread.join(60)
         assert not run.thread.is_alive() and time.monotonic() - began < 12
-        assert run.session.is_loading and run.report()["sinks"][0]["state"] == "stopped"
+        assert run.session.is_loading and run.report().sinks[0]["state"] == "stopped"
         with av.open(str(out)) as container:
             assert sum(1 for _ in container.decode(video=0)) > 5
     finally:
@@ -270,47 +269,88 @@ def test_strength_regions_and_passing_change_from_the_next_frame(portrait):
         run.session.watch(frozenset({"pair"}))
         run.until(restoring)
         assert run.change_in_the_picture() > 15
-        run.session.change(Changes(strength=0.0))
-        assert run.change_in_the_picture() < 3 and run.report()["strength"] == 0
-        run.session.change(Changes(strength=1.0, exclude=((0.0, 0.0, 1.0, 1.0),)))
+        run.session.change(LiveSettings(strength=0.0))
+        assert run.change_in_the_picture() < 3 and run.report().settings.strength == 0
+        run.session.change(LiveSettings(strength=1.0, exclude=((0.0, 0.0, 1.0, 1.0),)))
         assert run.change_in_the_picture() < 3
-        run.session.change(Changes(exclude=()))
+        run.session.change(LiveSettings(exclude=()))
         assert run.change_in_the_picture() > 15
-        run.session.change(Changes(passing=True))
-        assert run.change_in_the_picture() < 3 and not run.report()["restoring"]
-        run.session.change(Changes(passing=False, interval=4))
+        run.session.change(LiveSettings(passing=True))
+        assert run.change_in_the_picture() < 3 and not run.report().restoring
+        run.session.change(LiveSettings(passing=False, interval=4))
         assert run.change_in_the_picture() > 15
-        run.until(lambda r: r.report()["faces_carried"] > 3)
-        run.session.change(Changes(stabilise=0.25))
-        assert run.report()["stabilise"] == 0.25 and run.change_in_the_picture() > 15
-        run.session.change(Changes(stabilise=0.0))
-        assert run.report()["stabilise"] == 0 and run.change_in_the_picture() > 15
+        run.until(lambda r: r.report().faces_carried > 3)
+        run.session.change(LiveSettings(stabilise=0.25))
+        assert run.report().settings.stabilise == 0.25 and run.change_in_the_picture() > 15
+        run.session.change(LiveSettings(stabilise=0.0))
+        assert run.report().settings.stabilise == 0 and run.change_in_the_picture() > 15
 
 
 def test_a_change_that_is_wrong_is_refused_in_one_line_and_nothing_changes(portrait):
     with running(Loop(portrait)) as run:
         run.until(restoring)
-        for changes, words in (
-            (Changes(strength=0.5, interval=99), "restore.interval"),
-            (Changes(include=((0.0, 0.0, 2.0, 1.0),)), "select.include"),
-            (Changes(strength=0.5, model="no-such-model"), "no-such-model"),
-            (Changes(preset="fastest"), "fastest"),
+        for wrong in (
+            {"strength": 0.5, "interval": 99},
+            {"include": ((0.0, 0.0, 2.0, 1.0),)},
+            {"strength": 0.5, "model": "no-such-model"},
+            {"strength": 0.5, "preset": "fastest"},
         ):
-            with pytest.raises((ConfigError, ModelError), match=words):
-                run.session.change(changes)
-        assert run.report()["strength"] == 1 and run.report()["interval"] == 1
+            with pytest.raises((ConfigError, ModelError, ValidationError), match=list(wrong)[-1]):
+                run.session.change(LiveSettings(**wrong))
+        assert run.report().settings.strength == 1 and run.report().settings.interval == 1
 
 
 def test_another_preset_is_loaded_while_the_picture_goes_on_and_keeps_what_the_user_set(portrait):
     with running(Loop(portrait), "restore.strength=0.6") as run:
         run.until(restoring)
         run.may_load.clear()
-        run.session.change(Changes(preset="surveillance"))
+        run.session.change(LiveSettings(preset="surveillance"))
         run.goes_on_while_it_loads()
-        run.until(lambda r: r.report()["preset"] == "surveillance")
-        before = run.report()["faces_restored"]
-        run.until(lambda r: r.report()["faces_restored"] > before + 3)
-        assert run.report()["strength"] == 0.6 and run.report()["connections"] == 1
+        run.until(lambda r: r.report().settings.preset == "surveillance")
+        before = run.report().faces_restored
+        run.until(lambda r: r.report().faces_restored > before + 3)
+        assert run.report().settings.strength == 0.6 and run.report().connections == 1
+    assert run.error is None
+
+
+def test_what_changes_while_a_preset_is_loaded_keeps_what_the_preset_brings(portrait):
+    with running(Loop(portrait)) as run:
+        run.until(restoring)
+        run.may_load.clear()
+        run.session.change(LiveSettings(preset="fast"))
+        run.until(lambda r: r.session.is_loading)
+        run.session.change(LiveSettings(strength=0.5))
+        run.may_load.set()
+        run.until(lambda r: r.report().settings.preset == "fast" and len(r.engines) == 2)
+        run.until(lambda r: r.engines[1].calls > 3)
+        assert (run.report().settings.strength, run.report().settings.interval) == (0.5, 3)
+        assert run.session._graph.restore.way.strength == 0.5
+        run.session.change(LiveSettings(strength=0.6))
+        assert run.report().settings.interval == 3
+    assert run.error is None
+
+
+def test_where_a_change_cannot_be_loaded_the_settings_stay_as_they_were(portrait, tmp_path):
+    small = write_model(tmp_path / "small.safetensors", size=64)
+
+    class Choosy(Running):
+        def _create(self, config, model):
+            if model.size == 64:
+                raise ModelError("the device is full")
+            return super()._create(config, model)
+
+    run = Choosy(Loop(portrait), load_config("default", None, PLAIN))
+    run.thread.start()
+    try:
+        run.until(restoring)
+        run.session.change(LiveSettings(model=str(small), strength=0.5))
+        run.until(lambda r: "change_failed" in r.kinds())
+        run.session.change(LiveSettings(preset="fast"))
+        run.until(lambda r: r.report().settings.preset == "fast")
+        assert (run.report().settings.model, run.report().settings.strength) == ("gpen-lite-256", 0.5)
+    finally:
+        run.stop.set()
+        run.thread.join(60)
     assert run.error is None
 
 
@@ -319,15 +359,15 @@ def test_another_model_of_another_size_is_loaded_while_the_picture_goes_on(portr
     with running(Loop(portrait)) as run:
         run.until(restoring)
         run.may_load.clear()
-        run.session.change(Changes(model=str(small)))
+        run.session.change(LiveSettings(model=str(small)))
         run.goes_on_while_it_loads()
         assert run.engines[1].model.size == 64 and run.engines[0].model.size == 256
-        run.until(lambda r: r.report()["model"] == "small")
+        run.until(lambda r: r.report().settings.model == "small")
         run.until(lambda r: r.engines[1].calls > 5)  # frames that were under way have ended
         calls = run.engines[0].calls
         run.until(lambda r: r.engines[1].calls > 10)
         assert run.engines[0].calls == calls, "crops of the old size go nowhere any more"
-        assert run.report()["connections"] == 1
+        assert run.report().connections == 1
     assert run.error is None
 
 
@@ -357,8 +397,8 @@ def test_a_stage_that_fails_is_built_anew_and_the_picture_goes_on(portrait, monk
     monkeypatch.setattr(Tracker, "process", process)
     with running(Loop(portrait)) as run:
         run.until(lambda r: "stage_failed" in r.kinds())
-        before = run.report()["faces_restored"]
-        run.until(lambda r: r.report()["faces_restored"] > before + 3)
+        before = run.report().faces_restored
+        run.until(lambda r: r.report().faces_restored > before + 3)
     assert run.error is None
     assert (
         "stage_failed",
@@ -381,10 +421,10 @@ def test_under_load_it_gives_way_keeps_the_budget_and_recovers_by_itself(portrai
     with running(Loop(portrait, fps=8.0), "latency.give_way=true", "latency.budget_ms=600") as run:
         run.until(restoring)
         run.engines[0].wait_s = 0.4
-        run.until(lambda r: r.report()["level"] >= 1)
-        run.until(lambda r: r.report()["drops"].get("overrun", 0) > 10)
+        run.until(lambda r: r.report().level >= 1)
+        run.until(lambda r: r.report().drops.get("overrun", 0) > 10)
         run.engines[0].wait_s = 0.0
-        run.until(lambda r: r.report()["level"] == 0, timeout_s=90)
+        run.until(lambda r: r.report().level == 0, timeout_s=90)
     levels = [text for kind, text in run.events if kind == "level_changed"]
     assert levels[0] == "level 1: restores on keyframes only" and levels[-1].startswith("level 0")
 
@@ -392,13 +432,13 @@ def test_under_load_it_gives_way_keeps_the_budget_and_recovers_by_itself(portrai
 def test_without_motion_only_the_idle_frames_go_out_and_nothing_is_restored(portrait):
     gate = "motion.gate=true", "motion.hold_s=1", "motion.idle_fps=2"
     with running(Loop(portrait, still=True), *gate) as run:
-        run.until(lambda r: r.report()["idle"])
-        run.until(lambda r: r.report()["drops"].get("idle", 0) > 10)
+        run.until(lambda r: r.report().idle)
+        run.until(lambda r: r.report().drops.get("idle", 0) > 10)
         before = run.report()
-        run.until(lambda r: r.report()["drops"]["idle"] > before["drops"]["idle"] + 50)
+        run.until(lambda r: r.report().drops["idle"] > before.drops["idle"] + 50)
         after = run.report()
-    assert after["faces_restored"] - before["faces_restored"] <= 1
-    assert 1 <= after["frames_out"] - before["frames_out"] <= 10
+    assert after.faces_restored - before.faces_restored <= 1
+    assert 1 <= after.frames_out - before.frames_out <= 10
 
 
 def test_a_source_that_changes_its_size_is_restored_on(portrait, tmp_path):
@@ -406,10 +446,10 @@ def test_a_source_that_changes_its_size_is_restored_on(portrait, tmp_path):
 
     small = make(tmp_path / "small.mp4", size=(320, 240), frames=20)
     with running(Loop(portrait, small)) as run:
-        run.until(lambda r: r.report()["size"] == [320, 240])
-        run.until(lambda r: r.report()["take"] >= 3 and r.report()["faces"] == 1)
-        before = run.report()["faces_restored"]
-        run.until(lambda r: r.report()["faces_restored"] > before + 3)
+        run.until(lambda r: r.report().size == (320, 240))
+        run.until(lambda r: r.report().take >= 3 and r.report().faces == 1)
+        before = run.report().faces_restored
+        run.until(lambda r: r.report().faces_restored > before + 3)
     assert run.error is None
 
 
@@ -418,7 +458,7 @@ def test_the_end_of_a_source_ends_the_session(portrait):
         run.thread.join(60)
         assert not run.thread.is_alive() and run.error is None
         report = run.report()
-    assert report["frames_in"] == 40 == report["frames_out"] + sum(report["drops"].values())
+    assert report.frames_in == 40 == report.frames_out + sum(report.drops.values())
 
 
 # --- the command, with real servers ---------------------------------------------------------------

@@ -12,6 +12,8 @@ from conftest import ROOT
 from dashboard import SECRET, dashboard
 from playwright.sync_api import expect
 
+from stream.status import State
+
 AUDIT = (ROOT / "tests" / "page_audit.js").read_text()
 PAGES = {
     "wall": "/#/",
@@ -152,10 +154,10 @@ def test_the_wall_tells_state_rate_delay_faces_and_drops_in_words(opened, served
 def test_a_camera_that_changes_its_state_is_announced(opened, served):
     page = opened()
     expect(page.locator('.tile[data-camera="lobby"] .pill')).to_have_text("Live")
-    served.report("lobby", state="retrying", words="retrying in 3 s (connection refused)")
+    served.report("lobby", state=State.RETRYING, words="retrying in 3 s (connection refused)")
     expect(page.locator("[aria-live=polite].unseen")).to_contain_text("lobby: retrying in 3 s")
     expect(page.locator('.tile[data-camera="lobby"] .veil')).to_contain_text("Connection refused")
-    served.report("lobby", state="live", words="live")
+    served.report("lobby", state=State.LIVE, words="live")
     expect(page.locator('.tile[data-camera="lobby"] .pill')).to_have_text("Live")
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from stream.channel import Channel
 from stream.colour import Colour
-from stream.config import Select
+from stream.config import parse_config
 from stream.face import Face
 from stream.frame import Frame, Timestamp, View
 from stream.graph import Control
@@ -103,8 +103,8 @@ def face(track_id: int, height: float) -> Face:
     return Face(track_id, box, np.zeros((5, 2), np.float32), 0.9, coasted=False, confidence=1.0)
 
 
-def control(**changes) -> Control:
-    result = Control(Select(), strength=1.0, interval=3, keyframes=10)
+def control(interval: int = 3, **changes) -> Control:
+    result = Control(parse_config({"restore": {"interval": interval}}), keyframes=10)
     for key, value in changes.items():
         setattr(result, key, value)
     return result
@@ -114,7 +114,7 @@ def test_sparing_restores_on_keyframes_only_and_keeps_a_longer_interval_that_is_
     assert control().way.interval == 3 and not control().way.strict
     spared = control(level=LEVELS[1]).way
     assert spared.interval == 10 and spared.strict
-    assert control(level=LEVELS[1], interval=30).way.interval == 30
+    assert control(interval=30, level=LEVELS[1]).way.interval == 30
 
 
 def test_with_fewer_faces_the_largest_stay_and_two_of_a_size_do_not_take_turns():

@@ -326,7 +326,7 @@ def test_results_are_known_after_a_restart_and_remains_of_a_killed_server_are_go
     jobs = Jobs(tmp_path)
     jobs.start()
     try:
-        assert [one["id"] for one in jobs.all()] == ["1"]
+        assert [one.id for one in jobs.all()] == ["1"]
         jobs.remove("1")
         assert sorted(path.name for path in tmp_path.rglob("*")) == [".jobs.json", "restored", "token"]
     finally:

@@ -21,8 +21,9 @@ from stream.errors import ModelError
 from stream.model import read_model_info
 from stream.shared import Place, RemoteEngine, run_restorer
 from stream.shared.fair import Fair
+from stream.shared.messages import Crops
 from stream.shared.networks import Network
-from stream.shared.server import _Client, shared_call
+from stream.shared.server import _Seat, shared_call
 from stream.workers import ChildProcess
 
 PATH = zoo.resolve("gpen-lite-256")
@@ -85,7 +86,7 @@ def report(process):
     while process.link.poll(0):
         process.link.recv()
     assert process.link.poll(60)
-    return process.link.recv()[1]
+    return process.link.recv()
 
 
 def crops(count, seed=0):
@@ -139,9 +140,9 @@ def test_models_run_side_by_side_each_loaded_once_and_are_dropped_when_nobody_us
     batch = crops(1)
     assert not np.array_equal(half.restore(batch), whole.restore(batch))
     assert np.array_equal(larger.restore(batch), whole.restore(batch))
-    wait_for(lambda: len(report(process)["models"]) == 2)
+    wait_for(lambda: len(report(process).models) == 2)
     half.close()
-    wait_for(lambda: len(report(process)["models"]) == 1)
+    wait_for(lambda: len(report(process).models) == 1)
     assert works(whole)
     whole.close()
     larger.close()
@@ -179,7 +180,7 @@ def test_shares_go_by_priority_and_a_flood_takes_none_of_them(place, process):
 
 def test_a_client_that_dies_stalls_or_talks_nonsense_leaves_the_others_alone(place, process):
     engine, stalled = connect(place), connect(place, "stalled")
-    stalled._lines.send({"crops": 4})  # and never looks at the answer
+    stalled._link.lines.send(Crops(crops=4))  # and never looks at the answer
     held = []
     for text in NONSENSE:
         channel = socket.socket(socket.AF_UNIX)
@@ -193,7 +194,7 @@ def test_a_client_that_dies_stalls_or_talks_nonsense_leaves_the_others_alone(pla
     stalled.close()
     assert works(engine)
     engine.close()
-    wait_for(lambda: report(process)["cameras"] == 0)
+    wait_for(lambda: report(process).cameras == 0)
 
 
 def keep_asking(link, place):
@@ -214,7 +215,7 @@ def test_a_camera_s_process_that_freezes_and_is_killed_leaves_the_others_alone(p
     assert doomed.join(60)
     doomed.link.close()
     assert works(engine)
-    wait_for(lambda: report(process)["cameras"] == 1)
+    wait_for(lambda: report(process).cameras == 1)
     engine.close()
 
 
@@ -231,7 +232,7 @@ def test_no_files_are_left_behind_and_memory_stays_flat_over_many_clients(place,
             engine = connect(place, f"cam{i}")
             assert np.isfinite(engine.restore(crops(2))).all()
             engine.close()
-        wait_for(lambda: report(process)["cameras"] == 1)
+        wait_for(lambda: report(process).cameras == 1)
 
     keeper = connect(place)  # an unused network would be dropped, at a moment that nobody knows
     use(4)
@@ -281,9 +282,9 @@ def test_without_a_restorer_crops_come_back_as_they_cannot_be_used(tmp_path):
 
 
 def test_on_a_gpu_crops_of_several_cameras_share_a_call_up_to_the_size_of_its_batches():
-    here, there = Network("here"), Network("there")
+    here, there = (Network(name, engine=None, batch_size=4) for name in ("here", "there"))
     asked = ((here, 3), (there, 1), (here, 2), (here, 1))
-    clients = [_Client(None, network=network, asked=count) for network, count in asked]
+    clients = [_Seat(None, "cam", 1.0, network, slots=None, asked=count) for network, count in asked]
     calls = [(clients.index(client), count) for client, count in shared_call(clients, 4)]
     assert calls == [(0, 3), (2, 1)]
     assert shared_call(clients[1:], 8) == [(clients[1], 1)]

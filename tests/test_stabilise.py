@@ -12,8 +12,8 @@ from warps import Pose
 from stream.api import Options, restore_file
 from stream.assembly import Setup, assemble
 from stream.carry import face_region
-from stream.changes import Changes
-from stream.config import Select, load_config
+from stream.changes import LiveSettings
+from stream.config import load_config
 from stream.face import Crop, Face, FrameWork, Patch
 from stream.frame import View
 from stream.graph import Control
@@ -214,12 +214,12 @@ def test_a_crop_that_failed_costs_the_face_nothing_of_its_past():
 
 
 def test_the_strength_is_part_of_a_live_change_and_rests_where_restorations_are_spared():
-    config, _ = Changes(stabilise=0.3).applied(load_config(), "default")
+    config, _ = LiveSettings(stabilise=0.3).applied(load_config(), "default")
     assert config.stabilise.strength == 0.3
-    _, preset = Changes(preset="fast").applied(config, "default")
+    _, preset = LiveSettings(preset="fast").applied(config, "default")
     assert preset == "fast"
-    assert Changes(preset="fast").applied(config, "default")[0].stabilise.strength == 0.3
-    control = Control(Select(), strength=1.0, interval=1, keyframes=10, stabilise=0.3)
+    assert LiveSettings(preset="fast").applied(config, "default")[0].stabilise.strength == 0.3
+    control = Control(config, keyframes=10)
     assert control.steadiness == 0.3
     control.level = next(level for level in LEVELS if level.sparing)
     assert control.steadiness == 0

@@ -1,5 +1,6 @@
 """Many cameras in their own processes: killed, frozen, crashing, changed, scheduled, watched, recorded."""
 
+import json
 import os
 import signal
 import socket
@@ -17,9 +18,10 @@ import pytest
 from servers import Mount, rtsp_server
 
 from stream.cameras import CameraSettings, CamerasFile, ServerSettings, load_cameras
-from stream.changes import Changes
+from stream.changes import LiveSettings
 from stream.errors import ConfigError
 from stream.events import Events
+from stream.status import State
 from stream.supervisor import Limits, NotFound, Supervisor
 from stream.supervisor.niceness import can_be_lifted
 
@@ -68,13 +70,19 @@ def live(supervisor, *names):
 
     def all_of_them():
         found = [supervisor.camera(name) for name in names]
-        return all(one["report"].get("state") == "live" for one in found) and found
+        return all(one.report is not None and one.report.state is State.LIVE for one in found) and found
 
     return until(all_of_them)
 
 
 def kinds(supervisor, camera):
-    return [event["kind"] for event in supervisor.events.since(0) if event["camera"] == camera]
+    return [event.kind for event in supervisor.events.since(0) if event.camera == camera]
+
+
+def crops(supervisor):
+    """Restored so far, by camera."""
+    report = supervisor.restorer().report
+    return report.crops if report is not None else {}
 
 
 def gone(pid):
@@ -88,14 +96,14 @@ def gone(pid):
 def test_a_camera_that_is_killed_starts_again_while_the_others_go_on(supervise, how):
     supervisor = supervise(door=pattern(), yard=pattern())
     door, yard = live(supervisor, "door", "yard")
-    os.kill(door["pid"], how)
-    until(lambda: supervisor.camera("door")["pid"] not in (0, door["pid"]))
-    assert supervisor.camera("door")["restarts"] == 1
+    os.kill(door.pid, how)
+    until(lambda: supervisor.camera("door").pid not in (0, door.pid))
+    assert supervisor.camera("door").restarts == 1
     assert "camera_restarted" in kinds(supervisor, "door")
     live(supervisor, "door")
     after = supervisor.camera("yard")
-    assert after["pid"] == yard["pid"] and after["restarts"] == 0
-    assert after["report"]["uptime_s"] > yard["report"]["uptime_s"]
+    assert after.pid == yard.pid and after.restarts == 0
+    assert after.report.uptime_s > yard.report.uptime_s
 
 
 def test_restarts_leave_neither_threads_nor_files_behind(supervise):
@@ -105,8 +113,8 @@ def test_restarts_leave_neither_threads_nor_files_behind(supervise):
         return threading.active_count(), len(os.listdir("/proc/self/fd"))
 
     def restart(count):
-        os.kill(live(supervisor, "door")[0]["pid"], signal.SIGKILL)
-        until(lambda: supervisor.camera("door")["restarts"] == count)
+        os.kill(live(supervisor, "door")[0].pid, signal.SIGKILL)
+        until(lambda: supervisor.camera("door").restarts == count)
         live(supervisor, "door")
 
     restart(1)
@@ -122,15 +130,15 @@ def test_a_camera_that_crashes_over_and_over_meets_the_breaker(supervise):
 
     def crash():
         state = supervisor.camera("door")
-        if state["pid"]:
-            os.kill(state["pid"], signal.SIGKILL)
-        return state["process"] == "broken"
+        if state.pid:
+            os.kill(state.pid, signal.SIGKILL)
+        return state.process == "broken"
 
     until(crash)
     state = supervisor.camera("door")
-    assert state["words"].startswith("stopped after 3 crashes, next try in ")
-    assert "SIGKILL" in state["words"] and state["restarts"] == 3
-    assert supervisor.camera("yard")["process"] == "running"
+    assert state.words.startswith("stopped after 3 crashes, next try in ")
+    assert "SIGKILL" in state.words and state.restarts == 3
+    assert supervisor.camera("yard").process == "running"
     supervisor.replace("door", pattern(priority=7))  # an operator has mended it
     live(supervisor, "door")
 
@@ -138,11 +146,11 @@ def test_a_camera_that_crashes_over_and_over_meets_the_breaker(supervise):
 def test_a_camera_that_freezes_is_killed_and_starts_again(supervise):
     supervisor = supervise(door=pattern())
     (door,) = live(supervisor, "door")
-    os.kill(door["pid"], signal.SIGSTOP)
-    until(lambda: supervisor.camera("door")["restarts"] == 1)
-    assert gone(door["pid"])
+    os.kill(door.pid, signal.SIGSTOP)
+    until(lambda: supervisor.camera("door").restarts == 1)
+    assert gone(door.pid)
     live(supervisor, "door")
-    words = [event["text"] for event in supervisor.events.since(0) if event["kind"] == "camera_restarted"]
+    words = [event.text for event in supervisor.events.since(0) if event.kind == "camera_restarted"]
     assert "no sign of life" in words[0]
 
 
@@ -158,72 +166,72 @@ def test_cameras_are_added_replaced_and_removed_while_others_run(supervise, tmp_
     assert set(load_cameras(tmp_path / "cameras.yaml").cameras) == {"yard", "door"}
 
     supervisor.replace("door", pattern(preset="fast"))
-    until(lambda: supervisor.camera("door")["pid"] not in (0, door["pid"]))
+    until(lambda: supervisor.camera("door").pid not in (0, door.pid))
     (door,) = live(supervisor, "door")
-    assert door["report"]["preset"] == "fast" and door["restarts"] == 0
+    assert door.report.settings.preset == "fast" and door.restarts == 0
 
     supervisor.remove("door")
-    assert gone(door["pid"])
+    assert gone(door.pid)
     with pytest.raises(NotFound, match="'door': there is no such camera"):
         supervisor.camera("door")
     assert set(load_cameras(tmp_path / "cameras.yaml").cameras) == {"yard"}
-    assert supervisor.camera("yard")["pid"] == yard["pid"]
+    assert supervisor.camera("yard").pid == yard.pid
 
 
 def test_a_setting_changes_while_it_runs_and_is_kept(supervise, tmp_path):
     supervisor = supervise(door=pattern())
     (door,) = live(supervisor, "door")
-    supervisor.change("door", Changes(strength=0.25))
-    until(lambda: supervisor.camera("door")["report"]["strength"] == 0.25)
-    assert supervisor.camera("door")["pid"] == door["pid"]
+    supervisor.change("door", LiveSettings(strength=0.25))
+    until(lambda: supervisor.camera("door").report.settings.strength == 0.25)
+    assert supervisor.camera("door").pid == door.pid
     assert load_cameras(tmp_path / "cameras.yaml").cameras["door"].set == SLOW | {"restore.strength": 0.25}
-    os.kill(door["pid"], signal.SIGKILL)
-    until(lambda: supervisor.camera("door")["pid"] not in (0, door["pid"]))
+    os.kill(door.pid, signal.SIGKILL)
+    until(lambda: supervisor.camera("door").pid not in (0, door.pid))
     live(supervisor, "door")
-    assert supervisor.camera("door")["report"]["strength"] == 0.25
+    assert supervisor.camera("door").report.settings.strength == 0.25
 
 
 def test_a_change_that_is_wrong_is_refused_and_changes_nothing(supervise):
     supervisor = supervise(door=pattern())
     live(supervisor, "door")
-    with pytest.raises(ConfigError, match=r"restore\.strength"):
-        supervisor.change("door", Changes(strength=2.0))
-    assert supervisor.camera("door")["settings"]["set"] == SLOW
+    with pytest.raises(ConfigError, match="fastest"):
+        supervisor.change("door", LiveSettings(strength=0.5, preset="fastest"))
+    assert supervisor.camera("door").settings.set == SLOW
 
 
 def test_a_schedule_starts_and_ends_a_camera(supervise):
     tomorrow = f"{datetime.now() + timedelta(days=2):%a} 09:00-17:00".lower()
     supervisor = supervise(door=pattern(schedule=(tomorrow,)))
-    until(lambda: supervisor.camera("door")["process"] == "paused")
-    assert supervisor.camera("door")["words"].startswith("paused by its schedule until ")
+    until(lambda: supervisor.camera("door").process == "paused")
+    assert supervisor.camera("door").words.startswith("paused by its schedule until ")
     supervisor.replace("door", pattern(schedule=("00:00-24:00",)))
     live(supervisor, "door")
     supervisor.replace("door", pattern(enabled=False))
-    until(lambda: supervisor.camera("door")["process"] == "disabled")
-    assert supervisor.camera("door")["pid"] == 0
+    until(lambda: supervisor.camera("door").process == "disabled")
+    assert supervisor.camera("door").pid == 0
 
 
 def test_everything_is_flushed_and_ended_within_ten_seconds(supervise):
     supervisor = supervise(door=pattern(to=("door/",)), yard=pattern())
-    pids = [one["pid"] for one in live(supervisor, "door", "yard")]
+    pids = [one.pid for one in live(supervisor, "door", "yard")]
     until(lambda: supervisor.segments("door"))
     began = time.monotonic()
     supervisor.stop()
     assert time.monotonic() - began < 11
     assert all(map(gone, pids))
     (segment,) = supervisor.segments("door")
-    with av.open(str(supervisor.segment_path("door", segment["name"]))) as video:
+    with av.open(str(supervisor.segment_path("door", segment.name))) as video:
         assert sum(1 for _ in video.decode(video=0)) > 0
 
 
 def test_a_frozen_camera_does_not_keep_the_server_from_ending(supervise):
     supervisor = supervise(Limits(frozen_s=3600), door=pattern())
     (door,) = live(supervisor, "door")
-    os.kill(door["pid"], signal.SIGSTOP)
+    os.kill(door.pid, signal.SIGSTOP)
     began = time.monotonic()
     supervisor.stop(timeout_s=3)
     assert time.monotonic() - began < 10
-    assert gone(door["pid"])
+    assert gone(door.pid)
 
 
 SERVER = """
@@ -231,14 +239,15 @@ import sys, threading
 from pathlib import Path
 from stream.cameras import load_cameras
 from stream.events import Events
+from stream.status import State
 from stream.supervisor import Supervisor
 if __name__ == "__main__":
     path = Path(sys.argv[1])
     supervisor = Supervisor(load_cameras(path), path, Events())
     supervisor.start()
-    while supervisor.camera("door")["report"].get("state") != "live":
+    while (report := supervisor.camera("door").report) is None or report.state is not State.LIVE:
         threading.Event().wait(0.1)
-    print(supervisor.camera("door")["pid"], flush=True)
+    print(supervisor.camera("door").pid, flush=True)
     threading.Event().wait()
 """
 
@@ -277,17 +286,17 @@ def test_a_viewer_gets_the_newest_picture_and_a_slow_one_only_skips(supervise):
 def test_history_has_a_point_every_ten_seconds(supervise):
     supervisor = supervise(door=pattern())
     live(supervisor, "door")
-    point = until(lambda: next((p for p in supervisor.history("door") if p["fps"]), None))
-    assert set(point) == {"at", "delay_ms", "p95_ms", "load", "fps"}
+    point = until(lambda: next((p for p in supervisor.history("door") if p.fps), None))
+    assert point.at and point.delay_ms and point.p95_ms and point.load is not None
 
 
 def test_recordings_are_listed_and_nothing_else_is_reached(supervise, tmp_path):
     supervisor = supervise(door=pattern(to=("door/",)))
     live(supervisor, "door")
     (segment,) = until(lambda: supervisor.segments("door"))
-    assert segment["open"] and segment["name"].endswith("Z.mp4")
-    path = supervisor.segment_path("door", segment["name"])
-    assert path == tmp_path / "data" / "door" / segment["name"]
+    assert segment.open and segment.name.endswith("Z.mp4")
+    path = supervisor.segment_path("door", segment.name)
+    assert path == tmp_path / "data" / "door" / segment.name
     (tmp_path / "2026-01-01T00-00-00Z.mp4").write_bytes(b"secret")
     (path.parent / "2026-01-02T00-00-00Z.mp4").symlink_to(tmp_path / "2026-01-01T00-00-00Z.mp4")
     for wrong in (
@@ -296,7 +305,7 @@ def test_recordings_are_listed_and_nothing_else_is_reached(supervise, tmp_path):
         str(tmp_path / "2026-01-01T00-00-00Z.mp4"),
         "..",
         "",
-        f"{segment['name']}\0",
+        f"{segment.name}\0",
         "2026-01-03T00-00-00Z.mp4",
     ):
         with pytest.raises(NotFound, match="has no such recording"):
@@ -307,8 +316,8 @@ def test_a_good_source_is_tried_and_shows_its_first_picture(supervise, portrait)
     supervisor = supervise()
     for source in ("test:", str(portrait)):
         result = supervisor.test(source)
-        assert result["ok"], result["reason"]
-        assert result["jpeg"][:2] == b"\xff\xd8" and result["facts"]
+        assert result.ok, result.reason
+        assert result.jpeg[:2] == b"\xff\xd8" and result.facts
 
 
 @contextmanager
@@ -325,20 +334,21 @@ def test_a_refused_a_silent_and_a_wrong_source_say_why_without_credentials(super
     with silent_port() as silent:
         for source in (SECRET.format(port=free), SECRET.format(port=silent), "gopher://u:hunter2@h/"):
             result = supervisor.test(source)
-            assert not result["ok"] and result["jpeg"] is None
-            assert result["reason"] and "\n" not in result["reason"] and "hunter2" not in result["reason"]
+            assert not result.ok and result.jpeg is None
+            assert result.reason and "\n" not in result.reason and "hunter2" not in result.reason
 
 
 def test_no_credentials_are_shown_and_an_edit_of_what_is_shown_keeps_them(supervise, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         source = SECRET.format(port=server.getsockname()[1])
     supervisor = supervise(door=CameraSettings(source=source, to=("rtmp://u:hunter2@127.0.0.1:1/app/x",)))
-    until(lambda: supervisor.camera("door")["report"])
+    until(lambda: supervisor.camera("door").report)
     shown = supervisor.camera("door")
-    assert "hunter2" not in repr((shown, supervisor.cameras(), supervisor.events.since(0)))
-    child = Path(f"/proc/{shown['pid']}/cmdline").read_bytes()
+    told = [one.to_json() for one in (*supervisor.cameras(), *supervisor.events.since(0))]
+    assert "hunter2" not in json.dumps(told) and "rtsp://***@127.0.0.1" in json.dumps(told)
+    child = Path(f"/proc/{shown.pid}/cmdline").read_bytes()
     assert b"hunter2" not in child and b"gpen-stream: camera door" in child
-    edited = CameraSettings(source=shown["settings"]["source"], to=tuple(shown["settings"]["to"]), priority=9)
+    edited = CameraSettings(source=shown.settings.source, to=shown.settings.to, priority=9)
     supervisor.replace("door", edited)
     kept = load_cameras(tmp_path / "cameras.yaml").cameras["door"]
     assert kept.source == source and kept.to == ("rtmp://u:hunter2@127.0.0.1:1/app/x",) and kept.priority == 9
@@ -348,14 +358,14 @@ def test_one_restorer_serves_all_cameras_and_its_death_harms_none(supervise):
     always = SLOW | {"restore.skip_sharp": 1.0, "latency.give_way": False, "latency.budget_ms": 10000.0}
     supervisor = supervise(door=pattern(always), yard=pattern(always, priority=9))
     before = live(supervisor, "door", "yard")
-    until(lambda: set(supervisor.restorer().get("crops", ())) == {"door", "yard"})
+    until(lambda: set(crops(supervisor)) == {"door", "yard"})
     restorer = supervisor.restorer()
-    os.kill(restorer["pid"], signal.SIGKILL)
-    until(lambda: supervisor.restorer()["pid"] not in (0, restorer["pid"]))
-    until(lambda: set(supervisor.restorer().get("crops", ())) == {"door", "yard"})
-    assert [one["pid"] for one in supervisor.cameras()] == [one["pid"] for one in before]
+    os.kill(restorer.pid, signal.SIGKILL)
+    until(lambda: supervisor.restorer().pid not in (0, restorer.pid))
+    until(lambda: set(crops(supervisor)) == {"door", "yard"})
+    assert [one.pid for one in supervisor.cameras()] == [one.pid for one in before]
     assert "restorer_restarted" in kinds(supervisor, "")
-    assert supervisor.restorer()["restarts"] == 1
+    assert supervisor.restorer().restarts == 1
 
 
 def of_threads(pid, ask):
@@ -378,25 +388,25 @@ def policies(pid):
 
 def test_a_camera_gives_way_while_it_starts_and_no_longer(supervise):
     supervisor = supervise(door=pattern())
-    starting = until(lambda: (one := supervisor.camera("door"))["process"] == "starting" and one)
+    starting = until(lambda: (one := supervisor.camera("door")).process == "starting" and one)
     if can_be_lifted():
-        assert starting["nice"] == 10
+        assert starting.nice == 10
     (door,) = live(supervisor, "door")
-    assert door["nice"] == 0
+    assert door.nice == 0
     usual = os.getpriority(os.PRIO_PROCESS, 0)
-    until(lambda: niceness(door["pid"]) == {usual})
-    assert policies(door["pid"]) == {os.SCHED_OTHER}
+    until(lambda: niceness(door.pid) == {usual})
+    assert policies(door.pid) == {os.SCHED_OTHER}
 
 
 def test_a_camera_that_floods_gives_way_and_its_neighbour_does_not(supervise, portrait):
     with rtsp_server({"fast": Mount(file=str(portrait), speed=4)}) as server:
         supervisor = supervise(flood=CameraSettings(source=server.url("fast")), yard=pattern())
-        (flood,) = until(lambda: (one := supervisor.camera("flood"))["nice"] == 15 and [one])
-        assert "announces" in flood["words"]
-        assert max(niceness(flood["pid"])) >= os.getpriority(os.PRIO_PROCESS, 0) + 15
-        until(lambda: policies(flood["pid"]) == {os.SCHED_IDLE})
+        (flood,) = until(lambda: (one := supervisor.camera("flood")).nice == 15 and [one])
+        assert "announces" in flood.words
+        assert max(niceness(flood.pid)) >= os.getpriority(os.PRIO_PROCESS, 0) + 15
+        until(lambda: policies(flood.pid) == {os.SCHED_IDLE})
         (yard,) = live(supervisor, "yard")
-        assert yard["nice"] == 0 and policies(yard["pid"]) == {os.SCHED_OTHER}
+        assert yard.nice == 0 and policies(yard.pid) == {os.SCHED_OTHER}
 
 
 def test_without_the_right_to_come_back_nobody_gives_way_at_first():

@@ -11,20 +11,26 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request, Response, WebSocket
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic_core import to_jsonable_python
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from stream import __version__, zoo
 from stream.cameras import CameraSettings
-from stream.changes import Changes
-from stream.config import PRESETS, load_config
+from stream.changes import LiveSettings
+from stream.config import PRESETS, Fraction, load_config
 from stream.cores import available_cores
 from stream.errors import ConfigError, StreamError
 from stream.metrics import peak_rss_mb
 from stream.serve import checks, live, metrics, uploads
-from stream.serve.jobs import Jobs, inside
+from stream.serve.jobs import Jobs, JobStatus, MediaFile, inside
 from stream.serve.media import is_media, media_type
+from stream.serve.security import Guard
 from stream.supervisor import NotFound, Supervisor
+from stream.supervisor.segments import Segment
+from stream.supervisor.status import HistoryPoint
+from stream.webhook import Event
 
 _FIRST_PICTURE_S = 10.0
 _USABLE = ("bundled", "here", "imported")
@@ -37,22 +43,6 @@ _FORM = {
     "properties": {"file": {"type": "string", "format": "binary"}},
 }
 _NAME = {"type": "string", "description": "letters, digits, - and _; up to 40"}
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Region = tuple[Fraction, Fraction, Fraction, Fraction]
-
-
-class ChangesBody(BaseModel):
-    """What is to change while the camera runs; what is left out stays."""
-
-    model_config = ConfigDict(extra="forbid")
-    strength: Fraction | None = None
-    interval: int | None = Field(None, ge=1, le=30)
-    stabilise: Fraction | None = None
-    model: str | None = None
-    preset: str | None = None
-    include: tuple[Region, ...] | None = None
-    exclude: tuple[Region, ...] | None = None
-    passing: bool | None = None
 
 
 class JobBody(BaseModel):
@@ -102,28 +92,27 @@ def _machine(router: APIRouter, supervisor: Supervisor, jobs: Jobs) -> None:
 
     @router.get("/metrics", tags=["server"], summary="Prometheus metrics")
     async def prometheus(request: Request) -> Response:
-        failures = request.state.guard.failures
-        text = await asyncio.to_thread(metrics.exposition, supervisor, jobs, failures)
+        text = await asyncio.to_thread(metrics.exposition, supervisor, jobs, _guard(request).failures)
         return Response(text, media_type=metrics.CONTENT_TYPE)
 
     @router.get("/api/server", tags=["server"], summary="Version, cores, engine, memory, disk")
-    async def server(request: Request) -> dict[str, Any]:
+    async def server(request: Request) -> dict[str, JsonValue]:
         folder = supervisor.server.data_folder
         disk = shutil.disk_usage(folder if folder.exists() else "/")
         restorer = supervisor.restorer()
-        engines = [camera["report"].get("engine") for camera in await asyncio.to_thread(supervisor.cameras)]
+        reports = [camera.report for camera in await asyncio.to_thread(supervisor.cameras)]
         return {
             "version": __version__,
             "cores": available_cores(),
-            "engine": next(filter(None, engines), ""),
-            "locked": request.state.guard.locked,
+            "engine": next((report.engine for report in reports if report and report.engine), ""),
+            "locked": _guard(request).locked,
             "memory_mb": peak_rss_mb(),
             "disk": {"free_bytes": disk.free, "total_bytes": disk.total},
-            "restorer": restorer,
+            "restorer": restorer.to_json() if restorer is not None else {},
         }
 
     @router.get("/api/models", tags=["server"], summary="Models by name, and whether they are installed")
-    async def models() -> list[dict[str, Any]]:
+    async def models() -> list[dict[str, JsonValue]]:
         known = await asyncio.to_thread(zoo.survey)
         return [
             {"name": one.name, "task": one.task, "size": one.size, "installed": one.state in _USABLE}
@@ -137,19 +126,22 @@ def _machine(router: APIRouter, supervisor: Supervisor, jobs: Jobs) -> None:
 
     @router.post("/api/login", tags=["server"], summary="Exchange the token for a session cookie")
     async def login(request: Request, body: TokenBody) -> Response:
-        return request.state.guard.log_in(body.token, request)
+        return _guard(request).log_in(body.token, request)
 
     @router.post("/api/logout", tags=["server"], summary="End the session")
     async def logout(request: Request) -> Response:
-        return request.state.guard.log_out(request)
+        return _guard(request).log_out(request)
 
 
 def _cameras(router: APIRouter, supervisor: Supervisor) -> None:
     testing = 0
 
+    async def shown(name: str) -> dict[str, JsonValue]:
+        return (await asyncio.to_thread(supervisor.camera, name)).to_json()
+
     @router.get("/api/cameras", tags=["cameras"], summary="All cameras: settings, state and report")
-    async def cameras() -> list[dict[str, Any]]:
-        return await asyncio.to_thread(supervisor.cameras)
+    async def cameras() -> list[dict[str, JsonValue]]:
+        return [camera.to_json() for camera in await asyncio.to_thread(supervisor.cameras)]
 
     @router.post(
         "/api/cameras",
@@ -158,19 +150,19 @@ def _cameras(router: APIRouter, supervisor: Supervisor) -> None:
         summary="Add a camera",
         openapi_extra=_body(_SETTINGS | {"properties": {"name": _NAME} | _SETTINGS["properties"]}),
     )
-    async def add(body: Annotated[dict[str, Any], Body()]) -> Any:
+    async def add(body: Annotated[dict[str, JsonValue], Body()]) -> dict[str, JsonValue]:
         name = body.pop("name", None)
         if not isinstance(name, str):
             raise ConfigError("name: is missing")
-        if any(camera["name"] == name for camera in await asyncio.to_thread(supervisor.cameras)):
-            return JSONResponse({"error": f"cameras.{name}: there is such a camera already"}, 409)
+        if any(camera.name == name for camera in await asyncio.to_thread(supervisor.cameras)):
+            raise HTTPException(409, f"cameras.{name}: there is such a camera already")
         settings = checks.admit(name, body, supervisor.server)
         await asyncio.to_thread(supervisor.add, name, settings)
-        return await asyncio.to_thread(supervisor.camera, name)
+        return await shown(name)
 
     @router.get("/api/cameras/{name}", tags=["cameras"], summary="One camera")
-    async def camera(name: str) -> dict[str, Any]:
-        return await asyncio.to_thread(supervisor.camera, name)
+    async def camera(name: str) -> dict[str, JsonValue]:
+        return await shown(name)
 
     @router.put(
         "/api/cameras/{name}",
@@ -178,29 +170,28 @@ def _cameras(router: APIRouter, supervisor: Supervisor) -> None:
         summary="Other settings; the camera starts again",
         openapi_extra=_body(_SETTINGS),
     )
-    async def replace(name: str, body: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
+    async def replace(name: str, body: Annotated[dict[str, JsonValue], Body()]) -> dict[str, JsonValue]:
         known = await asyncio.to_thread(supervisor.camera, name)
-        settings = checks.admit(name, body, supervisor.server, known["settings"])
+        settings = checks.admit(name, body, supervisor.server, known.settings)
         await asyncio.to_thread(supervisor.replace, name, settings)
-        return await asyncio.to_thread(supervisor.camera, name)
+        return await shown(name)
 
     @router.delete("/api/cameras/{name}", tags=["cameras"], summary="Remove a camera; its recordings stay")
-    async def remove(name: str) -> dict[str, Any]:
+    async def remove(name: str) -> dict[str, JsonValue]:
         await asyncio.to_thread(supervisor.remove, name)
         return {"ok": True}
 
     @router.post("/api/cameras/{name}/change", tags=["cameras"], summary="Change it while it runs")
-    async def change(name: str, body: ChangesBody) -> dict[str, Any]:
-
+    async def change(name: str, body: LiveSettings) -> dict[str, JsonValue]:
         if body.model is not None:
             await asyncio.to_thread(checks.check_model, body.model)
-        await asyncio.to_thread(supervisor.change, name, Changes(**body.model_dump()))
-        return await asyncio.to_thread(supervisor.camera, name)
+        await asyncio.to_thread(supervisor.change, name, body)
+        return await shown(name)
 
     @router.post(
         "/api/test", tags=["cameras"], summary="Try a source: its first picture, or the reason why not"
     )
-    async def test(body: SourceBody) -> dict[str, Any]:
+    async def test(body: SourceBody) -> dict[str, JsonValue]:
         nonlocal testing
         if testing >= _TESTS:
             raise StreamError("other sources are being tested; try again in a moment")
@@ -210,11 +201,15 @@ def _cameras(router: APIRouter, supervisor: Supervisor) -> None:
             result = await asyncio.to_thread(supervisor.test, source)
         finally:
             testing -= 1
-        jpeg = result.pop("jpeg", None)
-        return result | {"picture": base64.b64encode(jpeg).decode() if jpeg else ""}
+        return {
+            "ok": result.ok,
+            "reason": result.reason,
+            "facts": to_jsonable_python(result.facts or {}),
+            "picture": base64.b64encode(result.jpeg).decode() if result.jpeg else "",
+        }
 
     @router.get("/api/cameras/{name}/history", tags=["cameras"], summary="Delay and load of the last hour")
-    async def history(name: str) -> list[dict[str, Any]]:
+    async def history(name: str) -> list[HistoryPoint]:
         return await asyncio.to_thread(supervisor.history, name)
 
     @router.get("/api/cameras/{name}/snapshot.jpg", tags=["pictures"], summary="The newest picture")
@@ -244,7 +239,7 @@ def _cameras(router: APIRouter, supervisor: Supervisor) -> None:
 
 def _recordings(router: APIRouter, supervisor: Supervisor) -> None:
     @router.get("/api/cameras/{name}/segments", tags=["recordings"], summary="Recordings, oldest first")
-    async def segments(name: str) -> list[dict[str, Any]]:
+    async def segments(name: str) -> list[Segment]:
         return await asyncio.to_thread(supervisor.segments, name)
 
     @router.get(
@@ -257,7 +252,7 @@ def _recordings(router: APIRouter, supervisor: Supervisor) -> None:
 
 def _events(router: APIRouter, supervisor: Supervisor, jobs: Jobs) -> None:
     @router.get("/api/events", tags=["events"], summary="What happened, oldest first")
-    async def events(since: int = 0) -> list[dict[str, Any]]:
+    async def events(since: int = 0) -> list[Event]:
         return supervisor.events.since(since)
 
     @router.get("/api/events/stream", tags=["events"], summary="Cameras, events and jobs as they change")
@@ -270,7 +265,7 @@ def _events(router: APIRouter, supervisor: Supervisor, jobs: Jobs) -> None:
 
 def _files(router: APIRouter, supervisor: Supervisor, jobs: Jobs) -> None:
     @router.get("/api/files", tags=["files"], summary="Files that can be restored")
-    async def files() -> list[dict[str, Any]]:
+    async def files() -> list[MediaFile]:
         return await asyncio.to_thread(jobs.files)
 
     @router.post(
@@ -280,21 +275,21 @@ def _files(router: APIRouter, supervisor: Supervisor, jobs: Jobs) -> None:
         summary="Upload a video or picture",
         openapi_extra=_body(_FORM, "multipart/form-data"),
     )
-    async def upload(request: Request) -> dict[str, Any]:
+    async def upload(request: Request) -> MediaFile:
         path = await uploads.receive(request, jobs.folder)
-        return {"name": path.name, "bytes": path.stat().st_size}
+        return MediaFile(path.name, path.stat().st_size)
 
     @router.delete("/api/files/{name}", tags=["files"], summary="Delete a file")
-    async def delete(name: str) -> dict[str, Any]:
+    async def delete(name: str) -> dict[str, JsonValue]:
         inside(jobs.folder, name).unlink()
         return {"ok": True}
 
     @router.get("/api/jobs", tags=["files"], summary="The queue, oldest first")
-    async def queue() -> list[dict[str, Any]]:
+    async def queue() -> list[JobStatus]:
         return jobs.all()
 
     @router.post("/api/jobs", tags=["files"], status_code=201, summary="Restore a file")
-    async def begin(body: JobBody) -> dict[str, Any]:
+    async def begin(body: JobBody) -> JobStatus:
         overrides = []
         if body.model is not None:
             await asyncio.to_thread(checks.check_model, body.model)
@@ -306,7 +301,7 @@ def _files(router: APIRouter, supervisor: Supervisor, jobs: Jobs) -> None:
         return jobs.add(body.file, load_config(body.preset, None, overrides), body.preset)
 
     @router.delete("/api/jobs/{job_id}", tags=["files"], summary="Cancel a job, or delete its result")
-    async def end(job_id: str) -> dict[str, Any]:
+    async def end(job_id: str) -> dict[str, JsonValue]:
         await asyncio.to_thread(jobs.remove, job_id)
         return {"ok": True}
 
@@ -317,7 +312,7 @@ def _files(router: APIRouter, supervisor: Supervisor, jobs: Jobs) -> None:
         job = jobs.find(job_id)
         if which not in ("input", "output"):
             raise NotFound("a job has an input and an output")
-        path = inside(jobs.folder, job.file) if which == "input" else inside(jobs.results, job.result)
+        path = inside(jobs.folder, job.status.file) if which == "input" else inside(jobs.results, job.result)
         return _file(path, download)
 
 
@@ -326,15 +321,20 @@ def _body(schema: dict[str, Any], kind: str = "application/json") -> dict[str, A
     return {"requestBody": {"required": True, "content": {kind: {"schema": schema}}}}
 
 
+def _guard(connection: HTTPConnection) -> Guard:
+    guard: Guard = connection.state.guard
+    return guard
+
+
 def _closing(connection: HTTPConnection) -> Callable[[], bool]:
     """Whether a long answer has to end: with the server, and with the log-in that it was opened by."""
-    ends, guard = connection.app.state.closing, connection.state.guard
+    ends, guard = connection.app.state.closing, _guard(connection)
     return lambda: ends() or not guard.admits(connection)
 
 
 def _to_try(source: str, supervisor: Supervisor) -> str:
     """A source as it may be tried; one that is shown of a camera is known already."""
-    if source in {camera["settings"]["source"] for camera in supervisor.cameras()}:
+    if source in {camera.settings.source for camera in supervisor.cameras()}:
         return source
     return checks.admit_source(source, supervisor.server)
 

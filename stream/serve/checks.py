@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from stream.address import parse_address, redact
 from stream.cameras import CameraSettings, ServerSettings, parse_camera
+from stream.config import Config
 from stream.errors import ConfigError
 from stream.serve.media import MEDIA, is_media
 from stream.serve.token import is_loopback
@@ -27,17 +27,17 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def admit(
-    name: str, body: Mapping[str, Any], server: ServerSettings, known: Mapping[str, Any] | None = None
+    name: str, body: Mapping[str, object], server: ServerSettings, known: CameraSettings | None = None
 ) -> CameraSettings:
     """A camera's settings as they may be kept; what is as in `known`, its shown settings, stays.
 
     Raises ConfigError in one line without credentials.
     """
-    known = known or {}
-    old_set, old_to = known.get("set", {}), known.get("to", ())
+    old_source = known.source if known is not None else None
+    old_set, old_to = (known.set, known.to) if known is not None else ({}, ())
     to = body.get("to")
     for text in [body.get("source"), *(to if isinstance(to, list) else ())]:
-        if isinstance(text, str) and text != known.get("source") and text not in old_to:
+        if isinstance(text, str) and text != old_source and text not in old_to:
             _check_plain(text, f"cameras.{name}")  # before anything of the environment is looked up
     settings = parse_camera(name, body)
     for key, value in settings.set.items():
@@ -46,7 +46,7 @@ def admit(
         if key == "restore.model" and value != old_set.get(key):
             check_model(value, f"cameras.{name}.set.{key}")
     source = settings.source
-    if source != known.get("source"):
+    if source != old_source:
         source = admit_source(source, server, f"cameras.{name}.source")
     config = settings.config(f"cameras.{name}.set")
     for text in settings.to:
@@ -80,7 +80,7 @@ def check_model(model: object, key: str = "model") -> None:
         raise ConfigError(f"{key}: no model has that name; see gpen-stream models list")
 
 
-def _check_sink(text: str, config: Any, server: ServerSettings, key: str) -> None:
+def _check_sink(text: str, config: Config, server: ServerSettings, key: str) -> None:
     try:
         spec = parse_sink(text, config)
     except ConfigError as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -101,7 +103,7 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
         """Says where it listens, once it does; ends by a signal as by a wish, with exit code 0."""
 
         @contextmanager
-        def capture_signals(self):
+        def capture_signals(self) -> Iterator[None]:
             old = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
             try:
                 yield
@@ -109,7 +111,7 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
                 for one, handler in old.items():
                     signal.signal(one, handler)
 
-        async def startup(self, sockets=None) -> None:
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             address, number = self.servers[0].sockets[0].getsockname()[:2]
             where = f"[{address}]" if ":" in address else address
@@ -126,7 +128,7 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     web = Web(settings)
     try:
-        socket = settings.bind_socket()
+        listener = settings.bind_socket()
     except (OSError, SystemExit):
         raise StreamError(
             f"{server.host}:{server.port}: cannot be listened on; is it in use? try --port"
@@ -136,8 +138,8 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
         events.start()
         supervisor.start()
         jobs.start()
-        web.run([socket])
+        web.run([listener])
     finally:
         end()
-        socket.close()
+        listener.close()
         alone.release()

@@ -10,9 +10,12 @@ import shutil
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal, Never, assert_never, get_args
+
+from pydantic import JsonValue
+from pydantic_core import to_jsonable_python
 
 from stream.config import Config
 from stream.errors import ConfigError, StreamError
@@ -21,7 +24,8 @@ from stream.workers import ChildProcess, Connection, start_thread
 
 _KEPT = 200
 """Jobs that are remembered; the oldest that have ended are forgotten."""
-STATES = ("queued", "running", "done", "failed", "cancelled")
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+STATES: tuple[JobState, ...] = get_args(JobState)
 _POLL_S = 0.2
 _LEDGER = ".jobs.json"
 _END_S = 8.0
@@ -38,19 +42,16 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
-@dataclass(slots=True, eq=False)
-class Job:
-    """One file on its way."""
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """How far one file is, as the API gives it."""
 
     id: str
     file: str
     preset: str
     model: str
     strength: float
-    config: Config | None = field(default=None, repr=False)
-    """None: it ended before the server was started."""
-    state: str = "queued"
-    """One of STATES."""
+    state: JobState = "queued"
     progress: float = 0.0
     left_s: float | None = None
     fps: float | None = None
@@ -60,13 +61,68 @@ class Job:
     frame_rate: float | None = None
     ended_at: float | None = None
     error: str = ""
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """As the API gives it."""
+        values: dict[str, JsonValue] = to_jsonable_python(self)
+        return values
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One file on its way."""
+
+    status: JobStatus
+    config: Config | None = field(default=None, repr=False)
+    """None: it ended before the server was started."""
     result: str = ""
     """Name of what came of it, in the folder of results."""
 
-    def shown(self) -> dict[str, Any]:
-        """As the API gives it."""
-        names = (each.name for each in fields(self) if each.name not in ("config", "result"))
-        return {name: getattr(self, name) for name in names}
+
+@dataclass(frozen=True, slots=True)
+class MediaFile:
+    """A file that can be restored."""
+
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobRate:
+    """From a job's process: the input's frames a second."""
+
+    frame_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgress:
+    """From a job's process, about twice a second."""
+
+    done: int
+    """Frames."""
+    total: int
+    """0 where the container does not say."""
+    faces: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobDone:
+    """From a job's process: the last message of one that went well."""
+
+    path: str
+    frames: int
+    faces: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    """From a job's process: the last message of one that failed."""
+
+    reason: str
+    """In one line."""
+
+
+FromJob = JobRate | JobProgress | JobDone | JobFailed
 
 
 class Jobs:
@@ -101,19 +157,19 @@ class Jobs:
         if self._thread is not None:
             self._thread.join()
 
-    def files(self) -> list[dict[str, Any]]:
-        """What can be restored, newest first: name, bytes."""
+    def files(self) -> list[MediaFile]:
+        """What can be restored, newest first."""
         found = []
         for path in self.folder.iterdir():
             with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                 if not path.name.startswith(".") and not path.is_symlink() and path.is_file():
                     found.append((path.stat().st_mtime, path.name, path.stat().st_size))
-        return [{"name": name, "bytes": size} for _, name, size in sorted(found, reverse=True)]
+        return [MediaFile(name, size) for _, name, size in sorted(found, reverse=True)]
 
-    def all(self) -> list[dict[str, Any]]:
+    def all(self) -> list[JobStatus]:
         """In the order in which they were queued."""
         with self._changed:
-            return [job.shown() for job in self._jobs.values()]
+            return [job.status for job in self._jobs.values()]
 
     def find(self, job_id: str) -> Job:
         """NotFound where there is none."""
@@ -122,27 +178,27 @@ class Jobs:
                 raise NotFound("there is no such job")
             return job
 
-    def add(self, file: str, config: Config, preset: str) -> dict[str, Any]:
+    def add(self, file: str, config: Config, preset: str) -> JobStatus:
         """Queue a file of the folder; NotFound, or ConfigError where too many wait."""
         inside(self.folder, file)
         settings = config.restore
-        job = Job(secrets.token_hex(6), file, preset, settings.model, settings.strength, config)
+        status = JobStatus(secrets.token_hex(6), file, preset, settings.model, settings.strength)
         with self._changed:
-            if sum(one.state == "queued" for one in self._jobs.values()) >= _KEPT // 2:
+            if sum(one.status.state == "queued" for one in self._jobs.values()) >= _KEPT // 2:
                 raise ConfigError("too many files wait already; wait for some, or cancel them")
-            ended = [key for key, one in self._jobs.items() if one.state not in ("queued", "running")]
+            ended = [key for key, one in self._jobs.items() if one.status.state not in ("queued", "running")]
             for key in ended[: max(0, len(self._jobs) - _KEPT + 1)]:
                 del self._jobs[key]
-            self._jobs[job.id] = job
+            self._jobs[status.id] = Job(status, config)
             self._changed.notify_all()
-        return job.shown()
+        return status
 
     def remove(self, job_id: str) -> None:
         """Cancel a job that waits or runs; one that has ended goes from the list, its result is deleted."""
         job = self.find(job_id)
         with self._changed:
-            if job.state in ("queued", "running"):
-                job.state = "cancelled"
+            if job.status.state in ("queued", "running"):
+                job.status = replace(job.status, state="cancelled")
                 self._changed.notify_all()
                 return
             self._jobs.pop(job_id, None)
@@ -151,54 +207,53 @@ class Jobs:
             self._save()
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closing or self._next() is not None)
-                if self._closing:
-                    return
-                job = self._next()
-                job.state = "running"
+        while (begun := self._begin()) is not None:
+            job, config = begun
             try:
-                made, error = self._restore(job)
+                made, error = self._restore(job, config)
             except OSError as failure:
-                made, error = None, f"{job.file}: cannot be restored ({failure.strerror})"
+                made, error = None, f"{job.status.file}: cannot be restored ({failure.strerror})"
             with self._changed:
                 self._end(job, made, error)
 
+    def _begin(self) -> tuple[Job, Config] | None:
+        """Wait for the next job; None at the end."""
+        with self._changed:
+            while not self._closing:
+                for job in self._jobs.values():
+                    if job.status.state == "queued" and job.config is not None:
+                        job.status = replace(job.status, state="running")
+                        return job, job.config
+                self._changed.wait()
+            return None
+
     def _end(self, job: Job, made: Path | None, error: str) -> None:
         """How it went, unless it was cancelled meanwhile."""
-        job.ended_at = time.time()
-        if job.state != "running" or self._closing:
-            job.state = "cancelled"
+        status = replace(job.status, ended_at=time.time())
+        if status.state != "running" or self._closing:
+            job.status = replace(status, state="cancelled")
             if made is not None:
                 made.unlink(missing_ok=True)
         elif made is None:
-            job.state, job.error = "failed", error
+            job.status = replace(status, state="failed", error=error)
         else:
-            job.result, job.state, job.progress, job.left_s = made.name, "done", 1.0, 0.0
+            job.status = replace(status, state="done", progress=1.0, left_s=0.0)
+            job.result = made.name
             self._save()
 
-    def _next(self) -> Job | None:
-        return next((job for job in self._jobs.values() if job.state == "queued"), None)
-
-    def _restore(self, job: Job) -> tuple[Path | None, str]:
+    def _restore(self, job: Job, config: Config) -> tuple[Path | None, str]:
         """The result, or why there is none; OSError where the machine lacks something."""
-        began = time.monotonic()
+        began, file = time.monotonic(), job.status.file
         # A folder of its own: nothing is left of a job that is killed.
         folder = Path(tempfile.mkdtemp(prefix=".job-", dir=self.results))
         try:
             child = ChildProcess(
-                "gpen-stream: a file",
-                run_job,
-                str(self.folder / job.file),
-                str(folder / job.file),
-                job.config,
-                nice=5,
+                "gpen-stream: a file", run_job, str(self.folder / file), str(folder / file), config, nice=5
             )
             try:
                 return self._hear(job, child, began)
             except EOFError:
-                return None, f"{job.file}: its process ended unexpectedly; see the server's log"
+                return None, f"{file}: its process ended unexpectedly; see the server's log"
             finally:
                 if self._closing:
                     child.kill()
@@ -209,20 +264,17 @@ class Jobs:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _hear(self, job: Job, child: ChildProcess, began: float) -> tuple[Path | None, str]:
-        while job.state == "running" and not self._closing:
+        while job.status.state == "running" and not self._closing:
             if not child.link.poll(_POLL_S):
                 continue
-            kind, value = child.link.recv()
-            if kind == "failed":
-                return None, value.replace(f"{self.folder}/", "")
-            if kind == "rate":
-                job.frame_rate = value
-            elif kind == "progress":
-                self._progress(job, value, time.monotonic() - began)
-            else:
-                made, job.frames, job.faces = value
-                job.seconds = round(time.monotonic() - began, 1)
-                return self._keep(Path(made)), ""
+            message: FromJob = child.link.recv()
+            elapsed_s = time.monotonic() - began
+            if isinstance(message, JobFailed):
+                return None, message.reason.replace(f"{self.folder}/", "")
+            with self._changed:  # it may be cancelled in between
+                job.status = _told(job.status, message, elapsed_s)
+            if isinstance(message, JobDone):
+                return self._keep(Path(message.path)), ""
         return None, ""
 
     def _keep(self, made: Path) -> Path:
@@ -235,7 +287,7 @@ class Jobs:
 
     def _save(self) -> None:
         """Note which results there are; what they are is lost where that fails."""
-        kept = [job.shown() | {"result": job.result} for job in self._jobs.values() if job.result]
+        kept = [job.status.to_json() | {"result": job.result} for job in self._jobs.values() if job.result]
         part = self.results / f"{_LEDGER}.part"
         with contextlib.suppress(OSError):
             part.write_text(json.dumps(kept), encoding="utf-8")
@@ -244,28 +296,36 @@ class Jobs:
     def _load(self) -> None:
         """Jobs that ended before, as far as their results are there."""
         try:
-            kept = [
-                Job(**facts) for facts in json.loads((self.results / _LEDGER).read_text(encoding="utf-8"))
-            ]
-        except (OSError, ValueError, TypeError):
+            facts = json.loads((self.results / _LEDGER).read_text(encoding="utf-8"))
+            kept = [Job(result=one.pop("result", ""), status=JobStatus(**one)) for one in facts]
+        except (OSError, ValueError, TypeError, AttributeError):
             kept = []
         for job in kept:
             with contextlib.suppress(NotFound):
                 inside(self.results, job.result)
-                self._jobs[job.id] = job
-
-    def _progress(self, job: Job, value: tuple[int, int, int], elapsed_s: float) -> None:
-        done, total, faces = value
-        job.frames, job.faces = done, faces
-        job.fps = round(done / elapsed_s, 2) if elapsed_s > 0 else None
-        if total:
-            job.progress = round(min(1.0, done / total), 4)
-            job.left_s = round(elapsed_s * max(0, total - done) / done, 1) if done else None
+                self._jobs[job.status.id] = job
 
 
-def run_job(link: Connection, source: str, target: str, config: Config) -> None:
-    """A job's process: ("rate", frames a second), ("progress", (done, total, faces)), and in the end
-    ("done", (path, frames, faces)) or ("failed", text)."""
+def _told(status: JobStatus, message: JobRate | JobProgress | JobDone, elapsed_s: float) -> JobStatus:
+    """How far a job is after a message."""
+    match message:
+        case JobRate(frame_rate):
+            return replace(status, frame_rate=frame_rate)
+        case JobDone(_, frames, faces):
+            return replace(status, frames=frames, faces=faces, seconds=round(elapsed_s, 1))
+        case JobProgress(done, total, faces):
+            fps = round(done / elapsed_s, 2) if elapsed_s > 0 else None
+            status = replace(status, frames=done, faces=faces, fps=fps)
+            if not total:
+                return status
+            left_s = round(elapsed_s * max(0, total - done) / done, 1) if done else None
+            return replace(status, progress=round(min(1.0, done / total), 4), left_s=left_s)
+        case _:
+            assert_never(message)
+
+
+def run_job(link: Connection[FromJob, Never], source: str, target: str, config: Config) -> None:
+    """A job's process: restores `source` into `target`, unless the link is closed before."""
     from stream.api import Progress, restore_file
     from stream.images import is_image
     from stream.probe import probe
@@ -277,17 +337,17 @@ def run_job(link: Connection, source: str, target: str, config: Config) -> None:
             stop.set()
         elif time.monotonic() - told[0] > 0.5:
             told[0] = time.monotonic()
-            link.send(("progress", (now.frames_done, now.frames_total, now.faces)))
+            link.send(JobProgress(now.frames_done, now.frames_total, now.faces))
 
     try:
         if not is_image(Path(source)):
-            link.send(("rate", round(float(probe(Path(source)).rate), 3)))
+            link.send(JobRate(round(float(probe(Path(source)).rate), 3)))
         outcome = restore_file(source, target, config, progress=progress, stop=stop)
         if not stop.is_set():
             faces = outcome.report["faces_restored"] + outcome.report["faces_carried"]
-            link.send(("done", (str(outcome.path), outcome.report["frames_out"], faces)))
+            link.send(JobDone(str(outcome.path), outcome.report["frames_out"], faces))
     except StreamError as error:
         if not stop.is_set():
-            link.send(("failed", str(error)))
+            link.send(JobFailed(str(error)))
     except OSError:  # nobody listens any more
         stop.set()

@@ -6,18 +6,21 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pydantic import JsonValue
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 if TYPE_CHECKING:
     from stream.packets import Jpeg
-    from stream.serve.jobs import Jobs
-    from stream.supervisor import Supervisor, Viewer
+    from stream.serve.jobs import Jobs, JobStatus
+    from stream.supervisor import CameraStatus, Supervisor, Viewer
+
+    _Told = CameraStatus | JobStatus
 
 KINDS = ("restored", "pair")
 BOUNDARY = "gpen-stream-picture"
@@ -142,9 +145,9 @@ class News:
     def __init__(self, supervisor: Supervisor, jobs: Jobs, last_event: int | None) -> None:
         self._supervisor, self._jobs = supervisor, jobs
         newest = supervisor.events.since(0)[-1:] if last_event is None else []
-        self._event = newest[0]["id"] if newest else last_event or 0
-        self._cameras = self._by("name", supervisor.cameras())
-        self._told_jobs = self._by("id", jobs.all())
+        self._event = newest[0].id if newest else last_event or 0
+        self._cameras = self._all_cameras()
+        self._told_jobs = self._all_jobs()
 
     async def lines(self, closing: Callable[[], bool]) -> AsyncIterator[str]:
         """Server-sent events, until the server ends."""
@@ -152,9 +155,8 @@ class News:
         told_s = time.monotonic()
         while not closing():
             news = await asyncio.to_thread(self._news)
-            for kind, data in news:
-                number = f"id: {data['id']}\n" if kind == "event" else ""
-                yield f"{number}event: {kind}\ndata: {json.dumps(data)}\n\n"
+            for message in news:
+                yield message
             if news:
                 told_s = time.monotonic()
             elif time.monotonic() - told_s > _KEEP_ALIVE_S:
@@ -162,24 +164,28 @@ class News:
                 yield ": still here\n\n"
             await asyncio.sleep(_NEWS_S)
 
-    def _news(self) -> list[tuple[str, dict[str, Any]]]:
-        news: list[tuple[str, dict[str, Any]]] = []
-        cameras = self._by("name", self._supervisor.cameras())
-        news += self._differences("camera", "name", self._cameras, cameras)
-        self._cameras = cameras
-        jobs = self._by("id", self._jobs.all())
-        news += self._differences("job", "id", self._told_jobs, jobs)
-        self._told_jobs = jobs
+    def _news(self) -> list[str]:
+        cameras, jobs = self._all_cameras(), self._all_jobs()
+        news = _differences("camera", "name", self._cameras, cameras)
+        news += _differences("job", "id", self._told_jobs, jobs)
+        self._cameras, self._told_jobs = cameras, jobs
         for event in self._supervisor.events.since(self._event):
-            news.append(("event", event))
-            self._event = event["id"]
+            news.append(f"id: {event.id}\n{_message('event', event.to_json())}")
+            self._event = event.id
         return news
 
-    @staticmethod
-    def _by(key: str, values: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        return {value[key]: value for value in values}
+    def _all_cameras(self) -> dict[str, CameraStatus]:
+        return {camera.name: camera for camera in self._supervisor.cameras()}
 
-    @staticmethod
-    def _differences(kind: str, key: str, old: dict, new: dict) -> list[tuple[str, dict[str, Any]]]:
-        changed = [(kind, value) for name, value in new.items() if old.get(name) != value]
-        return changed + [(kind, {key: name, "removed": True}) for name in old if name not in new]
+    def _all_jobs(self) -> dict[str, JobStatus]:
+        return {job.id: job for job in self._jobs.all()}
+
+
+def _differences(kind: str, key: str, old: Mapping[str, _Told], new: Mapping[str, _Told]) -> list[str]:
+    """Messages about what has changed, has come or has gone."""
+    changed = [_message(kind, value.to_json()) for name, value in new.items() if old.get(name) != value]
+    return changed + [_message(kind, {key: name, "removed": True}) for name in old if name not in new]
+
+
+def _message(kind: str, data: Mapping[str, JsonValue]) -> str:
+    return f"event: {kind}\ndata: {json.dumps(data)}\n\n"

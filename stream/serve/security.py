@@ -11,7 +11,7 @@ import socket
 import time
 import traceback
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
@@ -19,6 +19,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from stream.address import redact
@@ -63,7 +64,7 @@ class Guard:
     """
 
     def __init__(
-        self, app: Callable, token: str | None, names: Iterable[str] = (), upload_limit: int = 0
+        self, app: ASGIApp, token: str | None, names: Iterable[str] = (), upload_limit: int = 0
     ) -> None:
         self._app, self._token = app, token
         self._names = {"localhost", socket.gethostname().lower(), *(name.lower() for name in names)}
@@ -73,7 +74,7 @@ class Guard:
         self.failures = 0
         """Wrong tokens so far."""
 
-    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
@@ -86,7 +87,7 @@ class Guard:
         scope.setdefault("state", {})["guard"] = self
         began = False
 
-        async def sending(message: dict) -> None:
+        async def sending(message: Message) -> None:
             nonlocal began
             began = True
             await send(_hardened(message, scope["path"]))
@@ -210,12 +211,12 @@ class Guard:
         text = f"Too many wrong tokens; try again in {wait} s"
         return JSONResponse({"error": text}, 429, headers={"Retry-After": str(wait)})
 
-    def _limited(self, scope: dict, receive: Callable) -> Callable[[], Awaitable[dict]]:
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
         """`receive` that ends a body beyond the limit."""
         limit = self._upload_limit if scope["path"] == UPLOAD else BODY_LIMIT
         taken, whole = 0, scope["type"] != "http"
 
-        async def limited() -> dict:
+        async def limited() -> Message:
             nonlocal taken, whole
             if whole:
                 return await receive()
@@ -265,7 +266,7 @@ def _cookie(connection: HTTPConnection) -> str:
     return morsel.value if morsel else ""
 
 
-def _hardened(message: dict, path: str) -> dict:
+def _hardened(message: Message, path: str) -> Message:
     """The start of an answer with our headers in it."""
     if message["type"] not in ("http.response.start", "websocket.http.response.start"):
         return message
@@ -273,11 +274,11 @@ def _hardened(message: dict, path: str) -> dict:
     ours = {name.lower().encode(): value.encode() for name, value in HEADERS.items()}
     ours[b"cache-control"] = cache.encode()
     kept = [pair for pair in message.get("headers", ()) if pair[0].lower() not in ours]
-    return message | {"headers": [*kept, *ours.items()]}
+    return {**message, "headers": [*kept, *ours.items()]}
 
 
-async def _answer(response: Response, scope: dict, receive: Callable, send: Callable) -> None:
-    async def sending(message: dict) -> None:
+async def _answer(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    async def sending(message: Message) -> None:
         await send(_hardened(message, scope["path"]))
 
     if scope["type"] == "websocket":

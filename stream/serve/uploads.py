@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from io import BufferedWriter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -13,6 +15,9 @@ from starlette.requests import Request
 
 from stream.errors import ConfigError
 from stream.serve.media import is_media, safe_name
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 _SPARE = 2**30
 """Bytes that stay free on the disk."""
@@ -76,10 +81,11 @@ class _Form:
         self.name = ""
         self.complete = False
         self.written = 0
-        self._part, self._file, self._here = part, None, False
+        self._part, self._here = part, False
+        self._file: BufferedWriter | None = None
         self._field, self._value, self._disposition = b"", b"", b""
 
-    def callbacks(self) -> dict:
+    def callbacks(self) -> MultipartCallbacks:
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._add_field,
@@ -124,7 +130,7 @@ class _Form:
             self._file = self._part.open("xb")
 
     def _data(self, data: bytes, start: int, end: int) -> None:
-        if self._here:
+        if self._here and self._file is not None:
             self._file.write(data[start:end])
             self.written += end - start
 

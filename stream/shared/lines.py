@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import socket
@@ -10,8 +9,15 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
+
+from stream.config_live import Section
+
+Incoming = TypeVar("Incoming")
 
 _LONGEST = 65536
 """Bytes of a line; a longer one is no message of ours."""
@@ -34,22 +40,23 @@ class Place:
         return str(self.folder / "restorer")
 
 
-class Lines:
-    """Lines of JSON over a socket. Raises OSError (TimeoutError too) and EOFError."""
+class Lines(Generic[Incoming]):
+    """Messages over a socket, each a line of JSON. Raises OSError (TimeoutError too) and EOFError."""
 
-    def __init__(self, channel: socket.socket) -> None:
-        self.channel, self._buffer = channel, b""
+    def __init__(self, channel: socket.socket, incoming: TypeAdapter[Incoming]) -> None:
+        """`incoming`: the messages that the other side may send."""
+        self.channel, self._incoming, self._buffer = channel, incoming, b""
         self.handles: list[int] = []
         """Files that came along; closed with the channel."""
 
-    def send(self, message: dict, handles: Sequence[int] = ()) -> None:
+    def send(self, message: Section, handles: Sequence[int] = ()) -> None:
         """One line, and files with it."""
-        data = json.dumps(message).encode() + b"\n"
+        data = message.model_dump_json().encode() + b"\n"
         sent = socket.send_fds(self.channel, [data], handles) if handles else 0
         if sent < len(data):  # sending nothing fails where the other side has answered and hung up meanwhile
             self.channel.sendall(data[sent:])
 
-    def receive(self) -> dict:
+    def receive(self) -> Incoming:
         """Wait for a line, as long as the socket's time-out says."""
         while (message := self.buffered()) is None:
             self.read()
@@ -65,15 +72,15 @@ class Lines:
         if len(self._buffer) > _LONGEST or len(self.handles) > 1:
             raise ConnectionError("no message of ours")
 
-    def buffered(self) -> dict | None:
+    def buffered(self) -> Incoming | None:
         """A whole line that has come already; None: not yet."""
         line, newline, rest = self._buffer.partition(b"\n")
         if not newline:
             return None
         self._buffer = rest
         try:
-            return dict(json.loads(line))
-        except (ValueError, TypeError, RecursionError):
+            return self._incoming.validate_json(line)
+        except ValidationError:
             raise ConnectionError("a line that is no message of ours") from None
 
     def close(self) -> None:
@@ -88,8 +95,8 @@ class Lines:
 class Slots:
     """Mapped memory: `crops` f32[N,in,in,3] on their way to the network, `restored` f32[N,S,S,3] back."""
 
-    crops: np.ndarray
-    restored: np.ndarray
+    crops: npt.NDArray[np.float32]
+    restored: npt.NDArray[np.float32]
 
 
 def new_memory() -> int:

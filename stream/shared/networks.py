@@ -2,58 +2,62 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from stream.engines import Engine, create_engine
 from stream.errors import StreamError
+from stream.shared.messages import EngineSettings
 from stream.workers import start_thread
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
 class Network:
-    """One network, loaded or being loaded; `engine` and `error` are set by the loading thread."""
+    """One network that is loaded."""
 
-    path: str
-    batch_size: int = 1
-    engine: Engine | None = None
-    error: str = ""
-    loading: threading.Thread | None = None
-    used_s: float = field(default_factory=time.monotonic)
-    failing: bool = False
-    """Whether its last call went wrong."""
-
-    @property
-    def settled(self) -> bool:
-        """Loaded, or known to be impossible."""
-        return self.engine is not None or bool(self.error)
+    def __init__(self, path: str, engine: Engine, batch_size: int) -> None:
+        self.engine, self.batch_size = engine, batch_size
+        self._path, self._failing = path, False
 
     @property
     def batches(self) -> bool:
         """Whether several crops in one call cost less than one by one: on a GPU, not on a CPU."""
-        return self.engine is not None and not self.engine.name.endswith("cpu")
+        return not self.engine.name.endswith("cpu")
 
-    def run(self, crops: np.ndarray) -> np.ndarray:
-        """The restored crops; NaN where the call fails, which is said once until one goes well."""
-        self.used_s = time.monotonic()
+    def run(self, crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The restored crops; NaN where the call fails, which is logged once until one goes well."""
         try:
             restored = self.engine.restore(crops)
         except Exception as error:  # this call is lost, the next one may go well
-            if not self.failing:
-                _log.warning("restorer: %s: %s: %s", self.path, type(error).__name__, error)
-            self.failing = True
-            return np.full((len(crops), *(self.engine.model.size,) * 2, 3), np.nan, np.float32)
-        self.failing = False
+            if not self._failing:
+                _log.warning("restorer: %s: %s: %s", self._path, type(error).__name__, error)
+            self._failing = True
+            side = self.engine.model.size
+            return np.full((len(crops), side, side, 3), np.nan, np.float32)
+        self._failing = False
         return restored
+
+
+@dataclass(slots=True, eq=False)
+class Loading:
+    """A network on its way; the thread that loads it sets either `network` or `error`."""
+
+    network: Network | None = None
+    error: str = ""
+    used_s: float = field(default_factory=time.monotonic)
+    """When a client last had it, monotonic."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is loaded, or known to be impossible."""
+        return self.network is not None or bool(self.error)
 
 
 class Networks:
@@ -61,46 +65,55 @@ class Networks:
 
     def __init__(self, threads: int, unused_s: float) -> None:
         self._threads, self._unused_s = threads, unused_s
-        self._networks: dict[str, Network] = {}
+        self._loadings: dict[tuple[str, EngineSettings], Loading] = {}
+        self._loaders: list[threading.Thread] = []
 
-    def get(self, path: str, settings: dict[str, Any]) -> Network:
-        """The network at `path`; it may still be loading. `settings` are those of `create_engine`."""
-        batch_size = int(settings["batch_size"])
+    def get(self, path: str, settings: EngineSettings) -> Loading:
+        """The network at `path`; it may still be on its way."""
         # Another size of batches is no other network: the first one's holds for all.
-        key = json.dumps([path, settings | {"batch_size": 0}], sort_keys=True)
-        network = self._networks.get(key)
-        if network is None or network.error:
-            network = self._networks[key] = Network(path, batch_size)
-            network.loading = start_thread("load", self._load, network, dict(settings))
-        return network
+        key = path, settings.model_copy(update={"batch_size": 0})
+        loading = self._loadings.get(key)
+        if loading is None or loading.error:
+            loading = self._loadings[key] = Loading()
+            self._loaders = [thread for thread in self._loaders if thread.is_alive()]
+            self._loaders.append(start_thread("load", self._load, loading, path, settings))
+        return loading
 
-    def drop_unused(self, used: Collection[Network]) -> None:
+    def drop_unused(self, used: Collection[Loading]) -> None:
         """Release what is not in `used`, and has not been for a while."""
         now_s = time.monotonic()
-        for key, network in list(self._networks.items()):
-            if network in used:
-                network.used_s = now_s
-            elif network.settled and now_s - network.used_s > self._unused_s:
-                del self._networks[key]
-                if network.engine is not None:
-                    network.engine.close()
+        for key, loading in list(self._loadings.items()):
+            if loading in used:
+                loading.used_s = now_s
+            elif loading.settled and now_s - loading.used_s > self._unused_s:
+                del self._loadings[key]
+                if loading.network is not None:
+                    loading.network.engine.close()
 
     def engines(self) -> list[Engine]:
         """Those that are loaded."""
-        return [one.engine for one in self._networks.values() if one.engine is not None]
+        return [one.network.engine for one in self._loadings.values() if one.network is not None]
 
     def close(self) -> None:
         """Release all."""
-        for network in self._networks.values():
-            network.loading.join()
-            if network.engine is not None:
-                network.engine.close()
+        for thread in self._loaders:
+            thread.join()
+        for engine in self.engines():
+            engine.close()
 
-    def _load(self, network: Network, settings: dict[str, Any]) -> None:
+    def _load(self, loading: Loading, path: str, settings: EngineSettings) -> None:
         try:
-            kind = settings.pop("kind")
-            network.engine = create_engine(kind, network.path, threads=self._threads, **settings)
+            engine = create_engine(
+                settings.kind,
+                path,
+                device=settings.device,
+                batch_size=settings.batch_size,
+                threads=self._threads,
+                precision=settings.precision,
+                fidelity=settings.fidelity,
+            )
+            loading.network = Network(path, engine, settings.batch_size)
         except StreamError as error:
-            network.error = str(error)
+            loading.error = str(error)
         except Exception as error:
-            network.error = f"{network.path}: cannot be loaded ({type(error).__name__}: {error})"
+            loading.error = f"{path}: cannot be loaded ({type(error).__name__}: {error})"

@@ -9,25 +9,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from stream.camera import Order
 from stream.cameras import CameraSettings, CamerasFile, ServerSettings, check_camera, save_cameras, shown
+from stream.changes import LiveSettings
 from stream.cores import available_cores
 from stream.errors import ConfigError, StreamError
 from stream.events import Events
 from stream.shared.lines import Place, available
-from stream.supervisor.attempt import attempt
+from stream.supervisor.attempt import Attempt, attempt
 from stream.supervisor.keeper import Keeper, Limits
 from stream.supervisor.restorer import RestorerKeeper
-from stream.supervisor.segments import NotFound, confined, listed
+from stream.supervisor.segments import NotFound, Segment, confined, listed
+from stream.supervisor.status import CameraStatus, HistoryPoint, RestorerStatus
 from stream.supervisor.viewers import Viewer
 from stream.workers import start_thread
 
-if TYPE_CHECKING:
-    from stream.changes import Changes
-
-__all__ = ["PREVIEWS", "Limits", "NotFound", "Supervisor", "Viewer"]
+__all__ = ["PREVIEWS", "CameraStatus", "Limits", "NotFound", "Supervisor", "Viewer"]
 
 _LIMITS = Limits()
 _CHECK_S = 0.5
@@ -107,17 +105,15 @@ class Supervisor:
 
     # --- cameras -----------------------------------------------------------------------------------
 
-    def cameras(self) -> list[dict[str, Any]]:
-        """All of them, as `camera` gives one."""
+    def cameras(self) -> list[CameraStatus]:
+        """How all of them stand now."""
         with self._lock:
             keepers = list(self._keepers.values())
-        return [_described(keeper) for keeper in keepers]
+        return [keeper.status() for keeper in keepers]
 
-    def camera(self, name: str) -> dict[str, Any]:
-        """`name`, `settings` (plain values, addresses without credentials), `process` (waiting,
-        starting, running, restarting, broken, ended, paused, disabled, stopped), `words` (for people),
-        `pid`, `restarts`, `nice`, `report` (the session's; empty where none runs)."""
-        return _described(self._find(name))
+    def camera(self, name: str) -> CameraStatus:
+        """How one of them stands now."""
+        return self._find(name).status()
 
     def add(self, name: str, settings: CameraSettings) -> None:
         """One more, which starts at once."""
@@ -150,19 +146,19 @@ class Supervisor:
             self._keepers.pop(name, None)
             self._save()
 
-    def change(self, name: str, changes: Changes) -> None:
+    def change(self, name: str, changes: LiveSettings) -> None:
         """Change what runs, without a break, and the settings with it."""
         keeper = self._find(name)
-        check_camera(name, _changed(keeper.order.settings, changes))
+        check_camera(name, keeper.order.settings.changed(changes))
         keeper.change(changes)
         with self._lock:
             before = keeper.order
             passing = before.passing if changes.passing is None else changes.passing
-            keeper.adopt(self._order(name, _changed(before.settings, changes), passing))
+            keeper.adopt(self._order(name, before.settings.changed(changes), passing))
             self._save()
 
-    def history(self, name: str) -> list[dict[str, Any]]:
-        """The last hour, a point each 10 s: at (seconds since the epoch), delay_ms, p95_ms, load, fps."""
+    def history(self, name: str) -> list[HistoryPoint]:
+        """The last hour, a point each 10 s."""
         return self._find(name).history()
 
     @contextmanager
@@ -176,24 +172,23 @@ class Supervisor:
     def is_ready(self) -> bool:
         """Whether it runs, the restorer is there, and no camera is still waiting for its first start."""
         with self._lock:
-            states = {keeper.state()["process"] for keeper in self._keepers.values()}
+            states = {keeper.status().process for keeper in self._keepers.values()}
         started = self._monitor is not None and not self._ended.is_set()
-        restores = self._restorer is None or bool(self._restorer.report().get("pid"))
+        restores = self._restorer is None or self._restorer.status().pid != 0
         return started and restores and not states & {"waiting", "starting"}
 
-    def restorer(self) -> dict[str, Any]:
-        """Of the restorer of all cameras: pid, restarts, load (0..1), cameras, calls, crops by camera,
-        models; empty where each camera restores by itself."""
-        return self._restorer.report() if self._restorer is not None else {}
+    def restorer(self) -> RestorerStatus | None:
+        """The restorer of all cameras; None where each camera restores by itself."""
+        return self._restorer.status() if self._restorer is not None else None
 
-    def test(self, source: str) -> dict[str, Any]:
-        """Try a source: `ok`, `jpeg` (bytes or None), `reason` why not, `facts`; takes up to 20 s.
+    def test(self, source: str) -> Attempt:
+        """Try a source, for 20 s at most. For a camera that is there its shown address will do.
 
-        For a camera that is there its shown address will do.
+        Raises StreamError where too many are being tried already.
         """
         with self._lock:
             orders = [keeper.order for keeper in self._keepers.values()]
-        known = {order.shown["source"]: order.settings.source for order in orders}
+        known = {order.shown.source: order.settings.source for order in orders}
         if not self._tests.acquire(timeout=_TEST_S):
             raise StreamError("other sources are being tested; try again in a moment")
         try:
@@ -201,8 +196,8 @@ class Supervisor:
         finally:
             self._tests.release()
 
-    def segments(self, name: str) -> list[dict[str, Any]]:
-        """Its recordings, oldest first: name, began_at, seconds, bytes, open."""
+    def segments(self, name: str) -> list[Segment]:
+        """Its recordings, oldest first."""
         return listed(self._folders(name), time.time())
 
     def segment_path(self, name: str, file: str) -> Path:
@@ -277,29 +272,9 @@ class Supervisor:
         self._disk_is_low = low
 
 
-def _described(keeper: Keeper) -> dict[str, Any]:
-    order = keeper.order
-    return {"name": order.name, "settings": order.shown} | keeper.state()
-
-
 def _with_secrets(new: CameraSettings, old: Order) -> CameraSettings:
     """Addresses given as they are shown, filled in from those that are known."""
-    known = dict(zip(old.shown["to"], old.settings.to, strict=True))
-    known[old.shown["source"]] = old.settings.source
+    known = dict(zip(old.shown.to, old.settings.to, strict=True))
+    known[old.shown.source] = old.settings.source
     to = tuple(known.get(text, text) for text in new.to)
     return new.model_copy(update={"source": known.get(new.source, new.source), "to": to})
-
-
-def _changed(settings: CameraSettings, changes: Changes) -> CameraSettings:
-    """The settings as they are after a change, for the next start of the process."""
-    values: dict[str, Any] = dict(settings.set)
-    for key in ("strength", "interval", "model"):
-        if (value := getattr(changes, key)) is not None:
-            values[f"restore.{key}"] = value
-    if changes.stabilise is not None:
-        values["stabilise.strength"] = changes.stabilise
-    update: dict[str, Any] = {"set": values}
-    for key in ("preset", "include", "exclude"):
-        if (value := getattr(changes, key)) is not None:
-            update[key] = value
-    return settings.model_copy(update=update)

@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Never
 
 from stream.config import Config
 from stream.errors import StreamError
 from stream.workers import ChildProcess, Connection
 
+if TYPE_CHECKING:
+    from stream.capture import SourceFacts
 
-def attempt(source: str, limit_s: float) -> dict[str, Any]:
-    """`ok`, `jpeg` (bytes or None), `reason` (why not, one line), `facts` of the first picture."""
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What came of a source that was tried out."""
+
+    ok: bool
+    jpeg: bytes | None
+    """Its first picture."""
+    reason: str
+    """Why there is none, in one line without credentials."""
+    facts: SourceFacts | None
+
+
+def attempt(source: str, limit_s: float) -> Attempt:
+    """Open a source and wait for its first picture."""
     child = ChildProcess("gpen-stream: test of a source", _body, source)
     try:
         if child.link.poll(limit_s):
-            return child.link.recv()
+            result: Attempt = child.link.recv()
+            return result
         reason = f"no picture came within {limit_s:.0f} s; is the camera on, and does it send?"
     except (EOFError, OSError):
         reason = "the test ended unexpectedly; see the log"
     finally:
         child.kill()
         child.end(2.0)
-    return {"ok": False, "jpeg": None, "reason": reason, "facts": {}}
+    return Attempt(False, None, reason, None)
 
 
-def _body(link: Connection, source: str) -> None:
+def _body(link: Connection[Attempt, Never], source: str) -> None:
     from stream.address import parse_address  # the codecs' libraries, loaded in this process only
     from stream.capture import first_picture
 
     try:
         jpeg, facts = first_picture(parse_address(source), Config().source)
-        link.send({"ok": True, "jpeg": jpeg, "reason": "", "facts": facts})
+        link.send(Attempt(True, jpeg, "", facts))
     except StreamError as error:
-        link.send({"ok": False, "jpeg": None, "reason": str(error), "facts": {}})
+        link.send(Attempt(False, None, str(error), None))

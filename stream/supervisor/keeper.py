@@ -10,17 +10,28 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import assert_never
 
 from stream.camera import Order, run_camera
+from stream.camera_messages import (
+    ChangeAnswer,
+    ChangeSettings,
+    FromCamera,
+    Preview,
+    SessionEvent,
+    SessionFailed,
+    Stop,
+    ToCamera,
+    WatchPreviews,
+)
 from stream.cameras import is_open, next_opening
+from stream.changes import LiveSettings
 from stream.errors import StreamError
+from stream.session_report import SessionReport
 from stream.supervisor.niceness import IDLE_FROM, can_be_lifted, set_niceness
+from stream.supervisor.status import CameraStatus, HistoryPoint, ProcessState
 from stream.supervisor.viewers import Viewers
 from stream.workers import ChildProcess, start_thread
-
-if TYPE_CHECKING:
-    from stream.changes import Changes
 
 _CHANGE_S = 10.0
 _HISTORY = 360
@@ -68,15 +79,16 @@ class Keeper:
         turns: threading.BoundedSemaphore,
         on_event: Callable[[str, str], None],
     ) -> None:
-        self.viewers = Viewers(lambda kinds: self._send("watch", kinds))
+        self.viewers = Viewers(lambda kinds: self._send(WatchPreviews(kinds)))
         self.restarts = 0
         self._order, self._limits, self._turns, self._on_event = order, limits, turns, on_event
         self._has_turn = False
         self._child: ChildProcess | None = None
-        self._report: dict[str, Any] = {}
-        self._history: deque[dict[str, Any]] = deque(maxlen=_HISTORY)
+        self._report: SessionReport | None = None
+        self._history: deque[HistoryPoint] = deque(maxlen=_HISTORY)
         self._heard_at_s = self._began_at_s = 0.0
-        self._state, self._reason, self._next_at_s = "waiting", "", 0.0
+        self._state: ProcessState = "waiting"
+        self._reason, self._next_at_s = "", 0.0
         self._leaving = self._renewed = False
         """Whether to end for good; whether to start again at once, with another order."""
         self._told_at_s: float | None = None
@@ -139,14 +151,14 @@ class Keeper:
             self._killed_for = reason
             child.kill()
 
-    def change(self, changes: Changes) -> None:
+    def change(self, changes: LiveSettings) -> None:
         """Have the running session change; StreamError says why not. Nothing where none runs."""
         with self._changed:
             if self._state != "running":
                 return
             self._number += 1
             number = self._number
-        self._send("change", number, changes)
+        self._send(ChangeSettings(number, changes))
         with self._changed:
             answered = self._changed.wait_for(
                 lambda: number in self._answers or self._state != "running", _CHANGE_S
@@ -172,40 +184,36 @@ class Keeper:
 
     def remember(self, now: float) -> None:
         """Called each 10 s: a point of the history at `now`, seconds since the epoch."""
-        report = self._report if self._state == "running" else {}
-        delay = report.get("delay") or {}
-        self._history.append(
-            {
-                "at": round(now, 1),
-                "delay_ms": delay.get("median_ms"),
-                "p95_ms": delay.get("p95_ms"),
-                "load": report.get("load"),
-                "fps": report.get("fps_out"),
-            }
-        )
+        report, at = self._report, round(now, 1)
+        if report is None or self._state != "running":
+            point = HistoryPoint(at, None, None, None, None)
+        else:
+            delay = report.delay
+            point = HistoryPoint(at, delay["median_ms"], delay["p95_ms"], report.load, report.fps_out)
+        self._history.append(point)
 
     # --- asked from other threads ----------------------------------------------------------------
 
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> list[HistoryPoint]:
         """Points of the last hour, oldest first."""
         return list(self._history)
 
-    def state(self) -> dict[str, Any]:
-        """`process`: waiting, starting, running, restarting, broken, ended, paused, disabled or stopped;
-        `words`; `pid`, 0 where none runs; `restarts`; `nice`; `report`, the session's latest, empty
-        where none runs."""
-        child, state = self._child, self._state
-        report = dict(self._report) if state == "running" else {}
-        return {
-            "process": state,
-            "words": report.get("words") or self._words(state),
-            "pid": child.pid if child is not None else 0,
-            "restarts": self.restarts,
-            "nice": self._nice,
-            "report": report,
-        }
+    def status(self) -> CameraStatus:
+        """How it stands now."""
+        order, child, state = self._order, self._child, self._state
+        report = self._report if state == "running" else None
+        return CameraStatus(
+            name=order.name,
+            settings=order.shown,
+            process=state,
+            words=report.words if report is not None else self._words(state),
+            pid=child.pid if child is not None else 0,
+            restarts=self.restarts,
+            nice=self._nice,
+            report=report,
+        )
 
-    def _words(self, state: str) -> str:
+    def _words(self, state: ProcessState) -> str:
         reason, left_s = self._reason, max(0.0, self._next_at_s - time.monotonic())
         if state == "restarting":
             return f"restarting in {left_s:.0f} s ({reason})"
@@ -246,7 +254,7 @@ class Keeper:
     def _serve(self) -> None:
         """One life of the process, and the pause after it."""
         self._nice = _YIELDING if can_be_lifted() else min(_YIELDING, 2 * len(self._crashes))
-        self._renewed, self._told_at_s, self._killed_for, self._report = False, None, "", {}
+        self._renewed, self._told_at_s, self._killed_for, self._report = False, None, "", None
         self._began_at_s = self._heard_at_s = time.monotonic()
         self._set("starting")
         failed = ""
@@ -258,17 +266,17 @@ class Keeper:
             self._pass_turn()
             return self._crashed(f"its process cannot be started ({error.strerror})")
         self._child = child
-        self._send("watch", self.viewers.kinds)
+        self._send(WatchPreviews(self.viewers.kinds))
         if self._leaving or self._renewed:
             self._finish()
         try:
             while True:
-                kind, *values = child.link.recv()
+                message: FromCamera = child.link.recv()
                 self._heard_at_s = time.monotonic()
-                if kind == "failed":
-                    failed = values[0]
+                if isinstance(message, SessionFailed):
+                    failed = message.reason
                 else:
-                    self._take(kind, values)
+                    self._take(message)
         except (EOFError, OSError):
             pass  # the process has ended; its exit code says how
         self._pass_turn()
@@ -283,28 +291,31 @@ class Keeper:
         else:
             self._crashed(self._killed_for or failed or ending(child.exit_code))
 
-    def _take(self, kind: str, values: list[Any]) -> None:
-        if kind == "report":
-            self._report = values[0]
-            if self._state == "starting":
-                self._set("running")
-                self._pass_turn()
-            self._judge()
-        elif kind == "preview":
-            self.viewers.show(*values)
-        elif kind == "event":
-            self._on_event(*values)
-        elif kind == "answer":
-            with self._changed:
-                self._answers[values[0]] = values[1]
-                self._changed.notify_all()
+    def _take(self, message: SessionReport | SessionEvent | Preview | ChangeAnswer) -> None:
+        match message:
+            case SessionReport():
+                self._report = message
+                if self._state == "starting":
+                    self._set("running")
+                    self._pass_turn()
+                self._judge(message)
+            case SessionEvent(kind, text):
+                self._on_event(kind, text)
+            case Preview(kind, picture):
+                self.viewers.show(kind, picture)
+            case ChangeAnswer(number, error):
+                with self._changed:
+                    self._answers[number] = error
+                    self._changed.notify_all()
+            case _:
+                assert_never(message)
 
-    def _judge(self) -> None:
+    def _judge(self, report: SessionReport) -> None:
         """Once a second: how nice it has to be, and whether its past is forgotten."""
         if time.monotonic() - self._began_at_s > self._limits.healthy_s:
             self._crashes.clear()
             self._pause_s = self._limits.retry_s
-        nice = _FLOODING if _FLOOD in (self._report.get("detail") or "") else 0
+        nice = _FLOODING if _FLOOD in report.detail else 0
         now, child = time.monotonic(), self._child
         if nice != self._nice and (nice > self._nice or can_be_lifted()):
             self._nice, self._settling_until_s = nice, now + _SETTLING_S
@@ -314,6 +325,7 @@ class Keeper:
     def _crashed(self, reason: str) -> None:
         """Wait before the next start: longer each time, and very long after many crashes."""
         now, limits = time.monotonic(), self._limits
+        state: ProcessState
         self.restarts += 1
         self._crashes.append(now)
         if len(self._crashes) == limits.breaker_crashes and now - self._crashes[0] < limits.breaker_window_s:
@@ -325,7 +337,7 @@ class Keeper:
         self._on_event("camera_restarted", self._words(state))
         self._wait(pause_s)
 
-    def _set(self, state: str, reason: str = "", pause_s: float = 0.0) -> None:
+    def _set(self, state: ProcessState, reason: str = "", pause_s: float = 0.0) -> None:
         with self._changed:
             self._state, self._reason, self._next_at_s = state, reason, time.monotonic() + pause_s
             self._changed.notify_all()
@@ -339,9 +351,9 @@ class Keeper:
         """Tell the process, where one runs, to finish."""
         if self._child is not None and self._told_at_s is None:
             self._told_at_s = time.monotonic()
-            self._send("stop")
+            self._send(Stop())
 
-    def _send(self, *message: Any) -> None:
+    def _send(self, message: ToCamera) -> None:
         with self._sending:
             child = self._child
             if child is not None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Never
 
 from stream.cores import available_cores
 from stream.shared.lines import Place
+from stream.shared.messages import RestorerReport
 from stream.supervisor.keeper import ending
+from stream.supervisor.status import RestorerStatus
 from stream.workers import ChildProcess, Connection, start_thread
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
@@ -28,7 +30,7 @@ class RestorerKeeper:
         self.restarts = 0
         self._place, self._on_event = place, on_event
         self._child: ChildProcess | None = None
-        self._report: dict[str, Any] = {}
+        self._report: RestorerReport | None = None
         self._heard_at_s = 0.0
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -43,11 +45,10 @@ class RestorerKeeper:
         if child is not None and time.monotonic() - self._heard_at_s > _FROZEN_S:
             child.kill()
 
-    def report(self) -> dict[str, Any]:
-        """`pid` (0 where none runs), `restarts`, and what it says: cameras, calls, crops by camera, load,
-        models."""
+    def status(self) -> RestorerStatus:
+        """How it stands now."""
         child = self._child
-        return {"pid": child.pid if child is not None else 0, "restarts": self.restarts} | self._report
+        return RestorerStatus(child.pid if child is not None else 0, self.restarts, self._report)
 
     def stop(self) -> None:
         """End it; nothing waits in it that is worth keeping."""
@@ -66,7 +67,7 @@ class RestorerKeeper:
             if self._ended.is_set():
                 return
             self.restarts += 1
-            self._report = {}
+            self._report = None
             if time.monotonic() - began_s > _HEALTHY_S:
                 pause_s = _FIRST_PAUSE_S
             self._on_event("restorer_restarted", f"{reason}; it starts again in {pause_s:g} s")
@@ -85,7 +86,7 @@ class RestorerKeeper:
             child.kill()
         try:
             while True:
-                _, self._report = child.link.recv()
+                self._report = child.link.recv()
                 self._heard_at_s = time.monotonic()
         except (EOFError, OSError):
             pass  # the process has ended; its exit code says how
@@ -94,7 +95,7 @@ class RestorerKeeper:
         return f"the restorer: {ending(child.exit_code)}"
 
 
-def _body(link: Connection, place: Place, threads: int) -> None:
+def _body(link: Connection[RestorerReport, Never], place: Place, threads: int) -> None:
     from stream.shared import run_restorer  # engines are loaded in this process only
 
     run_restorer(link, place, threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,12 +17,22 @@ class NotFound(StreamError):
     """There is no such camera or recording."""
 
 
-def listed(folders: list[Path], now: float) -> list[dict]:
-    """Recordings, oldest first: name, began_at (UTC, seconds since the epoch), seconds, bytes, open.
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One recording."""
 
-    Seconds last to the latest write: fragmented files do not say how long they are. `open`: it is being
-    written at `now`, seconds since the epoch.
-    """
+    name: str
+    began_at: float
+    """Seconds since the epoch."""
+    seconds: float
+    """From its beginning to the latest write: fragmented files do not say how long they are."""
+    bytes: int
+    open: bool
+    """Whether it is being written."""
+
+
+def listed(folders: list[Path], now: float) -> list[Segment]:
+    """Recordings as they are at `now`, seconds since the epoch; oldest first."""
     found = []
     for folder in folders:
         for path in folder.glob("*.m*"):
@@ -34,18 +45,17 @@ def listed(folders: list[Path], now: float) -> list[dict]:
                 continue
             began = datetime.strptime(match[1], "%Y-%m-%dT%H-%M-%SZ").replace(tzinfo=UTC).timestamp()
             found.append(
-                {
-                    "name": path.name,
-                    "began_at": began,
-                    "seconds": round(max(0.0, facts.st_mtime - began), 1),
-                    "bytes": facts.st_size,
-                    "open": now - facts.st_mtime < _FRESH_S,
-                }
+                Segment(
+                    path.name,
+                    began_at=began,
+                    seconds=round(max(0.0, facts.st_mtime - began), 1),
+                    bytes=facts.st_size,
+                    open=now - facts.st_mtime < _FRESH_S,
+                )
             )
-    found.sort(key=lambda segment: (segment["began_at"], segment["name"]))
-    for segment in found[:-1]:  # only the newest is still written
-        segment["open"] = False
-    return found
+    found.sort(key=lambda segment: (segment.began_at, segment.name))
+    # Only the newest is still written.
+    return [replace(segment, open=False) for segment in found[:-1]] + found[-1:]
 
 
 def confined(folders: list[Path], file: str, camera: str) -> Path:

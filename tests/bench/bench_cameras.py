@@ -48,7 +48,7 @@ def supervisor_body(link, folder: str) -> None:
                 supervisor.add(name, CameraSettings(**value))
             elif order == "remove":
                 supervisor.remove(name)
-            link.send(supervisor.cameras())
+            link.send([camera.to_json() for camera in supervisor.cameras()])
     except EOFError:
         supervisor.stop()
 

@@ -25,7 +25,7 @@ SETTLE_S = 3.0
 def session_body(link, source: str, sinks: list[str], preset: str, overrides: list[str]) -> None:
     """A session in a process of its own, told by the link what to do."""
     from stream.address import parse_address
-    from stream.changes import Changes
+    from stream.changes import LiveSettings
     from stream.config import load_config
     from stream.live import Session
     from stream.sinks import parse_sink
@@ -39,8 +39,8 @@ def session_body(link, source: str, sinks: list[str], preset: str, overrides: li
         while True:
             order, value = link.recv()
             if order == "passing":
-                session.change(Changes(passing=value))
-            link.send(session.report())
+                session.change(LiveSettings(passing=value))
+            link.send(session.report().to_json())
     except EOFError:
         stop.set()
         thread.join()
