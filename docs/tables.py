@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from stream.bench.report import doubts, load, markdown
-from stream.quality import tables as evaluations
-from stream.quality.report import EvaluationReport
+from stream.lab.bench.report import doubts, load, markdown
+from stream.lab.quality import tables as evaluations
+from stream.lab.quality.evaluation_report import EvaluationReport
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")

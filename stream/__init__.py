@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
-__version__ = "0.1.0"
+from stream._version import __version__
+
 _API = ("Options", "Outcome", "Progress", "Status", "restore_file", "restore_images", "restored_frames")
 __all__ = ["__version__", "load_config", *_API]
 
 
 def __getattr__(name: str) -> Any:
     if name in _API:
-        from stream import api
+        from stream.job import api
 
         return getattr(api, name)
     if name == "load_config":

@@ -11,7 +11,14 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from stream.config_live import Latency, Live, Motion, Record, Section, Source
+from stream.config_live import (
+    LatencySettings,
+    LiveEncodingSettings,
+    MotionSettings,
+    RecordSettings,
+    Section,
+    SourceSettings,
+)
 from stream.errors import ConfigError
 
 Preset = Literal["default", "fast", "quality", "surveillance"]
@@ -210,11 +217,11 @@ class Config(Section):
     compose: Compose = Compose()
     encode: Encode = Encode()
     decode: Decode = Decode()
-    source: Source = Source()
-    latency: Latency = Latency()
-    motion: Motion = Motion()
-    live: Live = Live()
-    record: Record = Record()
+    source: SourceSettings = SourceSettings()
+    latency: LatencySettings = LatencySettings()
+    motion: MotionSettings = MotionSettings()
+    live: LiveEncodingSettings = LiveEncodingSettings()
+    record: RecordSettings = RecordSettings()
 
 
 def preset_path(name: str) -> Path:

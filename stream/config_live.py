@@ -13,7 +13,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Source(Section):
+class SourceSettings(Section):
     """How a live source is opened, watched and opened again."""
 
     open_timeout_s: float = Field(5.0, ge=0.5, le=60, description="longest wait for a connection")
@@ -32,7 +32,7 @@ class Source(Section):
     loop: bool = Field(True, description="whether a file starts again at its end")
 
 
-class Latency(Section):
+class LatencySettings(Section):
     """How old a frame may be."""
 
     budget_ms: float = Field(
@@ -45,7 +45,7 @@ class Latency(Section):
     )
 
 
-class Motion(Section):
+class MotionSettings(Section):
     """Whether a picture in which nothing moves is left alone."""
 
     gate: bool = Field(False, description="without motion, decode only")
@@ -54,7 +54,7 @@ class Motion(Section):
     idle_fps: float = Field(1.0, ge=0, le=30, description="frames a second that sinks get meanwhile")
 
 
-class Live(Section):
+class LiveEncodingSettings(Section):
     """How a live picture is encoded; one encoding serves all sinks."""
 
     codec: Literal["h264"] = Field("h264", description="what every player and camera system takes")
@@ -65,7 +65,7 @@ class Live(Section):
     jpeg_quality: int = Field(85, ge=30, le=100, description="of MJPEG, previews and snapshots")
 
 
-class Record(Section):
+class RecordSettings(Section):
     """Segments on disk."""
 
     segment_s: float = Field(300.0, ge=1, le=86400, description="a new file after so many seconds")

@@ -44,7 +44,7 @@ def command(
 ) -> subprocess.CompletedProcess[str]:
     """The product's command in a process of its own, from this checkout."""
     return subprocess.run(
-        [sys.executable, "-m", "stream.cli", *map(str, arguments)],
+        [sys.executable, "-m", "stream.cli.main.main", *map(str, arguments)],
         capture_output=True, text=True, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, timeout=900,
     )  # fmt: skip
 
@@ -129,8 +129,8 @@ def report_keys(folder: Path) -> Keys:
 
 def setting_keys() -> dict[str, list[str]]:
     """Of a run, and of a cameras file."""
-    from stream.cameras import CamerasFile
     from stream.config import Config
+    from stream.server.camera_config import CamerasFile
 
     return {"run": sorted(_fields(Config)), "cameras": sorted(_fields(CamerasFile))}
 
@@ -156,7 +156,7 @@ def options() -> dict[str, list[str]]:
     """The spellings of every command's arguments and options."""
     import typer
 
-    from stream.cli import app
+    from stream.cli.main import app
 
     found: dict[str, list[str]] = {}
 
@@ -208,7 +208,7 @@ def _stopped_by(number: int, folder: Path) -> int:
     """The exit code of a run that gets a signal once its output has begun."""
     arguments = ["restore", str(ROOT / "samples" / "portrait.mp4"), str(folder / "stop.mp4"), "--overwrite"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "stream.cli", *arguments],
+        [sys.executable, "-m", "stream.cli.main.main", *arguments],
         env=_ENVIRONMENT,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip

@@ -15,10 +15,10 @@ import av
 import cv2
 import pytest
 
-import stream.engines  # noqa: F401  before any test imports OpenVINO, which it keeps from reporting
+import stream.models.engines  # noqa: F401  before any test imports OpenVINO, which it keeps from reporting
 from stream.config import Detect
-from stream.cores import ordinary_priority
-from stream.detect import FaceFinder
+from stream.faces.detect.finder import FaceFinder
+from stream.pipeline.cpu_budget import ordinary_priority
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "samples"
@@ -86,7 +86,7 @@ def run_cli():
     """Runs the real command in a process of its own, without a terminal."""
 
     def run(*arguments, timeout_s=100, code=None, **options) -> subprocess.CompletedProcess:
-        start = ["-c", code] if code else ["-m", "stream.cli"]
+        start = ["-c", code] if code else ["-m", "stream.cli.main.main"]
         command = [sys.executable, *start, *map(str, arguments)]
         options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True} | options
         return subprocess.run(command, timeout=timeout_s, **options)

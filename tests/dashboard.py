@@ -16,22 +16,22 @@ import cv2
 import numpy as np
 import uvicorn
 
-from stream.cameras import CameraSettings, ServerSettings, parse_camera, shown
-from stream.capture import SourceFacts
-from stream.changes import LiveSettings
 from stream.config import Config, load_config
 from stream.errors import ConfigError
-from stream.events import Events
-from stream.packets import Jpeg
-from stream.serve.app import create_app
-from stream.serve.jobs import Job, JobProgress, Jobs, JobStatus, _told
-from stream.session_report import SessionReport
-from stream.sinks.handle import SinkReport
-from stream.status import State
-from stream.supervisor import NotFound, Viewer
-from stream.supervisor.attempt import Attempt
-from stream.supervisor.segments import Segment
-from stream.supervisor.status import CameraStatus, HistoryPoint, RestorerStatus
+from stream.live.packets import Jpeg
+from stream.live.session.live_settings import LiveSettings
+from stream.live.session.session_report import SessionReport
+from stream.live.sinks.handle import SinkReport
+from stream.live.source.capture import SourceFacts
+from stream.live.status import ConnectionState
+from stream.server.camera_config import CameraSettings, ServerSettings, parse_camera, shown
+from stream.server.dashboard.app import create_app
+from stream.server.dashboard.jobs import Job, JobProgress, Jobs, JobStatus, _told
+from stream.server.events import Events
+from stream.server.supervisor import NotFound, Viewer
+from stream.server.supervisor.camera_status import CameraStatus, HistoryPoint, RestorerStatus
+from stream.server.supervisor.recordings import Recording
+from stream.server.supervisor.source_test import Attempt
 
 ROOT = Path(__file__).parent.parent
 SECRET = "pa55-w0rd"
@@ -57,7 +57,7 @@ def report(**changes: Any) -> SessionReport:
     healthy = SessionReport(
         name="camera",
         source="rtsp://***@127.0.0.1:554/camera",
-        state=State.LIVE,
+        state=ConnectionState.LIVE,
         words="live",
         detail="",
         take=0,
@@ -191,9 +191,9 @@ class Cameras:
         reason = f"{shown(parse_camera('x', {'source': source})).source}: connection refused"
         return Attempt(False, None, reason, None)
 
-    def segments(self, name: str) -> list[Segment]:
+    def segments(self, name: str) -> list[Recording]:
         began = 1795548700
-        return [Segment(_SEGMENT.format(n), began + 60 * n, 60, 9_000_000, open=n == 4) for n in range(5)]
+        return [Recording(_SEGMENT.format(n), began + 60 * n, 60, 9_000_000, open=n == 4) for n in range(5)]
 
     def segment_path(self, name: str, file: str) -> Path:
         return self.server.files_folder / "portrait.mp4"
@@ -224,7 +224,7 @@ class Dashboard:
         self.add("entrance", exclude=[[0.62, 0.1, 0.3, 0.4]])
         self.add("lobby")
         self.add("car-park")
-        self.report("car-park", state=State.STALLED, words="stalled (no frame for 12 s)")
+        self.report("car-park", state=ConnectionState.STALLED, words="stalled (no frame for 12 s)")
         for kind in ("camera_up", "face_seen", "camera_down"):
             self.event("entrance", kind, "as it happened")
         self.jobs = Queue(self.files)

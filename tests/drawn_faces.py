@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from conftest import SAMPLES
 
-from stream import geometry, pixels
-from stream.colour import Colour
-from stream.face import Face, FrameWork
-from stream.frame import Frame, Timestamp, View
+from stream.picture import geometry, pixel_formats
+from stream.picture.colour import Colour
+from stream.picture.face import Face, FrameWork
+from stream.picture.frame import Frame, Timestamp, View
 
 FACES = SAMPLES / "faces"
 
@@ -34,7 +34,7 @@ def face_at(x: float, y: float, size: float, track_id=0) -> Face:
 
 
 def luma(work: FrameWork) -> np.ndarray:
-    return pixels.view(work.frame.picture, work.frame.layout, 0).astype(np.float32)
+    return pixel_formats.view(work.frame.picture, work.frame.layout, 0).astype(np.float32)
 
 
 PORTRAITS = sorted(FACES.glob("*.jpg"))

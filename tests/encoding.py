@@ -6,12 +6,12 @@ from pathlib import Path
 
 import av
 
-from stream import trial
 from stream.config import Encode
-from stream.decode import FileSource
-from stream.encode import FileSink
-from stream.face import FrameWork
-from stream.probe import probe
+from stream.media import quality_trial
+from stream.media.decode import FileSource
+from stream.media.encode import FileSink
+from stream.media.probe import probe
+from stream.picture.face import FrameWork
 
 NOTE = "faces restored by gpen-stream 0.1 (gpen-lite-256)"
 FAST = Encode(threads=2, preset="ultrafast")
@@ -55,4 +55,4 @@ def pictures(path: Path) -> list[av.VideoFrame]:
 
 
 def luma_db(one: Path, two: Path) -> list[float]:
-    return [trial._psnr(a, b) for a, b in zip(pictures(one), pictures(two), strict=True)]
+    return [quality_trial._psnr(a, b) for a, b in zip(pictures(one), pictures(two), strict=True)]

@@ -10,11 +10,11 @@ from dataclasses import replace
 from flashes import RATE, coded, sound, wait_for
 
 from stream.config import parse_config
-from stream.packets import Message, Packet, Start
-from stream.sinks import create, parse_sink
-from stream.sinks.audio import AudioCoder
-from stream.sinks.base import SinkError
-from stream.sinks.handle import SinkHandle
+from stream.live.packets import Message, Packet, Start
+from stream.live.sinks import create, parse_sink
+from stream.live.sinks.audio import AudioCoder
+from stream.live.sinks.handle import SinkHandle
+from stream.live.sinks.sink import SinkError
 
 CONFIG = parse_config({"record": {"free_gb": 0.0}})
 

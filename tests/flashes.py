@@ -11,12 +11,12 @@ from pathlib import Path
 import av
 import numpy as np
 
-from stream.colour import Colour
-from stream.config_live import Live
-from stream.face import FrameWork
-from stream.frame import Frame, Timestamp, View
-from stream.packets import LIVE_TIME_BASE, AudioFormat, AudioPacket, Packet, Start
-from stream.sinks.video import LiveEncoder
+from stream.config_live import LiveEncodingSettings
+from stream.live.packets import LIVE_TIME_BASE, AudioFormat, AudioPacket, Packet, Start
+from stream.live.sinks.live_encoder import LiveEncoder
+from stream.picture.colour import Colour
+from stream.picture.face import FrameWork
+from stream.picture.frame import Frame, Timestamp, View
 
 RATE = Fraction(25)
 STEP = round(1 / (RATE * LIVE_TIME_BASE))
@@ -54,7 +54,7 @@ def coded(
     for index in range(frames):
         shown = frame(index, take, size, first_pts)
         if encoder is None:
-            encoder = LiveEncoder(shown, RATE, Live(), 1)
+            encoder = LiveEncoder(shown, RATE, LiveEncodingSettings(), 1)
             yield Start(take, encoder.format, None, time.time(), "faces restored by a test")
         yield from encoder.encode(shown, shown.time.pts, index % FLASH_EVERY == 0)
 

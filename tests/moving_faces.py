@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from conftest import SAMPLES
 
-from stream import geometry
-from stream.carry import face_region
+from stream.faces.restore.propagate import face_region
+from stream.picture import geometry
 
 sys.path.insert(0, str(SAMPLES))
 from warps import FaceAxes, Pose, backward, mouth_shade

@@ -13,8 +13,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from stream.model import ModelInfo
-from stream.nets import load_generator
+from stream.models.info import ModelInfo
+from stream.models.nets import load_generator
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from loopback import File, serve
 
-from stream.nets import GPEN
+from stream.models.nets import GPEN
 
 
 def network(size=256, **options):

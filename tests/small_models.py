@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from stream import load_config
 from stream.config import Config
-from stream.nets.gpen import GPEN
+from stream.models.nets.gpen import GPEN
 
 SKIN, BLUE = (0.75, 0.5, 0.4), (0.2, 0.3, 0.9)
 

@@ -21,18 +21,18 @@ from prometheus_client.parser import text_string_to_metric_families
 from servers import free_port, wait_for
 from webhook_receiver import Receiver
 
-from stream.cameras import CameraSettings, CamerasFile, load_cameras
-from stream.changes import LiveSettings
-from stream.cli import app
+from stream.cli.main import app
 from stream.config import Config
-from stream.events import Events
-from stream.relief import LEVELS
-from stream.serve.jobs import Jobs
-from stream.serve.metrics import exposition
-from stream.shared.messages import RestorerReport
-from stream.status import State
-from stream.supervisor import Supervisor
-from stream.supervisor.status import CameraStatus, RestorerStatus
+from stream.live.session.degradation import LEVELS
+from stream.live.session.live_settings import LiveSettings
+from stream.live.status import ConnectionState
+from stream.server.camera_config import CameraSettings, CamerasFile, load_cameras
+from stream.server.dashboard.jobs import Jobs
+from stream.server.dashboard.metrics import exposition
+from stream.server.events import Events
+from stream.server.restorer_service.restorer_messages import RestorerReport
+from stream.server.supervisor import Supervisor
+from stream.server.supervisor.camera_status import CameraStatus, RestorerStatus
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -273,7 +273,7 @@ def test_every_metric_that_the_guide_names_is_there(metric_names):
 
 
 def test_every_word_of_a_status_and_every_level_is_explained():
-    for state in State:
+    for state in ConnectionState:
         assert f"| {state.value}" in GUIDE, state
     for number, level in enumerate(LEVELS):
         assert f"| {number} | {level.words} |" in GUIDE

@@ -52,8 +52,10 @@ def test_the_installed_copy_restores_with_its_own_presets_and_weights(target, po
     work = tmp_path / "work"
     work.mkdir()
     environment = os.environ | {"PYTHONPATH": str(target)}
-    where = "import stream, stream.config, stream.model; print(stream.__file__)"
-    where += "; print(stream.config.preset_path('surveillance')); print(stream.model.bundled_model_path())"
+    where = "import stream, stream.config, stream.models.info; print(stream.__file__)"
+    where += (
+        "; print(stream.config.preset_path('surveillance')); print(stream.models.info.bundled_model_path())"
+    )
     paths = run(sys.executable, "-c", where, cwd=work, env=environment).stdout.split()
     assert len(paths) == 3 and all(path.startswith(str(target)) for path in paths)
     arguments = ["out.mp4", "--duration", "0.5", "--preset", "fast", "--report", "report.json"]

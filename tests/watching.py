@@ -12,27 +12,27 @@ import numpy as np
 from clips import Clip, Sound, make
 from servers import wait_for
 
-from stream.address import parse_address
-from stream.capture import Capture
-from stream.config_live import Source
-from stream.packets import AudioPacket
-from stream.status import State, Status
+from stream.config_live import SourceSettings
+from stream.live.packets import AudioPacket
+from stream.live.source.address import parse_address
+from stream.live.source.capture import Capture
+from stream.live.status import ConnectionState, ConnectionStatus
 
-QUICK = Source(open_timeout_s=5.0, stall_s=2.0, retry_s=0.1, retry_most_s=1.0)
+QUICK = SourceSettings(open_timeout_s=5.0, stall_s=2.0, retry_s=0.1, retry_most_s=1.0)
 """Tests do not wait for long."""
 
 
 class Watching:
     """Runs until the block ends. Frames are thrown away; what is known of each stays."""
 
-    def __init__(self, url: str, source: Source = QUICK, **options) -> None:
+    def __init__(self, url: str, source: SourceSettings = QUICK, **options) -> None:
         self.pts: list[int] = []
         self.takes: list[int] = []
         self.sizes: list[tuple[int, int]] = []
         self.arrived: list[float] = []
         self.levels: list[float] = []
         self.spreads: list[float] = []
-        self.statuses: list[Status] = []
+        self.statuses: list[ConnectionStatus] = []
         self.sounds: list[AudioPacket] = []
         self.error: BaseException | None = None
         self.capture = Capture(
@@ -54,7 +54,7 @@ class Watching:
         wait_for(lambda: len(self.pts) >= goal or not self._thread.is_alive(), timeout_s, "for frames")
         assert len(self.pts) >= goal, f"it ended with {self.error!r}"
 
-    def state(self, state: State, timeout_s: float = 40.0) -> Status:
+    def state(self, state: ConnectionState, timeout_s: float = 40.0) -> ConnectionStatus:
         """Wait until it was told of."""
         wait_for(lambda: any(one.state is state for one in self.statuses), timeout_s, f"for {state}")
         return next(one for one in reversed(self.statuses) if one.state is state)

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from stream.workers import ChildProcess
+from stream.pipeline.processes import ChildProcess
 from tests.bench.live_tools import (
     Client,
     figures,
@@ -34,9 +34,9 @@ SETTLE_S = 12.0
 
 def supervisor_body(link, folder: str) -> None:
     """A supervisor in a process of its own, told by the link which cameras to run."""
-    from stream.cameras import CameraSettings, CamerasFile, ServerSettings
-    from stream.events import Events
-    from stream.supervisor import Supervisor
+    from stream.server.camera_config import CameraSettings, CamerasFile, ServerSettings
+    from stream.server.events import Events
+    from stream.server.supervisor import Supervisor
 
     file = CamerasFile(server=ServerSettings(data=folder), cameras={})
     supervisor = Supervisor(file, None, Events())

@@ -18,7 +18,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from stream.workers import ChildProcess
+from stream.pipeline.processes import ChildProcess
 from tests.bench.bench_live import session_body
 from tests.bench.live_tools import SAMPLES, process_figures
 from tests.servers import rtsp_server
@@ -59,11 +59,11 @@ def decode_body(link, url: str) -> None:
 
 def capture_body(link, url: str) -> None:
     """The capture and nothing else."""
-    from stream.address import parse_address
-    from stream.capture import Capture
-    from stream.config_live import Source
+    from stream.config_live import SourceSettings
+    from stream.live.source.address import parse_address
+    from stream.live.source.capture import Capture
 
-    capture = Capture(parse_address(url), Source(), decoder_threads=1, hardware=False)
+    capture = Capture(parse_address(url), SourceSettings(), decoder_threads=1, hardware=False)
     for number, _ in enumerate(capture.frames()):
         if link.poll(0):
             try:

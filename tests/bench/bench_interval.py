@@ -28,17 +28,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from stream import geometry, load_config, restore_file
-from stream.bench.models import weights_file
-from stream.crop import CropStage
-from stream.decode import FileSource
-from stream.detect import FaceFinder, choose
-from stream.engines import create_engine
-from stream.face import Crop, FrameWork
-from stream.model import bundled_model_path, read_model_info
-from stream.probe import probe
-from stream.restore import Interval, RestoreStage
-from stream.track import Tracker
+from stream import load_config, restore_file
+from stream.faces.detect.finder import FaceFinder, choose
+from stream.faces.restore.crop import CropStage
+from stream.faces.restore.restore_stage import Interval, RestoreStage
+from stream.faces.track.tracker import Tracker
+from stream.lab.bench.bench_models import weights_file
+from stream.media.decode import FileSource
+from stream.media.probe import probe
+from stream.models.engines import create_engine
+from stream.models.info import bundled_model_path, read_model_info
+from stream.picture import geometry
+from stream.picture.face import Crop, FrameWork
 
 SAMPLES = Path(__file__).parent.parent.parent / "samples"
 SETTINGS = ((1, True), (2, True), (3, True), (5, True), (3, False))

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 
-from stream.workers import ChildProcess, start_thread
+from stream.pipeline.processes import ChildProcess, start_thread
 from tests.bench.live_tools import Client, figures, process_figures, strip_source
 from tests.servers import Mount, free_port, rtsp_server
 
@@ -24,11 +24,11 @@ SETTLE_S = 3.0
 
 def session_body(link, source: str, sinks: list[str], preset: str, overrides: list[str]) -> None:
     """A session in a process of its own, told by the link what to do."""
-    from stream.address import parse_address
-    from stream.changes import LiveSettings
     from stream.config import load_config
-    from stream.live import Session
-    from stream.sinks import parse_sink
+    from stream.live.session.live_settings import LiveSettings
+    from stream.live.session.session import Session
+    from stream.live.sinks import parse_sink
+    from stream.live.source.address import parse_address
 
     config = load_config(preset, overrides=overrides)
     specs = [parse_sink(text, config) for text in sinks]

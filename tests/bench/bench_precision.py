@@ -20,10 +20,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from stream.engines import create_engine
-from stream.engines.openvino_engine import entry_of, offered_precisions
-from stream.engines.openvino_runtime import cached_network, cpu_config, openvino_core
-from stream.model import bundled_model_path, read_model_info
+from stream.models.engines import create_engine
+from stream.models.engines.openvino_engine import entry_of, offered_precisions
+from stream.models.engines.openvino_runtime import cached_network, cpu_config, openvino_core
+from stream.models.info import bundled_model_path, read_model_info
 
 ALLOWED_DB = 0.12
 Restore = Callable[[np.ndarray], np.ndarray]

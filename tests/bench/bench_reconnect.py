@@ -15,7 +15,7 @@ from pathlib import Path
 
 import av
 
-from stream.workers import ChildProcess
+from stream.pipeline.processes import ChildProcess
 from tests.bench.bench_live import session_body
 from tests.bench.live_tools import process_figures
 from tests.servers import Mount, rtsp_server

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from stream import zoo
 from stream.config import Restore
-from stream.engines import create_engine
-from stream.model import read_model_info
-from stream.shared import Place, RemoteEngine, run_restorer
-from stream.workers import ChildProcess
+from stream.models import registry
+from stream.models.engines import create_engine
+from stream.models.info import read_model_info
+from stream.pipeline.processes import ChildProcess
+from stream.server.restorer_service import RemoteEngine, RestorerAddress, run_restorer
 
 
 def main() -> None:
@@ -27,11 +27,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
-    path = zoo.resolve(options.model)
+    path = registry.resolve(options.model)
     model, settings = read_model_info(path), Restore(engine="openvino", precision="fp32")
     own = create_engine("openvino", path, threads=options.threads, precision="fp32", info=model)
     with tempfile.TemporaryDirectory() as folder:
-        place = Place(Path(folder))
+        place = RestorerAddress(Path(folder))
         process = ChildProcess("restorer", run_restorer, place, options.threads)
         while not os.path.exists(place.socket):
             time.sleep(0.01)

@@ -26,16 +26,17 @@ import cv2
 import numpy as np
 from safetensors.numpy import save_file
 
-from stream import geometry, sharpness
-from stream.colour import Colour
-from stream.compose import ComposeStage
 from stream.config import Restore
-from stream.crop import cut
-from stream.engines import create_engine
-from stream.face import Crop, Face, FrameWork, Patch
-from stream.frame import Frame, Timestamp, View
-from stream.model import bundled_model_path
-from stream.quality.portraits import split
+from stream.faces.compose.compose_stage import ComposeStage
+from stream.faces.restore import sharpness
+from stream.faces.restore.crop import cut
+from stream.lab.quality.portraits import split
+from stream.models.engines import create_engine
+from stream.models.info import bundled_model_path
+from stream.picture import geometry
+from stream.picture.colour import Colour
+from stream.picture.face import Crop, Face, FrameWork, Patch
+from stream.picture.frame import Frame, Timestamp, View
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 SIZES = (64, 128, 256, 512)
@@ -219,7 +220,7 @@ def gather(files: list[Path], draws: int, mixed: int, limit: float) -> list[Samp
 
 
 def half(folder: Path, which: str) -> list[Path]:
-    """Faces of a half of the people, "choose" or "report" (`stream.quality.portraits.split`)."""
+    """Faces of a half of the people, "choose" or "report" (`stream.lab.quality.portraits.split`)."""
     files = {path.stem: path for path in folder.glob("*.jpg")}
     return [files[name] for name in split(files, which)]
 

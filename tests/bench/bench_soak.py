@@ -17,7 +17,7 @@ from pathlib import Path
 
 import av
 
-from stream.workers import ChildProcess
+from stream.pipeline.processes import ChildProcess
 from tests.bench.bench_live import session_body
 from tests.bench.live_tools import Client, process_figures, strip_source
 from tests.servers import free_port

@@ -4,8 +4,8 @@
         [--only quality|cost|jitter] [--clip portrait|group] [--json FILE]
 
 Quality: over all faces of the two samples, restored pictures in crop space with the stabiliser on
-against off, inside the feathered mask's flat part. E_warp and flicker are `stream.quality.video`'s,
-their motion measured on the clean crops; sharpness and PSNR are against the clean crops too. The
+against off, inside the feathered mask's flat part. E_warp and flicker are
+`stream.lab.quality.video_measures`'s, their motion measured on the clean crops; sharpness and PSNR are against the clean crops too. The
 clean picture is the sample before lens, noise and coding, painted anew by the scripts in `samples/`
 (needs scikit-image and Pillow; some ten minutes a clip, kept in FOLDER as NAME/0000.png, 16 bits).
 A frame counts as non-rigid where its face turns, blinks or speaks. "clean" is what the clean crops
@@ -36,18 +36,20 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from bench_interval import SAMPLES, clean_picture, clips, is_rigid
 
-from stream import geometry, load_config, zoo
-from stream.crop import CropStage
-from stream.decode import FileSource
-from stream.detect import FaceFinder, choose
-from stream.engines import create_engine
-from stream.face import FrameWork
-from stream.model import ModelInfo, read_model_info
-from stream.probe import probe
-from stream.quality import pictures, video
-from stream.restore import Interval, RestoreStage
-from stream.stabilise import StabiliseStage
-from stream.track import Tracker
+from stream import load_config
+from stream.faces.detect.finder import FaceFinder, choose
+from stream.faces.restore.crop import CropStage
+from stream.faces.restore.restore_stage import Interval, RestoreStage
+from stream.faces.restore.stabilise import StabiliseStage
+from stream.faces.track.tracker import Tracker
+from stream.lab.quality import picture_measures, video_measures
+from stream.media.decode import FileSource
+from stream.media.probe import probe
+from stream.models import registry
+from stream.models.engines import create_engine
+from stream.models.info import ModelInfo, read_model_info
+from stream.picture import geometry
+from stream.picture.face import FrameWork
 
 _LEAST = 3
 """Frames of a stretch that is measured."""
@@ -111,7 +113,7 @@ def quality(name: str, clip, folder: Path, model: ModelInfo, engine, options) ->
         clean, rigid = seen[mode, "clean"], seen[mode, "rigid"]
         for part in (True, False):
             runs = [run for run in stretches(rigid) if rigid[run[0]] is part]
-            sources = [video.Motion([clean[key] for key in run]) for run in runs]
+            sources = [video_measures.ClipMotion([clean[key] for key in run]) for run in runs]
             figures = {
                 kind: measured([[found[key] for key in run] for run in runs], sources,
                                [[clean[key] for key in run] for run in runs])
@@ -142,7 +144,9 @@ def stretches(rigid: dict[tuple[int, int], bool]) -> list[list[tuple[int, int]]]
     return [run for run in runs if len(run) >= _LEAST]
 
 
-def measured(runs: list[list], sources: list[video.Motion], clean: list[list]) -> dict[str, float]:
+def measured(
+    runs: list[list], sources: list[video_measures.ClipMotion], clean: list[list]
+) -> dict[str, float]:
     """Means over all frames of the runs; PSNR of the mean square error."""
 
     def mean(values: list[float]) -> float:
@@ -154,15 +158,17 @@ def measured(runs: list[list], sources: list[video.Motion], clean: list[list]) -
         for run, true in zip(runs, clean, strict=True)
     ]
     sharp = [
-        np.mean([pictures.sharpness(a, b) for a, b in zip(run, true, strict=True)])
+        np.mean([picture_measures.sharpness(a, b) for a, b in zip(run, true, strict=True)])
         for run, true in zip(runs, clean, strict=True)
     ]
     error = mean([np.mean(each) for each in errors])
     return {
         "e_warp": round(
-            1e6 * mean([video.warping_error(*both) for both in zip(runs, sources, strict=True)]), 1
+            1e6 * mean([video_measures.warping_error(*both) for both in zip(runs, sources, strict=True)]), 1
         ),
-        "flicker": round(mean([video.flicker(*both) for both in zip(runs, sources, strict=True)]), 3),
+        "flicker": round(
+            mean([video_measures.flicker(*both) for both in zip(runs, sources, strict=True)]), 3
+        ),
         "sharpness": round(mean(sharp), 4),
         "psnr": round(float(10 * np.log10(255**2 / error)), 3) if error else float("inf"),
     }
@@ -218,7 +224,9 @@ def jitter(model: ModelInfo) -> dict:
                 "rms": percent(error),
                 "most": round(100 * float(np.linalg.norm(error, axis=-1).max()), 3),
                 "step": percent(np.diff(error, axis=0)),
-                "tlme": round(100 * video.landmark_jitter(np.array(found)[part], np.array(true)[part]), 3),
+                "tlme": round(
+                    100 * video_measures.landmark_jitter(np.array(found)[part], np.array(true)[part]), 3
+                ),
                 "lag_frames": round(float(lag), 3),
             }
     return rows
@@ -241,7 +249,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where the figures go; default: the terminal")
     options = parser.parse_args()
     cv2.setNumThreads(1)
-    path = zoo.resolve(options.model)
+    path = registry.resolve(options.model)
     model = read_model_info(path)
     engine = create_engine("auto", path, threads=2, info=model)
     names = options.clip or ["portrait", "group"]

@@ -31,13 +31,13 @@ SAMPLE = ROOT / "samples" / "portrait.mp4"
 SIZE = 1280, 720
 sys.path.insert(0, str(ROOT / "samples"))
 
-from stream.assembly import Setup, assemble  # noqa: E402
 from stream.config import load_config  # noqa: E402
-from stream.cores import available_cores  # noqa: E402
-from stream.decode import FileSource  # noqa: E402
-from stream.encode import FileSink  # noqa: E402
-from stream.face import FrameWork  # noqa: E402
-from stream.probe import probe  # noqa: E402
+from stream.faces.assembly import Setup, assemble  # noqa: E402
+from stream.media.decode import FileSource  # noqa: E402
+from stream.media.encode import FileSink  # noqa: E402
+from stream.media.probe import probe  # noqa: E402
+from stream.picture.face import FrameWork  # noqa: E402
+from stream.pipeline.cpu_budget import available_cores  # noqa: E402
 
 
 def make_clip(path: Path, frames: int, face: bool) -> Path:

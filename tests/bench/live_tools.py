@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from stream import timestrip
+from stream.live.source import time_strip
 
 ROOT = Path(__file__).parent.parent.parent
 SAMPLES = ROOT / "samples"
@@ -29,8 +29,8 @@ def now_ms() -> int:
 
 def age_ms(luma: np.ndarray) -> int | None:
     """How long ago the picture with this luma was made; None where its strip cannot be read."""
-    made = timestrip.read(luma)
-    return None if made is None else (now_ms() - made) % (1 << timestrip.BITS)
+    made = time_strip.read(luma)
+    return None if made is None else (now_ms() - made) % (1 << time_strip.BITS)
 
 
 @contextmanager
@@ -107,7 +107,7 @@ def send(url: str, rate: float, size: str, clip: str) -> None:
         time.sleep(max(0.0, due - time.monotonic()))
         planes = pictures[index % len(pictures)].copy()
         if not still:
-            timestrip.burn(planes[:height], now_ms())
+            time_strip.burn(planes[:height], now_ms())
         frame = av.VideoFrame.from_ndarray(planes, "yuv420p")
         frame.pts, frame.time_base = round(index / rate * 90000), Fraction(1, 90000)
         for packet in stream.encode(frame):

@@ -1,0 +1,5 @@
+"""`python -m stream.cli`, as `gpen-stream`."""
+
+from stream.cli.main import main
+
+main()

@@ -1,0 +1,65 @@
+"""Progress on the terminal: a bar where there is one, plain lines where not."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from stream.job.run import Progress as Done
+
+_PLAIN_EVERY_S = 10.0
+
+
+class Display:
+    """Called with every `api.Progress`; a context manager round the run."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._last_plain = time.monotonic()
+
+    def __enter__(self) -> Display:
+        if self._console.is_terminal and not self._quiet:
+            columns = (
+                BarColumn(),
+                TextColumn("{task.completed:.0f}/{task.total:.0f} frames"),
+                TextColumn("{task.fields[fps]:.1f} fps"),
+                TextColumn("{task.fields[faces]} faces"),
+                TimeRemainingColumn(),
+            )
+            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, done: Done) -> None:
+        """Show how far the run is."""
+        if self._quiet:
+            return
+        fps = done.frames_done / done.elapsed_s if done.elapsed_s else 0.0
+        total = max(done.frames_total, done.frames_done)
+        if self._bar is not None:
+            if self._task is None:
+                self._task = self._bar.add_task("restore", total=total, fps=0.0, faces=0)
+            self._bar.update(self._task, completed=done.frames_done, total=total, fps=fps, faces=done.faces)
+        elif done.frames_done and time.monotonic() - self._last_plain >= _PLAIN_EVERY_S:
+            self._last_plain = time.monotonic()
+            left = f", {(total - done.frames_done) / fps:.0f} s left" if fps and done.frames_total else ""
+            of = f" of {done.frames_total}" if done.frames_total else ""
+            self.say(f"{done.frames_done}{of} frames, {fps:.1f} fps, {done.faces} faces{left}")
+
+    def say(self, text: str) -> None:
+        """One plain line on stderr, never wrapped."""
+        if not self._quiet:
+            print(text, file=sys.stderr, flush=True)

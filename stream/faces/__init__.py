@@ -1,0 +1,1 @@
+"""Faces from detection to the picture that they are put back into."""

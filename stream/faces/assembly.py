@@ -1,0 +1,174 @@
+"""Settings -> the stages between decoding and encoding. Nothing here acts: no thread, no file written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stream.config import Config, Detect, Restore
+from stream.errors import ModelError
+from stream.faces.compose.compose_stage import ComposeStage
+from stream.faces.compose.masks import MaskStage, face_parser
+from stream.faces.compose.upscale import UpscaleStage, background_net
+from stream.faces.detect.finder import FaceFinder, choose
+from stream.faces.detect.stills import DetectStage
+from stream.faces.restore import tasks
+from stream.faces.restore.crop import CropStage, WholeFrameStage, cut
+from stream.faces.restore.restore_stage import CropRestorer, Interval, RestoreStage
+from stream.faces.restore.sharpness import Gauge
+from stream.faces.restore.stabilise import StabiliseStage
+from stream.faces.restore.tasks import Restoration
+from stream.faces.track.tracker import Tracker
+from stream.models import registry
+from stream.models.engines import Engine, create_engine
+from stream.models.info import ModelInfo, read_model_info
+from stream.picture.face import Face
+from stream.picture.geometry import TEMPLATES, template
+from stream.pipeline.cpu_budget import ThreadBudget, available_cores, budget
+from stream.pipeline.stage import NamedStage
+
+Choose = Callable[[Sequence[Face], tuple[float, float]], Sequence[Face]]
+"""A frame's faces and the upright picture's (width, height), px -> the faces to restore, in their order."""
+
+
+def find_model(settings: Restore) -> tuple[Path, ModelInfo]:
+    """The weights file that the settings name, and what it says of itself.
+
+    Raises ModelError where it is missing, broken or of an unknown template, ConfigError for an unknown
+    name and a licence that was not accepted.
+    """
+    path = registry.resolve(settings.model, accept_licence=settings.accept_licence)
+    info = read_model_info(path)
+    if info.template not in TEMPLATES:
+        known = ", ".join(TEMPLATES)
+        raise ModelError(f"{path}: its template {info.template!r} is unknown; known: {known}")
+    registry.require_licence_of(info, settings.accept_licence)
+    return path, info
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the settings come to on this machine."""
+
+    config: Config
+    model_path: Path
+    model: ModelInfo
+    task: Restoration
+    threads: ThreadBudget
+    aligned: bool = False
+    """Every frame already is an aligned crop: no detection, no mask."""
+
+    @classmethod
+    def of(cls, config: Config, *, aligned: bool = False) -> Setup:
+        """Find the model and share out the cores. Raises ConfigError, ModelError and SourceError."""
+        threads = budget(
+            available_cores(), config.restore.threads, config.decode.threads, config.encode.threads
+        )
+        path, model = find_model(config.restore)
+        return cls(config, path, model, tasks.create(model, config.restore, aligned), threads, aligned)
+
+    def create_engine(self) -> Engine:
+        """The engine that the settings ask for, with the model loaded."""
+        settings = self.config.restore
+        return create_engine(
+            settings.engine,
+            self.model_path,
+            device=settings.device,
+            batch_size=settings.batch_size,
+            threads=self.threads.inference,
+            precision=settings.precision,
+            fidelity=settings.fidelity,
+            info=self.model,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FaceStages:
+    """The stages between decoding and encoding; None: left out."""
+
+    detect: Tracker | DetectStage | None
+    crop: CropStage | WholeFrameStage
+    restore: RestoreStage
+    stabilise: StabiliseStage | None
+    mask: MaskStage
+    upscale: UpscaleStage | None
+    compose: ComposeStage
+
+    def in_line(self) -> list[NamedStage]:
+        """In the order in which a frame goes through them."""
+        stages: list[NamedStage] = [] if self.detect is None else [("track", self.detect)]
+        stages += [("crop", self.crop), ("restore", self.restore)]
+        if self.stabilise is not None:
+            stages.append(("stabilise", self.stabilise))
+        stages.append(("mask", self.mask))
+        if self.upscale is not None:
+            stages.append(("upscale", self.upscale))
+        return [*stages, ("compose", self.compose)]
+
+
+def assemble(
+    setup: Setup,
+    *,
+    still: bool = False,
+    choose_faces: Choose | None = None,
+    create: Callable[[], CropRestorer] | None = None,
+) -> FaceStages:
+    """Everything between source and sink, for pictures (`still`) or for the frames of a video.
+
+    `choose_faces` picks the faces to restore in place of the settings' own choice. `create` makes the
+    engine, in the restoring stage's thread, in place of `setup.create_engine`.
+    """
+    config, model = setup.config, setup.model
+    settings, compose, threads = config.restore, config.compose, setup.threads
+    restores = model.task == "restore"  # other tasks change what a face looks like on purpose
+    landmarks = template(model.template, model.size)
+    gauge = Gauge(steady=not still) if settings.skip_sharp < 1 and restores else None
+    interval = Interval(
+        # Pictures do not follow from each other, nor do a hole and the face behind it.
+        frames=1 if still or not restores else settings.interval,
+        lookahead=config.track.lookahead or still,
+        landmarks=landmarks,
+        size=model.size,
+    )
+    parser = face_parser(compose, threads.inference) if restores else None
+    stabilise = None
+    if restores and not still:
+        stabilise = StabiliseStage(landmarks, model.size, config.stabilise.strength, config.track.lookahead)
+    upscale = None
+    if compose.upscale > 1:
+        background = background_net(compose, settings.device, threads.inference)
+        upscale = UpscaleStage(compose.upscale, cut, background)
+    detect: Tracker | DetectStage | None = None
+    crop: CropStage | WholeFrameStage = WholeFrameStage(model.size, gauge)
+    if not setup.aligned:
+        finder = FaceFinder(_with_weights(config.detect), threads.detector)
+        detect = DetectStage(finder.certain) if still else Tracker(finder, config.detect, config.track)
+        crop = CropStage(model.template, model.size, choose_faces or _by_settings(config), gauge)
+    return FaceStages(
+        detect=detect,
+        crop=crop,
+        restore=RestoreStage(
+            create or setup.create_engine,
+            settings.batch_size,
+            settings.strength,
+            interval,
+            settings.skip_sharp,
+            setup.task,
+        ),
+        stabilise=stabilise,
+        mask=MaskStage(parser, 1 if still else compose.mask_interval, compose.guard and restores),
+        upscale=upscale,
+        compose=ComposeStage(compose.feather, compose.label, compose.upscale),
+    )
+
+
+def _by_settings(config: Config) -> Choose:
+    return lambda faces, size: choose(faces, config.select, size)
+
+
+def _with_weights(detect: Detect) -> Detect:
+    """The settings with the catalogue's weights where the detector needs some and none are named."""
+    if detect.detector != "retinaface" or detect.weights is not None:
+        return detect
+    return detect.model_copy(update={"weights": str(registry.resolve("retinaface-resnet50"))})

@@ -1,0 +1,1 @@
+"""From a face in the picture to its restored crop."""

@@ -1,0 +1,1 @@
+"""One file or one folder restored, and the Python interface to that."""

@@ -1,0 +1,212 @@
+"""A file, a picture or a folder in; the same with restored faces out. What `restore` calls."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from pathlib import Path
+
+import cv2
+
+from stream.config import Config
+from stream.errors import HardwareError, SourceError, StreamError
+from stream.faces.assembly import Setup, assemble
+from stream.faces.compose.upscale import check
+from stream.job.run import (
+    Options,
+    Progress,
+    ProgressCallback,
+    Run,
+    RunReport,
+    adapted,
+    check_colour,
+    video_source,
+)
+from stream.media.encode import FileSink, check_destination
+from stream.media.images import ImageSink, ImageSource, is_image
+from stream.media.probe import probe
+from stream.picture.face import FrameWork
+from stream.picture.frame import StreamInfo
+from stream.pipeline.pipeline import Pipeline
+
+__all__ = [
+    "Options",
+    "Outcome",
+    "Progress",
+    "ProgressCallback",
+    "RunReport",
+    "Status",
+    "restore_file",
+    "restore_images",
+    "restored_frames",
+]
+
+
+class Status(Enum):
+    """How a run ended."""
+
+    COMPLETE = "complete"
+    INTERRUPTED = "interrupted"
+    """Stopped before the end: what there is lies under NAME.partial.EXT."""
+    TRUNCATED = "truncated"
+    """The input itself ends early: restored as far as it goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run left behind; `path` is the file, or the folder of pictures."""
+
+    path: Path
+    status: Status
+    report: RunReport
+    """What `--report` writes."""
+    notes: tuple[str, ...] = ()
+    failures: tuple[StreamError, ...] = field(default=())
+    """Pictures of a folder that could not be restored."""
+
+
+def restore_file(
+    src: str | Path,
+    dst: str | Path,
+    config: Config | None = None,
+    *,
+    options: Options | None = None,
+    progress: ProgressCallback | None = None,
+    stop: threading.Event | None = None,
+) -> Outcome:
+    """Restore the faces of a video or a picture; everything else goes out as it came in.
+
+    Blocks until done. Setting `stop` from elsewhere ends the run early and keeps what there is; so
+    does Ctrl-C, which is raised again. Raises a StreamError, in one line, and writes no `dst` then.
+    """
+    src, dst = Path(src), Path(dst)
+    config, options = config or Config(), options or Options()
+    check_destination(src, dst, overwrite=options.overwrite)
+    if is_image(src):
+        outcome = restore_images([(src, dst)], config, options=options, progress=progress, stop=stop)
+        if outcome.failures:
+            raise outcome.failures[0]
+        return replace(outcome, report={"input": str(src), "output": str(dst), **outcome.report})
+    try:
+        return _restore_video(src, dst, config, options, progress, stop)
+    except HardwareError as error:
+        encode = config.encode.model_copy(update={"hardware": "off"})
+        config = config.model_copy(update={"encode": encode})
+        outcome = _restore_video(src, dst, config, options, progress, stop)
+        note = f"{src}: made again by {outcome.report['encoder']} ({error})"
+        outcome.report["notes"].append(note)
+        return replace(outcome, notes=(*outcome.notes, note))
+
+
+def _restore_video(
+    src: Path,
+    dst: Path,
+    config: Config,
+    options: Options,
+    progress: ProgressCallback | None,
+    stop: threading.Event | None,
+) -> Outcome:
+    info = probe(src)
+    if info.duration_s and (options.start_s or 0.0) >= info.duration_s:
+        raise SourceError(_nothing_in(src, info, options, stopped=False))
+    if config.compose.upscale > 1:
+        check(info)
+    setup = Setup.of(config, aligned=options.aligned)
+    run = Run(setup)
+    source = video_source(setup, options, info)
+    sink = FileSink(
+        source.info,
+        dst,
+        config.encode.model_copy(update={"threads": setup.threads.encoder}),
+        overwrite=options.overwrite,
+        allow_loss=options.allow_loss,
+        start_s=options.start_s,
+        duration_s=options.duration_s,
+        restored_note=run.note,
+        upscale=config.compose.upscale,
+        cut_short=run.was_cut_short,
+    )
+    check_colour(setup, sink.recipe)
+    try:
+        ended = run.execute(source, sink, _expected_frames(source.info, options), progress, stop)
+        if not sink.frames_out:
+            raise ended or SourceError(_nothing_in(src, source.info, options, run.was_cut_short()))
+    except BaseException:
+        sink.discard()
+        raise
+    complete = not run.was_cut_short()
+    path = sink.finish(complete)
+    if ended is not None:
+        raise ended
+    status = Status.COMPLETE if complete else Status.INTERRUPTED
+    if complete and source.truncated:
+        status = Status.TRUNCATED
+    report: RunReport = {
+        "input": str(src),
+        "output": str(path),
+        **run.report(source, sink),
+        "decoder": source.decoder,
+        "encoder": sink.recipe.encoder,
+        "status": status.value,
+    }
+    return Outcome(path, status, report, tuple(source.notes + sink.notes))
+
+
+def restore_images(
+    jobs: Sequence[tuple[Path, Path]],
+    config: Config | None = None,
+    *,
+    options: Options | None = None,
+    progress: ProgressCallback | None = None,
+    stop: threading.Event | None = None,
+) -> Outcome:
+    """Restore pictures, (source, destination) each, as one batch; broken ones are in `failures`."""
+    setup = Setup.of(config or Config(), aligned=(options or Options()).aligned)
+    run = Run(setup, still=True)
+    source = ImageSource(jobs, lambda still: adapted(setup, still))
+    sink = ImageSink(source, run.note)
+    ended = run.execute(source, sink, len(jobs), progress, stop)
+    if ended is not None:
+        raise ended
+    failures: tuple[StreamError, ...] = (*source.failures, *sink.failures)
+    whole = sink.frames_out + len(failures) == len(jobs)
+    status = Status.COMPLETE if whole else Status.INTERRUPTED
+    report: RunReport = {
+        **run.report(source, sink),
+        "status": status.value,
+        "failures": [str(failure) for failure in failures],
+    }
+    return Outcome(jobs[0][1], status, report, tuple(source.notes), failures)
+
+
+def restored_frames(
+    src: str | Path, config: Config | None = None, *, options: Options | None = None
+) -> Iterator[FrameWork]:
+    """Iterate over a video's restored frames, in order, for callers with their own sink.
+
+    Each item's `frame.picture` is an `av.VideoFrame` in the input's pixel format, `frame.time` its
+    timestamp, `faces` what was found. Leaving the loop early stops the pipeline.
+    """
+    options = options or Options()
+    setup = Setup.of(config or Config(), aligned=options.aligned)
+    source = video_source(setup, options, probe(src))
+    cv2.setNumThreads(setup.threads.cv2)
+    yield from Pipeline.from_source(source, assemble(setup).in_line())
+
+
+def _nothing_in(src: Path, info: StreamInfo, options: Options, stopped: bool) -> str:
+    if stopped:
+        return f"{src}: stopped before its first frame was written"
+    if options.start_s is None:
+        return f"{src}: not one picture of its video can be decoded; is it whole?"
+    return f"{src}: no frame from {options.start_s:g} s on; it lasts {info.duration_s:.2f} s, lower --start"
+
+
+def _expected_frames(info: StreamInfo, options: Options) -> int:
+    if options.start_s is None and options.duration_s is None and info.frames:
+        return info.frames
+    length = max(info.duration_s - (options.start_s or 0.0), 0.0)
+    length = length if options.duration_s is None else min(length, options.duration_s)
+    return round(length * float(info.rate))

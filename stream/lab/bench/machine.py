@@ -1,0 +1,151 @@
+"""What a figure needs to be trusted: the machine's own speed, its load, and memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Self, TypedDict
+
+import numpy as np
+
+from stream import __version__
+from stream.pipeline import meter
+
+QUIET_SHARE = 0.05
+"""Of the machine's CPU time, what others may take before the figures are doubted."""
+MATMUL_SIDE = 1024
+_PRODUCTS = 16
+MATMUL_FLOP = _PRODUCTS * 2 * MATMUL_SIDE**3
+"""Of one run: several products, so that waking the threads does not count."""
+
+
+def busy_s() -> float | None:
+    """CPU seconds that all processes of the machine have used, where the system tells (Linux)."""
+    try:
+        fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    except OSError:
+        return None
+    user, nice, system, _idle, _wait, *rest = (int(field) for field in fields)
+    return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+
+
+class OtherLoad:
+    """The share of the machine's CPU time that others took while the block ran, 0..1.
+
+    `own_s` tells the CPU seconds that belong to the measurement, this process left out. `share` is
+    None where the system does not tell. Trust no ratio where it is above a few hundredths: torch's
+    threads spin for one another, and with a third busy process on two cores the published network
+    was seen to take 15 times as long, OpenVINO's twice.
+    """
+
+    share: float | None = None
+
+    def __init__(self, own_s: Callable[[], float] = lambda: 0.0) -> None:
+        self._own_s = own_s
+
+    def __enter__(self) -> Self:
+        self._start = time.monotonic(), time.process_time() + self._own_s(), busy_s()
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if kind is not None:
+            return
+        wall, own, busy = self._start
+        wall = time.monotonic() - wall
+        own = time.process_time() + self._own_s() - own
+        now = busy_s()
+        if busy is not None and now is not None:
+            self.share = round(max(0.0, now - busy - own) / (wall * (os.cpu_count() or 1)), 3)
+
+
+def forget_peak() -> None:
+    """Start the peak of this process's memory anew (Linux; elsewhere it stays that of all its life)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_mb() -> float:
+    """Largest resident set of this process, MiB, since its start or since `forget_peak`.
+
+    `getrusage` would tell the parent's where that is larger: the mark outlives fork and exec.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return meter.peak_rss_mb()
+    return round(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024, 1)
+
+
+class Machine(TypedDict):
+    """What a report says of the machine and the software."""
+
+    cpu: str
+    cores: int | None
+    threads: int
+    """Of each side."""
+    gpu: str | None
+    system: str
+    python: str
+    torch: str
+    openvino: str
+    gpen_stream: str
+    date: str
+
+
+def machine(threads: int) -> Machine:
+    """This machine and its software."""
+    import torch
+
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "openvino": version("openvino"),
+        "gpen_stream": __version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
+    """How many times longer `slow` took: the median over the rounds' own ratios.
+
+    Where one side ran fewer rounds, the ratio of the medians.
+    """
+    if len(slow) == len(fast):
+        return float(np.median(np.divide(slow, fast)))
+    return float(np.median(slow) / np.median(fast))
+
+
+class Matmul:
+    """Job: FP32 products of two matrices, which tell what the machine has to give at that moment."""
+
+    def __init__(self, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._left, self._right, self._result = torch.rand(3, MATMUL_SIDE, MATMUL_SIDE)
+        self._multiply = torch.mm
+
+    def run(self) -> None:
+        """The products, each of MATMUL_SIDE squared."""
+        for _ in range(_PRODUCTS):
+            self._multiply(self._left, self._right, out=self._result)

@@ -1,0 +1,265 @@
+"""Each side of a comparison lives in a process of its own: own threads, own memory, asked in turn.
+
+The two processes exchange dataclasses, pickled, through the child's standard input and output. The child
+starts the job of the first message, runs it once and answers. Then it answers each further message. What
+libraries print goes to stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import IO, Generic, Protocol, TypeVar
+
+from stream.errors import StreamError
+from stream.lab.bench.machine import OtherLoad, forget_peak, peak_mb
+
+PAUSE_S = 0.05
+"""Between measurements: a library's threads spin for a while after their work."""
+
+FactsT = TypeVar("FactsT")
+FactsT_co = TypeVar("FactsT_co", covariant=True)
+
+
+class SideJob(Protocol[FactsT_co]):
+    """What a child runs."""
+
+    def run(self) -> FactsT_co:
+        """Do the work once; the facts, which can be pickled, go to the parent beside time and memory."""
+
+
+class Unavailable(StreamError):
+    """A side that cannot run on this machine; the message says why."""
+
+
+class BenchError(StreamError):
+    """A side that failed, or material that is missing."""
+
+
+# --- messages to the child ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StartJob:
+    """Make the job, and run it once."""
+
+    make: Callable[[], SideJob[object]]
+    """Can be pickled, such as `partial(Matmul, threads=2)`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunJob:
+    """Run the job once more."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureCpu:
+    """Tell the CPU time of the process."""
+
+
+# --- its answers --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class JobRun(Generic[FactsT_co]):
+    """One run of the job."""
+
+    seconds: float
+    peak_mb: float
+    """Largest memory of the process, MiB: in the first run since its start, later since the first run."""
+    facts: FactsT_co
+
+
+@dataclass(frozen=True, slots=True)
+class CpuTime:
+    """CPU seconds that the process has used in all its life."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailed:
+    """The job cannot be made or run; the process ends."""
+
+    reason: str
+    unavailable: bool
+    """Whether this machine lacks what the job needs."""
+
+
+# --- the parent ---------------------------------------------------------------------------------
+
+
+def own_python(*arguments: str) -> tuple[list[str], dict[str, str]]:
+    """Command and environment that start Python so that it imports the same package as this process.
+
+    By itself Python would look in the working folder first: in a clone it would measure that, not the
+    installed package.
+    """
+    path = os.pathsep.join(map(os.path.abspath, sys.path))
+    return [sys.executable, "-P", *arguments], os.environ | {"PYTHONPATH": path}
+
+
+class Worker(Generic[FactsT]):
+    """The parent's end of a child. The constructor returns at once, `ready` waits for the first run."""
+
+    def __init__(self, make: Callable[[], SideJob[FactsT]]) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in `close`
+        command, environment = own_python("-m", "stream.lab.bench")
+        self._child = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+        )
+        assert self._child.stdin is not None and self._child.stdout is not None  # they are pipes
+        self._requests, self._answers = self._child.stdin, self._child.stdout
+        self._send(StartJob(make))
+
+    def ready(self) -> JobRun[FactsT]:
+        """The first run, which warmed the child up. Raises Unavailable, BenchError."""
+        return self._next_run()
+
+    def run(self) -> JobRun[FactsT]:
+        """Run once more."""
+        self._send(RunJob())
+        return self._next_run()
+
+    def cpu_s(self) -> float:
+        """CPU seconds that the child has used in all its life."""
+        self._send(MeasureCpu())
+        answer = self._receive()
+        assert isinstance(answer, CpuTime)  # a child answers in the order of the messages
+        return answer.seconds
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child.poll() is None:
+            self._requests.close()
+            try:
+                self._child.wait(10)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+        self._answers.close()
+        self._errors.close()
+
+    def _send(self, message: StartJob | RunJob | MeasureCpu) -> None:
+        data = pickle.dumps(message)
+        try:
+            self._requests.write(data)
+            self._requests.flush()
+        except BrokenPipeError:
+            pass  # why it ended is told where its answer is awaited
+
+    def _next_run(self) -> JobRun[FactsT]:
+        answer = self._receive()
+        assert isinstance(answer, JobRun)  # likewise
+        return answer
+
+    def _receive(self) -> JobRun[FactsT] | CpuTime:
+        """The next answer. Raises Unavailable, BenchError."""
+        try:
+            answer: JobRun[FactsT] | CpuTime | JobFailed = pickle.load(self._answers)
+        except (EOFError, pickle.UnpicklingError):
+            self._errors.seek(0)
+            last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
+            raise BenchError(f"a worker ended before it answered: {' '.join(last) or 'no message'}") from None
+        if isinstance(answer, JobFailed):
+            raise Unavailable(answer.reason) if answer.unavailable else BenchError(answer.reason)
+        return answer
+
+
+class Workers(Generic[FactsT]):
+    """The sides of one comparison by name, as a context manager. Those that cannot run are named."""
+
+    def __init__(self, jobs: Mapping[str, Callable[[], SideJob[FactsT]]]) -> None:
+        self.first: dict[str, JobRun[FactsT]] = {}
+        """Each side's first run."""
+        self.missing: dict[str, str] = {}
+        """Why a side does not run here."""
+        self.others: float | None = None
+        """Share of the machine that other processes took in `interleaved`."""
+        self._jobs = jobs
+        self._running: dict[str, Worker[FactsT]] = {}
+
+    def __enter__(self) -> Workers[FactsT]:
+        try:
+            for name, make in self._jobs.items():
+                self._start(name, Worker(make))
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _start(self, name: str, worker: Worker[FactsT]) -> None:
+        """One after another: two that compile at once would disturb each other's first figures."""
+        self._running[name] = worker
+        try:
+            self.first[name] = worker.ready()
+        except Unavailable as reason:
+            self.missing[name] = str(reason)
+            self._running.pop(name).close()
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for worker in self._running.values():
+            worker.close()
+        self._running.clear()
+
+    def interleaved(
+        self, rounds: int, at_most: Mapping[str, int] | None = None
+    ) -> dict[str, list[JobRun[FactsT]]]:
+        """Every side once a round, in turn, forwards and backwards; `at_most` limits slow sides."""
+        results: dict[str, list[JobRun[FactsT]]] = {name: [] for name in self._running}
+        with OtherLoad(lambda: sum(worker.cpu_s() for worker in self._running.values())) as others:
+            for i in range(rounds):
+                for name in list(self._running)[:: 1 if i % 2 else -1]:
+                    if i < (at_most or {}).get(name, rounds):
+                        time.sleep(PAUSE_S)
+                        results[name].append(self._running[name].run())
+        self.others = others.share
+        return results
+
+
+# --- the child ----------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """The child: see the module's docstring."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def answer(message: JobRun[object] | CpuTime | JobFailed) -> None:
+        answers.write(pickle.dumps(message))
+        answers.flush()
+
+    try:
+        start: StartJob = pickle.load(sys.stdin.buffer)
+        job = start.make()
+        answer(_run(job))
+        forget_peak()
+        for message in _messages(sys.stdin.buffer):
+            answer(_run(job) if isinstance(message, RunJob) else CpuTime(time.process_time()))
+    except Unavailable as reason:
+        answer(JobFailed(str(reason), unavailable=True))
+    except StreamError as error:
+        answer(JobFailed(str(error), unavailable=False))
+
+
+def _messages(pipe: IO[bytes]) -> Iterator[RunJob | MeasureCpu]:
+    """What the parent sends until it closes its end."""
+    while True:
+        try:
+            message: RunJob | MeasureCpu = pickle.load(pipe)
+        except EOFError:
+            return
+        yield message
+
+
+def _run(job: SideJob[FactsT]) -> JobRun[FactsT]:
+    start = time.perf_counter()
+    facts = job.run()
+    return JobRun(time.perf_counter() - start, peak_mb(), facts)

@@ -1,0 +1,214 @@
+"""Damaged faces, what contenders make of them, and the figures of all that; no drawing here."""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from stream.lab.damage import LEVELS, damage
+from stream.lab.quality import picture_measures
+from stream.lab.quality.bootstrap import Difference, paired
+from stream.lab.quality.evaluation_report import EvaluationFigures, FigureDifference
+from stream.lab.quality.face_meters import IdentityMeter, LandmarkMeter
+from stream.lab.quality.portraits import Portrait
+from stream.pipeline.processes import in_threads
+
+INPUT = "input"
+"""The row of the damaged picture itself."""
+PSNR_MOST = 99.0
+"""dB that equal pictures are given, so that a mean exists."""
+
+Restorer = Callable[[np.ndarray], np.ndarray]
+"""RGB u8[256,256,3] damaged -> restored; called by one thread."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """All figures of all contenders."""
+
+    names: tuple[str, ...]
+    """Of the faces."""
+    seed: int
+    values: dict[str, dict[str, dict[str, np.ndarray]]]
+    """By level, row and figure (see `pictures.BETTER`): f64[N], one for each face; NaN: not to be had,
+    since no face was found."""
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """From the least damaged on."""
+        return tuple(self.values)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The input, then the contenders in their order."""
+        return tuple(next(iter(self.values.values())))
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Those that were measured, in the order of `pictures.BETTER`."""
+        measured = next(iter(next(iter(self.values.values())).values()))
+        return tuple(name for name in picture_measures.BETTER if name in measured)
+
+    def middle(self, level: str, row: str, figure: str) -> float:
+        """The mean over the faces that have the figure; for sharpness the median."""
+        values = self.values[level][row][figure]
+        values = values[np.isfinite(values)]
+        return float(_middle(figure)(values)) if len(values) else float("nan")
+
+    def difference(self, level: str, row: str, other: str, figure: str) -> Difference:
+        """One row's middle less another's, over faces that have both, with the bootstrap's interval."""
+        at_level = self.values[level]
+        return paired(at_level[row][figure], at_level[other][figure], self.seed, _middle(figure))
+
+    def as_dict(self, pairs: Sequence[tuple[str, str]]) -> EvaluationFigures:
+        """For JSON: middles, faces not found, differences of `pairs` of rows, and every face's figures."""
+        middles = {
+            level: {row: {figure: _rounded(self.middle(level, row, figure)) for figure in self.figures}
+                    for row in self.rows}
+            for level in self.levels
+        }  # fmt: skip
+        differences = [
+            self._told(level, row, other, figure)
+            for level in self.levels
+            for row, other in pairs
+            for figure in self.figures
+        ]
+        missing = {
+            level: {row: int(np.isnan(self.values[level][row]["landmarks"]).sum()) for row in self.rows}
+            for level in self.levels
+        }
+        by_face = {
+            level: {row: {figure: [_rounded(value) for value in self.values[level][row][figure]]
+                          for figure in self.figures} for row in self.rows}
+            for level in self.levels
+        }  # fmt: skip
+        return {
+            "seed": self.seed, "faces": list(self.names), "levels": list(self.levels),
+            "rows": list(self.rows), "figures": list(self.figures),
+            "middles": middles, "missing": missing, "differences": differences, "by_face": by_face,
+        }  # fmt: skip
+
+    def _told(self, level: str, row: str, other: str, figure: str) -> FigureDifference:
+        found = self.difference(level, row, other, figure)
+        return {
+            "level": level, "row": row, "against": other, "figure": figure,
+            "difference": _rounded(found.middle), "low": _rounded(found.low), "high": _rounded(found.high),
+            "pairs": found.pairs, "verdict": found.verdict(picture_measures.BETTER[figure]),
+        }  # fmt: skip
+
+
+def _middle(figure: str) -> Callable[..., np.ndarray]:
+    # A few references are blurred themselves: their ratios would rule the mean.
+    return np.median if figure == "sharpness" else np.mean
+
+
+def damaged(portrait: Portrait, level: str, seed: int = 0) -> np.ndarray:
+    """The face as bad as the level says, RGB u8[256,256,3].
+
+    Seed, name and level decide it alone, whichever other faces there are.
+    """
+    own = zlib.crc32(portrait.name.encode())
+    return damage(portrait.picture, level, np.random.default_rng([seed, own, LEVELS.index(level)]))
+
+
+def evaluate(
+    contenders: Mapping[str, Restorer],
+    portraits: Sequence[Portrait],
+    levels: Sequence[str] = LEVELS,
+    *,
+    seed: int = 0,
+    identity: bool = False,
+    threads: int = 1,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Evaluation:
+    """Judge contenders on faces at levels of damage; the input is a row of its own.
+
+    `identity` adds that distance, for which the extra has to be installed. Contenders are called one
+    after another in this thread, figures are taken by `threads` of them. `progress` is told the
+    level, and how many of its faces are done.
+    """
+    meters = _Meters(identity)
+    values = {}
+    for level in levels:
+        rows: dict[str, list[dict[str, float]]] = {row: [] for row in (INPUT, *contenders)}
+        step = 4 * threads
+        for start in range(0, len(portraits), step):
+            some = portraits[start : start + step]
+            if progress is not None:
+                progress(level, start, len(portraits))
+            jobs = []
+            for portrait in some:
+                bad = damaged(portrait, level, seed)
+                results = {INPUT: bad} | {row: make(bad) for row, make in contenders.items()}
+                jobs.append((portrait.picture, results))
+            with _one_thread_a_call():
+                measured = in_threads(meters, jobs, min(threads, len(jobs)))
+            for found in measured:
+                for row, figures in found.items():
+                    rows[row].append(figures)
+        values[level] = {
+            row: {figure: np.array([face[figure] for face in faces]) for figure in faces[0]}
+            for row, faces in rows.items()
+        }
+    return Evaluation(tuple(portrait.name for portrait in portraits), seed, values)
+
+
+@contextmanager
+def _one_thread_a_call() -> Iterator[None]:
+    """Our own threads share the cores already."""
+    import torch
+
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
+class _Meters:
+    """Figures of one face's results; every thread has detectors of its own."""
+
+    def __init__(self, identity: bool) -> None:
+        self._identity = identity
+        self._pool: list[tuple[LandmarkMeter, IdentityMeter | None]] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, job: tuple[np.ndarray, dict[str, np.ndarray]]) -> dict[str, dict[str, float]]:
+        with self._lock:
+            landmarks, identity = self._pool.pop() if self._pool else self._new()
+        clean, results = job
+        found: dict[int, dict[str, float]] = {}
+        for picture in results.values():
+            if id(picture) in found:  # a face that is left alone is the input itself
+                continue
+            figures = picture_measures.figures(picture, clean)
+            figures["psnr"] = min(figures["psnr"], PSNR_MOST)
+            figures["landmarks"] = _number(landmarks.distance(picture, clean))
+            if identity is not None:
+                figures["identity"] = _number(identity.distance(picture, clean))
+            found[id(picture)] = figures
+        with self._lock:
+            self._pool.append((landmarks, identity))
+        return {row: found[id(picture)] for row, picture in results.items()}
+
+    def _new(self) -> tuple[LandmarkMeter, IdentityMeter | None]:
+        landmarks = LandmarkMeter()
+        return landmarks, IdentityMeter(landmarks) if self._identity else None
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _rounded(value: float) -> float | None:
+    """Six digits; None, which JSON has, for NaN."""
+    return float(f"{value:.6g}") if np.isfinite(value) else None

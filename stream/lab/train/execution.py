@@ -1,0 +1,35 @@
+"""How the networks of a run are computed: device, precision, compiled or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+import torch
+
+from stream.models.engines.torch_compile import cpu_options
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What the restorer and its adversary share."""
+
+    device: torch.device
+    half: bool
+    """Whether forward and backward passes are computed in BF16."""
+    compile: bool
+
+    def compiled(self, body: Callable[P, R]) -> Callable[P, R]:
+        """`body` by torch.compile, one graph for each set of shapes; `body` itself if `compile` is off."""
+        if not self.compile:
+            return body
+        options = cpu_options(self.half) if self.device.type == "cpu" else None
+        return torch.compile(body, dynamic=False, options=None if options is None else {**options})
+
+    def autocast(self) -> torch.autocast:
+        """The context in which a network's forward pass runs."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)

@@ -1,0 +1,1 @@
+"""A live picture: its source, its session, and its sinks."""

@@ -1,0 +1,1 @@
+"""What runs between a live source and its sinks, and how it keeps up."""

@@ -1,0 +1,109 @@
+"""HLS: a playlist and segments of one second in a folder that a web server hands out."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import av
+
+from stream.live.packets import Message, Packet, Start
+from stream.live.sinks import SinkSpec
+from stream.live.sinks.disk_file import make_folder, write_error
+from stream.live.sinks.muxer import Muxer
+from stream.live.sinks.sink import same_coding
+
+PLAYLIST = "live.m3u8"
+_NAME = re.compile(r"live-(\d+)\.ts")
+_LISTED, _KEPT = 6, 6
+"""Segments in the playlist, and behind it, for players that still load them."""
+_STALE_S = 30.0
+"""A playlist from longer ago is not gone on with: a player would begin with its old pictures."""
+_END = "#EXT-X-ENDLIST\n"
+
+
+class HlsSink:
+    """A segment begins with each second's keyframe. A new take goes on in the same playlist behind a
+    discontinuity, and so does a process that was started again; numbers never come twice.
+    """
+
+    wanted = True
+
+    def __init__(self, spec: SinkSpec) -> None:
+        self.detail = ""
+        self._folder = Path(spec.target)
+        self._start: Start | None = None
+        self._muxer: Muxer | None = None
+        self._failed = False
+
+    def open(self) -> None:
+        """Make the folder; an old playlist goes."""
+        make_folder(self._folder)
+        playlist = self._folder / PLAYLIST
+        try:
+            if playlist.exists() and time.time() - playlist.stat().st_mtime > _STALE_S:
+                playlist.unlink()
+                for path in self._segments():
+                    path.unlink()
+        except OSError as error:
+            raise write_error(self._folder, error) from error
+
+    def write(self, message: Message) -> None:
+        """Add a packet."""
+        try:
+            if isinstance(message, Start):
+                if not same_coding(self._start, message):
+                    self._end_take()
+                self._start = message
+            elif isinstance(message, Packet):
+                if self._muxer is None and message.keyframe and self._start is not None:
+                    self._muxer = self._begin(self._start, message)
+                if self._muxer is not None:
+                    self._muxer.write(message)
+                if message.keyframe:
+                    self._prune()
+        except (av.FFmpegError, OSError) as error:
+            self._failed = True
+            raise write_error(self._folder, error) from error
+
+    def idle(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """End the last segment and, where all went well, the playlist: players stop there."""
+        playlist = self._folder / PLAYLIST
+        try:
+            self._end_take()
+            if self._start is not None and not self._failed and playlist.exists():
+                with playlist.open("a") as file:
+                    file.write(_END)
+        except (av.FFmpegError, OSError) as error:
+            raise write_error(self._folder, error) from error
+
+    def _begin(self, start: Start, keyframe: Packet) -> Muxer:
+        self.detail = f"writing {PLAYLIST}"
+        options = {
+            "hls_time": "1",
+            "hls_list_size": str(_LISTED),
+            "hls_flags": "append_list+independent_segments+omit_endlist+program_date_time+temp_file",
+            "hls_segment_filename": str(self._folder).replace("%", "%%") + "/live-%d.ts",
+            "hls_start_number_source": "epoch",
+        }
+        return Muxer(str(self._folder / PLAYLIST), start, keyframe, format="hls", options=options)
+
+    def _end_take(self) -> None:
+        muxer, self._muxer = self._muxer, None
+        if muxer is not None:
+            muxer.close()
+
+    def _segments(self) -> list[Path]:
+        """Oldest first."""
+        named = ((path, _NAME.fullmatch(path.name)) for path in self._folder.iterdir())
+        numbered = [(int(match[1]), path) for path, match in named if match is not None]
+        return [path for _, path in sorted(numbered)]
+
+    def _prune(self) -> None:
+        """Not left to FFmpeg, which knows nothing of an earlier take's or process's segments."""
+        for path in self._segments()[: -_LISTED - _KEPT]:
+            path.unlink(missing_ok=True)

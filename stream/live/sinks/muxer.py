@@ -1,0 +1,78 @@
+"""Encoded packets -> a container: what all sinks for files and publishers share."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import av
+
+from stream.live.packets import LIVE_TIME_BASE, AudioFormat, Packet, Start
+from stream.live.sinks.sink import SinkError
+
+_NOTE_KEYS = {"mpegts": "service_provider"}
+"""Where a container without comments can say that faces were restored."""
+
+
+class Muxer:
+    """One container, from a keyframe to its close; its times begin at 0.
+
+    Opened by its constructor, which writes the header: for an address that may block. FFmpeg's
+    errors come out as they are (av.FFmpegError, OSError), they may hold the whole address.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        start: Start,
+        keyframe: Packet,
+        *,
+        format: str | None = None,
+        options: Mapping[str, str] | None = None,
+        timeout_s: tuple[float, float] | None = None,
+    ) -> None:
+        self._origin = min(keyframe.pts, keyframe.dts)
+        # 1 us: where sound pauses the picture is not held back for it
+        self._options = {"flush_packets": "1", "max_interleave_delta": "1"} | dict(options or {})
+        self._output = av.open(url, "w", format=format, container_options=self._options, timeout=timeout_s)
+        try:
+            self._picture = self._add_video(start, keyframe)
+            self._sound = self._add_audio(start.audio) if start.audio is not None else None
+            if start.note:
+                self._output.metadata[_NOTE_KEYS.get(self._output.format.name, "comment")] = start.note
+            self._output.start_encoding()
+        except BaseException:
+            self._output.close()
+            raise
+
+    def write(self, packet: Packet) -> None:
+        """One packet; sound without a place in this container, or from before its start, is left out."""
+        stream = self._picture if packet.is_video else self._sound
+        if stream is None or packet.dts < self._origin:
+            return
+        coded = av.Packet(packet.data)
+        coded.stream, coded.time_base = stream, LIVE_TIME_BASE
+        coded.pts, coded.dts = packet.pts - self._origin, packet.dts - self._origin
+        coded.duration, coded.is_keyframe = packet.duration, packet.keyframe or not packet.is_video
+        self._output.mux(coded)
+
+    def close(self) -> None:
+        """Write the end. Idempotent."""
+        self._output.close()
+
+    def _add_video(self, start: Start, keyframe: Packet) -> av.VideoStream:
+        """PyAV copies a stream's parameters from another stream only: the first picture, read as a file."""
+        first = io.BytesIO(start.video.extradata + keyframe.data)
+        with av.open(first, format=start.video.codec) as picture:
+            stream = self._output.add_stream_from_template(picture.streams.video[0])
+        stream.time_base = LIVE_TIME_BASE
+        stream.codec_context.framerate = start.video.rate
+        return stream
+
+    def _add_audio(self, audio: AudioFormat) -> av.AudioStream:
+        if audio.codec != "aac":
+            raise SinkError(f"sound in {audio.codec} cannot be written; set source.audio to false")
+        stream = self._output.add_stream("aac", rate=audio.sample_rate, layout=audio.layout)
+        stream.codec_context.open()  # then its description can be replaced by the packets' own
+        stream.codec_context.extradata = audio.extradata
+        return stream

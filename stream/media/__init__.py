@@ -1,0 +1,1 @@
+"""Video and picture files: read, probed, encoded, and every other stream copied."""

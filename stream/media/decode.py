@@ -1,0 +1,282 @@
+"""A video file, read once from front to back: container -> Frame, planes untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from itertools import dropwhile
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
+
+from stream.errors import SourceError
+from stream.media import hardware
+from stream.media.container import Damage, open_video, pictures, video_stream
+from stream.picture import pixel_formats
+from stream.picture.frame import Frame, StreamInfo, Timestamp
+
+SITES = {
+    "left": (0.0, 0.5), "center": (0.5, 0.5), "topleft": (0.0, 0.0),
+    "top": (0.5, 0.0), "bottomleft": (0.0, 1.0), "bottom": (0.5, 1.0),
+}  # fmt: skip
+"""Where chroma samples lie (`Frame.chroma_site`), by FFmpeg's names."""
+_COMPARED = 24
+"""Pictures of a hardware decoder that are held against the software's: a second of them shows every
+kind of prediction that the file uses."""
+
+
+class _NoDamage(Damage):
+    """For a hardware decoder: how it conceals damage is its own, so it is not asked to."""
+
+    def count(self) -> None:
+        """See `Damage.count`."""
+        raise hardware.Unusable("a packet could not be decoded")
+
+    def mark(self) -> None:
+        """See `Damage.mark`."""
+        raise hardware.Unusable("a damaged packet")
+
+
+class FileSource:
+    """Frames of a file in display order. One thread opens, reads and closes it.
+
+    With `in_colour` grey pictures come in a format that can hold colour, the same luma in it.
+    After the last frame `corrupt_packets` and `truncated` are final, and `notes` says in words
+    what was converted.
+    """
+
+    def __init__(
+        self,
+        info: StreamInfo,
+        start_s: float | None = None,
+        duration_s: float | None = None,
+        threads: int = 0,
+        try_hardware: bool = False,
+        in_colour: bool = False,
+    ) -> None:
+        self.info = info
+        self.notes: list[str] = []
+        self.decoder = info.codec
+        """FFmpeg's name of what decodes; the device stands behind it."""
+        self.frames_in = 0
+        self._in_colour = in_colour
+        self.thread_type = "AUTO"
+        self._damage = Damage()
+        self._threads = threads
+        self._try_hardware = try_hardware
+        unit = info.time_base
+        self._from_pts = None if start_s is None else info.start_pts + round(start_s / unit)
+        first = info.start_pts if self._from_pts is None else self._from_pts
+        self._until_pts = None if duration_s is None else first + round(duration_s / unit)
+        self._window_done = False
+        self._last_pts: int | None = None
+        self._only_dts = False
+
+    @property
+    def corrupt_packets(self) -> int:
+        """Packets that could not be decoded, or were marked as damaged."""
+        return self._damage.packets
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the file ends before what its own index or duration promises."""
+        if self._window_done or self._last_pts is None:
+            return False
+        if self._damage.ended_early:
+            return True
+        # A file that was cut short lacks many frames; broken ones may cost a few.
+        missing = self.info.frames - self.frames_in - self._damage.packets
+        short = self.info.duration_s - float((self._last_pts - self.info.start_pts) * self.info.time_base)
+        return missing > max(2, 0.02 * self.info.frames) and short > 0.5 if self.info.frames else short > 1.5
+
+    def frames(self) -> Generator[Frame, None, None]:
+        """Decode; the caller may stop at any time. Raises SourceError."""
+        pictures = self._by_either() if self._try_hardware else self._by_software(self._from_pts)
+        with closing(pictures):
+            yield from self._frames(pictures)
+
+    def _frames(self, pictures: Iterator[av.VideoFrame]) -> Iterator[Frame]:
+        """The window's frames out of its pictures and those before it."""
+        info = self.info
+        reformatter = VideoReformatter()
+        for picture in pictures:
+            pts = self._last_pts = self._pts(picture)
+            if self._from_pts is not None and pts < self._from_pts:
+                continue
+            if self._until_pts is not None and pts >= self._until_pts:
+                self._window_done = True
+                return
+            self._check_size(picture, pts)
+            picture = self._in_place(picture, reformatter)
+            self.frames_in += 1
+            yield Frame(
+                index=self.frames_in - 1,
+                time=Timestamp(pts, info.time_base),
+                picture=picture,
+                view=info.view,
+                colour=info.colour,
+                chroma_site=SITES.get(info.chroma_location, SITES["left"]),
+            )
+
+    def _by_software(self, from_pts: int | None) -> Generator[av.VideoFrame, None, None]:
+        """All pictures of the file, or from where those at `from_pts` begin to be decoded."""
+        container = self._open()
+        try:
+            if from_pts is not None and not self._seek(container, from_pts):
+                container.close()
+                container = self._open()
+            yield from pictures(container, video_stream(container), self._damage)
+        finally:
+            container.close()
+
+    def _by_hardware(self) -> Generator[av.VideoFrame, None, None]:
+        """The same pictures by a hardware decoder; Unusable at the first that may be another one.
+
+        The first of them are held against the software decoder's, bit by bit.
+        """
+        path, pix_fmt = Path(self.info.path), self.info.pix_fmt
+        container, device = hardware.open_decoder(path, self.info.codec)
+        reformatter = VideoReformatter()
+        twin = FileSource(self.info, threads=self._threads)._by_software(self._from_pts)
+        last: int | None = None
+        left = _COMPARED
+        try:
+            if container.format.name == "avi":
+                raise hardware.Unusable("AVI stores no times to go on by")
+            if self._from_pts is not None and not self._seek(container, self._from_pts):
+                container.close()
+                container, device = hardware.open_decoder(path, self.info.codec)
+            for picture in pictures(container, video_stream(container), _NoDamage()):
+                if picture.is_corrupt or picture.pts is None or (last is not None and picture.pts <= last):
+                    raise hardware.Unusable("a damaged picture, or one out of order")
+                picture = hardware.as_software(picture, pix_fmt, reformatter)
+                if left:
+                    left -= 1
+                    other = next(twin, None)
+                    if other is None or not hardware.same(picture, other):
+                        raise hardware.Unusable(f"{device} shows other pictures than software")
+                else:
+                    twin.close()
+                last = picture.pts
+                self.decoder = f"{self.info.codec} ({device})"
+                yield picture
+            if left and next(twin, None) is not None:
+                raise hardware.Unusable(f"{device} shows fewer pictures than software")
+        finally:
+            twin.close()
+            container.close()
+
+    def _by_either(self) -> Generator[av.VideoFrame, None, None]:
+        """Pictures by hardware as far as that goes, and by software from there on."""
+        last: int | None = None
+        try:
+            for picture in self._by_hardware():
+                last = picture.pts
+                yield picture
+            return
+        except (hardware.Unusable, av.FFmpegError) as error:
+            reason = hardware.why(error)
+        path = self.info.path
+        if last is None:
+            self.notes.append(f"{path}: decoded by software, no hardware would do ({reason})")
+            yield from self._by_software(self._from_pts)
+            return
+        at = float((last - self.info.start_pts) * self.info.time_base)
+        self.notes.append(f"{path}: decoded by software from {at:.2f} s on ({reason})")
+        self.decoder += ", then software"
+        yield from dropwhile(
+            lambda picture: picture.pts is not None and picture.pts <= last, self._by_software(last)
+        )
+
+    def _open(self) -> InputContainer:
+        container = open_video(Path(self.info.path))
+        stream = video_stream(container)
+        stream.thread_type = self.thread_type
+        self._only_dts = container.format.name == "avi"
+        if self._threads:
+            stream.codec_context.thread_count = self._threads
+        return container
+
+    def _seek(self, container: InputContainer, from_pts: int) -> bool:
+        """Go to where decoding has to begin for the frame at `from_pts`; False: read it all.
+
+        Containers without an index (MPEG-TS) land beyond the keyframe that is needed, and with a
+        longer run-up before it.
+        """
+        stream = video_stream(container)
+        for run_up_s in (0, 2, 8, 32):
+            target = from_pts - round(run_up_s / self.info.time_base)
+            if target < self.info.start_pts:
+                return False
+            try:
+                container.seek(target, stream=stream, backward=True)
+                first = next(pictures(container, stream, Damage()), None)
+                if first is not None and first.pts is not None and first.pts <= from_pts:
+                    container.seek(target, stream=stream, backward=True)
+                    return True
+            except av.FFmpegError:
+                return False
+        return False
+
+    def _pts(self, picture: av.VideoFrame) -> int:
+        # AVI stores no presentation times; the decoder hands pictures out in their order, dts rising.
+        time = picture.dts if self._only_dts else picture.pts
+        if time is not None:
+            return time
+        step = round(1 / (self.info.rate * self.info.time_base)) if self.info.rate else 1
+        return self.info.start_pts if self._last_pts is None else self._last_pts + step
+
+    def _check_size(self, picture: av.VideoFrame, pts: int) -> None:
+        view = self.info.view
+        if (picture.width, picture.height) != (view.width, view.height):
+            at = float((pts - self.info.start_pts) * self.info.time_base)
+            raise SourceError(
+                f"{self.info.path}: the picture changes from {view.width}x{view.height} to {picture.width}x"
+                f"{picture.height} at {at:.2f} s; restore the parts with --start and --duration"
+            )
+
+    def _in_place(self, picture: av.VideoFrame, reformatter: VideoReformatter) -> av.VideoFrame:
+        name = picture.format.name
+        handled = is_handled(picture)
+        target = name if pixel_formats.layout_of(name) else pixel_formats.substitute(name)
+        coloured = pixel_formats.in_colour(target) if self._in_colour else target
+        if coloured != target:
+            self._note_once(f"{self.info.path}: is grey; the result is in colour ({coloured})")
+            grey = picture if handled else converted(picture, target, reformatter, self._threads)
+            return pixel_formats.with_chroma(grey, coloured)
+        if handled:
+            return picture
+        cost = "one copy a frame" if target == name else f"a conversion to {target} a frame"
+        self._note_once(f"{self.info.path}: pixel format {name} costs {cost}")
+        return converted(picture, target, reformatter, self._threads)
+
+    def _note_once(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
+
+def is_handled(picture: av.VideoFrame) -> bool:
+    """Whether the picture's planes can be read and written as they are."""
+    return (
+        pixel_formats.layout_of(picture.format.name) is not None
+        and min(p.line_size for p in picture.planes) > 0
+    )
+
+
+def converted(
+    picture: av.VideoFrame, target: str, reformatter: VideoReformatter, threads: int
+) -> av.VideoFrame:
+    """A picture in another pixel format, its colours and its time as they were."""
+    result = reformatter.reformat(
+        picture,
+        format=target,
+        src_colorspace=picture.colorspace,
+        dst_colorspace=picture.colorspace,
+        src_color_range=picture.color_range,
+        dst_color_range=picture.color_range,
+        threads=threads,
+    )
+    result.pts, result.time_base = picture.pts, picture.time_base
+    return result

@@ -1,0 +1,1 @@
+"""What a weights file is, where it comes from, and what runs it."""

@@ -1,0 +1,69 @@
+"""The contract of a restoration engine, and what several engines share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from stream.errors import ConfigError
+from stream.models.info import ModelInfo
+
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+
+
+class Engine(Protocol):
+    """Runs one generator. One thread at a time may call it."""
+
+    name: str
+    """Library and device, such as ``openvino-cpu``."""
+    description: str
+    """One line for people: where it runs, and at which precision it computes and stores."""
+    model: ModelInfo
+
+    def restore(self, crops: np.ndarray) -> np.ndarray:
+        """Restore aligned face crops, in order; each crop depends on itself alone.
+
+        `crops` is f32[N, in_size, in_size, 3], RGB in 0..1, C-contiguous, N >= 0. The result is
+        f32[N, size, size, 3], RGB, 0..1 but not clipped, owned by the caller. A crop that could
+        not be computed, such as one for which the device has no memory left, comes out as NaN.
+        """
+
+    def close(self) -> None:
+        """Release the network; calling twice is harmless, restoring afterwards is an error."""
+
+
+def check_crops(crops: np.ndarray, model: ModelInfo) -> None:
+    """Raise ValueError unless `crops` is what `Engine.restore` takes."""
+    side = model.in_size
+    shape = getattr(crops, "shape", None)
+    dtype = getattr(crops, "dtype", None)
+    if dtype != np.float32 or shape is None or len(shape) != 4 or shape[1:] != (side, side, 3):
+        raise ValueError(f"expected f32[N, {side}, {side}, 3] crops, got {shape = }, {dtype = }")
+    if not crops.flags.c_contiguous:
+        raise ValueError("expected C-contiguous crops, got a strided view; copy it first")
+
+
+def check_precision(engine: str, precision: str, offered: Sequence[str]) -> None:
+    """Raise ConfigError unless `engine` offers `precision`."""
+    if precision not in offered:
+        raise ConfigError(
+            f"restore.precision: engine {engine!r} has no {precision!r} here; use {' or '.join(offered)}"
+        )
+
+
+def graph_sizes(largest: int) -> tuple[int, ...]:
+    """The batch sizes for which a static graph is prepared: powers of two, and `largest`."""
+    return tuple(sorted({2**i for i in range(int(math.log2(largest)) + 1)} | {largest}))
+
+
+def batches(crops: int, sizes: Sequence[int]) -> Iterator[tuple[slice, int]]:
+    """Cut `crops` into runs of the ascending `sizes`: which crops, and the size that holds them.
+
+    As few runs as possible; the last one is padded up to the smallest size that holds it.
+    """
+    for start in range(0, crops, sizes[-1]):
+        stop = min(start + sizes[-1], crops)
+        yield slice(start, stop), next(size for size in sizes if size >= stop - start)

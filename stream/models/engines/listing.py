@@ -1,0 +1,75 @@
+"""Which engines there are on this machine, for people; no inference library is imported."""
+
+from __future__ import annotations
+
+import shutil
+from importlib import metadata
+
+from pydantic import BaseModel
+
+from stream.models.engines import auto_choice, driver_present
+from stream.models.engines.auto_choice import EngineChoice
+
+_LIBRARIES = {
+    "openvino": "openvino",
+    "torch": "torch",
+    "torch-compile": "torch",
+    "onnxruntime": "onnxruntime",
+    "tensorrt": "onnxruntime-gpu",
+}
+
+
+class EngineKind(BaseModel, frozen=True):
+    """One kind of engine."""
+
+    engine: str
+    library: str
+    version: str | None
+    """The library's; None where it is not installed."""
+    lacks: str
+    """What it needs and does not find; empty where it is ready."""
+
+
+class Engines(BaseModel, frozen=True):
+    """What `gpen-stream engines --json` shows."""
+
+    engines: list[EngineKind]
+    nvidia_driver: bool
+    auto: list[EngineChoice]
+    """What engine "auto" measured and chose."""
+
+
+def listed() -> Engines:
+    """The kinds with their library's version and what they lack, and the choices of "auto"."""
+    engines = []
+    for kind, library in _LIBRARIES.items():
+        version = _version(library)
+        if kind == "onnxruntime" and version is None:
+            version = _version("onnxruntime-gpu")
+        lacks = "" if version else f"{library} is not installed"
+        if not lacks and kind == "tensorrt" and not driver_present():
+            lacks = "no NVIDIA driver"
+        if not lacks and kind == "torch-compile" and not (shutil.which("g++") or shutil.which("clang++")):
+            lacks = "no C++ compiler, which a CPU needs"
+        engines.append(EngineKind(engine=kind, library=library, version=version, lacks=lacks))
+    return Engines(engines=engines, nvidia_driver=driver_present(), auto=auto_choice.remembered())
+
+
+def render(facts: Engines) -> str:
+    """The same as text."""
+    lines = [
+        f"{kind.engine:14} {kind.library} {kind.version or '-':12} {kind.lacks or 'ready'}"
+        for kind in facts.engines
+    ]
+    lines.append(f"NVIDIA driver: {'yes' if facts.nvidia_driver else 'no'}")
+    for made in facts.auto:
+        times = ", ".join(f"{engine} {ms:.1f} ms" for engine, ms in made.ms.items())
+        lines.append(f"auto, {made.model}, {made.threads} threads: {made.engine} ({times} a crop)")
+    return "\n".join(lines)
+
+
+def _version(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None

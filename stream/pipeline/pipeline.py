@@ -1,0 +1,169 @@
+"""Stages -> running threads; the first error wins."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, Self
+
+from stream.picture.face import FrameWork
+from stream.pipeline.channel import Channel, Closed, Overflow
+from stream.pipeline.meter import Meter
+from stream.pipeline.processes import start_thread
+from stream.pipeline.stage import Feed, NamedStage, Source, Stage, run_stage
+
+QUEUE = 4
+"""Items between two stages: enough to even out their pace, few enough to hold 4K frames."""
+_POLL_S = 0.1
+
+
+class Pipeline:
+    """A feed and named stages in a row, one thread each, bounded channels that block between them.
+
+    The first stage reads the feed; every other stage reads what the one before it yields. The first
+    error of any thread wakes all others and is raised by `run`. `stop` ends the feed early; what is
+    on its way is still finished.
+    """
+
+    def __init__(self, feed: Feed[Any], stages: Sequence[NamedStage]) -> None:
+        self.meters = {name: Meter(name) for name, _ in stages}
+        self._feed, self._stages = feed, stages
+        self._outputs: list[Channel[Any]] = [Channel(QUEUE, Overflow.BLOCK) for _ in stages]
+        """Of each stage: what it yields, for the next one or for whoever iterates over the pipeline."""
+        self._error: BaseException | None = None
+        self._lock = threading.Lock()
+        self._stopping = self._aborted = False
+        self._threads: list[threading.Thread] = []
+
+    @classmethod
+    def from_source(cls, source: Source, stages: Sequence[NamedStage]) -> Self:
+        """A pipeline whose first stage, "decode", is a source of frames."""
+        reader = _Reader(source)
+        return cls(reader, [("decode", reader), *stages])
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` or a Ctrl-C kept items of the feed from going through."""
+        return self._feed.cut_short or self._aborted
+
+    def stop(self) -> None:
+        """End the feed early; may be called from any thread or a signal handler."""
+        self._stopping = True
+        self._feed.leave()
+
+    def run(self, on_tick: Callable[[], None] | None = None) -> None:
+        """Run to the end, or raise the first error once every thread has ended.
+
+        The last stage is the sink: what it yields is thrown away. `on_tick` is called ten times a
+        second, in the caller's thread; an error of its own ends the run too. Ctrl-C ends the feed,
+        waits for what is on its way, and is raised again; a second one waits no longer.
+        """
+        interrupted: KeyboardInterrupt | None = None
+        self._start(keep_results=False)
+        while any(thread.is_alive() for thread in self._threads):
+            try:
+                next(t for t in reversed(self._threads) if t.is_alive()).join(_POLL_S)
+                if on_tick is not None:
+                    on_tick()
+            except StopIteration:
+                break
+            except KeyboardInterrupt as signal:
+                interrupted = interrupted or signal
+                if self._stopping:
+                    self._aborted = True
+                    self._abandon(Closed(), self._outputs[:-2])
+                    for channel in self._outputs[-2:-1]:
+                        channel.close()  # the sink still ends its file as it should
+                self.stop()
+            except BaseException as error:
+                on_tick = None
+                self._fail(error)
+        if self._error is not None:
+            raise self._error
+        if interrupted is not None:
+            raise interrupted
+
+    def __iter__(self) -> Iterator[FrameWork]:
+        """Run, and hand out what the last stage yields; leaving early stops everything."""
+        self._start(keep_results=True)
+        try:
+            yield from self._outputs[-1]
+        except Closed:
+            pass  # the error is raised below, once every thread has ended
+        finally:
+            self.stop()
+            self._abandon(Closed(), self._outputs)
+            for thread in self._threads:
+                thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _start(self, keep_results: bool) -> None:
+        inbox: Iterable[Any] = self._feed.works()
+        for at, (name, stage) in enumerate(self._stages):
+            output = self._outputs[at]
+            outbox = output if keep_results or at + 1 < len(self._stages) else None
+            body = partial(run_stage, stage, inbox, outbox, self.meters[name])
+            self._threads.append(start_thread(name, self._guard, body, outbox))
+            inbox = output
+
+    def _guard(self, body: Callable[[], None], outbox: Channel[Any] | None) -> None:
+        """Run a thread's body; its error reaches all channels, its end the next stage."""
+        try:
+            body()
+        except Closed:
+            self.stop()  # nobody wants the results any more: wake every writer
+            for channel in self._outputs:
+                channel.close()
+        except BaseException as error:
+            self._fail(error)
+        finally:
+            if outbox is not None:
+                outbox.close()
+
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            self._error = self._error or error
+        self.stop()
+        self._abandon(self._error, self._outputs)
+
+    @staticmethod
+    def _abandon(reason: BaseException, channels: Sequence[Channel[Any]]) -> None:
+        """Throw away what is on its way there, and wake the threads on both sides."""
+        for channel in channels:
+            channel.fail(reason)
+
+
+class _Reader(Stage[None, FrameWork]):
+    """A source as feed and first stage: the feed's only item makes the stage yield all frames."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._leaving = threading.Event()
+        self._cut_short = False
+
+    def works(self) -> Iterator[None]:
+        """See `Feed.works`."""
+        yield None
+
+    def leave(self) -> None:
+        """See `Feed.leave`."""
+        self._leaving.set()
+
+    @property
+    def cut_short(self) -> bool:
+        """See `Feed.cut_short`."""
+        return self._cut_short
+
+    def process(self, item: None) -> Iterator[FrameWork]:
+        """Frames until the source ends or is left."""
+        frames = self._source.frames()
+        try:
+            for frame in frames:
+                yield FrameWork(frame)
+                if self._leaving.is_set():
+                    self._cut_short = True
+                    return
+        finally:
+            frames.close()

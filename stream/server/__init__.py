@@ -1,0 +1,1 @@
+"""Many cameras on one machine: supervised, restored by one process, and shown in a browser."""
