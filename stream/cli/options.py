@@ -6,13 +6,12 @@ import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def gathers_options(command: Callable[P, R]) -> Callable[..., R]:
+def gathers_options(command: Callable[..., R]) -> Callable[..., R]:
     """Let a command take dataclasses of options.
 
     Each parameter whose type is a dataclass becomes its fields, in their order: a field is annotated

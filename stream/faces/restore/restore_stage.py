@@ -82,7 +82,8 @@ class RestoreStage:
     their neighbours cannot explain; the others are carried (`stream.faces.restore.propagate`). With
     look-ahead at most N frames wait for a track's next restoration; without, none waits for anything.
     `skip_sharp` is the sharpness above which a crop is left alone, see
-    `stream.faces.restore.sharpness`; `task` says what the network is shown of a crop and what comes of its answer.
+    `stream.faces.restore.sharpness`; `task` says what the network is shown of a crop and what comes
+    of its answer.
     """
 
     def __init__(
