@@ -224,6 +224,6 @@ def test_the_tests_mirror_the_rooms():
     mirrored = {path.parent.relative_to(here).as_posix() for path in here.rglob("test_*.py")} - {"."}
     for folder in mirrored:
         assert (ROOT / folder).is_dir(), f"tests/{folder} has no room in stream/"
-    alone = {"test_architecture", "test_compatibility", "test_config", "test_deploy", "test_wheel", "test_types",
-             "test_docs"}  # fmt: skip
+    names = ("architecture", "compatibility", "config", "deploy", "docs", "types", "wheel")
+    alone = {f"test_{name}" for name in names}
     assert {path.stem for path in here.glob("test_*.py")} <= alone

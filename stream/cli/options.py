@@ -19,7 +19,9 @@ def gathers_options(command: Callable[..., R]) -> Callable[..., R]:
     field's name.
     """
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if name != "return" and is_dataclass(hint)}
+    groups: dict[str, type[Any]] = {
+        name: hint for name, hint in hints.items() if name != "return" and is_dataclass(hint)
+    }
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():
         if name not in groups:

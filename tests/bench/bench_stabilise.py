@@ -6,7 +6,8 @@
 Quality: over all faces of the two samples, restored pictures in crop space with the stabiliser on
 against off, inside the feathered mask's flat part. E_warp and flicker are
 `stream.lab.quality.video_measures`'s, their motion measured on the clean crops; sharpness and PSNR
-are against the clean crops too. The clean picture is the sample before lens, noise and coding, painted anew by the scripts in `samples/`
+are against the clean crops too. The clean picture is the sample before lens, noise and coding,
+painted anew by the scripts in `samples/`
 (needs scikit-image and Pillow; some ten minutes a clip, kept in FOLDER as NAME/0000.png, 16 bits).
 A frame counts as non-rigid where its face turns, blinks or speaks. "clean" is what the clean crops
 themselves have: light that changes and motion blur are no flicker, but count in E_warp.

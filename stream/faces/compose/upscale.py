@@ -32,7 +32,8 @@ class UpscaleStage:
 
     `cut` takes a crop out of a frame (`stream.faces.restore.crop.cut`). A patch's residual was taken
     against the crop of the small picture; it is taken anew against that of the enlarged one, the patch's
-    `weight` of it, so that what comes out inside the mask is the restored face, whatever the background became.
+    `weight` of it, so that what comes out inside the mask is the restored face, whatever the background
+    became.
     (On noisy pictures enlarged twice by Lanczos that gains 0.6 dB in the face: bicubic crops and
     Lanczos frames carry different noise.)
     `create` makes the network for the background, None: Lanczos alone.
