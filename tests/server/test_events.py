@@ -48,7 +48,7 @@ def troubles(events):
 
 
 def test_events_are_numbered_dated_and_bounded():
-    events = Events(kept=3)
+    events = Events(capacity=3)
     before = time.time()
     for number in range(5):
         events.add("door", "camera_up", f"live {number}", size=[640, 360], rate=float("nan"))
