@@ -27,7 +27,7 @@ _KNOWN_MATRICES = (1, 5, 6, 9)
 
 
 class LiveEncoder:
-    """x264 for one take: every picture comes out at once, as one packet; upright, 4:2:0, limited range."""
+    """x264 for one epoch: every picture comes out at once, as one packet; upright, 4:2:0, limited range."""
 
     def __init__(self, frame: Frame, rate: Fraction, live: LiveEncodingSettings, threads: int) -> None:
         self._rate = rate
