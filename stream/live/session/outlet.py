@@ -15,11 +15,12 @@ from stream.config_live import LiveEncodingSettings
 from stream.live.packets import LIVE_TIME_BASE, AudioFormat, AudioPacket, Jpeg, Message, Packet, Raw, Start
 from stream.live.sinks.audio import AudioCoder
 from stream.live.sinks.handle import SinkHandle
-from stream.live.sinks.live_encoder import LiveEncoder, jpeg, upright_rgb
+from stream.live.sinks.live_encoder import LiveEncoder, upright_rgb
 from stream.live.status import Delays
 from stream.picture.colour import Colour
 from stream.picture.face import FrameWork
 from stream.picture.frame import Frame, View
+from stream.picture.jpeg import encode_jpeg
 
 _SOUND_WAITING = 2000
 """Packets of sound that wait for their picture; beyond them the oldest go (DROP_OLDEST)."""
@@ -161,4 +162,4 @@ class Outlet:
         if wants_raw:
             self._offer(Raw(rgb.tobytes(), width, height, self._rate(), frame.arrived_at_s))
         if wants_jpeg:
-            self._offer(Jpeg(jpeg(rgb, self._live.jpeg_quality), frame.arrived_at_s, frame.time.pts))
+            self._offer(Jpeg(encode_jpeg(rgb, self._live.jpeg_quality), frame.arrived_at_s, frame.time.pts))
