@@ -120,6 +120,7 @@ def _judged(
     quiet: bool,
 ) -> EvaluationReport:
     """The report on the first model, beside the peers and, where there is one, the other model."""
+    from stream.lab.bench.machine import bundled_weights_sha256, measured_commit
     from stream.lab.quality.evaluation import INPUT, evaluate
     from stream.lab.quality.face_meters import IdentityMeter, identity_present
     from stream.lab.quality.peers import non_local_means, unsharp
@@ -149,6 +150,8 @@ def _judged(
         "model": bare,
         "models": [bare, shipped],
         "sha256": ours.info.sha256,
+        "commit": measured_commit(),
+        "weights_sha256": bundled_weights_sha256(),
         "settings": _shipped_as(ours),
         "against": {each.info.name: each.info.sha256 for each in others},
         **found.as_dict(pairs),
