@@ -112,9 +112,9 @@ def live(
 @app.command()
 def sources(debug: DebugAlone = False) -> None:
     """List the cameras of this machine, as `live` takes them."""
-    from stream.live.source.devices import sources as found
+    from stream.live.source.devices import cameras
 
-    devices = found()
+    devices = cameras()
     for device in devices:
         print(f"{device.address}  {device.name}")
     if not devices:

@@ -49,7 +49,7 @@ class MotionGate:
         return True
 
     def _moves(self, frame: Frame, now_s: float) -> bool:
-        tiny = frame.glance()
+        tiny = frame.tiny_luma()
         still, last = self._still, self._last
         passed_s, self._last, self._last_s = now_s - self._last_s, tiny, now_s
         if still is None or last is None or still.shape != tiny.shape:
