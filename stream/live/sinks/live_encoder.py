@@ -1,4 +1,4 @@
-"""Encodes live pictures as H.264 without delay, or as upright RGB and JPEG, in the camera's process."""
+"""Encodes live pictures as H.264 without delay, and converts them to upright RGB, in the camera's process."""
 
 from __future__ import annotations
 
@@ -128,16 +128,6 @@ def upright_rgb(frame: Frame, reformatter: VideoReformatter) -> np.ndarray:
     rgb = np.ascontiguousarray(frame.view.orient(picture.to_ndarray()))
     size = tuple(max(1, round(side)) for side in frame.view.upright_size)
     return rgb if size == rgb.shape[1::-1] else cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
-
-
-def jpeg(rgb: np.ndarray, quality: int) -> bytes:
-    """A JPEG file of RGB u8[h,w,3]."""
-    done, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
-    )
-    if not done:
-        raise EncodeError(f"JPEG: cannot encode {rgb.shape[1]}x{rgb.shape[0]} pixels; use a smaller picture")
-    return data.tobytes()
 
 
 def matrix_of(frame: Frame) -> int:

@@ -10,7 +10,6 @@ from fractions import Fraction
 from typing import TypedDict
 
 import av
-import cv2
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideData
 
@@ -29,6 +28,7 @@ from stream.media.decode import SITES, converted, is_handled
 from stream.media.probe import colour_of, turn_of
 from stream.picture import pixel_formats
 from stream.picture.frame import Frame, Timestamp, View
+from stream.picture.jpeg import encode_jpeg
 
 _PREVIEW_SIDE = 640
 _SILENT_S = 3.0
@@ -335,5 +335,4 @@ def first_picture(address: Address, source: SourceSettings) -> tuple[bytes, Sour
 
 def _jpeg(frame: Frame) -> bytes:
     rgb, _ = frame.thumbnail(_PREVIEW_SIDE)
-    bgr = cv2.cvtColor((rgb * 255).round().astype("uint8"), cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+    return encode_jpeg((rgb * 255).round().astype("uint8"), 85)
