@@ -25,9 +25,9 @@ _MIN_GOP_S = 0.3
 class CodedStream:
     """Encodes each picture once and offers the packets, with the sound up to its time, to the sinks.
 
-    `send` runs in one thread, `add_sound` in any. `note` is the metadata tag of the output. `get_audio` returns
-    the source's current audio format, None without sound; `get_rate` returns its nominal frames a second.
-    Raises EncodeError.
+    `send` runs in one thread, `add_sound` in any. `note` is the metadata tag of the output. `get_audio`
+    returns the source's current audio format, None without sound; `get_rate` returns its nominal frames a
+    second. Raises EncodeError.
     """
 
     def __init__(
@@ -110,7 +110,8 @@ class _SoundQueue:
     def begin(self, epoch: int, source: AudioFormat | None) -> AudioFormat | None:
         """Begin an epoch; returns the format of the packets of `pop`, None without sound.
 
-        `source` is the format at the capture, which may be one epoch ahead: a packet of this epoch counts more.
+        `source` is the format at the capture, which may be one epoch ahead. The format of a packet of this
+        epoch therefore takes precedence.
         """
         self._epoch = epoch
         with self._lock:
@@ -119,13 +120,14 @@ class _SoundQueue:
         return self._coder.format if self._coder is not None else None
 
     def pop(self, until_pts: int) -> list[Packet]:
-        """The epoch's sound up to a time, encoded. Sound of earlier epochs is dropped, that of later ones waits."""
+        """The epoch's sound up to a time, encoded.
+
+        Sound of earlier epochs is dropped; sound of later epochs waits on.
+        """
         due = []
         with self._lock:
             while (
-                self._waiting
-                and self._waiting[0].epoch <= self._epoch
-                and self._waiting[0].pts <= until_pts
+                self._waiting and self._waiting[0].epoch <= self._epoch and self._waiting[0].pts <= until_pts
             ):
                 due.append(self._waiting.popleft())
         packets = []

@@ -12,7 +12,7 @@ from stream.live.session.degradation import LEVELS, DegradationLevel
 from stream.picture.face import Face
 
 _CHOSEN_FACTOR = 1.25
-"""A face that is restored already counts as this much larger, so that two faces of like size do not alternate."""
+"""A face that is restored already counts as this much larger: two faces of like size must not alternate."""
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Control:
         return self.passing or self.idle or self.level.passing
 
     def restore_mode(self, detection_interval: int) -> RestoreMode:
-        """How the restore stage works now; `detection_interval` is the number of frames between detections."""
+        """How the restore stage works now; `detection_interval` is in frames."""
         keyframes_only, restore = self.level.keyframes_only, self.settings.restore
         interval = max(restore.interval, detection_interval) if keyframes_only else restore.interval
         return RestoreMode(restore.strength, interval, strict=keyframes_only)

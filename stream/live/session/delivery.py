@@ -47,7 +47,8 @@ class DeliveryStage(Stage[FrameWork, None]):
         self.delivered += 1
         self.late += age_s > self._budget_s
         self.ages.add(1e3 * age_s)
-        self.epoch, self.faces, self.size = frame.epoch, len(work.faces), (frame.view.width, frame.view.height)
+        self.epoch, self.faces = frame.epoch, len(work.faces)
+        self.size = frame.view.width, frame.view.height
         for observe in self._observers:
             observe(work)
         return ()

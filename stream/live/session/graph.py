@@ -24,8 +24,8 @@ CreateEngine = Callable[[Config, ModelInfo], Engine]
 class Graph:
     """All stages between inlet and outlet for one model. The constructor loads the model and runs it once.
 
-    `on_trouble(text)` is called when the model begins to fail. `snapshots` is a stage that is put before those
-    that change the picture. Raises ConfigError and ModelError.
+    `on_trouble(text)` is called when the model begins to fail. `snapshots` is a stage that is put before
+    those that change the picture. Raises ConfigError and ModelError.
     """
 
     def __init__(

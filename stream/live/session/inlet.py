@@ -1,4 +1,4 @@
-"""The queue through which live frames enter the pipeline: it keeps the newest frames within the delay budget."""
+"""The queue through which live frames enter the pipeline; it holds no more than the delay budget allows."""
 
 from __future__ import annotations
 

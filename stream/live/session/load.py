@@ -34,9 +34,9 @@ class LoadedSettings:
 class GraphLoader:
     """Knows the settings that were asked for, and loads a graph whenever they need one.
 
-    `create(config)` makes a graph, in the loader's thread. `await_frame()` returns the newest frame, for which
-    it waits, or None at the end of the source. `on_event` is told of a change that could not be loaded. Raises
-    ConfigError and ModelError.
+    `create(config)` makes a graph, in the loader's thread. `await_frame()` waits for a frame and returns the
+    newest one, or None at the end of the source. `on_event` is told of a change that could not be loaded.
+    Raises ConfigError and ModelError.
     """
 
     def __init__(
@@ -93,7 +93,10 @@ class GraphLoader:
             self._must_load = True
 
     def advance(self) -> bool:
-        """Start to load if that is due; returns whether a graph is ready. To be called several times a second."""
+        """Start to load if that is due; returns whether a graph is ready.
+
+        To be called several times a second.
+        """
         with self._lock:
             if self._must_load and not self.is_loading:
                 self._must_load = False

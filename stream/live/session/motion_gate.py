@@ -36,7 +36,7 @@ class MotionGate:
         """Whether nothing has moved for `motion.hold_s`."""
 
     def admit(self, frame: Frame) -> bool:
-        """Whether the frame passes: every frame of an open gate, `motion.idle_fps` a second of a closed one."""
+        """Whether the frame passes. An open gate passes all, a closed one `motion.idle_fps` a second."""
         if not self._settings.gate:
             return True
         now_s = frame.time.seconds

@@ -20,8 +20,8 @@ from stream.picture.jpeg import encode_jpeg
 class Outlet:
     """Makes each form of a picture (packets, JPEG, RGB) once, and only while some sink wants it.
 
-    `send` runs in the last stage's thread, `add_sound` in any. A sink's failure raises nothing. See CodedStream
-    for the keyword arguments; EncodeError is raised where x264 cannot be started.
+    `send` runs in the last stage's thread, `add_sound` in any. CodedStream describes the keyword arguments.
+    A sink's failure raises nothing; EncodeError is raised where x264 cannot be started.
     """
 
     def __init__(

@@ -74,8 +74,8 @@ class PreviewScaler:
     def scale(self, frame: Frame) -> np.ndarray:
         """The picture as RGB u8[h,w,3], its longer side at most `side` px.
 
-        It takes 0.3 ms, where `Frame.thumbnail` takes 7 ms, because it computes in integers. HDR pictures need
-        the slow way.
+        It takes 0.3 ms, where `Frame.thumbnail` takes 7 ms, because it computes in integers. An HDR picture
+        has to be converted by `Frame.thumbnail`.
         """
         if frame.colour.is_hdr:
             small: np.ndarray = np.rint(frame.to_network(frame.thumbnail(self._side)[0]) * 255)

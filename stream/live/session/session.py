@@ -40,10 +40,10 @@ _FLUSH_S = 8.0
 class Session:
     """Connects the capture, the stages and the sinks of one camera, and runs them.
 
-    The picture goes out from the first frame on. Faces are restored as soon as the network is loaded. A change
-    of the model or the preset, or a stage that fails, interrupts the restoration for a while, but never the
-    picture. `on_event(kind, text)` and `on_preview(kind, jpeg)` are called in the session's own threads and
-    must not block. Raises ConfigError and ModelError.
+    The picture goes out from the first frame on. Faces are restored as soon as the network is loaded. A
+    change of the model or the preset, or a stage that fails, interrupts the restoration for a while, but
+    never the picture. `on_event(kind, text)` and `on_preview(kind, jpeg)` are called in the session's own
+    threads and must not block. Raises ConfigError and ModelError.
     """
 
     def __init__(
