@@ -22,7 +22,7 @@ from stream.live.packets import Jpeg
 from stream.live.session.live_settings import LiveSettings
 from stream.live.session.session_report import SessionReport
 from stream.live.sinks.handle import SinkReport
-from stream.live.source.capture import SourceFacts
+from stream.live.source.epoch import SourceFacts
 from stream.live.status import ConnectionState
 from stream.server.camera_config import CameraSettings, ServerSettings, parse_camera, redacted
 from stream.server.dashboard.app import create_app

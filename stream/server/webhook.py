@@ -42,7 +42,7 @@ class Event:
     id: int
     """1 for the first event; it rises by one."""
     at: float
-    """Seconds since the epoch."""
+    """Unix time, s."""
     utc: str
     """The same time in ISO 8601."""
     camera: str

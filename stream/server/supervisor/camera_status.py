@@ -47,7 +47,7 @@ class HistoryPoint:
     """A camera's figures at one moment; None while it did not run."""
 
     at: float
-    """Seconds since the epoch."""
+    """Unix time, s."""
     delay_ms: float | None
     """Median delay of the last frames."""
     p95_ms: float | None

@@ -20,7 +20,7 @@ class Recording:
 
     name: str
     began_at: float
-    """Seconds since the epoch."""
+    """Unix time, s."""
     seconds: float
     """Time from its beginning to the latest write: a fragmented file does not say how long it is."""
     bytes: int
@@ -29,7 +29,7 @@ class Recording:
 
 
 def list_recordings(folders: list[Path], now: float) -> list[Recording]:
-    """The recordings in a camera's folders, oldest first. `now`: seconds since the epoch."""
+    """The recordings in a camera's folders, oldest first. `now`: Unix time, s."""
     found = []
     for folder in folders:
         for path in folder.glob("*.m*"):

@@ -10,7 +10,7 @@ from stream.errors import StreamError
 from stream.pipeline.processes import ChildProcess, Connection
 
 if TYPE_CHECKING:
-    from stream.live.source.capture import SourceFacts
+    from stream.live.source.epoch import SourceFacts
 
 
 @dataclass(frozen=True, slots=True)
