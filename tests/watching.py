@@ -1,4 +1,4 @@
-"""A capture that runs in a thread, and what came of it."""
+"""A capture that runs in a thread, and the frames and statuses that it delivers."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from stream.live.source.capture import Capture
 from stream.live.status import ConnectionState, ConnectionStatus
 
 QUICK = SourceSettings(open_timeout_s=5.0, stall_s=2.0, retry_s=0.1, retry_most_s=1.0)
-"""Tests do not wait for long."""
+"""Short time-outs, so that tests do not wait long."""
 
 
 class Watching:
-    """Runs until the block ends. Frames are thrown away; what is known of each stays."""
+    """A capture that runs until the block ends. It keeps facts of each frame, not the frames."""
 
     def __init__(self, url: str, source: SourceSettings = QUICK, **options) -> None:
         self.pts: list[int] = []
@@ -46,25 +46,27 @@ class Watching:
 
     @property
     def words(self) -> list[str]:
+        """The states so far, in words."""
         return [status.state.value for status in self.statuses]
 
     def frames(self, more: int = 10, timeout_s: float = 40.0) -> None:
-        """Wait for so many more frames."""
+        """Wait for `more` frames."""
         goal = len(self.pts) + more
         wait_for(lambda: len(self.pts) >= goal or not self._thread.is_alive(), timeout_s, "for frames")
         assert len(self.pts) >= goal, f"it ended with {self.error!r}"
 
     def state(self, state: ConnectionState, timeout_s: float = 40.0) -> ConnectionStatus:
-        """Wait until it was told of."""
+        """Wait for a state; the newest status with it."""
         wait_for(lambda: any(one.state is state for one in self.statuses), timeout_s, f"for {state}")
         return next(one for one in reversed(self.statuses) if one.state is state)
 
     def ended(self, timeout_s: float = 40.0) -> None:
+        """Wait for the end."""
         self._thread.join(timeout_s)
         assert not self._thread.is_alive()
 
     def stop(self) -> float:
-        """How long it took to stop, s."""
+        """Stop the capture; how long that took, in s."""
         began = time.monotonic()
         self.capture.stop()
         self.ended()
@@ -77,8 +79,8 @@ class Watching:
     def __exit__(self, *_) -> None:
         self.stop()
         assert all(a < b for a, b in zip(self.pts, self.pts[1:], strict=False)), "times must rise strictly"
-        heard = [packet.pts for packet in self.sounds]
-        assert heard == sorted(set(heard)), "the sound's times must rise strictly"
+        sound_pts = [packet.pts for packet in self.sounds]
+        assert sound_pts == sorted(set(sound_pts)), "the sound's times must rise strictly"
 
     def _run(self) -> None:
         try:
@@ -108,11 +110,11 @@ def luma(picture: av.VideoFrame) -> np.ndarray:
 
 CAMERA = {"preset": "ultrafast", "tune": "zerolatency", "g": "25", "sc_threshold": "0", "slices": "1",
           "threads": "1"}  # fmt: skip
-"""A keyframe each second, no B-frames."""
+"""Options of an encoder as cameras use it: a keyframe each second, no B-frames."""
 
 
 def camera_file(folder: Path) -> Path:
-    """Five seconds as a camera sends them, with sound."""
+    """A file of five seconds, encoded as a camera does, with sound."""
     clip = Clip(size=(320, 180), frames=125, options=CAMERA, sounds=(Sound(layout="mono"),), noise=3)
     return make(folder / "camera.mp4", clip)
 
@@ -124,7 +126,7 @@ def jpegs(count=5, size=(320, 180)):
 
 
 def ts_of(path: Path, skip: int = 0) -> Path:
-    """The same as MPEG-TS, without its first packets of video."""
+    """The video of a file as MPEG-TS, without its first `skip` packets."""
     target = path.with_name(f"skip{skip}.ts")
     with av.open(str(path)) as source, av.open(str(target), "w") as out:
         stream = out.add_stream_from_template(source.streams.video[0])
