@@ -65,7 +65,7 @@ class SessionCounts:
 
     def keep(self, stage: RestoreStage) -> None:
         """The stage's graph is gone."""
-        self.restored += stage.faces_restored
-        self.carried += stage.faces_carried
-        self.left_alone += stage.faces_left_alone
-        self.not_finite += stage.not_finite
+        self.restored += stage.counts.restored
+        self.carried += stage.counts.propagated
+        self.left_alone += stage.counts.left_alone
+        self.not_finite += stage.counts.not_finite

@@ -12,7 +12,7 @@ from stream.config import Config
 from stream.errors import ConfigError
 from stream.faces.assembly import Setup, assemble
 from stream.faces.detect.finder import choose
-from stream.faces.restore.restore_stage import RestoreMode
+from stream.faces.restore.schedule import RestoreMode
 from stream.faces.track.tracker import Tracker
 from stream.live.session.degradation import LEVELS, DegradationLevel
 from stream.live.session.inlet import Inlet
@@ -51,7 +51,7 @@ class Control:
         return self.passing or self.idle or self.level.passing
 
     @property
-    def way(self) -> RestoreMode:
+    def restore_mode(self) -> RestoreMode:
         """How restorations are spared now."""
         sparing, restore = self.level.sparing, self.settings.restore
         interval = max(restore.interval, self.keyframes) if sparing else restore.interval
@@ -111,9 +111,9 @@ class Graph:
 
     def follow(self, control: Control) -> None:
         """Work from the next frame on as `control` says now; from any thread."""
-        self.restore.way = control.way
+        self.restore.set_mode(control.restore_mode)
         if self._stabilise is not None:
-            self._stabilise.strength = control.steadiness
+            self._stabilise.set_strength(control.steadiness)
 
     def warm(self, frame: Frame) -> None:
         """Have the detector made ready for pictures like this one; before a pipeline runs the stages."""

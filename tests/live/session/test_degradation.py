@@ -111,10 +111,10 @@ def control(interval: int = 3, **changes) -> Control:
 
 
 def test_sparing_restores_on_keyframes_only_and_keeps_a_longer_interval_that_is_set():
-    assert control().way.interval == 3 and not control().way.strict
-    spared = control(level=LEVELS[1]).way
+    assert control().restore_mode.interval == 3 and not control().restore_mode.strict
+    spared = control(level=LEVELS[1]).restore_mode
     assert spared.interval == 10 and spared.strict
-    assert control(interval=30, level=LEVELS[1]).way.interval == 30
+    assert control(interval=30, level=LEVELS[1]).restore_mode.interval == 30
 
 
 def test_with_fewer_faces_the_largest_stay_and_two_of_a_size_do_not_take_turns():
