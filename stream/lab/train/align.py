@@ -18,7 +18,7 @@ from stream.config import Detect
 from stream.errors import ConfigError, EncodeError, SourceError
 from stream.faces.detect.finder import FaceFinder
 from stream.faces.restore.crop import cut
-from stream.faces.restore.sharpness import SIDE, predicted_gain, sharpness
+from stream.faces.restore.sharpness import SIDE, predicted_gain, sharpness_of_gain
 from stream.lab.train.training_pairs import MARGIN, inner
 from stream.media.container import VIDEO_SUFFIXES
 from stream.media.decode import FileSource
@@ -145,7 +145,7 @@ class Aligner:
         crop = cut(frame, geometry.chain(frame.view.to_stored, to_upright), self.side)
         if crop is None:
             return "cut off"
-        if sharpness(predicted_gain(inner(crop), scale)) < self._rules.min_sharpness:
+        if sharpness_of_gain(predicted_gain(inner(crop), scale)) < self._rules.min_sharpness:
             return "blurred"
         levels: npt.NDArray[np.float32] = crop * 255
         return np.rint(levels).astype(np.uint8)

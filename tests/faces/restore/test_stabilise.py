@@ -126,7 +126,7 @@ def test_the_strength_follows_a_change_and_a_change_to_0_loses_no_frame():
     works, _ = moving(9)
     made, done = stage(0.6, lookahead=True), []
     for at, item in enumerate(works):
-        made.strength = (0.6, 0.0, 1.0)[at // 3]
+        made.set_strength((0.6, 0.0, 1.0)[at // 3])
         done += made.process(item)
     done += made.flush()
     assert [d.patches[0].crop for d in done] == [w.patches[0].crop for w in works]
