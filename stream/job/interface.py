@@ -72,7 +72,7 @@ class RunReport(TypedDict, total=False):
     """Crops left unchanged because the network's output held NaN or infinity."""
     faces_stabilised: int
     faces_guarded: int
-    """Crops of which a part, or all, stayed as in the input because the restoration disagreed with it grossly."""
+    """Crops that stayed as they were, at least in part, because the restoration differed too much."""
     faces_parsed: int
     """Crops whose outline the face parser computed."""
     detections_run: int

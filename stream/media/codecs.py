@@ -49,7 +49,7 @@ class EncoderRecipe:
 
 
 def recipe(info: StreamInfo, config: Encode) -> EncoderRecipe:
-    """Choose encoder, pixel format and quality. Raises EncodeError that names the setting that does not fit."""
+    """Choose encoder, pixel format and quality. Raises EncodeError that names the wrong setting."""
     encoder, notes = _choose_encoder(info, config)
     codec = _codec(encoder)
     encoder, row = codec.name, traits(codec.name)

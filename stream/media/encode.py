@@ -70,7 +70,7 @@ class OutputOptions:
     upscale: int = 1
     """How many times as wide and high as the input's the frames are."""
     same_pictures: bool = True
-    """Whether the input container's facts about its pictures (rotation, HDR, ...) hold for the frames, too."""
+    """Whether what the input's container says of its pictures (rotation, HDR) holds for the frames, too."""
     cut_short: Callable[[], bool] = _never
     """Asked at the end: was the source stopped early? The copied streams then end with the picture."""
 
@@ -129,7 +129,10 @@ class FileSink(Sink):
             shift = self._first_pts * info.time_base
             dynamic = quality_trial.dynamic_hdr(info)
             stream = self._add_video(
-                output, main, copy_parameters=options.same_pictures and not dynamic, same_container=same_container
+                output,
+                main,
+                copy_parameters=options.same_pictures and not dynamic,
+                same_container=same_container,
             )
             copier = Copier(
                 source, main, output, same_container=same_container, window=self._window, shift=shift
@@ -168,7 +171,7 @@ class FileSink(Sink):
     ) -> av.VideoStream:
         recipe = self.recipe
         try:
-            stream = output.add_stream(recipe.encoder, rate=info.rate or 25)
+            stream = output.add_stream(recipe.encoder, rate=self._shown.rate or 25)
         except ValueError:
             raise EncodeError(
                 f"{self.destination}: a {output.format.name} file cannot hold {recipe.codec}; "

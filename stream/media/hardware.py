@@ -118,7 +118,7 @@ def identical(one: av.VideoFrame, two: av.VideoFrame) -> bool:
 
 
 def encoders(codec: str, pix_fmt: str) -> list[str]:
-    """Encoders of this build of FFmpeg that could write `codec` from such pictures. They may still not run."""
+    """Encoders in this build of FFmpeg that write `codec` from such pictures. No device may be there."""
     if pix_fmt not in _PIXEL_FORMATS:
         return []
     names = (f"{codec}_{family}" for family in _FAMILIES)

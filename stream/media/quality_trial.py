@@ -107,9 +107,7 @@ def settle(
     return replace(recipe, is_settled=True)
 
 
-def _tried_hardware(
-    info: StreamInfo, recipe: EncoderRecipe, sample: _Sample, threads: int
-) -> EncoderRecipe:
+def _tried_hardware(info: StreamInfo, recipe: EncoderRecipe, sample: _Sample, threads: int) -> EncoderRecipe:
     """A hardware encoder with its quality. Raises Unusable where it does not open or is not good enough."""
     name = recipe.encoder
     if "Baseline" in (sample.like.profile or ""):

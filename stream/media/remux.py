@@ -71,9 +71,7 @@ def stream_metadata(metadata: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in kept.items() if not key.upper().startswith(_OF_OLD_PACKETS)}
 
 
-def unsupported_tags(
-    source: InputContainer, muxer: str, metadata: dict[str, str], keys: bool
-) -> list[str]:
+def unsupported_tags(source: InputContainer, muxer: str, metadata: dict[str, str], keys: bool) -> list[str]:
     """The chapters and metadata that the muxer's container cannot hold, in words.
 
     keys: whether a mov or mp4 file stores free keys.

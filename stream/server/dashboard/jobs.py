@@ -326,7 +326,8 @@ def _told(status: JobStatus, message: JobRate | JobProgress | JobDone, elapsed_s
 
 def run_job(link: Connection[FromJob, Never], source: str, target: str, config: Config) -> None:
     """A job's process: restores `source` into `target`, unless the link is closed before."""
-    from stream.job.api import Progress, restore_file
+    from stream.job.api import restore_file
+    from stream.job.interface import Progress
     from stream.media.images import is_image
     from stream.media.probe import probe
 

@@ -12,7 +12,8 @@ from stream.config import load_config
 from stream.errors import ConfigError
 from stream.faces.restore.propagate import Propagator, face_region
 from stream.faces.restore.restore_stage import _MAX_HELD, UNEXPLAINED, Interval, RestoreMode, RestoreStage
-from stream.job.api import Options, restore_file, restore_images
+from stream.job.api import restore_file, restore_images
+from stream.job.interface import Options
 from stream.models.engines import create_engine
 from stream.models.info import bundled_model_path
 from stream.picture import geometry
