@@ -13,7 +13,8 @@ from stream.config import load_config
 from stream.faces.assembly import Setup, assemble
 from stream.faces.restore.propagate import face_region
 from stream.faces.restore.stabilise import StabiliseStage
-from stream.job.api import Options, restore_file
+from stream.job.api import restore_file
+from stream.job.interface import Options
 from stream.lab.quality.picture_measures import sharpness
 from stream.lab.quality.video_measures import flicker
 from stream.live.session.control import Control
