@@ -44,7 +44,7 @@ def command(
 ) -> subprocess.CompletedProcess[str]:
     """The product's command in a process of its own, from this checkout."""
     return subprocess.run(
-        [sys.executable, "-m", "stream.cli.main.main", *map(str, arguments)],
+        [sys.executable, "-m", "stream.cli", *map(str, arguments)],
         capture_output=True, text=True, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, timeout=900,
     )  # fmt: skip
 
@@ -208,7 +208,7 @@ def _stopped_by(number: int, folder: Path) -> int:
     """The exit code of a run that gets a signal once its output has begun."""
     arguments = ["restore", str(ROOT / "samples" / "portrait.mp4"), str(folder / "stop.mp4"), "--overwrite"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "stream.cli.main.main", *arguments],
+        [sys.executable, "-m", "stream.cli", *arguments],
         env=_ENVIRONMENT,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream.cli.tracebacks import DebugAlone
+from stream.cli.options import DebugAlone
 
 if TYPE_CHECKING:  # it takes time to load, and only a download on a terminal needs it
     from rich.progress import Progress, TaskID

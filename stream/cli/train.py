@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from stream.cli.tracebacks import DebugAlone
+from stream.cli.options import DebugAlone
 from stream.config import load_settings
 
 app = typer.Typer()

@@ -108,7 +108,8 @@ def _search(
     info: StreamInfo, plan: EncoderRecipe, sample: _Sample, threads: int
 ) -> tuple[EncoderRecipe, float, float]:
     """The plan with the quality found, how many times larger than the input it makes the video,
-    and the luma PSNR that it keeps, dB."""
+    and the luma PSNR that it keeps, dB.
+    """
     if plan.quality is None:
         raise ValueError(f"{plan.encoder} has no quality to be searched")
     quality = plan.quality

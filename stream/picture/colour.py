@@ -90,7 +90,7 @@ _LAB_KNEE = 6 / 29
 
 
 def with_lightness(rgb: np.ndarray, of: np.ndarray) -> npt.NDArray[np.float32]:
-    """sRGB f32[H,W,3] of 0..1 with the L* of `of` and the a*, b* of `rgb`, as far as it can be had.
+    """SRGB f32[H,W,3] of 0..1 with the L* of `of` and the a*, b* of `rgb`, as far as it can be had.
 
     CIE 15: with f the cube root of XYZ over white's (linear below (6/29)^3), L* = 116 fY - 16,
     a* = 500 (fX - fY), b* = 200 (fY - fZ). What no sRGB has is drawn along a straight line in

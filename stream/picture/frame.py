@@ -154,8 +154,8 @@ class Frame:
     """Where a chroma sample lies between luma samples, in luma px from the first: 0 co-sited."""
     arrived_at_s: float = 0.0
     """`time.monotonic()` when the last packet of the picture arrived; live sources only."""
-    take: int = 0
-    """Live sources: rises by one where size, codec, frame rate or sound change, or a connection begins."""
+    epoch: int = 0
+    """Live sources: rises by one where size, colour, rate, sound or connection change; 0 for files."""
 
     @property
     def layout(self) -> pixel_formats.Layout:

@@ -28,7 +28,8 @@ class Component:
 @dataclass(frozen=True, slots=True)
 class Layout:
     """One pixel format. `kind` is "yuv", "rgb" or "gray"; components are (Y, Cb, Cr), (R, G, B)
-    or (Y,). A sample is stored as `value << shift` in `dtype`, value in 0..2**depth - 1."""
+    or (Y,). A sample is stored as `value << shift` in `dtype`, value in 0..2**depth - 1.
+    """
 
     kind: str
     components: tuple[Component, ...]

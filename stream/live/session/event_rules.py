@@ -53,7 +53,7 @@ class SessionCounts:
     """Of the frames delivered, over all graphs of a session."""
 
     def __init__(self) -> None:
-        self.take = self.faces = 0
+        self.epoch = self.faces = 0
         self.size: tuple[int, int] | None = None
         self.restored = self.carried = self.left_alone = self.not_finite = 0
         """Of graphs that are gone."""
@@ -61,7 +61,7 @@ class SessionCounts:
     def add(self, work: FrameWork) -> None:
         """One frame has been delivered."""
         view = work.frame.view
-        self.take, self.faces, self.size = work.frame.take, len(work.faces), (view.width, view.height)
+        self.epoch, self.faces, self.size = work.frame.epoch, len(work.faces), (view.width, view.height)
 
     def keep(self, stage: RestoreStage) -> None:
         """The stage's graph is gone."""

@@ -133,11 +133,11 @@ def _with_tap(stages: list[NamedStage], tap: Stage[FrameWork, FrameWork] | None)
 
 
 class LiveTracker(Stage[FrameWork, FrameWork]):
-    """Stage: a tracker that lets frames pass while nothing is to be restored, and begins anew with a take."""
+    """Stage: a tracker that passes frames while nothing is to be restored, and begins anew with an epoch."""
 
     def __init__(self, tracker: Tracker, control: Control) -> None:
         self._tracker, self._control = tracker, control
-        self._take: int | None = None
+        self._epoch: int | None = None
 
     def open(self) -> None:
         """See `Stage.open`."""
@@ -146,10 +146,10 @@ class LiveTracker(Stage[FrameWork, FrameWork]):
     def process(self, work: FrameWork) -> Iterable[FrameWork]:
         """See `Stage.process`."""
         passes = self._control.untouched
-        take = None if passes else work.frame.take
-        if take != self._take:
+        epoch = None if passes else work.frame.epoch
+        if epoch != self._epoch:
             self._tracker.forget()
-            self._take = take
+            self._epoch = epoch
         if passes:
             yield work
         else:

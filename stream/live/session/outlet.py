@@ -15,11 +15,12 @@ from stream.config_live import LiveEncodingSettings
 from stream.live.packets import LIVE_TIME_BASE, AudioFormat, AudioPacket, Jpeg, Message, Packet, Raw, Start
 from stream.live.sinks.audio import AudioCoder
 from stream.live.sinks.handle import SinkHandle
-from stream.live.sinks.live_encoder import LiveEncoder, jpeg, upright_rgb
+from stream.live.sinks.live_encoder import LiveEncoder, upright_rgb
 from stream.live.status import Delays
 from stream.picture.colour import Colour
 from stream.picture.face import FrameWork
 from stream.picture.frame import Frame, View
+from stream.picture.jpeg import encode_jpeg
 
 _SOUND_WAITING = 2000
 """Packets of sound that wait for their picture; beyond them the oldest go (DROP_OLDEST)."""
@@ -54,8 +55,8 @@ class Outlet:
         self._encoder: LiveEncoder | None = None
         self._sound: AudioCoder | None = None
         self._shape: tuple[int, View, Colour] | None = None
-        """Of the take that is being encoded: its number, the pictures' geometry and colour."""
-        self._take = 0
+        """Of the epoch that is being encoded: its number, the pictures' geometry and colour."""
+        self._epoch = 0
         self._last_pts = self._key_pts = self._last_sound_dts = -1
         self._heard: deque[AudioPacket] = deque(maxlen=_SOUND_WAITING)
         self._lock = threading.Lock()
@@ -102,11 +103,11 @@ class Outlet:
         return self._rate_of() or Fraction(25)
 
     def _send_coded(self, frame: Frame) -> None:
-        shape = (frame.take, frame.view, frame.colour)
+        shape = (frame.epoch, frame.view, frame.colour)
         pts = max(frame.time.pts, self._last_pts + 1)
         encoder, begins = self._encoder, False
         if encoder is None or shape != self._shape:
-            encoder, begins = self._begin_take(frame), True
+            encoder, begins = self._begin_epoch(frame), True
             self._shape = shape
         for packet in encoder.encode(frame, pts, begins or self._is_due(pts)):
             if packet.keyframe:
@@ -124,27 +125,27 @@ class Outlet:
             return True
         return since_s >= _LEAST_GOP_S and any(handle.needs_keyframe() for handle in self._handles)
 
-    def _begin_take(self, frame: Frame) -> LiveEncoder:
-        """Tell the sinks what follows; returns the take's encoder."""
-        self._take = frame.take
+    def _begin_epoch(self, frame: Frame) -> LiveEncoder:
+        """Tell the sinks what follows; returns the epoch's encoder."""
+        self._epoch = frame.epoch
         self._encoder = encoder = LiveEncoder(frame, self._rate(), self._live, self._threads)
-        with self._lock:  # by then the capture may be one take ahead
-            audio = next((packet.format for packet in self._heard if packet.take == frame.take), None)
+        with self._lock:  # by then the capture may be one epoch ahead
+            audio = next((packet.format for packet in self._heard if packet.epoch == frame.epoch), None)
         audio = audio or self._audio_of()
         self._sound = AudioCoder(audio) if audio is not None else None
         began_at = time.time() - (time.monotonic() - frame.arrived_at_s if frame.arrived_at_s else 0.0)
         format = self._sound.format if self._sound is not None else None
-        self._offer(Start(frame.take, encoder.format, format, began_at, self._note))
+        self._offer(Start(frame.epoch, encoder.format, format, began_at, self._note))
         return encoder
 
     def _send_sound(self, until_pts: int) -> None:
-        """Sound of this take up to a time; an earlier take's is dropped, a later one's waits."""
+        """Sound of this epoch up to a time; an earlier epoch's is dropped, a later one's waits."""
         due = []
         with self._lock:
-            while self._heard and self._heard[0].take <= self._take and self._heard[0].pts <= until_pts:
+            while self._heard and self._heard[0].epoch <= self._epoch and self._heard[0].pts <= until_pts:
                 due.append(self._heard.popleft())
         for packet in due:
-            if self._sound is None or packet.take != self._take:
+            if self._sound is None or packet.epoch != self._epoch:
                 continue
             for coded in self._sound.encode(packet):
                 if coded.dts > self._last_sound_dts:
@@ -161,4 +162,4 @@ class Outlet:
         if wants_raw:
             self._offer(Raw(rgb.tobytes(), width, height, self._rate(), frame.arrived_at_s))
         if wants_jpeg:
-            self._offer(Jpeg(jpeg(rgb, self._live.jpeg_quality), frame.arrived_at_s, frame.time.pts))
+            self._offer(Jpeg(encode_jpeg(rgb, self._live.jpeg_quality), frame.arrived_at_s, frame.time.pts))

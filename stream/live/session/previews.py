@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import cv2
-import numpy as np
-
 from stream.live.packets import Jpeg
 from stream.live.session.snapshot_stage import SmallPicture, pair_jpeg
 from stream.picture.face import FrameWork
+from stream.picture.jpeg import encode_jpeg
 
 KINDS = frozenset({"restored", "pair"})
 _MOST_FPS = 15.0
@@ -33,15 +31,10 @@ class Previews:
         self._last_s = frame.arrived_at_s
         after = self._small(frame)
         if "restored" in wanted:
-            self._tell("restored", _jpeg(after), work)
+            self._tell("restored", encode_jpeg(after, _QUALITY), work)
         if "pair" in wanted:
             before = after if work.before is None else work.before
             self._tell("pair", pair_jpeg(before, after), work)
 
     def _tell(self, kind: str, data: bytes, work: FrameWork) -> None:
         self._on_preview(kind, Jpeg(data, work.frame.arrived_at_s, work.frame.time.pts))
-
-
-def _jpeg(rgb: np.ndarray) -> bytes:
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, _QUALITY))
-    return data.tobytes()

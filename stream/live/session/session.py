@@ -351,7 +351,7 @@ class Session:
             state=status.state,
             words=status.words(),
             detail=status.detail,
-            take=counts.take,
+            take=counts.epoch,
             size=counts.size,
             codec=capture.facts["codec"] if capture.facts is not None else "",
             fps_in=gauges.fps_in,

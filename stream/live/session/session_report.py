@@ -28,6 +28,7 @@ class SessionReport:
     words: str
     detail: str
     take: int
+    """`Frame.epoch` of the newest frame; the JSON key keeps its old name."""
     size: tuple[int, int] | None
     """Width and height of the picture, px; None before the first frame."""
     codec: str

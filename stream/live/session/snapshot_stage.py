@@ -15,6 +15,7 @@ from stream.live.packets import FaceFacts, Snapshot
 from stream.live.sinks.live_encoder import upright_rgb
 from stream.picture.face import Face, FrameWork, Patch
 from stream.picture.frame import Frame
+from stream.picture.jpeg import encode_jpeg
 
 SIDE = 640
 """Longer side of a preview, px."""
@@ -151,8 +152,7 @@ def pair_jpeg(before: np.ndarray, after: np.ndarray) -> bytes:
     """One JPEG of two RGB u8[h,w,3] of the same size: the original above the restored picture."""
     if before.shape != after.shape:
         after = cv2.resize(after, before.shape[1::-1], interpolation=cv2.INTER_AREA)
-    both = cv2.cvtColor(np.concatenate([before, after]), cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", both, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
+    return encode_jpeg(np.concatenate([before, after]), _JPEG_QUALITY)
 
 
 def _png(rgb: np.ndarray) -> bytes:

@@ -21,7 +21,7 @@ _BIT_RATE = 64_000
 
 
 class AudioCoder:
-    """Sound of one take: AAC with its description passes unchanged, all else is transcoded.
+    """Sound of one epoch: AAC with its description passes unchanged, all else is transcoded.
 
     Damaged packets are left out; `lost` counts them.
     """

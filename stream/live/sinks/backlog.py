@@ -83,7 +83,7 @@ class Backlog:
         if isinstance(message, Start):
             self.gate_shut = True
             if self._items and isinstance(self._items[-1][1], Start):
-                self._items.pop()  # nothing came of that take: takes cannot pile up
+                self._items.pop()  # nothing came of that epoch: epochs cannot pile up
             return True
         if isinstance(message, (Jpeg, Raw)):
             if self._items:

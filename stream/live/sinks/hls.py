@@ -24,7 +24,7 @@ _END = "#EXT-X-ENDLIST\n"
 
 
 class HlsSink:
-    """A segment begins with each second's keyframe. A new take goes on in the same playlist behind a
+    """A segment begins with each second's keyframe. A new epoch goes on in the same playlist behind a
     discontinuity, and so does a process that was started again; numbers never come twice.
     """
 
@@ -54,7 +54,7 @@ class HlsSink:
         try:
             if isinstance(message, Start):
                 if not same_coding(self._start, message):
-                    self._end_take()
+                    self._end_epoch()
                 self._start = message
             elif isinstance(message, Packet):
                 if self._muxer is None and message.keyframe and self._start is not None:
@@ -74,7 +74,7 @@ class HlsSink:
         """End the last segment and, where all went well, the playlist: players stop there."""
         playlist = self._folder / PLAYLIST
         try:
-            self._end_take()
+            self._end_epoch()
             if self._start is not None and not self._failed and playlist.exists():
                 with playlist.open("a") as file:
                     file.write(_END)
@@ -92,7 +92,7 @@ class HlsSink:
         }
         return Muxer(str(self._folder / PLAYLIST), start, keyframe, format="hls", options=options)
 
-    def _end_take(self) -> None:
+    def _end_epoch(self) -> None:
         muxer, self._muxer = self._muxer, None
         if muxer is not None:
             muxer.close()
@@ -104,6 +104,6 @@ class HlsSink:
         return [path for _, path in sorted(numbered)]
 
     def _prune(self) -> None:
-        """Not left to FFmpeg, which knows nothing of an earlier take's or process's segments."""
+        """Not left to FFmpeg, which knows nothing of an earlier epoch's or process's segments."""
         for path in self._segments()[: -_LISTED - _KEPT]:
             path.unlink(missing_ok=True)

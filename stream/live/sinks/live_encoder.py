@@ -1,4 +1,4 @@
-"""Live pictures -> H.264 packets without delay, and what is shown without any codec: RGB and JPEG.
+"""Live pictures -> H.264 packets without delay, and what is shown without any codec: RGB.
 
 Runs in the camera's process.
 """
@@ -27,7 +27,7 @@ _KNOWN_MATRICES = (1, 5, 6, 9)
 
 
 class LiveEncoder:
-    """x264 for one take: every picture comes out at once, as one packet; upright, 4:2:0, limited range."""
+    """x264 for one epoch: every picture comes out at once, as one packet; upright, 4:2:0, limited range."""
 
     def __init__(self, frame: Frame, rate: Fraction, live: LiveEncodingSettings, threads: int) -> None:
         self._rate = rate
@@ -128,16 +128,6 @@ def upright_rgb(frame: Frame, reformatter: VideoReformatter) -> np.ndarray:
     rgb = np.ascontiguousarray(frame.view.orient(picture.to_ndarray()))
     size = tuple(max(1, round(side)) for side in frame.view.upright_size)
     return rgb if size == rgb.shape[1::-1] else cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
-
-
-def jpeg(rgb: np.ndarray, quality: int) -> bytes:
-    """A JPEG file of RGB u8[h,w,3]."""
-    done, data = cv2.imencode(
-        ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality]
-    )
-    if not done:
-        raise EncodeError(f"JPEG: cannot encode {rgb.shape[1]}x{rgb.shape[0]} pixels; use a smaller picture")
-    return data.tobytes()
 
 
 def _matrix(frame: Frame) -> int:

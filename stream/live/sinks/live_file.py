@@ -11,7 +11,7 @@ from stream.live.sinks.sink import same_coding
 
 
 class LiveFileSink:
-    """Nothing is overwritten: NAME-2.mp4 where NAME.mp4 is there, or where a take is coded otherwise."""
+    """Nothing is overwritten: NAME-2.mp4 where NAME.mp4 is there, or where an epoch is coded otherwise."""
 
     wanted = True
 

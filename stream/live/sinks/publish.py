@@ -34,7 +34,7 @@ _REFUSES_SOUND = "refuses H.264 with AAC sound (4xx); it may want none: set sour
 
 
 class Publisher:
-    """Connects with the first keyframe, and again where a take is coded otherwise.
+    """Connects with the first keyframe, and again where an epoch is coded otherwise.
 
     A server that accepts and falls silent blocks `write` (RTMP has no time-out in FFmpeg): then the
     sink's process hangs and is replaced by whoever watches it.

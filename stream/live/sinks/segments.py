@@ -34,7 +34,7 @@ class Segment:
 
     path: Path
     began_at: float
-    """UTC, seconds since the epoch, by its name."""
+    """Unix time by its name, s."""
     seconds: float
     """From there to the last time it was written."""
     size: int
@@ -55,7 +55,7 @@ def segments(folder: Path) -> list[Segment]:
 
 
 class SegmentSink:
-    """Begins a file at a keyframe after `record.segment_s` or `segment_mb`, and with every take.
+    """Begins a file at a keyframe after `record.segment_s` or `segment_mb`, and with every epoch.
 
     Old segments are deleted by `record.keep_days` and `keep_gb`: when a file begins, and once a minute.
     One sink for each folder: a lock, which ends with the process, sees to it.

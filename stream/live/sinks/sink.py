@@ -51,5 +51,5 @@ class LiveSink(Protocol):
 
 
 def same_coding(one: Start | None, two: Start) -> bool:
-    """Whether a new take is coded as the old one, so that an output may go on with it."""
+    """Whether a new epoch is coded as the old one, so that an output may go on with it."""
     return one is not None and (one.video, one.audio) == (two.video, two.audio)

@@ -10,7 +10,6 @@ from fractions import Fraction
 from typing import TypedDict
 
 import av
-import cv2
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideData
 
@@ -29,6 +28,7 @@ from stream.media.decode import SITES, converted, is_handled
 from stream.media.probe import colour_of, turn_of
 from stream.picture import pixel_formats
 from stream.picture.frame import Frame, Timestamp, View
+from stream.picture.jpeg import encode_jpeg
 
 _PREVIEW_SIDE = 640
 _SILENT_S = 3.0
@@ -36,7 +36,7 @@ _SILENT_S = 3.0
 
 
 class SourceFacts(TypedDict):
-    """What is known of a take, for people; goes out as JSON."""
+    """What is known of an epoch, for people; goes out as JSON."""
 
     size: list[int]
     """Width and height of the stored picture, px."""
@@ -74,11 +74,11 @@ class Capture:
         self.drops = Drops()
         self.notes: list[str] = []
         self.facts: SourceFacts | None = None
-        """Of the current take; None before the first picture."""
+        """Of the current epoch; None before the first picture."""
         self.audio: AudioFormat | None = None
-        """Of the current take; known before its first frame."""
+        """Of the current epoch; known before its first frame."""
         self.rate = Fraction(25)
-        """Nominal frames a second of the current take."""
+        """Nominal frames a second of the current epoch."""
         self._address, self._source = address, source
         self._threads, self._try_hardware = decoder_threads, hardware
         self._on_status, self._on_audio = on_status, on_audio
@@ -87,9 +87,9 @@ class Capture:
         self._transport = "udp" if source.transport == "udp" else "tcp"
         self._transport_is_known = source.transport != "auto"
         self._analyse_s = ANALYSE_S[0]
-        self._take = -1
+        self._epoch = -1
         self._kind: tuple[object, ...] | None = None
-        """All that makes the take another one when it changes; None: the next picture begins one."""
+        """All that makes the epoch another one when it changes; None: the next picture begins one."""
         self._counted = 0, 0
         """Corrupt packets, and packets before a keyframe, that `drops` has of this connection."""
         self._reformatter = av.video.reformatter.VideoReformatter()
@@ -225,7 +225,7 @@ class Capture:
             pace.rewind(self.rate)
 
     def _look(self, picture: av.VideoFrame, connection: Connection | PatternSource, sounding: bool) -> None:
-        """Begin a new take where pictures or sound are of another kind, or a connection begins."""
+        """Begin a new epoch where pictures or sound are of another kind, or a connection begins."""
         kind = (
             picture.width, picture.height, picture.format.name, picture.colorspace,
             picture.color_range, picture.color_trc, picture.rotation, connection.sar, connection.rate,
@@ -234,7 +234,7 @@ class Capture:
         if kind == self._kind:
             return
         self._kind = kind
-        self._take += 1
+        self._epoch += 1
         self.rate, self.audio = connection.rate, connection.audio if sounding else None
         container: SideDataContainer = picture.side_data  # type: ignore[assignment]  # PyAV's stub is wrong
         side = {item.type: bytes(item) for item in container}
@@ -262,15 +262,15 @@ class Capture:
         site = "center" if codec == "mjpeg" else "left"
         return Frame(
             self.frames_in, Timestamp(pts, LIVE_TIME_BASE), picture, self._view, self._colour,
-            SITES[site], shot.arrived_at_s, self._take,
+            SITES[site], shot.arrived_at_s, self._epoch,
         )  # fmt: skip
 
     def _hear(self, sound: Sound) -> None:
-        audio = self.audio  # None where it has just come back: the next picture begins a take with it
+        audio = self.audio  # None where it has just come back: the next picture begins an epoch with it
         pts = self._clock.sound(sound.time_s, sound.arrived_at_s)
         if pts is not None and audio is not None:
             duration = round(sound.duration_s / LIVE_TIME_BASE)
-            self._on_audio(AudioPacket(self._take, pts, duration, sound.data, audio))
+            self._on_audio(AudioPacket(self._epoch, pts, duration, sound.data, audio))
 
     def _count(self, connection: Connection | PatternSource) -> None:
         """Add what a connection has lost since it was asked last."""
@@ -335,5 +335,4 @@ def first_picture(address: Address, source: SourceSettings) -> tuple[bytes, Sour
 
 def _jpeg(frame: Frame) -> bytes:
     rgb, _ = frame.thumbnail(_PREVIEW_SIDE)
-    bgr = cv2.cvtColor((rgb * 255).round().astype("uint8"), cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+    return encode_jpeg((rgb * 255).round().astype("uint8"), 85)

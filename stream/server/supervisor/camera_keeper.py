@@ -183,7 +183,7 @@ class CameraKeeper:
             self._finish()
 
     def remember(self, now: float) -> None:
-        """Called each 10 s: a point of the history at `now`, seconds since the epoch."""
+        """Called each 10 s: a point of the history at `now`, Unix time in s."""
         report, at = self._report, round(now, 1)
         if report is None or self._state != "running":
             point = HistoryPoint(at, None, None, None, None)

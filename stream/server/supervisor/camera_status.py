@@ -45,7 +45,7 @@ class HistoryPoint:
     """A camera at one moment; values are None where it did not run."""
 
     at: float
-    """Seconds since the epoch."""
+    """Unix time, s."""
     delay_ms: float | None
     """Median delay of the last frames."""
     p95_ms: float | None

@@ -23,7 +23,7 @@ class Recording:
 
     name: str
     began_at: float
-    """Seconds since the epoch."""
+    """Unix time, s."""
     seconds: float
     """From its beginning to the latest write: fragmented files do not say how long they are."""
     bytes: int
@@ -32,7 +32,7 @@ class Recording:
 
 
 def listed(folders: list[Path], now: float) -> list[Recording]:
-    """Recordings as they are at `now`, seconds since the epoch; oldest first."""
+    """Recordings as they are at `now`, Unix time in s; oldest first."""
     found = []
     for folder in folders:
         for path in folder.glob("*.m*"):

@@ -1,4 +1,4 @@
-"""The live pipeline's last stage: encoding, sound, new takes, keyframes on demand."""
+"""The live pipeline's last stage: encoding, sound, new epochs, keyframes on demand."""
 
 from __future__ import annotations
 
@@ -128,14 +128,14 @@ def test_times_rise_even_where_those_of_the_frames_do_not():
     assert [packet.pts for packet in sink.of(Packet)] == [0, 3600, 3601, 3602, 9000]
 
 
-def test_a_new_take_or_size_is_announced_and_begins_with_a_keyframe():
+def test_a_new_epoch_or_size_is_announced_and_begins_with_a_keyframe():
     sink = collected(Packet)
     outlet = outlet_to(sink)
     for index in range(30):
-        take, size = (0, (320, 180)) if index < 10 else (1, (320, 180)) if index < 20 else (1, (160, 120))
-        outlet.process(work(index, take=take, size=size))
+        epoch, size = (0, (320, 180)) if index < 10 else (1, (320, 180)) if index < 20 else (1, (160, 120))
+        outlet.process(work(index, epoch=epoch, size=size))
     kinds = [
-        (type(m).__name__, m.take if type(m) is Start else m.keyframe)
+        (type(m).__name__, m.epoch if type(m) is Start else m.keyframe)
         for m in sink.messages
         if type(m) is Start or m.keyframe
     ]
@@ -207,15 +207,15 @@ def test_the_encoded_picture_is_upright_even_and_true_in_colour(tmp_path, turn, 
     assert np.abs(result - expected)[4:-4, 4:-4].mean() < 4
 
 
-def test_sound_of_another_take_stays_with_its_own(tmp_path):
+def test_sound_of_another_epoch_stays_with_its_own(tmp_path):
     first = list(sound("aac", 48000, 1))
-    second = list(sound("aac", 48000, 1, take=1, first_pts=90000))
+    second = list(sound("aac", 48000, 1, epoch=1, first_pts=90000))
     sink = collected(Packet)
     outlet = outlet_to(sink, audio=first[0].format)
     for packet in (*first, *second):
         outlet.hear(packet)
     for index in range(50):
-        outlet.process(work(index, take=int(index >= 25)))
+        outlet.process(work(index, epoch=int(index >= 25)))
     outlet.flush()
     begins = [index for index, message in enumerate(sink.messages) if type(message) is Start]
     early = [m.pts for m in sink.messages[: begins[1]] if type(m) is Packet and not m.is_video]
@@ -308,15 +308,15 @@ def test_sound_that_comes_and_goes_never_stops_the_picture(tmp_path):
     outlet = Outlet(
         (handle,), config.live, note="", threads=1, audio_of=lambda: formats[0], rate_of=lambda: RATE
     )
-    for take, codec in enumerate(("aac", None, "libopus", "pcm_alaw")):
-        first_pts = take * 10 * 90000
+    for epoch, codec in enumerate(("aac", None, "libopus", "pcm_alaw")):
+        first_pts = epoch * 10 * 90000
         rate = 8000 if codec == "pcm_alaw" else 48000
-        packets = list(sound(codec, rate, 1, take, first_pts)) if codec else []
+        packets = list(sound(codec, rate, 1, epoch, first_pts)) if codec else []
         formats[0] = packets[0].format if packets else None
         for packet in packets:
             outlet.hear(packet)
         for index in range(25):
-            outlet.process(work(index, take=take, first_pts=first_pts))
+            outlet.process(work(index, epoch=epoch, first_pts=first_pts))
     outlet.flush()
     stop_all([handle], 60)
     parts = [read(segment.path) for segment in segments(tmp_path)]
@@ -325,7 +325,7 @@ def test_sound_that_comes_and_goes_never_stops_the_picture(tmp_path):
     assert all(rises(times) for part in parts for times in part.packet_times.values())
 
 
-def test_the_format_of_the_sound_is_the_takes_own_though_the_capture_may_be_ahead():
+def test_the_format_of_the_sound_is_the_epochs_own_though_the_capture_may_be_ahead():
     mine = list(sound("aac", 48000, 0.5))
     sink = collected(Packet)
     outlet = outlet_to(sink, audio=AudioFormat("pcm_alaw", 8000, "mono"))

@@ -65,27 +65,27 @@ class Loop:
         self.status = ConnectionStatus(ConnectionState.LIVE)
         self._on_status(self.status)
         began, due_s = time.monotonic(), 0.0
-        for take, frame in self._pictures():
+        for epoch, frame in self._pictures():
             if self._stopped.wait(max(0.0, began + due_s - time.monotonic())) or self.frames_in == self._most:
                 break
             time_ = Timestamp(round(due_s * 90000), Fraction(1, 90000))
             self.frames_in += 1
             yield dataclasses.replace(
-                frame, index=self.frames_in - 1, time=time_, arrived_at_s=time.monotonic(), take=take
+                frame, index=self.frames_in - 1, time=time_, arrived_at_s=time.monotonic(), epoch=epoch
             )
             due_s += 1 / self.fps
         self.status = ConnectionStatus(ConnectionState.STOPPED)
 
     def _pictures(self):
-        take = 0
+        epoch = 0
         while True:
             for path in self._paths:
-                take += 1
+                epoch += 1
                 for frame in FileSource(probe(path), threads=1).frames():
-                    yield take, frame
+                    yield epoch, frame
                     while self._still:
                         yield (
-                            take,
+                            epoch,
                             dataclasses.replace(frame, picture=frame.picture.reformat(format="yuv420p")),
                         )
 

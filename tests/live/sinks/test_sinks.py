@@ -38,7 +38,7 @@ def is_running(pid: int) -> bool:
 
 
 class Feed:
-    """A live take without end, ten frames at a time, to several handles."""
+    """A live epoch without end, ten frames at a time, to several handles."""
 
     def __init__(self, *handles: SinkHandle) -> None:
         self.handles, self.offered = handles, 0
@@ -191,11 +191,11 @@ def test_an_existing_file_is_never_overwritten(tmp_path):
     assert len(read(tmp_path / "out-2.mp4").times_s) == 10
 
 
-def test_a_take_that_is_coded_alike_goes_on_in_the_same_file_and_another_begins_a_new_one(tmp_path):
+def test_an_epoch_that_is_coded_alike_goes_on_in_the_same_file_and_another_begins_a_new_one(tmp_path):
     handle = file_sink(tmp_path / "out.mp4")
     handle.start()
-    for take in (coded(25), coded(25, 1, first_pts=10 * 90000), coded(25, 2, (160, 120), 20 * 90000)):
-        for message in take:
+    for epoch in (coded(25), coded(25, 1, first_pts=10 * 90000), coded(25, 2, (160, 120), 20 * 90000)):
+        for message in epoch:
             handle.offer(message)
     handle.stop(60)
     first, second = read(tmp_path / "out.mp4"), read(tmp_path / "out-2.mp4")
@@ -234,15 +234,15 @@ def test_a_full_backlog_of_a_viewer_drops_what_waits_and_goes_on_with_a_fresh_ke
     assert backlog.dropped == 25
 
 
-def test_only_the_newest_picture_waits_and_takes_do_not_pile_up():
+def test_only_the_newest_picture_waits_and_epochs_do_not_pile_up():
     backlog = Backlog(2.0, BacklogOverflow.DROP_WAITING)
     for number in range(5):
         backlog.put(Jpeg(bytes([number]), 0.0, number))
     assert backlog.get().pts == 4 and backlog.dropped == 4
     start = next(coded(1))
-    for take in range(5):
-        backlog.put(Start(take, start.video, None, 0.0, ""))
-    assert backlog.get().take == 4
+    for epoch in range(5):
+        backlog.put(Start(epoch, start.video, None, 0.0, ""))
+    assert backlog.get().epoch == 4
     backlog.abandon()
     assert backlog.get() is None
 
