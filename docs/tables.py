@@ -24,7 +24,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import typer
@@ -43,7 +43,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 FOLDER = ROOT / "docs" / "bench"
 INDEPENDENT = frozenset(
-    {"cameras", "detect", "detect-hd", "engines", "live", "live-bf16", "recipe", "sizing"}
+    "detect detect-hd engines idle live live-bf16 neighbours recipe reconnect sizing soak".split()
 )
 """Files whose figures stay true when the bundled weights change: times of networks, and detection."""
 _PLACE = re.compile(
@@ -142,8 +142,8 @@ def _lines(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _presets(_what: str, _folder: Path) -> str:
     """A row for each setting that one of the presets names."""
-    flat = {name: dict(_leaves(yaml.safe_load(preset_path(name).read_text()))) for name in PRESETS}
-    default = dict(_leaves(Config().model_dump()))
+    flat = {name: dict(leaves(yaml.safe_load(preset_path(name).read_text()))) for name in PRESETS}
+    default = dict(leaves(Config().model_dump()))
     keys = list(dict.fromkeys(key for settings in flat.values() for key in settings))
     rows = [
         [f"`{key}`", *(str(flat[name].get(key, default[key])) for name in PRESETS)]
@@ -152,63 +152,55 @@ def _presets(_what: str, _folder: Path) -> str:
     return _lines(["setting", *(f"`{name}`" for name in PRESETS)], rows)
 
 
-def _leaves(settings: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(settings: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Each setting by its full name, with its value."""
     for key, value in settings.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{path}{key}.")
+            yield from leaves(value, f"{path}{key}.")
         else:
             yield f"{path}{key}", value
 
 
 def _settings(what: str, _folder: Path) -> str:
-    model, heading = {"run": (Config, "###"), "cameras": (CamerasFile, "###")}[what]
-    return "\n\n".join(_sections(model, heading))
+    return "\n\n".join(_sections({"run": Config, "cameras": CamerasFile}[what]))
 
 
-def _sections(model: type[BaseModel], heading: str, path: str = "") -> Iterator[str]:
-    """A heading, its meaning and a table for each section below `model`."""
-    schema, rows, inner = model.model_json_schema(), [], []
+def _sections(model: type[BaseModel], path: str = "") -> Iterator[str]:
+    """For each section of settings a heading, its meaning and a table; sections inside follow it."""
+    schema = model.model_json_schema()["properties"]
+    rows, inner = [], []
     for name, field in model.model_fields.items():
-        found = re.search(r"#/\$defs/(\w+)", str(schema["properties"][name]))
-        below = _section_named(model, name) if found else None
+        below = _section_in(field.annotation)
         if below is not None:
-            key = f"{path}{name}.NAME." if "additionalProperties" in schema["properties"][name] else ""
-            inner.append((below, key or f"{path}{name}."))
+            inner.append(
+                (below, f"{path}{name}.NAME." if schema[name].get("type") == "object" else f"{path}{name}.")
+            )
             continue
-        facts = schema["properties"][name]
         default = (
             "required" if field.is_required() else _default(field.get_default(call_default_factory=True))
         )
-        meaning = (field.description or "").strip()
-        rows.append([f"`{path}{name}`", default, _allowed(facts), meaning])
+        rows.append([f"`{path}{name}`", default, _allowed(schema[name]), field.description or ""])
     if rows:
-        about = " ".join((model.__doc__ or "").split())
-        title = path.rstrip(".")
-        yield f"{heading} `{title}`\n\n{about}"
+        yield f"### `{path.rstrip('.')}`\n\n{' '.join((model.__doc__ or '').split())}"
         yield _lines(["setting", "default", "allowed", "meaning"], rows)
     for below, key in inner:
-        yield from _sections(below, heading, key)
+        yield from _sections(below, key)
 
 
-def _section_named(model: type[BaseModel], name: str) -> type[BaseModel] | None:
-    """The section that a field holds, be it in a dictionary or optional; None for a plain value."""
-    found = [model.model_fields[name].annotation]
-    while found:
-        kind = found.pop()
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-        found += getattr(kind, "__args__", ())
-    return None
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, be it optional or by name; None for a plain value."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_section_in(part) for part in get_args(annotation))
+    return next((section for section in found if section is not None), None)
 
 
 def _default(value: object) -> str:
     if value is None:
         return "unset"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return (
-        f"`{value}`" if isinstance(value, str) and value else "none" if value in ((), "", {}) else str(value)
-    )
+    if value in ((), "", {}):
+        return "none"
+    return f"`{yaml.safe_dump(value, default_flow_style=True).removesuffix('...' + chr(10)).strip()}`"
 
 
 def _allowed(facts: dict[str, Any]) -> str:
@@ -222,7 +214,7 @@ def _allowed(facts: dict[str, Any]) -> str:
     high = facts.get("maximum", facts.get("exclusiveMaximum"))
     if low is not None and high is not None:
         above = "above " if "exclusiveMinimum" in facts else ""
-        return f"{above}{low:g} to {high:g}"
+        return f"{above}{low:,g} to {high:,.10g}"
     kinds = {"boolean": "true, false", "string": "text", "array": "list", "object": "mapping"}
     return kinds.get(facts.get("type", ""), "")
 
