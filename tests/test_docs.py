@@ -74,6 +74,12 @@ def test_a_place_that_was_changed_by_hand_is_made_anew():
             tables.rewritten(f"<!-- figure: {wrong} --><!-- /figure -->")
 
 
+def test_no_figure_stands_at_the_start_of_a_line():
+    """A comment there would end the paragraph."""
+    for page in tables.PAGES:
+        assert "\n<!-- figure" not in page.read_text(), page
+
+
 @pytest.mark.parametrize("file", FILES, ids=by_name)
 def test_a_file_of_figures_names_commit_and_weights(file):
     facts = json.loads(file.read_text())
