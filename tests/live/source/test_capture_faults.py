@@ -215,13 +215,13 @@ def test_a_frozen_picture_is_noticed_and_so_is_its_end(monkeypatch):
 def test_a_stream_that_crashes_over_and_over_meets_the_breaker():
     pauses = retry.Retry(0.1, 1.0)
     for number in range(9):
-        pauses.lived(number, number + 0.5)
+        pauses.connection_ended(number, number + 0.5)
         paused = pauses.pause_s(number + 0.5)
-        assert (paused > 20) == pauses.broken == (number >= 7)
-    pauses.lived(100, 120)
-    assert pauses.broken
-    pauses.lived(200, 261)
-    assert not pauses.broken and pauses.pause_s(261) == 0.1
+        assert (paused > 20) == pauses.breaker_is_open == (number >= 7)
+    pauses.connection_ended(100, 120)
+    assert pauses.breaker_is_open
+    pauses.connection_ended(200, 261)
+    assert not pauses.breaker_is_open and pauses.pause_s(261) == 0.1
 
 
 def test_a_camera_that_hangs_up_after_each_few_pictures_is_tried_slowly_and_said_to_be_so(server):
