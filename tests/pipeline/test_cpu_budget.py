@@ -116,7 +116,8 @@ if cores == "1":
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import cv2
 import stream.models.engines, openvino as ov
-from stream import api, codecs, decode
+from stream.job import api
+from stream.media import codecs, decode
 from stream.config import load_config
 
 compiled, encoders, decoders = [], [], []
