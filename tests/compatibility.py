@@ -277,11 +277,18 @@ def _routes(api: Any) -> dict[str, Any]:
 
 
 def _metrics(text: str) -> dict[str, list[str]]:
-    """Names of the product's own metrics and of their labels."""
+    """Names of the product's own metrics and of their labels.
+
+    The labels of `gpen_stream_camera_drops_total` are left out: it has samples only once a frame was
+    dropped.
+    """
     found: dict[str, list[str]] = {}
     for line in text.splitlines():
-        if (name := re.match(r"gpen_[a-z_]+", line)) is not None:
+        if (name := re.match(r"# TYPE (gpen_[a-z_]+)", line)) is not None:
+            found[name[1]] = []
+        elif (name := re.match(r"gpen_[a-z_]+", line)) is not None:
             found[name[0]] = sorted(re.findall(r'(\w+)="', line))
+    found["gpen_stream_camera_drops_total"] = []
     return found
 
 

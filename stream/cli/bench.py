@@ -1,4 +1,4 @@
-"""`gpen-stream bench`: which comparison, for how long, and where the figures go."""
+"""`gpen-stream bench`: measure the product on this machine against what it replaces."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def _check(option: str, given: list[str] | None, known: tuple[str, ...]) -> None
 
 
 def _tell(run: Callable[[Path, int], BenchReport], output: BenchOutput) -> None:
-    """Run in a folder of its own, and hand the report out as asked."""
+    """Run in a temporary folder, and print or write the report."""
     file, chart = output.file, output.chart
     if file is not None and not output.json:
         raise ConfigError(f"{file}: only --json writes a file; write: gpen-stream bench NAME --json {file}")

@@ -160,7 +160,7 @@ def _page_name(a: Path, b: Path) -> Path:
 
 
 class _Display:
-    """One line on a terminal that says how far it is; nothing elsewhere."""
+    """Shows progress in one line on a terminal; prints nothing elsewhere."""
 
     def __init__(self, quiet: bool) -> None:
         from rich.console import Console
@@ -179,7 +179,7 @@ class _Display:
             self._status.stop()
 
     def tick(self, what: str, count: int) -> None:
-        """So many frames are `what`."""
+        """Show that `count` frames are `what`, such as "measured"."""
         if self._status is not None:
             self._status.update(f"{count} frames {what}")
 

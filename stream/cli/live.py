@@ -141,7 +141,7 @@ def _run(session: Session, screen: _Screen) -> None:
 
 
 class _Screen:
-    """One line that is kept up to date on a terminal, and else a line now and then; events between."""
+    """Shows a session on stderr: one line kept up to date on a terminal, else a line every ten seconds."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
@@ -153,12 +153,12 @@ class _Screen:
         self._lock = threading.Lock()
 
     def tell(self, kind: str, text: str) -> None:
-        """An event, from any thread."""
+        """Print an event; from any thread."""
         if not self._quiet:
             self._print(f"{kind.replace('_', ' ')}: {text}")
 
     def show(self, session: Session, stopping: bool) -> None:
-        """Called often; shows how the session stands when that is due."""
+        """Print the session's state, if it is time to; cheap to call often."""
         now = time.monotonic()
         since_s = now - self._shown_s
         if self._quiet or self._stopping:
@@ -185,7 +185,7 @@ class _Screen:
             self._width = len(line)
 
     def end(self, report: SessionReport) -> None:
-        """What came of it, in one line."""
+        """Print the totals of the session in one line."""
         if self._quiet:
             return
         faces = report.faces_restored + report.faces_carried
@@ -209,7 +209,7 @@ class _Screen:
 
 
 def _summary(report: SessionReport) -> str:
-    """How a session stands, in one line."""
+    """The state of a session in one line."""
     parts = [report.words]
     if report.size is not None:
         width, height = report.size

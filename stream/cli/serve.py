@@ -20,12 +20,12 @@ def serve(
     ] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="TCP port; 0: a free one.")] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Recordings, files and the token.")
+        Path | None, typer.Option(metavar="FOLDER", help="Folder for recordings, files and the token.")
     ] = None,
 ) -> None:
-    """Watch over many cameras, with a dashboard in the browser.
+    """Restore many cameras, with a dashboard in the browser.
 
-    Without --config it is cameras.yaml in the data folder, which need not exist yet.
+    Without --config the cameras are those of cameras.yaml in the data folder. It need not exist yet.
     """
     from stream.server.camera_config import CamerasFile, ServerSettings, load_cameras
     from stream.server.dashboard.serving import run

@@ -36,7 +36,7 @@ def supervisor_body(link, folder: str) -> None:
     """A supervisor in a process of its own, told by the link which cameras to run."""
     from stream.server.camera_config import CameraSettings, CamerasFile, ServerSettings
     from stream.server.events import Events
-    from stream.server.supervisor import Supervisor
+    from stream.server.supervisor.supervisor import Supervisor
 
     file = CamerasFile(server=ServerSettings(data=folder), cameras={})
     supervisor = Supervisor(file, None, Events())

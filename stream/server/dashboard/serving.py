@@ -17,11 +17,11 @@ from filelock import FileLock, Timeout
 from stream.errors import ConfigError, StreamError
 from stream.server.camera_config import CamerasFile, ServerSettings
 from stream.server.dashboard.app import create_app
-from stream.server.dashboard.jobs import Jobs
+from stream.server.dashboard.jobs import JobQueue
 from stream.server.dashboard.security import Guard
 from stream.server.dashboard.token import load_token
 from stream.server.events import Events, log_to_stderr
-from stream.server.supervisor import Supervisor
+from stream.server.supervisor.supervisor import Supervisor
 from stream.server.webhook import Webhook
 
 _GRACE_S = 1
@@ -49,7 +49,7 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
         hook = server.webhook
         events = Events(Webhook(**hook.model_dump()) if hook is not None else None)
         supervisor = Supervisor(file, path, events, server=server)
-        jobs = Jobs(server.files_folder)
+        jobs = JobQueue(server.files_folder)
         ended = threading.Event()
 
         def end() -> None:
