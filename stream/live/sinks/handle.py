@@ -16,7 +16,6 @@ from stream.pipeline.backoff import Backoff
 from stream.pipeline.processes import ChildProcess, start_thread
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
-"""Pauses before another attempt; they double from the first to the longest."""
 _STARTING_S = 60.0
 """A new process may take so long until its first report: a busy machine is slow."""
 _KILL_S = 0.2
