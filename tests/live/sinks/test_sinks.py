@@ -152,7 +152,7 @@ def test_a_sink_that_cannot_open_says_why_once_and_recovers(tmp_path):
 
 _PARENT = """
 import sys, threading
-sys.path[:0] = [{tests!r}, {root!r}]
+sys.path[:0] = {folders!r}
 from flashes import coded, wait_for
 from test_sinks import file_sink
 if __name__ == "__main__":
@@ -167,8 +167,9 @@ if __name__ == "__main__":
 
 
 def test_when_the_camera_is_killed_its_sinks_finish_their_files_and_end(tmp_path):
-    script, tests = tmp_path / "parent.py", Path(__file__).parent
-    script.write_text(_PARENT.format(tests=str(tests), root=str(tests.parent)))
+    script, parents = tmp_path / "parent.py", Path(__file__).parents
+    folders = [str(folder) for folder in (parents[0], parents[2], parents[3])]
+    script.write_text(_PARENT.format(folders=folders))
     with subprocess.Popen(
         [sys.executable, script, tmp_path / "out.mp4"], stdout=subprocess.PIPE, text=True
     ) as parent:
