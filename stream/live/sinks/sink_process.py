@@ -12,16 +12,18 @@ from typing import TypeVarTuple
 from stream.live.packets import Finish, Jpeg, Message, Packet, Raw, Snapshot, Start
 from stream.live.sinks import KINDS, SinkSpec, create
 from stream.live.sinks.backlog import is_picture
-from stream.live.sinks.backoff import Backoff
 from stream.live.sinks.sink import LiveSink, SinkDone, SinkError
 from stream.live.status import ConnectionState, ConnectionStatus
+from stream.pipeline.backoff import Backoff
 from stream.pipeline.processes import Connection
 
 Arguments = TypeVarTuple("Arguments")
 
 _TICK_S = 0.1
 _REPORT_S = 0.2
-_LONGEST_PAUSE_S = 15.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 15.0
+_HEALTHY_S = 60.0
+"""After this time without a failure, earlier failures no longer count."""
 _OCCASIONAL: frozenset[type[Message]] = frozenset({Jpeg, Snapshot})
 """Messages that come only when somebody looks or a face is seen. A sink that accepts nothing else is live
 once it is open. Every other sink is live once it has delivered a picture: many a server refuses only that."""
@@ -64,7 +66,7 @@ class _SinkRunner:
         """Whether packets are dropped until a keyframe comes."""
         self._done = False
         """Whether the user has ended the sink."""
-        self._backoff = Backoff(_LONGEST_PAUSE_S)
+        self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self._attempt_at_s = self._failed_at_s = 0.0
 
     def run(self) -> None:
@@ -158,8 +160,9 @@ class _SinkRunner:
 
     def _fail(self, error: SinkError) -> None:
         now = time.monotonic()
-        self._attempt_at_s = self._backoff.next_attempt_s(now, healthy_since_s=self._failed_at_s)
-        self._failed_at_s = now
+        if now - self._failed_at_s > _HEALTHY_S:
+            self._backoff.reset()
+        self._attempt_at_s, self._failed_at_s = now + self._backoff.next_s(), now
         self._status = ConnectionStatus(error.state, self._spec.safe(str(error)), self._attempt_at_s)
         self._event = error.event
         with contextlib.suppress(Exception):  # the first error is the one that is reported
