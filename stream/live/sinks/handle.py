@@ -16,12 +16,10 @@ from stream.pipeline.backoff import Backoff
 from stream.pipeline.processes import ChildProcess, start_thread
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
-_HEALTHY_S = 60.0
-"""Once a process has run this long, earlier failures no longer count."""
 _STARTING_S = 60.0
 """A new process may take so long until its first report: a busy machine is slow."""
 _KILL_S = 0.2
-_WELL = (ConnectionState.LIVE, ConnectionState.CONNECTING)
+_HEALTHY = (ConnectionState.LIVE, ConnectionState.CONNECTING)
 
 
 class SinkReport(TypedDict):
@@ -88,7 +86,8 @@ class SinkHandle:
         try:
             process = _SinkProcess(self.spec, self._kind, self._add_delays)
         except OSError as error:  # no memory, too many files: the session goes on without this sink
-            self._plan_restart(f"no process can be started ({(error.strerror or str(error)).lower()})")
+            reason = f"no process can be started ({(error.strerror or str(error)).lower()})"
+            self._plan_restart(reason, healthy_since_s=time.monotonic())
             return
         with self._lock:
             if self._start is not None:
@@ -177,7 +176,7 @@ class SinkHandle:
             if not in_time:
                 detail = "did not end in time and was killed"
             else:
-                detail = "" if self._status.state in _WELL else self._status.detail
+                detail = "" if self._status.state in _HEALTHY else self._status.detail
         self._status = ConnectionStatus(ConnectionState.STOPPED, detail)
 
     def _add_delays(self, delays_ms: Sequence[float]) -> None:
@@ -191,12 +190,10 @@ class SinkHandle:
         self._end(process)
         if state is ConnectionState.STOPPED and process.child.exit_code == 0:
             return  # `SinkDone`
-        if time.monotonic() - process.began_at_s > _HEALTHY_S:
-            self._backoff.reset()
-        self._plan_restart(reason)
+        self._plan_restart(reason, process.began_at_s)
 
-    def _plan_restart(self, reason: str) -> None:
-        self._restart_at_s = time.monotonic() + self._backoff.next_s()
+    def _plan_restart(self, reason: str, healthy_since_s: float) -> None:
+        self._restart_at_s = self._backoff.next_attempt_s(time.monotonic(), healthy_since_s)
         self._status = ConnectionStatus(ConnectionState.RETRYING, reason, self._restart_at_s)
 
     def _end(self, process: _SinkProcess) -> None:
@@ -221,7 +218,7 @@ class _FailureEvents:
         `event` is the kind of event that the sink gave for its failure; it is empty for a failure of the
         sink's process, whose text does not name the sink.
         """
-        failure = "" if status.state in (*_WELL, ConnectionState.STOPPED) else status.detail
+        failure = "" if status.state in (*_HEALTHY, ConnectionState.STOPPED) else status.detail
         if failure and failure != self._failure:
             self._failure = failure
             self._on_event(event or "sink_failed", failure if event else f"{self._name}: {failure}")

@@ -22,8 +22,6 @@ Arguments = TypeVarTuple("Arguments")
 _TICK_S = 0.1
 _REPORT_S = 0.2
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 15.0
-_HEALTHY_S = 60.0
-"""After this time without a failure, earlier failures no longer count."""
 _OCCASIONAL: frozenset[type[Message]] = frozenset({Jpeg, Snapshot})
 """Messages that come only when somebody looks or a face is seen. A sink that accepts nothing else is live
 once it is open. Every other sink is live once it has delivered a picture: many a server refuses only that."""
@@ -160,9 +158,8 @@ class _SinkRunner:
 
     def _fail(self, error: SinkError) -> None:
         now = time.monotonic()
-        if now - self._failed_at_s > _HEALTHY_S:
-            self._backoff.reset()
-        self._attempt_at_s, self._failed_at_s = now + self._backoff.next_s(), now
+        self._attempt_at_s = self._backoff.next_attempt_s(now, healthy_since_s=self._failed_at_s)
+        self._failed_at_s = now
         self._status = ConnectionStatus(error.state, self._spec.safe(str(error)), self._attempt_at_s)
         self._event = error.event
         with contextlib.suppress(Exception):  # the first error is the one that is reported
