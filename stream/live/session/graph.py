@@ -10,6 +10,7 @@ import numpy as np
 from stream.config import Config
 from stream.errors import ConfigError
 from stream.faces.assembly import Setup, assemble
+from stream.faces.restore.restore_stage import CropRestorer
 from stream.faces.track.tracker import Tracker
 from stream.live.session.control import Control
 from stream.models.engines import Engine
@@ -115,7 +116,7 @@ class LiveTracker(Stage[FrameWork, FrameWork]):
         self._tracker.close()
 
 
-class FailSafeEngine:
+class FailSafeEngine(CropRestorer):
     """An engine that returns NaN where the wrapped engine fails, so that the picture goes on unrestored.
 
     `on_trouble(text)` is called when it begins to fail. Which exceptions a library raises is not known.
