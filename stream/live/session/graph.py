@@ -117,7 +117,7 @@ class Graph:
 
     def warm(self, frame: Frame) -> None:
         """Have the detector made ready for pictures like this one; before a pipeline runs the stages."""
-        self._tracker.warm(frame)
+        self._tracker.warm_up(frame)
 
     def discard(self) -> None:
         """Release what was loaded, where no pipeline has run the stages."""
@@ -148,7 +148,7 @@ class LiveTracker(Stage[FrameWork, FrameWork]):
         passes = self._control.untouched
         take = None if passes else work.frame.take
         if take != self._take:
-            self._tracker.forget()
+            self._tracker.reset()
             self._take = take
         if passes:
             yield work
