@@ -44,7 +44,7 @@ def command(
 ) -> subprocess.CompletedProcess[str]:
     """The product's command in a process of its own, from this checkout."""
     return subprocess.run(
-        [sys.executable, "-m", "stream.cli.main.main", *map(str, arguments)],
+        [sys.executable, "-m", "stream.cli", *map(str, arguments)],
         capture_output=True, text=True, env=_ENVIRONMENT, stdin=subprocess.DEVNULL, timeout=900,
     )  # fmt: skip
 
@@ -208,7 +208,7 @@ def _stopped_by(number: int, folder: Path) -> int:
     """The exit code of a run that gets a signal once its output has begun."""
     arguments = ["restore", str(ROOT / "samples" / "portrait.mp4"), str(folder / "stop.mp4"), "--overwrite"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "stream.cli.main.main", *arguments],
+        [sys.executable, "-m", "stream.cli", *arguments],
         env=_ENVIRONMENT,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
@@ -277,11 +277,18 @@ def _routes(api: Any) -> dict[str, Any]:
 
 
 def _metrics(text: str) -> dict[str, list[str]]:
-    """Names of the product's own metrics and of their labels."""
+    """Names of the product's own metrics and of their labels.
+
+    The labels of `gpen_stream_camera_drops_total` are left out: it has samples only once a frame was
+    dropped.
+    """
     found: dict[str, list[str]] = {}
     for line in text.splitlines():
-        if (name := re.match(r"gpen_[a-z_]+", line)) is not None:
+        if (name := re.match(r"# TYPE (gpen_[a-z_]+)", line)) is not None:
+            found[name[1]] = []
+        elif (name := re.match(r"gpen_[a-z_]+", line)) is not None:
             found[name[0]] = sorted(re.findall(r'(\w+)="', line))
+    found["gpen_stream_camera_drops_total"] = []
     return found
 
 

@@ -86,7 +86,7 @@ def run_cli():
     """Runs the real command in a process of its own, without a terminal."""
 
     def run(*arguments, timeout_s=100, code=None, **options) -> subprocess.CompletedProcess:
-        start = ["-c", code] if code else ["-m", "stream.cli.main.main"]
+        start = ["-c", code] if code else ["-m", "stream.cli"]
         command = [sys.executable, *start, *map(str, arguments)]
         options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True} | options
         return subprocess.run(command, timeout=timeout_s, **options)

@@ -17,21 +17,22 @@ import numpy as np
 import uvicorn
 
 from stream.config import Config, load_config
-from stream.errors import ConfigError
+from stream.errors import ConfigError, NotFoundError
 from stream.live.packets import Jpeg
 from stream.live.session.live_settings import LiveSettings
 from stream.live.session.session_report import SessionReport
 from stream.live.sinks.handle import SinkReport
-from stream.live.source.capture import SourceFacts
+from stream.live.source.epoch import SourceFacts
 from stream.live.status import ConnectionState
-from stream.server.camera_config import CameraSettings, ServerSettings, parse_camera, shown
+from stream.server.camera_config import CameraSettings, ServerSettings, parse_camera, redacted
 from stream.server.dashboard.app import create_app
-from stream.server.dashboard.jobs import Job, JobProgress, Jobs, JobStatus, _told
+from stream.server.dashboard.job_process import JobProgress
+from stream.server.dashboard.jobs import Job, JobQueue, JobStatus, updated_status
 from stream.server.events import Events
-from stream.server.supervisor import NotFound, Viewer
 from stream.server.supervisor.camera_status import CameraStatus, HistoryPoint, RestorerStatus
 from stream.server.supervisor.recordings import Recording
-from stream.server.supervisor.source_test import Attempt
+from stream.server.supervisor.source_test import SourceTestResult
+from stream.server.supervisor.viewers import Viewer
 
 ROOT = Path(__file__).parent.parent
 SECRET = "pa55-w0rd"
@@ -132,10 +133,17 @@ class Cameras:
 
     def camera(self, name: str) -> CameraStatus:
         if name not in self.settings:
-            raise NotFound(f"{name!r}: there is no such camera")
+            raise NotFoundError(f"{name!r}: there is no such camera")
         told = self.reports[name]
         return CameraStatus(
-            name, shown(self.settings[name]), "running", told.words, pid=4711, restarts=0, nice=0, report=told
+            name,
+            redacted(self.settings[name]),
+            "running",
+            told.words,
+            pid=4711,
+            restarts=0,
+            nice=0,
+            report=told,
         )
 
     def add(self, name: str, settings: CameraSettings) -> None:
@@ -149,7 +157,7 @@ class Cameras:
 
     def replace(self, name: str, settings: CameraSettings) -> None:
         old = self.settings[name]
-        if settings.source == shown(old).source:
+        if settings.source == redacted(old).source:
             settings = settings.model_copy(update={"source": old.source})
         self.settings[name] = settings
 
@@ -184,12 +192,12 @@ class Cameras:
         self.camera(name)
         yield Showing(kind)
 
-    def test(self, source: str) -> Attempt:
+    def test_source(self, source: str) -> SourceTestResult:
         if source == "test:":
             facts = SourceFacts(size=[320, 180], codec="test", rate=25.0, sound=None, transport=None)
-            return Attempt(True, PICTURES["restored"], "", facts)
-        reason = f"{shown(parse_camera('x', {'source': source})).source}: connection refused"
-        return Attempt(False, None, reason, None)
+            return SourceTestResult(True, PICTURES["restored"], "", facts)
+        reason = f"{redacted(parse_camera('x', {'source': source})).source}: connection refused"
+        return SourceTestResult(False, None, reason, None)
 
     def segments(self, name: str) -> list[Recording]:
         began = 1795548700
@@ -199,12 +207,12 @@ class Cameras:
         return self.server.files_folder / "portrait.mp4"
 
 
-class Queue(Jobs):
+class Queue(JobQueue):
     """A queue whose jobs stand at a quarter until they are cancelled."""
 
     def _restore(self, job: Job, config: Config) -> tuple[None, str]:
         with self._changed:
-            job.status = _told(job.status, JobProgress(25, 100, 3), 65 / 3)
+            job.status = updated_status(job.status, JobProgress(25, 100, 3), 65 / 3)
         while job.status.state == "running" and not self._closing:
             time.sleep(0.02)
         return None, ""

@@ -1,4 +1,4 @@
-"""Takes as the outlet sends them, to a sink in this process or to a handle in real time."""
+"""Epochs as the outlet sends them, to a sink in this process or to a handle in real time."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def opened(text: str, *messages: Message):
     return sink
 
 
-def take(frames: int, with_sound: bool = False, **changes) -> list[Start | Packet]:
-    """A take as the outlet sends it: packets of picture and sound in order of time."""
+def epoch_messages(frames: int, with_sound: bool = False, **changes) -> list[Start | Packet]:
+    """An epoch as the outlet sends it: packets of picture and sound in order of time."""
     start, *packets = coded(frames, **changes)
     if with_sound:
         heard = list(sound("aac", 48000, frames / RATE))
@@ -45,7 +45,7 @@ def take(frames: int, with_sound: bool = False, **changes) -> list[Start | Packe
 
 
 class Feed:
-    """Offers a take to a handle in real time or faster, and again from its start, until the block ends."""
+    """Offers an epoch to a handle in real time or faster, and again from its start, until the block ends."""
 
     def __init__(self, handle: SinkHandle, messages: list[Start | Packet], speed: float = 1) -> None:
         self.handle, self._messages, self._speed = handle, messages, speed

@@ -34,11 +34,11 @@ def picture(index: int, size: tuple[int, int] = (320, 180)) -> av.VideoFrame:
     return av.VideoFrame.from_ndarray(np.concatenate([luma, chroma]), format="yuv420p")
 
 
-def frame(index: int, take: int = 0, size: tuple[int, int] = (320, 180), first_pts: int = 0) -> Frame:
+def frame(index: int, epoch: int = 0, size: tuple[int, int] = (320, 180), first_pts: int = 0) -> Frame:
     """The picture as the capture would hand it on."""
     return Frame(
         index, Timestamp(first_pts + index * STEP, LIVE_TIME_BASE), picture(index, size), View(*size),
-        Colour(2, 2, 2, False), arrived_at_s=time.monotonic(), take=take,
+        Colour(2, 2, 2, False), arrived_at_s=time.monotonic(), epoch=epoch,
     )  # fmt: skip
 
 
@@ -47,19 +47,19 @@ def work(index: int, **changes) -> FrameWork:
 
 
 def coded(
-    frames: int, take: int = 0, size: tuple[int, int] = (320, 180), first_pts: int = 0
+    frames: int, epoch: int = 0, size: tuple[int, int] = (320, 180), first_pts: int = 0
 ) -> Iterator[Start | Packet]:
-    """A take without sound, a keyframe each second."""
+    """An epoch without sound, a keyframe each second."""
     encoder = None
     for index in range(frames):
-        shown = frame(index, take, size, first_pts)
+        shown = frame(index, epoch, size, first_pts)
         if encoder is None:
             encoder = LiveEncoder(shown, RATE, LiveEncodingSettings(), 1)
-            yield Start(take, encoder.format, None, time.time(), "faces restored by a test")
+            yield Start(epoch, encoder.format, None, time.time(), "faces restored by a test")
         yield from encoder.encode(shown, shown.time.pts, index % FLASH_EVERY == 0)
 
 
-def sound(codec: str, rate: int, seconds: float, take: int = 0, first_pts: int = 0) -> Iterator[AudioPacket]:
+def sound(codec: str, rate: int, seconds: float, epoch: int = 0, first_pts: int = 0) -> Iterator[AudioPacket]:
     """Beeps of 1 kHz beside the flashes, coded; times are those of the first sample that is heard."""
     encoder = av.CodecContext.create(codec, "w")
     encoder.sample_rate, encoder.layout = rate, "mono"
@@ -81,7 +81,7 @@ def sound(codec: str, rate: int, seconds: float, take: int = 0, first_pts: int =
             for coded in encoder.encode(part):
                 unit = Fraction(1, rate) / LIVE_TIME_BASE
                 yield AudioPacket(
-                    take, first_pts + round(coded.pts * unit), round(size * unit), bytes(coded), format
+                    epoch, first_pts + round(coded.pts * unit), round(size * unit), bytes(coded), format
                 )
 
 

@@ -27,7 +27,7 @@ class Watching:
 
     def __init__(self, url: str, source: SourceSettings = QUICK, **options) -> None:
         self.pts: list[int] = []
-        self.takes: list[int] = []
+        self.epochs: list[int] = []
         self.sizes: list[tuple[int, int]] = []
         self.arrived: list[float] = []
         self.levels: list[float] = []
@@ -83,7 +83,7 @@ class Watching:
     def _run(self) -> None:
         try:
             for frame in self.capture.frames():
-                self.takes.append(frame.take)
+                self.epochs.append(frame.epoch)
                 self.sizes.append((frame.view.width, frame.view.height))
                 self.arrived.append(frame.arrived_at_s)
                 self.levels.append(mean(frame.picture))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream.cli.tracebacks import Debug
+from stream.cli.options import Debug, gathers_options
 from stream.errors import ConfigError
 
 if TYPE_CHECKING:  # loading it takes a second, which `--help` does without
@@ -18,41 +19,33 @@ _HTML = (".html", ".htm")
 _OUT, _PART = "Output", "Which part"
 
 
-@app.command()
-def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="A video or a picture, such as the original.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Another of the same kind, such as the result.")],
-    page: Annotated[
-        Path | None,
-        typer.Argument(metavar="[PAGE.html]", help="The page to write; by default A-vs-B.html, here."),
-    ] = None,
-    reference: Annotated[
-        Path | None,
-        typer.Option(metavar="R", help="What both should look like: figures are taken against it."),
-    ] = None,
+@dataclass(frozen=True, slots=True)
+class CompareOutput:
+    """What is written beside the figures that are printed."""
+
     html: Annotated[
         bool,
         typer.Option(
             "--html", help="Write the page; needed only beside another output.", rich_help_panel=_OUT
         ),
-    ] = False,
+    ] = False
     sheet: Annotated[
         Path | None,
         typer.Option(metavar="FILE.png", help="A few frames and faces as one picture.", rich_help_panel=_OUT),
-    ] = None,
+    ] = None
     video: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.mp4", help="Both as one video, with A's sound and times.", rich_help_panel=_OUT
         ),
-    ] = None,
+    ] = None
     layout: Annotated[
         str,
         typer.Option(help="Of the video: split (half of each) or side (both whole).", rich_help_panel=_OUT),
-    ] = "split",
+    ] = "split"
     as_json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE.json", help="All figures.", rich_help_panel=_OUT)
-    ] = None,
+    ] = None
     megabytes: Annotated[
         float,
         typer.Option(
@@ -63,17 +56,24 @@ def compare(
             help="Size of the page, about; it holds as many frames as fit.",
             rich_help_panel=_OUT,
         ),
-    ] = 20,
+    ] = 20
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace outputs that exist.", rich_help_panel=_OUT)
-    ] = False,
+    ] = False
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.", rich_help_panel=_OUT)] = False
+
+
+@dataclass(frozen=True, slots=True)
+class ComparePart:
+    """Which part of the two is compared."""
+
     start: Annotated[
         float, typer.Option(min=0, max=1e7, help="Begin here in A, seconds.", rich_help_panel=_PART)
-    ] = 0.0,
+    ] = 0.0
     duration: Annotated[
         float | None,
         typer.Option(min=0.001, max=1e7, help="Stop after so many seconds.", rich_help_panel=_PART),
-    ] = None,
+    ] = None
     offset: Annotated[
         float,
         typer.Option(
@@ -82,8 +82,25 @@ def compare(
             help="B begins so many seconds into A, as after restore --start.",
             rich_help_panel=_PART,
         ),
-    ] = 0.0,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.", rich_help_panel=_OUT)] = False,
+    ] = 0.0
+
+
+@app.command()
+@gathers_options
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A video or a picture, such as the original.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another of the same kind, such as the result.")],
+    *,
+    page: Annotated[
+        Path | None,
+        typer.Argument(metavar="[PAGE.html]", help="The page to write; by default A-vs-B.html, here."),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(metavar="R", help="What both should look like: figures are taken against it."),
+    ] = None,
+    output: CompareOutput,
+    part: ComparePart,
     debug: Debug = False,
 ) -> None:
     """Compare two videos, or two pictures: figures, and a page that shows both under a divider.
@@ -94,8 +111,34 @@ def compare(
 
     Exit codes: 0 done, 1 failed, 2 wrong usage.
     """
-    if layout not in ("split", "side"):
-        raise ConfigError(f"--layout {layout}: unknown; use split or side")
+    _check(a, b, page, output)
+    if page is None and (output.html or not (output.sheet or output.video or output.as_json)):
+        page = _page_name(a, b)
+    from stream.lab.compare.comparison import Wishes
+    from stream.lab.compare.comparison import compare as run
+
+    wishes = Wishes(
+        page, output.sheet, output.video, output.as_json, output.layout,
+        round(output.megabytes * 1e6), output.overwrite,
+    )  # fmt: skip
+    with _Display(output.quiet) as display:
+        result = run(
+            a,
+            b,
+            reference,
+            wishes,
+            start_s=part.start,
+            duration_s=part.duration,
+            offset_s=part.offset,
+            tick=display.tick,
+        )
+    if not output.quiet:
+        _print(result)
+
+
+def _check(a: Path, b: Path, page: Path | None, output: CompareOutput) -> None:
+    if output.layout not in ("split", "side"):
+        raise ConfigError(f"--layout {output.layout}: unknown; use split or side")
     for path in (a, b):
         if path.suffix.lower() in _HTML:
             raise ConfigError(f"{path}: is a page, not a picture; write: gpen-stream compare A B {path}")
@@ -103,20 +146,8 @@ def compare(
         raise ConfigError(
             f"{page}: is no third input; end the page's name in .html, or write --reference {page}"
         )
-    if sheet is not None and sheet.suffix.lower() != ".png":
-        raise ConfigError(f"--sheet {sheet}: the sheet is a PNG; end its name in .png")
-    if page is None and (html or not (sheet or video or as_json)):
-        page = _page_name(a, b)
-    from stream.lab.compare.comparison import Wishes
-    from stream.lab.compare.comparison import compare as run
-
-    wishes = Wishes(page, sheet, video, as_json, layout, round(megabytes * 1e6), overwrite)
-    with _Display(quiet) as display:
-        result = run(
-            a, b, reference, wishes, start_s=start, duration_s=duration, offset_s=offset, tick=display.tick
-        )
-    if not quiet:
-        _print(result)
+    if output.sheet is not None and output.sheet.suffix.lower() != ".png":
+        raise ConfigError(f"--sheet {output.sheet}: the sheet is a PNG; end its name in .png")
 
 
 def _page_name(a: Path, b: Path) -> Path:
@@ -129,7 +160,7 @@ def _page_name(a: Path, b: Path) -> Path:
 
 
 class _Display:
-    """One line on a terminal that says how far it is; nothing elsewhere."""
+    """Shows progress in one line on a terminal; prints nothing elsewhere."""
 
     def __init__(self, quiet: bool) -> None:
         from rich.console import Console
@@ -148,7 +179,7 @@ class _Display:
             self._status.stop()
 
     def tick(self, what: str, count: int) -> None:
-        """So many frames are `what`."""
+        """Show that `count` frames are `what`, such as "measured"."""
         if self._status is not None:
             self._status.update(f"{count} frames {what}")
 

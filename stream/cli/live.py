@@ -8,14 +8,15 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import setproctitle
 import typer
 
-from stream.cli.tracebacks import DebugAlone
-from stream.config import PRESETS, load_config
+from stream.cli.options import DebugAlone, gathers_options
+from stream.config import PRESETS, Config, load_config
 from stream.errors import ConfigError, EncodeError
 from stream.pipeline.processes import leave_process
 
@@ -26,10 +27,33 @@ if TYPE_CHECKING:  # loading it takes a second, which `--help` does without
 app = typer.Typer()
 _PLAIN_EVERY_S, _TERMINAL_EVERY_S = 10.0, 0.5
 _LOST = ("overrun", "late", "failed")
-"""Causes of drops that are trouble."""
+"""Causes of drops that mean trouble."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveMethod:
+    """How faces are restored."""
+
+    preset: Annotated[str, typer.Option(help=", ".join(PRESETS) + ".")] = "fast"
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="YAML settings over the preset.")] = None
+    assign: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. latency.budget_ms=200."),
+    ] = None
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME|PATH", help="Which model restores; see `models list`.")
+    ] = None
+    strength: Annotated[float | None, typer.Option(metavar="0..1", help="How far faces are changed.")] = None
+
+    def settings(self) -> Config:
+        """The preset, and over it the file, the single settings and the options, in this order."""
+        given = {"model": self.model, "strength": self.strength}
+        texts = [f"restore.{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+        return load_config(self.preset, self.config, [*(self.assign or []), *texts])
 
 
 @app.command()
+@gathers_options
 def live(
     source: Annotated[
         str,
@@ -38,6 +62,7 @@ def live(
             help="webcam:0, rtsp://..., rtmp://..., http(s)://..., udp://..., a video file, or test:",
         ),
     ],
+    *,
     to: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,18 +72,7 @@ def live(
             "whip:https://..., mjpeg:PORT, snapshots:FOLDER. May be given several times.",
         ),
     ] = None,
-    preset: Annotated[str, typer.Option(help=", ".join(PRESETS) + ".")] = "fast",
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="YAML settings over the preset.")
-    ] = None,
-    assign: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One setting, e.g. latency.budget_ms=200."),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME|PATH", help="Which model restores; see `models list`.")
-    ] = None,
-    strength: Annotated[float | None, typer.Option(metavar="0..1", help="How far faces are changed.")] = None,
+    method: LiveMethod,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write counts and delays at the end.")
     ] = None,
@@ -76,9 +90,7 @@ def live(
         raise ConfigError("--to: is missing; write where the picture goes, such as --to window")
     if report is not None and not report.resolve().parent.is_dir():
         raise ConfigError(f"--report {report}: its folder does not exist; make it first")
-    values = {"model": model, "strength": strength}
-    overrides = [f"restore.{key}={json.dumps(value)}" for key, value in values.items() if value is not None]
-    settings = load_config(preset, config, [*(assign or []), *overrides])
+    settings = method.settings()
     from stream.live.session.session import Session
     from stream.live.sinks import parse_sink
     from stream.live.source.address import parse_address
@@ -86,7 +98,7 @@ def live(
     address = parse_address(source)
     sinks = [parse_sink(text, settings) for text in to]
     screen = _Screen(quiet)
-    session = Session("live", address, sinks, settings, preset=preset, on_event=screen.tell)
+    session = Session("live", address, sinks, settings, preset=method.preset, on_event=screen.tell)
     try:
         _run(session, screen)
     finally:
@@ -100,9 +112,9 @@ def live(
 @app.command()
 def sources(debug: DebugAlone = False) -> None:
     """List the cameras of this machine, as `live` takes them."""
-    from stream.live.source.devices import sources as found
+    from stream.live.source.devices import cameras
 
-    devices = found()
+    devices = cameras()
     for device in devices:
         print(f"{device.address}  {device.name}")
     if not devices:
@@ -129,7 +141,7 @@ def _run(session: Session, screen: _Screen) -> None:
 
 
 class _Screen:
-    """One line that is kept up to date on a terminal, and else a line now and then; events between."""
+    """Shows a session on stderr: one line kept up to date on a terminal, else a line every ten seconds."""
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
@@ -141,12 +153,12 @@ class _Screen:
         self._lock = threading.Lock()
 
     def tell(self, kind: str, text: str) -> None:
-        """An event, from any thread."""
+        """Print an event; from any thread."""
         if not self._quiet:
             self._print(f"{kind.replace('_', ' ')}: {text}")
 
     def show(self, session: Session, stopping: bool) -> None:
-        """Called often; shows how the session stands when that is due."""
+        """Print the session's state, if it is time to; cheap to call often."""
         now = time.monotonic()
         since_s = now - self._shown_s
         if self._quiet or self._stopping:
@@ -173,7 +185,7 @@ class _Screen:
             self._width = len(line)
 
     def end(self, report: SessionReport) -> None:
-        """What came of it, in one line."""
+        """Print the totals of the session in one line."""
         if self._quiet:
             return
         faces = report.faces_restored + report.faces_carried
@@ -197,7 +209,7 @@ class _Screen:
 
 
 def _summary(report: SessionReport) -> str:
-    """How a session stands, in one line."""
+    """The state of a session in one line."""
     parts = [report.words]
     if report.size is not None:
         width, height = report.size

@@ -1,4 +1,4 @@
-"""`gpen-stream models`: which there are, and how they come here."""
+"""`gpen-stream models`: list, download, verify and import models."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream.cli.tracebacks import DebugAlone
+from stream.cli.options import DebugAlone
 
 if TYPE_CHECKING:  # it takes time to load, and only a download on a terminal needs it
     from rich.progress import Progress, TaskID
 
 app = typer.Typer(
     name="models",
-    help="Models: which there are, fetch them, verify them, import files of your own.",
+    help="List, download and verify models, and import files of your own.",
     no_args_is_help=True,
 )
 _PLAIN_EVERY_S = 10.0
@@ -27,7 +27,7 @@ _PLAIN_EVERY_S = 10.0
 
 _Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="As `models list` shows them.")]
 _Consent = Annotated[
-    bool, typer.Option("--accept-licence", help="You keep to the licence that is shown; asked only once.")
+    bool, typer.Option("--accept-licence", help="Accept the licence that is shown; it is asked for once.")
 ]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 
@@ -36,7 +36,7 @@ _Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 def list_models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False, debug: DebugAlone = False
 ) -> None:
-    """Print all models: task, size, download, licence, and what of them is on this machine."""
+    """Print all models: task, size, download, licence, and whether they are on this machine."""
     from stream.models.ledger import models_folder
     from stream.models.registry import survey
 
@@ -61,12 +61,12 @@ def fetch(
     names: _Names,
     accept_licence: _Consent = False,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Open no connection: succeed only with what is here.")
+        bool, typer.Option("--offline", help="Open no connection; fail where a file is missing.")
     ] = False,
     quiet: _Quiet = False,
     debug: DebugAlone = False,
 ) -> int:
-    """Download models, resume where it broke off, and verify them before they are used.
+    """Download models and verify them. A download that broke off is resumed.
 
     GPEN_STREAM_MODELS names another folder to keep them in, GPEN_STREAM_MODELS_URL a mirror,
     GPEN_STREAM_OFFLINE=1 forbids connections, GPEN_STREAM_ACCEPT_LICENCE=1 accepts licences.
@@ -95,7 +95,7 @@ def verify(
     ] = None,
     debug: DebugAlone = False,
 ) -> int:
-    """Hash models anew and compare: with what is published, or what was pinned at the first use."""
+    """Hash models again, and compare with the published hash or the one pinned at first use."""
     from stream.models.registry import verify as verified
 
     verdicts = verified(names)
@@ -108,9 +108,7 @@ def verify(
 @app.command("import")
 def import_model(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .pth, .safetensors or .onnx.")],
-    name: Annotated[
-        str | None, typer.Option(help="How it is to be called; by default as the file is.")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name; the file's by default.")] = None,
     task: Annotated[
         str | None, typer.Option(help="restore (the default), colorize, inpaint or segment.")
     ] = None,
@@ -124,9 +122,9 @@ def import_model(
     quiet: _Quiet = False,
     debug: DebugAlone = False,
 ) -> None:
-    """Make a model of a file that is here: an official one, or your own GPEN weights or network.
+    """Import a file of this machine: an official model, or GPEN weights or a network of your own.
 
-    A .pth becomes safetensors in the models folder; only tensors are read from it, it runs no code.
+    A .pth is converted to safetensors in the models folder. Only tensors are read from it: no code runs.
     """
     from stream.models.importing import Facts, import_file
 
@@ -141,7 +139,7 @@ def import_model(
 
 
 class _Bar:
-    """Shows a download on stderr: a bar on a terminal, else a line now and then; called as it goes."""
+    """Shows a download on stderr: a bar on a terminal, else a line every ten seconds."""
 
     def __init__(self, name: str, quiet: bool) -> None:
         self._name, self._quiet = name, quiet

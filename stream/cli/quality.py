@@ -1,15 +1,16 @@
-"""`gpen-stream evaluate`: is a model worth its weights?"""
+"""`gpen-stream evaluate`: whether a model is worth its weights."""
 
 from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream.cli.tracebacks import DebugAlone
+from stream.cli.options import DebugAlone, gathers_options
 from stream.errors import ConfigError
 
 if TYPE_CHECKING:  # loading it takes seconds, which `--help` does without
@@ -24,33 +25,46 @@ _PLAIN_WIDTH = 160
 _SAY_EVERY_S = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class EvaluateFaces:
+    """Which faces, damaged how."""
+
+    split: Annotated[str, typer.Option(help="choose or report, one half of the people each; or all.")] = "all"
+    levels: Annotated[
+        str | None, typer.Option(metavar="LEVEL,...", help="Of near-clean, mild, medium and heavy; or all.")
+    ] = None
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only so many faces.")] = None
+    seed: Annotated[int, typer.Option(min=0, metavar="S", help="Of damage and bootstrap.")] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateMethod:
+    """What the model is compared with, and how."""
+
+    against: Annotated[
+        str | None, typer.Option(metavar="NAME|PATH", help="Another model, to compare with.")
+    ] = None
+    assign: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="How it ships, e.g. restore.strength=0.7."),
+    ] = None
+    identity: Annotated[
+        bool | None,
+        typer.Option(help="Identity distance; by default where that extra is installed.", show_default=False),
+    ] = None
+    threads: Annotated[int, typer.Option(min=0, metavar="N", help="0: the cores at hand.")] = 0
+
+
 @app.command()
+@gathers_options
 def evaluate(
     model: Annotated[str, typer.Option(metavar="NAME|PATH", help="Which model; see `models list`.")],
     faces: Annotated[
         Path, typer.Option(metavar="DIR", help="Clean, aligned faces of 256 px, or 288 with a margin (FFHQ).")
     ],
-    split: Annotated[
-        str, typer.Option(help="choose or report, one half of the people each; or all.")
-    ] = "all",
-    levels: Annotated[
-        str | None, typer.Option(metavar="LEVEL,...", help="Of near-clean, mild, medium and heavy; or all.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only so many faces.")] = None,
-    against: Annotated[
-        str | None, typer.Option(metavar="NAME|PATH", help="Another model, to compare with.")
-    ] = None,
+    chosen: EvaluateFaces,
+    method: EvaluateMethod,
     json: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Write all figures.")] = None,
-    seed: Annotated[int, typer.Option(min=0, metavar="S", help="Of damage and bootstrap.")] = 0,
-    assign: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="How it ships, e.g. restore.strength=0.7."),
-    ] = None,
-    identity: Annotated[
-        bool | None,
-        typer.Option(help="Identity distance; by default where that extra is installed.", show_default=False),
-    ] = None,
-    threads: Annotated[int, typer.Option(min=0, metavar="N", help="0: the cores at hand.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print no progress.")] = False,
     debug: DebugAlone = False,
 ) -> None:
@@ -68,13 +82,14 @@ def evaluate(
 
     if json is not None and not json.resolve().parent.is_dir():
         raise ConfigError(f"--json {json}: its folder does not exist; make it first")
-    wanted = _levels(levels)
-    settings = load_config("default", None, assign or []).restore
-    threads = threads or available_cores()
-    portraits = read_portraits(faces, split, limit)
-    models = [Contender(each, settings, threads) for each in (model, against) if each is not None]
+    levels = _levels(chosen.levels)
+    settings = load_config("default", None, method.assign or []).restore
+    threads = method.threads or available_cores()
+    portraits = read_portraits(faces, chosen.split, chosen.limit)
+    names = [model] if method.against is None else [model, method.against]
+    models = [Contender(name, settings, threads) for name in names]
     try:
-        report = _judged(models, portraits, split, wanted, seed, identity, threads, quiet)
+        report = _judged(models, portraits, levels, chosen, method, quiet)
     finally:
         for each in models:
             each.close()
@@ -99,19 +114,20 @@ def _levels(text: str | None) -> list[str]:
 def _judged(
     models: list[Contender],
     portraits: list[Portrait],
-    split: str,
     levels: list[str],
-    seed: int,
-    identity: bool | None,
-    threads: int,
+    chosen: EvaluateFaces,
+    method: EvaluateMethod,
     quiet: bool,
 ) -> EvaluationReport:
     """The report on the first model, beside the peers and, where there is one, the other model."""
+    from stream.lab.bench.machine import bundled_weights_sha256, measured_commit
     from stream.lab.quality.evaluation import INPUT, evaluate
     from stream.lab.quality.face_meters import IdentityMeter, identity_present
     from stream.lab.quality.peers import non_local_means, unsharp
+    from stream.pipeline.cpu_budget import available_cores
 
-    identity = identity_present() if identity is None else identity
+    threads = method.threads or available_cores()
+    identity = identity_present() if method.identity is None else method.identity
     if identity:
         IdentityMeter()  # where it is not installed, that is said at once
     ours, *others = models
@@ -125,27 +141,33 @@ def _judged(
         rivals.append(name)
     pairs = [(row, INPUT) for row in contenders]
     pairs += [(bare, rival) for rival in rivals]
-
-    said = time.monotonic()
-
-    def progress(level: str, done: int, total: int) -> None:
-        nonlocal said
-        if not quiet and time.monotonic() - said >= _SAY_EVERY_S:
-            said = time.monotonic()
-            print(f"{level}: {done} of {total} faces", file=sys.stderr, flush=True)
-
+    progress = _Progress(quiet)
     found = evaluate(
-        contenders, portraits, levels, seed=seed, identity=identity, threads=threads, progress=progress
+        contenders, portraits, levels, seed=chosen.seed, identity=identity, threads=threads, progress=progress
     )
     return {
-        "split": split,
+        "split": chosen.split,
         "model": bare,
         "models": [bare, shipped],
         "sha256": ours.info.sha256,
+        "commit": measured_commit(),
+        "weights_sha256": bundled_weights_sha256(),
         "settings": _shipped_as(ours),
         "against": {each.info.name: each.info.sha256 for each in others},
         **found.as_dict(pairs),
     }
+
+
+class _Progress:
+    """A line on stderr now and then."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet, self._told_s = quiet, time.monotonic()
+
+    def __call__(self, level: str, done: int, total: int) -> None:
+        if not self._quiet and time.monotonic() - self._told_s >= _SAY_EVERY_S:
+            self._told_s = time.monotonic()
+            print(f"{level}: {done} of {total} faces", file=sys.stderr, flush=True)
 
 
 def _shipped_as(model: Contender) -> dict[str, float]:

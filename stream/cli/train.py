@@ -1,4 +1,4 @@
-"""`gpen-stream align` and `gpen-stream train`: a restorer of your own."""
+"""`gpen-stream align` and `gpen-stream train`: train a restorer on faces of your own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from stream.cli.tracebacks import DebugAlone
+from stream.cli.options import DebugAlone
 from stream.config import load_settings
 
 app = typer.Typer()
@@ -39,22 +39,22 @@ def align(
 ) -> int:
     """Cut the faces out of photos and videos, aligned to the FFHQ template, ready for train.
 
-    Left out and counted: faces that are small, blurred, turned away or cut off by the picture's edge.
-    The same command goes on where it was stopped. Exit codes: 0 done, 1 some files could not be read.
+    Faces that are small, blurred, turned away or cut off by the picture's edge are counted and left out.
+    The same command continues where it was stopped. Exit codes: 0 done, 1 some files could not be read.
     """
-    from stream.lab.train.align import Rules
+    from stream.lab.train.align import AlignSettings
     from stream.lab.train.align import align as run
 
-    rules = Rules(size, min_scale, min_sharpness, every, kind)
-    tally = run(source, out, rules, lambda path: print(path, file=sys.stderr, flush=True))
-    for problem in tally.problems:
+    settings = AlignSettings(size, min_scale, min_sharpness, every, kind)
+    counts = run(source, out, settings, lambda path: print(path, file=sys.stderr, flush=True))
+    for problem in counts.problems:
         print(f"error: {problem}", file=sys.stderr, flush=True)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in tally.left_out.most_common()) or "none"
-    done = f", {tally.skipped} done before" if tally.skipped else ""
-    print(f"{out}: {tally.kept} faces of {tally.files} files{done}; left out: {reasons}")
-    if tally.empty:
-        print(f"{tally.empty} pictures show no face")
-    return 1 if tally.problems else 0
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.left_out.most_common()) or "none"
+    done = f", {counts.skipped} done before" if counts.skipped else ""
+    print(f"{out}: {counts.kept} faces of {counts.files} files{done}; left out: {reasons}")
+    if counts.empty:
+        print(f"{counts.empty} pictures show no face")
+    return 1 if counts.problems else 0
 
 
 @app.command()
@@ -79,10 +79,10 @@ def train(
     settings: Annotated[bool, typer.Option("--settings", help="Print the settings and stop.")] = False,
     debug: DebugAlone = False,
 ) -> None:
-    """Train a restorer on aligned faces, or go on where OUT's checkpoint ends.
+    """Train a restorer on aligned faces, or continue from OUT's checkpoint.
 
-    Faces are damaged on the fly as video damages them. Ctrl-C or SIGTERM keeps a checkpoint and ends;
-    the same command goes on with the numbers that an uninterrupted run would have had. With several
+    Faces are damaged on the fly as video damages them. Ctrl-C or SIGTERM saves a checkpoint and ends;
+    the same command then continues exactly as an uninterrupted run would have. With several
     GPUs or machines: torchrun --no-python --nproc-per-node N gpen-stream train FACES OUT ...
     """
     from stream.lab.train.settings import TrainSettings

@@ -39,7 +39,7 @@ class VideoFormat:
 class AudioPacket:
     """A packet of the source's own sound; times in LIVE_TIME_BASE, on the pictures' clock."""
 
-    take: int
+    epoch: int
     pts: int
     duration: int
     data: bytes = field(repr=False)
@@ -48,13 +48,13 @@ class AudioPacket:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A new take begins: what follows is coded like this. Files begin anew, publishers reconnect."""
+    """A new epoch begins: what follows is coded like this. Files begin anew, publishers reconnect."""
 
-    take: int
+    epoch: int
     video: VideoFormat
     audio: AudioFormat | None
     began_at: float
-    """UTC, seconds since the epoch, of the first picture."""
+    """Unix time of the first picture, s."""
     note: str
     """The metadata tag that says that faces were restored."""
 

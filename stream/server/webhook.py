@@ -41,7 +41,7 @@ class Event:
     id: int
     """Rising from 1."""
     at: float
-    """Seconds since the epoch."""
+    """Unix time, s."""
     utc: str
     """The same in ISO 8601."""
     camera: str

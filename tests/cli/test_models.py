@@ -7,12 +7,12 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from conftest import on_terminal
 from loopback import File
 from published_models import DATA, FILE, NAME, SHA, models, server  # noqa: F401  fixtures among them
+from waiting import until
 
 from stream.errors import ModelError
 from stream.models import ledger, registry
@@ -77,9 +77,8 @@ def test_two_processes_fetch_the_same_file_once(server, models, tmp_path):
 def test_a_process_that_is_killed_leaves_a_part_and_no_lock(run, server, models):
     server.files[FILE] = File(DATA, cuts=[20_000], stall=True)
     process = subprocess.Popen(FETCH)
-    part, deadline = models / f"{FILE}.part", time.monotonic() + 60
-    while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    part = models / f"{FILE}.part"
+    until(lambda: part.exists() and part.stat().st_size)
     process.send_signal(signal.SIGKILL)
     process.wait(10)
     kept = part.stat().st_size
@@ -99,10 +98,8 @@ def test_a_terminal_sees_a_bar(server, models):
 def test_ctrl_c_keeps_what_came(server, models):
     server.files[FILE] = File(DATA, cuts=[20_000], stall=True)
     process = subprocess.Popen(FETCH, stderr=subprocess.PIPE, text=True)
-    part, deadline = models / f"{FILE}.part", time.monotonic() + 60
-    while not part.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.2)
+    part = models / f"{FILE}.part"
+    until(lambda: part.exists() and part.stat().st_size)
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=20)[1]
     assert said == "stopped; what came is kept: run the command again to go on\n"

@@ -17,15 +17,16 @@ import av
 import pytest
 from servers import Mount, rtsp_server
 
-from stream.errors import ConfigError
+from stream.errors import ConfigError, NotFoundError
 from stream.live.session.live_settings import LiveSettings
 from stream.live.status import ConnectionState
 from stream.server.camera_config import CameraSettings, CamerasFile, ServerSettings, load_cameras
 from stream.server.events import Events
-from stream.server.supervisor import KeeperLimits, NotFound, Supervisor
-from stream.server.supervisor.niceness import can_be_lifted
+from stream.server.supervisor.niceness import can_lower_niceness
+from stream.server.supervisor.restart_policy import SupervisionLimits
+from stream.server.supervisor.supervisor import Supervisor
 
-LIMITS = KeeperLimits(frozen_s=6, retry_s=0.1, retry_most_s=0.2, breaker_crashes=3, breaker_s=3600)
+LIMITS = SupervisionLimits(frozen_s=6, retry_s=0.1, retry_most_s=0.2, breaker_crashes=3, breaker_s=3600)
 SECRET = "rtsp://admin:hunter2@127.0.0.1:{port}/door"
 
 
@@ -175,7 +176,7 @@ def test_cameras_are_added_replaced_and_removed_while_others_run(supervise, tmp_
 
     supervisor.remove("door")
     assert gone(door.pid)
-    with pytest.raises(NotFound, match="'door': there is no such camera"):
+    with pytest.raises(NotFoundError, match="'door': there is no such camera"):
         supervisor.camera("door")
     assert set(load_cameras(tmp_path / "cameras.yaml").cameras) == {"yard"}
     assert supervisor.camera("yard").pid == yard.pid
@@ -228,7 +229,7 @@ def test_everything_is_flushed_and_ended_within_ten_seconds(supervise):
 
 
 def test_a_frozen_camera_does_not_keep_the_server_from_ending(supervise):
-    supervisor = supervise(KeeperLimits(frozen_s=3600), door=pattern())
+    supervisor = supervise(SupervisionLimits(frozen_s=3600), door=pattern())
     (door,) = live(supervisor, "door")
     os.kill(door.pid, signal.SIGSTOP)
     began = time.monotonic()
@@ -242,13 +243,13 @@ import sys, threading
 from pathlib import Path
 from stream.server.camera_config import load_cameras
 from stream.server.events import Events
-from stream.live.status import State
-from stream.server.supervisor import Supervisor
+from stream.live.status import ConnectionState
+from stream.server.supervisor.supervisor import Supervisor
 if __name__ == "__main__":
     path = Path(sys.argv[1])
     supervisor = Supervisor(load_cameras(path), path, Events())
     supervisor.start()
-    while (report := supervisor.camera("door").report) is None or report.state is not State.LIVE:
+    while (report := supervisor.camera("door").report) is None or report.state is not ConnectionState.LIVE:
         threading.Event().wait(0.1)
     print(supervisor.camera("door").pid, flush=True)
     threading.Event().wait()
@@ -311,14 +312,14 @@ def test_recordings_are_listed_and_nothing_else_is_reached(supervise, tmp_path):
         f"{segment.name}\0",
         "2026-01-03T00-00-00Z.mp4",
     ):
-        with pytest.raises(NotFound, match="has no such recording"):
+        with pytest.raises(NotFoundError, match="has no such recording"):
             supervisor.segment_path("door", wrong)
 
 
 def test_a_good_source_is_tried_and_shows_its_first_picture(supervise, portrait):
     supervisor = supervise()
     for source in ("test:", str(portrait)):
-        result = supervisor.test(source)
+        result = supervisor.test_source(source)
         assert result.ok, result.reason
         assert result.jpeg[:2] == b"\xff\xd8" and result.facts
 
@@ -336,7 +337,7 @@ def test_a_refused_a_silent_and_a_wrong_source_say_why_without_credentials(super
         free = server.getsockname()[1]
     with silent_port() as silent:
         for source in (SECRET.format(port=free), SECRET.format(port=silent), "gopher://u:hunter2@h/"):
-            result = supervisor.test(source)
+            result = supervisor.test_source(source)
             assert not result.ok and result.jpeg is None
             assert result.reason and "\n" not in result.reason and "hunter2" not in result.reason
 
@@ -392,7 +393,7 @@ def policies(pid):
 def test_a_camera_gives_way_while_it_starts_and_no_longer(supervise):
     supervisor = supervise(door=pattern())
     starting = until(lambda: (one := supervisor.camera("door")).process == "starting" and one)
-    if can_be_lifted():
+    if can_lower_niceness():
         assert starting.nice == 10
     (door,) = live(supervisor, "door")
     assert door.nice == 0
@@ -414,9 +415,9 @@ def test_a_camera_that_floods_gives_way_and_its_neighbour_does_not(supervise, po
 
 def test_without_the_right_to_come_back_nobody_gives_way_at_first():
     code = (
-        "import os, resource; from stream.server.supervisor.niceness import can_be_lifted;"
+        "import os, resource; from stream.server.supervisor.niceness import can_lower_niceness;"
         "resource.setrlimit(resource.RLIMIT_NICE, (0, 0)); os.geteuid() or os.setuid(65534);"
-        "print(can_be_lifted())"
+        "print(can_lower_niceness())"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.stdout == "False\n", result.stderr

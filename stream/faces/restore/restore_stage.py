@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -43,6 +43,10 @@ class RestoreCounts:
     """Of those restored: out of turn, because their neighbours did not explain them."""
     not_finite: int = 0
     """Left unchanged: the network's output for them, or for a source of theirs, held NaN or infinity."""
+
+    def plus(self, other: RestoreCounts) -> RestoreCounts:
+        """The sums of these counts and other ones."""
+        return RestoreCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
 class RestoreStage(Stage[FrameWork, FrameWork]):

@@ -24,7 +24,7 @@ class SceneCuts:
         """Whether this frame begins a new scene; call once for every frame, in order."""
         if not self._threshold:
             return False
-        tiny = frame.glance()
+        tiny = frame.tiny_luma()
         if tiny.std() < _FLAT and self._last is not None:
             return False  # black or a flash: the next picture is compared with the one before it
         last, self._last = self._last, tiny

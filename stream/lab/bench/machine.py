@@ -1,9 +1,10 @@
-"""What a figure needs to be trusted: the machine's own speed, its load, and memory."""
+"""What a figure needs to be trusted: the version that was measured, the machine's speed, load and memory."""
 
 from __future__ import annotations
 
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from typing import Self, TypedDict
 import numpy as np
 
 from stream import __version__
+from stream.models.info import bundled_model_path, read_model_info
 from stream.pipeline import meter
 
 QUIET_SHARE = 0.05
@@ -114,6 +116,32 @@ def machine(threads: int) -> Machine:
         "gpen_stream": __version__,
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def measured_commit() -> str | None:
+    """Full hash of the commit that is measured, where the package runs from a clone; else None.
+
+    "+changes" is appended where files that the figures depend on differ from that commit.
+    """
+    clone = Path(__file__).parents[3]
+    if not (clone / ".git").exists():
+        return None
+    try:
+        head = _git(clone, "rev-parse", "HEAD")
+        changes = _git(clone, "status", "--porcelain", "--", "stream", "config", "samples")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{head}+changes" if changes else head
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def bundled_weights_sha256() -> str:
+    """Digest of the bundled model's weights file; hexadecimal."""
+    return read_model_info(bundled_model_path()).sha256
 
 
 def _cpu_name() -> str:

@@ -19,6 +19,7 @@ from stream.lab.bench.worker import BenchError
 from stream.picture import geometry
 from stream.picture.colour import Colour
 from stream.picture.frame import Frame, Timestamp, View
+from stream.picture.jpeg import encode_jpeg
 
 _MARGIN = 16
 """px round the 256 px of a sample portrait's aligned crop."""
@@ -170,7 +171,7 @@ DAMAGE: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 
 def through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     """u8[h,w,3] coded and decoded, its channels taken for BGR."""
-    coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    coded = np.frombuffer(encode_jpeg(image[..., ::-1], quality), np.uint8)
     decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR)
     assert decoded is not None  # OpenCV reads what it has just written
     return decoded

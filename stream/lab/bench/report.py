@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from stream.lab.bench.machine import QUIET_SHARE, Machine
+from stream.lab.bench.machine import QUIET_SHARE, Machine, bundled_weights_sha256, measured_commit
 from stream.lab.bench.worker import BenchError
 
 if TYPE_CHECKING:  # rich would count towards the memory of the workers, which import this module
@@ -47,6 +47,10 @@ class BenchReport:
     other_load: float | None
     """Largest share of the machine that others took in any part, 0..1."""
     tables: list[Table]
+    commit: str | None = field(default_factory=measured_commit)
+    """The version that was measured; None where it was no clone."""
+    weights_sha256: str = field(default_factory=bundled_weights_sha256)
+    """Of the bundled model, whichever models were measured."""
 
     def to_json(self) -> str:
         """RFC 8259: what is infinite (a PSNR of equal pictures) is the text "equal"."""
@@ -69,6 +73,8 @@ def load(path: Path) -> BenchReport:
     """A report as `to_json` wrote it. Raises BenchError."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
+        if not data.keys() >= {"commit", "weights_sha256"}:
+            raise KeyError  # the defaults are today's version, not the measured one
         return BenchReport(**data | {"tables": [Table(**table) for table in data["tables"]]})
     except OSError as error:
         raise BenchError(f"{path}: cannot be read ({error.strerror}); check the path") from None

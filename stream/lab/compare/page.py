@@ -21,6 +21,7 @@ from stream.lab.compare.face_numbers import Box
 from stream.lab.compare.figures import KINDS, Figure, Survey
 from stream.lab.compare.medium import at_size
 from stream.lab.compare.pairs import Pair
+from stream.picture.jpeg import encode_jpeg
 
 LETTERS = {"a": "A", "b": "B", "r": "Reference"}
 """What the media are called by layer."""
@@ -67,7 +68,7 @@ def plan(peak: Pair, count: int, budget_bytes: int) -> Plan:
 def _encoded(pair: Pair, settings: Plan) -> dict[str, str]:
     """Base64 by layer (`a`, `b`, `r`) and by the two whose difference it is (`ab`, `ar`, `br`)."""
     layers = pair.layers
-    found = {key: cv2.cvtColor(at_size(rgb, settings.size), cv2.COLOR_RGB2BGR) for key, rgb in layers.items()}
+    found = {key: at_size(rgb, settings.size) for key, rgb in layers.items()}
     for one, other in (("a", "b"), ("a", "r"), ("b", "r")):
         if other in layers:
             levels = difference(layers[one], layers[other])
@@ -76,11 +77,11 @@ def _encoded(pair: Pair, settings: Plan) -> dict[str, str]:
 
 
 def _file(image: np.ndarray, lossless: bool) -> bytes:
-    """BGR or grey u8 as PNG or JPEG."""
+    """RGB u8[h,w,3] or grey u8[h,w] as PNG or JPEG."""
     if lossless:
-        return cv2.imencode(".png", image, _PNG)[1].tobytes()
-    quality = QUALITY if image.ndim == 3 else _HEAT_QUALITY
-    return cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, quality, *_JPEG))[1].tobytes()
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+        return cv2.imencode(".png", bgr, _PNG)[1].tobytes()
+    return encode_jpeg(image, QUALITY if image.ndim == 3 else _HEAT_QUALITY, _JPEG)
 
 
 class ShownFrame(TypedDict):

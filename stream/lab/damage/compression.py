@@ -10,6 +10,8 @@ import av
 import cv2
 import numpy as np
 
+from stream.picture.jpeg import encode_jpeg
+
 CODECS = ("h264", "h265", "mpeg2")
 _RATE = 25
 _BLOCK, _LEAST = 32, 64
@@ -19,7 +21,7 @@ _DECODERS = {"h264": "h264", "h265": "hevc", "mpeg2": "mpeg2video"}
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     """Through JPEG of `quality` 1..100, 4:2:0."""
-    data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1]
+    data = np.frombuffer(encode_jpeg(image, int(quality)), np.uint8)
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
     assert decoded is not None  # OpenCV reads what it has just written
     return np.ascontiguousarray(decoded[..., ::-1])

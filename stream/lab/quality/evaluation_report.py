@@ -50,6 +50,11 @@ class EvaluationReport(EvaluationFigures):
     models: list[str]
     """The model's rows: the bare network, and as it ships."""
     sha256: str
+    """Of the model's file."""
+    commit: str | None
+    """The version that was measured; None where it was no clone."""
+    weights_sha256: str
+    """Of the bundled model's file."""
     settings: dict[str, float]
     """How it ships."""
     against: dict[str, str]

@@ -140,7 +140,7 @@ def _paths() -> tuple[str, ...]:
 
 
 def _dlib() -> tuple[dlib.shape_predictor, dlib.face_recognition_model_v1]:
-    """dlib's landmark predictor and descriptor network, new ones: they keep state."""
+    """Dlib's landmark predictor and descriptor network, new ones: they keep state."""
     shape, net = _paths()
     import dlib
 

@@ -13,7 +13,8 @@ from stream.errors import ConfigError
 from stream.faces.restore.propagate import Propagator, face_region
 from stream.faces.restore.restore_stage import _MAX_HELD, RestoreStage
 from stream.faces.restore.schedule import MAX_UNEXPLAINED, Interval, RestoreMode
-from stream.job.api import Options, restore_file, restore_images
+from stream.job.api import restore_file, restore_images
+from stream.job.interface import Options
 from stream.models.engines import create_engine
 from stream.models.info import bundled_model_path
 from stream.picture import geometry

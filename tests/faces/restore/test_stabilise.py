@@ -13,11 +13,12 @@ from stream.config import load_config
 from stream.faces.assembly import Setup, assemble
 from stream.faces.restore.propagate import face_region
 from stream.faces.restore.stabilise import StabiliseStage
-from stream.job.api import Options, restore_file
+from stream.job.api import restore_file
+from stream.job.interface import Options
 from stream.lab.quality.picture_measures import sharpness
 from stream.lab.quality.video_measures import flicker
+from stream.live.session.control import Control
 from stream.live.session.degradation import LEVELS
-from stream.live.session.graph import Control
 from stream.live.session.live_settings import LiveSettings
 from stream.picture.face import Crop, Face, FrameWork, Patch
 from stream.picture.frame import View
@@ -219,10 +220,10 @@ def test_the_strength_is_part_of_a_live_change_and_rests_where_restorations_are_
     _, preset = LiveSettings(preset="fast").applied(config, "default")
     assert preset == "fast"
     assert LiveSettings(preset="fast").applied(config, "default")[0].stabilise.strength == 0.3
-    control = Control(config, keyframes=10)
-    assert control.steadiness == 0.3
-    control.level = next(level for level in LEVELS if level.sparing)
-    assert control.steadiness == 0
+    control = Control(config)
+    assert control.stabilise_strength == 0.3
+    control.set_level(next(level for level in LEVELS if level.keyframes_only))
+    assert control.stabilise_strength == 0
 
 
 @pytest.mark.parametrize("still", [False, True])

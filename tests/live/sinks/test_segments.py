@@ -68,9 +68,9 @@ def test_a_file_begins_after_segment_mb(tmp_path):
     assert len(parts) > 2 and sum(len(part.times_s) for part in parts) == 150
 
 
-def test_a_file_begins_with_every_take(tmp_path):
-    takes = [*coded(30), *coded(30, take=1, size=(160, 120), first_pts=10**6)]
-    parts = recorded(tmp_path, takes)
+def test_a_file_begins_with_every_epoch(tmp_path):
+    messages = [*coded(30), *coded(30, epoch=1, size=(160, 120), first_pts=10**6)]
+    parts = recorded(tmp_path, messages)
     assert [part.sizes[0] for part in parts] == [(320, 180), (160, 120)]
     assert [part.times_s[0] for part in parts] == [0, 0]
 
@@ -174,7 +174,7 @@ def test_a_recording_killed_while_it_writes_plays_to_its_last_second(tmp_path, c
     before = segments(tmp_path)[0].path
     killed = read(before)
     assert 110 <= len(killed.times_s) <= 140 and rises(killed.times_s)
-    for message in coded(30, take=1, first_pts=10**6):
+    for message in coded(30, epoch=1, first_pts=10**6):
         handle.offer(message)
     handle.stop(30)
     parts = [read(segment.path) for segment in segments(tmp_path)]

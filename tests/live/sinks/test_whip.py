@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 import pytest
-from feeds import CONFIG, Feed, opened, take
+from feeds import CONFIG, Feed, epoch_messages, opened
 from flashes import wait_for
 from playwright.sync_api import Page, sync_playwright
 from servers import free_port
@@ -104,7 +104,7 @@ def test_a_browser_sees_what_is_published_by_whip_and_keeps_the_connection(page)
     """Beyond 15 s: so long does a browser wait for the sender's consent before it gives up."""
     server = WhipServer(page, token="sesame")
     handle = SinkHandle(parse_sink(f"whip:http://sesame@{server.host}/whip", CONFIG))
-    with Feed(handle, take(50)) as feed:
+    with Feed(handle, epoch_messages(50)) as feed:
         wait_for(lambda: "POST" in server.requests, tick=server.serve)
         feed.wait(lambda report: report["delivered"] > 10)
         stats = wait_for(lambda: (stats := server.stats())["frames"] > 25 * 20 and stats, 100)
@@ -123,14 +123,14 @@ def test_a_browser_sees_what_is_published_by_whip_and_keeps_the_connection(page)
 
 def test_whip_tells_in_one_line_who_does_not_answer_or_wants_a_token(page):
     with pytest.raises(SinkError, match="nobody answers there") as error:
-        opened(f"whip:http://sesame@127.0.0.1:{free_port()}/whip", *take(1))
+        opened(f"whip:http://sesame@127.0.0.1:{free_port()}/whip", *epoch_messages(1))
     assert "sesame" not in str(error.value)
     server = WhipServer(page, token="right")
     thread = threading.Thread(target=server.serve)
     server._server.timeout = 60
     thread.start()
     with pytest.raises(SinkError, match="wants a token") as error:
-        opened(f"whip:http://wrong@{server.host}/whip", *take(1))
+        opened(f"whip:http://wrong@{server.host}/whip", *epoch_messages(1))
     thread.join()
     server.close()
     assert error.value.state is ConnectionState.UNAUTHORISED and "wrong@" not in str(error.value)

@@ -77,7 +77,7 @@ def test_rtmp_comes_live_with_its_sound_and_goes_on_when_the_publisher_comes_bac
                 live.state(ConnectionState.STALLED)
             with sending(camera, server.url(), "flv"):
                 live.frames(20)
-            assert live.takes[-1] > live.takes[0]
+            assert live.epochs[-1] > live.epochs[0]
 
 
 def test_mpeg_ts_by_udp_is_received_and_the_sender_may_come_and_go(camera):
@@ -111,7 +111,7 @@ def test_a_file_loops_in_real_time_without_a_seam_and_its_sound_with_it(camera, 
     short = make(tmp_path / "short.mp4", Clip(frames=25, options=CAMERA, sounds=(Sound(layout="mono"),)))
     with Watching(str(short)) as live:
         live.frames(70)
-    assert set(live.takes) == {0} and live.capture.connections == 1
+    assert set(live.epochs) == {0} and live.capture.connections == 1
     steps = np.diff(live.pts)
     assert np.median(steps) == 3600 and len(live.pts) / (live.pts[-1] / 90000) == pytest.approx(25, rel=0.1)
     assert live.sounds[-1].pts > 1.5 * 90000
@@ -202,7 +202,7 @@ def test_the_first_picture_of_a_source_is_a_jpeg_with_facts_and_a_failure_says_w
         first_picture(parse_address(server.url("nothing")), QUICK)
 
 
-def test_another_size_begins_a_new_take(tmp_path):
+def test_another_size_begins_a_new_epoch(tmp_path):
     parts = [
         ts_of(make(tmp_path / f"{size[0]}.mp4", Clip(size=size, frames=30, options=CAMERA))).rename(
             tmp_path / f"{size[0]}.ts"
@@ -213,4 +213,4 @@ def test_another_size_begins_a_new_take(tmp_path):
     joined.write_bytes(b"".join(part.read_bytes() for part in parts))
     with Watching(str(joined), QUICK.model_copy(update={"loop": False})) as live:
         live.ended()
-    assert {*zip(live.takes, live.sizes, strict=True)} == {(0, (160, 120)), (1, (320, 240))}
+    assert {*zip(live.epochs, live.sizes, strict=True)} == {(0, (160, 120)), (1, (320, 240))}

@@ -126,7 +126,7 @@ def test_a_server_that_stalls_is_seen_at_once_and_reconnected(camera):
         live.state(ConnectionState.STALLED)
         server.cont()
         live.frames(30)
-        assert live.capture.connections == 2 and live.takes[-1] == 1
+        assert live.capture.connections == 2 and live.epochs[-1] == 1
 
 
 def test_a_server_that_is_killed_is_live_again_soon_after_its_return(camera):
@@ -186,7 +186,7 @@ def test_a_source_that_starts_without_a_keyframe_waits_for_one(camera):
     assert min(live.spreads) > 0.5 * np.median(live.spreads)  # a picture without its reference is flat
 
 
-def test_sound_that_comes_and_goes_begins_a_new_take_and_the_picture_goes_on(camera, tmp_path):
+def test_sound_that_comes_and_goes_begins_a_new_epoch_and_the_picture_goes_on(camera, tmp_path):
     silent = make(tmp_path / "silent.mp4", Clip(size=(320, 180), frames=125, options=CAMERA))
     with rtmp_server() as server, Watching(server.url()) as live:
         with sending(camera, server.url(), "flv"):
@@ -199,7 +199,7 @@ def test_sound_that_comes_and_goes_begins_a_new_take_and_the_picture_goes_on(cam
             heard = len(live.sounds)
             live.frames(20)
             wait_for(lambda: len(live.sounds) > heard)
-    assert len(set(live.takes)) >= 3
+    assert len(set(live.epochs)) >= 3
 
 
 def test_a_frozen_picture_is_noticed_and_so_is_its_end(monkeypatch):
@@ -215,13 +215,13 @@ def test_a_frozen_picture_is_noticed_and_so_is_its_end(monkeypatch):
 def test_a_stream_that_crashes_over_and_over_meets_the_breaker():
     pauses = retry.Retry(0.1, 1.0)
     for number in range(9):
-        pauses.lived(number, number + 0.5)
+        pauses.connection_ended(number, number + 0.5)
         paused = pauses.pause_s(number + 0.5)
-        assert (paused > 20) == pauses.broken == (number >= 7)
-    pauses.lived(100, 120)
-    assert pauses.broken
-    pauses.lived(200, 261)
-    assert not pauses.broken and pauses.pause_s(261) == 0.1
+        assert (paused > 20) == pauses.breaker_is_open == (number >= 7)
+    pauses.connection_ended(100, 120)
+    assert pauses.breaker_is_open
+    pauses.connection_ended(200, 261)
+    assert not pauses.breaker_is_open and pauses.pause_s(261) == 0.1
 
 
 def test_a_camera_that_hangs_up_after_each_few_pictures_is_tried_slowly_and_said_to_be_so(server):

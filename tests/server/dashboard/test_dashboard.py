@@ -18,7 +18,7 @@ from dashboard_client import Client, command_line, descendants, served, until
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 
-from stream.server.dashboard.jobs import Jobs
+from stream.server.dashboard.jobs import JobQueue
 
 CAMERAS = """
 server:
@@ -323,7 +323,7 @@ def test_results_are_known_after_a_restart_and_remains_of_a_killed_server_are_go
     (results / ".jobs.json").write_text(json.dumps(kept))
     (results / "a.mp4").touch()
     (tmp_path / "token").touch()
-    jobs = Jobs(tmp_path)
+    jobs = JobQueue(tmp_path)
     jobs.start()
     try:
         assert [one.id for one in jobs.all()] == ["1"]
@@ -332,7 +332,7 @@ def test_results_are_known_after_a_restart_and_remains_of_a_killed_server_are_go
     finally:
         jobs.stop()
     (results / ".jobs.json").write_text("{broken")
-    again = Jobs(tmp_path)
+    again = JobQueue(tmp_path)
     again.start()
     again.stop()
     assert again.all() == []

@@ -18,9 +18,9 @@ from stream.live.packets import Jpeg
 from stream.server.camera_config import CameraSettings, CamerasFile, ServerSettings
 from stream.server.dashboard import live_pictures, security
 from stream.server.dashboard.app import create_app
-from stream.server.dashboard.jobs import Jobs
+from stream.server.dashboard.jobs import JobQueue
 from stream.server.events import Events
-from stream.server.supervisor import Supervisor
+from stream.server.supervisor.supervisor import Supervisor
 
 TOKEN = "a-token-of-some-length"
 LARGE = os.urandom(1 << 20)
@@ -36,7 +36,7 @@ class Served:
         self.supervisor = Supervisor(CamerasFile(server=server, cameras=cameras), None, Events())
         self.ending = False
         app = create_app(
-            self.supervisor, Jobs(server.files_folder), token=token, is_ending=lambda: self.ending
+            self.supervisor, JobQueue(server.files_folder), token=token, is_ending=lambda: self.ending
         )
         config = uvicorn.Config(app, "127.0.0.1", 0, log_level="critical", timeout_graceful_shutdown=1)
         self.web = uvicorn.Server(config)
@@ -47,7 +47,7 @@ class Served:
 
     @property
     def viewers(self):
-        return self.supervisor._keepers["door"].viewers
+        return self.supervisor._cameras["door"].viewers
 
     @property
     def watching(self) -> int:
@@ -229,19 +229,33 @@ def test_guesses_that_come_all_at_once_are_counted_one_by_one(serve):
     assert (answers.count(b"401"), answers.count(b"429")) == (5, 15)
 
 
-def test_a_camera_that_does_not_listen_holds_up_no_other_request(serve):
+class BusyProcess:
+    """A camera's process that takes no message until it is released, as while it ends."""
+
+    pid = 1
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+
+    def send(self, message) -> None:
+        assert self.released.wait(100)
+
+
+def test_a_camera_that_does_not_listen_holds_up_no_other_request(serve, monkeypatch):
     served = serve()
     client = Client(served.port)
-    busy = served.supervisor._keepers["door"]._sending
-    with busy:  # as while its process ends
-        opened = [
-            threading.Thread(target=client.get, args=("/api/cameras/door/snapshot.jpg",)) for _ in "1234567"
-        ]
-        for thread in opened:
-            thread.start()
-        until(lambda: served.watching == len(opened))
-        assert client.get("/api/cameras/door").status == client.get("/healthz").status == 200
+    busy = BusyProcess()
+    monkeypatch.setattr(served.supervisor._cameras["door"], "_process", busy)
+    opened = [
+        threading.Thread(target=client.get, args=("/api/cameras/door/snapshot.jpg",)) for _ in "1234567"
+    ]
+    for thread in opened:
+        thread.start()
+    until(lambda: served.watching == len(opened))
+    assert client.get("/api/cameras/door").status == client.get("/healthz").status == 200
+    busy.released.set()
     served.viewers.show("restored", Jpeg(b"jpeg", 0.0, 0))
     for thread in opened:
         thread.join()
     until(lambda: served.watching == 0)
+    monkeypatch.undo()

@@ -1,0 +1,136 @@
+"""The dashboard and its cameras, from the start of the web server to its end."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import setproctitle
+import uvicorn
+from filelock import FileLock, Timeout
+
+from stream.errors import ConfigError, StreamError
+from stream.server.camera_config import CamerasFile, ServerSettings
+from stream.server.dashboard.app import create_app
+from stream.server.dashboard.jobs import JobQueue
+from stream.server.dashboard.security import Guard
+from stream.server.dashboard.token import load_token
+from stream.server.events import Events, log_to_stderr
+from stream.server.supervisor.supervisor import Supervisor
+from stream.server.webhook import Webhook
+
+_GRACE_S = 1
+"""For requests that are under way when the server ends."""
+_STOP_S = 7.5
+"""For cameras to flush."""
+_LAST_EVENTS_S = 0.5
+"""For the webhook to take the last events; together under ten seconds."""
+_CONNECTIONS = 400
+"""At a time; more are answered 503."""
+
+
+def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
+    """Serve until SIGTERM or Ctrl-C; everything is flushed within ten seconds.
+
+    `path` is where changes of the cameras are written. `server` is the file's, with what was given on
+    the command line, which is not kept in the file. Raises ConfigError and StreamError.
+    """
+    setproctitle.setproctitle("gpen-stream serve")
+    _make_folders(server)
+    with ExitStack() as ending:
+        lock = _lock(server)
+        ending.callback(lock.release)
+        token = load_token(server.token_path, server.host, wanted=server.token_file is not None)
+        hook = server.webhook
+        events = Events(Webhook(**hook.model_dump()) if hook is not None else None)
+        supervisor = Supervisor(file, path, events, server=server)
+        jobs = JobQueue(server.files_folder)
+        ended = threading.Event()
+
+        def end() -> None:
+            if not ended.is_set():
+                ended.set()
+                jobs.stop()
+                supervisor.stop(_STOP_S)
+                events.stop(_LAST_EVENTS_S)
+
+        web: _Web
+        app = create_app(supervisor, jobs, token=token, on_end=end, is_ending=lambda: web.should_exit)
+        web = _Web(_web_config(app, server), server.token_path if token else None)
+        listener = _listen(web.config, server)
+        ending.callback(listener.close)
+        ending.callback(end)
+        log_to_stderr()
+        events.start()
+        supervisor.start()
+        jobs.start()
+        web.run([listener])
+
+
+def _make_folders(server: ServerSettings) -> None:
+    for key, folder in (("data", server.data_folder), ("files", server.files_folder)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"server.{key}: {folder} cannot be made ({error.strerror})") from None
+
+
+def _lock(server: ServerSettings) -> FileLock:
+    """The data folder, taken for this process alone."""
+    lock = FileLock(server.data_folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"server.data: {server.data_folder}: another gpen-stream serve works in it"
+        ) from None
+    return lock
+
+
+def _web_config(app: Guard, server: ServerSettings) -> uvicorn.Config:
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    return uvicorn.Config(
+        app, server.host, server.port, log_level="warning", access_log=False, server_header=False,
+        timeout_graceful_shutdown=_GRACE_S, ws_max_size=65536, ws_ping_interval=20, lifespan="on",
+        proxy_headers=False, h11_max_incomplete_event_size=32768, limit_concurrency=_CONNECTIONS,
+    )  # fmt: skip
+
+
+def _listen(config: uvicorn.Config, server: ServerSettings) -> socket.socket:
+    try:
+        return config.bind_socket()
+    except (OSError, SystemExit):
+        raise StreamError(
+            f"{server.host}:{server.port}: cannot be listened on; is it in use? try --port"
+        ) from None
+
+
+class _Web(uvicorn.Server):
+    """Prints where it listens, once it does. A signal ends it with exit code 0."""
+
+    def __init__(self, config: uvicorn.Config, token_path: Path | None) -> None:
+        super().__init__(config)
+        self._token_path = token_path
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals, and do not raise them again at the end, as uvicorn does."""
+        old = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for one, handler in old.items():
+                signal.signal(one, handler)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and print the address."""
+        await super().startup(sockets)
+        address, number = self.servers[0].sockets[0].getsockname()[:2]
+        where = f"[{address}]" if ":" in address else address
+        locked = f"; the token is in {self._token_path}" if self._token_path is not None else ""
+        print(f"dashboard: http://{where}:{number}/{locked}", flush=True)
