@@ -66,7 +66,7 @@ class Graph:
 
     def warm(self, frame: Frame) -> None:
         """Prepare the detector for pictures like this one; only before a pipeline runs the stages."""
-        self._tracker.warm(frame)
+        self._tracker.warm_up(frame)
 
     def discard(self) -> None:
         """Release the model of a graph whose stages no pipeline has run."""
@@ -100,7 +100,7 @@ class LiveTracker(Stage[FrameWork, FrameWork]):
         bypasses = self._control.bypasses
         epoch = None if bypasses else work.frame.epoch
         if epoch != self._epoch:
-            self._tracker.forget()
+            self._tracker.reset()
             self._epoch = epoch
         if bypasses:
             yield work
