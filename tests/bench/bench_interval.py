@@ -31,7 +31,8 @@ import numpy as np
 from stream import load_config, restore_file
 from stream.faces.detect.finder import FaceFinder, choose
 from stream.faces.restore.crop import CropStage
-from stream.faces.restore.restore_stage import Interval, RestoreStage
+from stream.faces.restore.restore_stage import RestoreStage
+from stream.faces.restore.schedule import Interval
 from stream.faces.track.tracker import Tracker
 from stream.lab.bench.bench_models import weights_file
 from stream.lab.bench.machine import machine
@@ -171,8 +172,8 @@ def quality(name: str, clip, folder: Path) -> list[Row]:
              "rigid_db": psnr(own[still]), "rigid_loss_db": loss(own[still], table[0][still]),
              "non_rigid_db": psnr(own[~still]), "non_rigid_loss_db": loss(own[~still], table[0][~still]),
              "worst_loss_db": round(float(10 * np.log10(own / table[0]).max()), 2),
-             "restored": stage.faces_restored, "forced": stage.restorations_forced,
-             "carried": stage.faces_carried}
+             "restored": stage.counts.restored, "forced": stage.counts.forced,
+             "carried": stage.counts.propagated}
         )  # fmt: skip
     return rows
 

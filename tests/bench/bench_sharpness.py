@@ -195,14 +195,14 @@ def sample(engine, picture: int, image: np.ndarray, name: str, size: int, draw: 
     mask = np.dstack([geometry.feather_mask(256, FEATHER)] * 3)
     mask = geometry.warp(mask, geometry.invert(to_stored), (side, side), cv2.BORDER_CONSTANT)[..., 0] > 0.5
     scale = geometry.scale_of(to_stored)
-    sharp = sharpness.sharpness(sharpness.predicted_gain(crop.image, scale))
+    sharp = sharpness.sharpness_of_gain(sharpness.predicted_gain(crop.image, scale))
 
     def result(weight: float) -> float:
         work = FrameWork(frame_of(bad), patches=(Patch(crop, residual * np.float32(weight)),))
         (done,) = ComposeStage(FEATHER).process(work)
         return psnr(done.frame.picture.to_ndarray(format="rgb24"), clean, mask)
 
-    restored, weight = result(1.0), sharpness.keep(sharp, limit)
+    restored, weight = result(1.0), sharpness.restoration_weight(sharp, limit)
     return Sample(
         picture, name, size, sharpness.features(crop.image, scale), psnr(bad, clean, mask), restored,
         restored if weight == 1 else result(weight), sharp,
@@ -327,7 +327,7 @@ def draw(samples: list[Sample], path: Path) -> None:
         left.scatter([s.sharp for s in some], [max(s.gain, -4) for s in some], s=5, alpha=0.5, label=name)
     x = np.linspace(0, 1, 201)
     weight = left.twinx()
-    weight.plot(x, [sharpness.keep(v, limit) for v in x], "k-", lw=1)
+    weight.plot(x, [sharpness.restoration_weight(v, limit) for v in x], "k-", lw=1)
     weight.set_ylabel("weight of the restoration (line)")
     left.axhline(0, color="grey", lw=0.5)
     left.set(xlabel="sharpness", ylabel="gain of restoring in full, dB (cut at -4)")

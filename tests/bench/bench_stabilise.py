@@ -40,7 +40,8 @@ from bench_interval import SAMPLES, clean_picture, clips, is_rigid
 from stream import load_config
 from stream.faces.detect.finder import FaceFinder, choose
 from stream.faces.restore.crop import CropStage
-from stream.faces.restore.restore_stage import Interval, RestoreStage
+from stream.faces.restore.restore_stage import RestoreStage
+from stream.faces.restore.schedule import Interval
 from stream.faces.restore.stabilise import StabiliseStage
 from stream.faces.track.tracker import Tracker
 from stream.lab.bench.machine import machine

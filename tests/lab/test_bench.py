@@ -21,9 +21,9 @@ from stream.errors import ConfigError
 from stream.faces.detect.finder import FaceFinder
 from stream.faces.restore.crop import WholeFrameStage
 from stream.lab.bench import machine, material, measured_network, moving_clip, naive, report, worker
-from stream.lab.bench.fidelity import psnr, ssim
 from stream.lab.bench.planted_faces import planted
 from stream.lab.bench.product_job import ProductJob
+from stream.lab.quality.fidelity import psnr, ssim
 from stream.models.nets import GPEN
 from stream.picture import geometry
 from stream.picture.face import FrameWork

@@ -20,7 +20,7 @@ import torch
 
 from stream.lab.bench import machine
 from stream.lab.bench.bench_models import KNOWN, network_flop, shown_name, weights_file
-from stream.lab.bench.fidelity import psnr
+from stream.lab.quality.fidelity import psnr
 from stream.lab.bench.measured_network import DEPTHWISE, PUBLISHED, PublishedSide, network
 from stream.lab.bench.report import BenchReport, Option, Row, Table
 from stream.lab.bench.worker import SideJob, Workers

@@ -20,7 +20,7 @@ import numpy as np
 from av.container import OutputContainer
 from av.video.reformatter import ColorRange, Colorspace
 
-from stream.lab.bench.fidelity import psnr
+from stream.lab.quality.fidelity import psnr
 from stream.lab.bench.material import truth_of
 from stream.picture import geometry
 

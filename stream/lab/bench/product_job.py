@@ -8,7 +8,8 @@ import cv2
 
 from stream.config import load_config
 from stream.errors import ConfigError
-from stream.job.api import Options, restore_file
+from stream.job.api import restore_file
+from stream.job.interface import Options
 from stream.lab.bench.worker import Unavailable
 
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from stream.lab.bench import machine, naive
 from stream.lab.bench.bench_models import random_retinaface, shown_name, weights_file
-from stream.lab.bench.fidelity import psnr, ssim
+from stream.lab.quality.fidelity import psnr, ssim
 from stream.lab.bench.material import DAMAGE, faces, placed
 from stream.lab.bench.measured_network import half_name
 from stream.lab.bench.recipe_job import STEPS, RecipeFacts, RecipeJob, RecipePicture, RecipeSetup

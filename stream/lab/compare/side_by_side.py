@@ -14,13 +14,12 @@ from stream.config import Encode
 from stream.errors import SourceError
 from stream.lab.compare.medium import Medium, at_size, signal
 from stream.lab.compare.pairs import paired, slack
-from stream.media.encode import FileSink
+from stream.media.encode import FileSink, OutputOptions
 from stream.picture import pixel_formats
 from stream.picture.colour import Colour, network_to_hdr
 from stream.picture.face import FrameWork
 from stream.picture.frame import Frame, StreamInfo, Timestamp, View
 
-LAYOUTS = ("split", "side")
 _CRF = 16
 _LINE = 1 / 400
 """Width of the divider, as a part of the picture's; at least 2 px."""
@@ -42,16 +41,14 @@ def write(
     assert a.info is not None and b.info is not None, "both are videos"
     info = _canvas_info(a.info, size, layout)
     encode = Encode() if info.colour.is_hdr else Encode(codec="libx264", crf=_CRF)
-    sink = FileSink(
-        info,
-        destination,
-        encode,
+    options = OutputOptions(
         overwrite=overwrite,
         allow_loss=True,
         start_s=a.start_s or None,
         duration_s=a.duration_s,
-        carry=False,
+        same_pictures=False,
     )
+    sink = FileSink(info, destination, encode, options)
     # Of one signal, what is written is what was read: an HDR picture keeps its highlights.
     own = _signal_of(a.info) == _signal_of(b.info)
     white = network_to_hdr(_WHITE, info.colour) if own and info.colour.is_hdr else _WHITE

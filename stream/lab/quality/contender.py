@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from stream.config import Restore
 from stream.errors import ConfigError
-from stream.faces.restore.sharpness import Gauge, keep
+from stream.faces.restore.sharpness import SharpnessMeter, restoration_weight
 from stream.lab.quality.portraits import SIDE
 from stream.models.engines import create_engine
 from stream.models.info import read_model_info
@@ -41,7 +41,7 @@ class Contender:
             )
         self.settings = settings or Restore()
         self._engine = create_engine("auto", path, threads=threads, precision="fp32", info=self.info)
-        self._gauge = Gauge(steady=False)
+        self._sharpness = SharpnessMeter(by_track=False)
         size = self.info.size
         self._to_picture = geometry.similarity(
             geometry.template(self.info.template, size), geometry.template(_TEMPLATE, SIDE)
@@ -60,7 +60,7 @@ class Contender:
         The picture itself, or what `bare` gave, where that is all.
         """
         bare, residual, sharpness = self._measured(picture)
-        weight = self.settings.strength * keep(sharpness, self.settings.skip_sharp)
+        weight = self.settings.strength * restoration_weight(sharpness, self.settings.skip_sharp)
         if weight in (0, 1):
             return bare if weight else picture
         return _added(picture, residual * np.float32(weight))
@@ -86,7 +86,7 @@ class Contender:
             crop = np.clip(
                 geometry.warp(values, self._to_picture, (size, size), cv2.BORDER_REFLECT_101), 0, 1
             )
-        sharpness = self._gauge(crop, self._to_picture, None)
+        sharpness = self._sharpness(crop, self._to_picture, None)
         shown: np.ndarray = crop
         if self.info.in_size != size:
             side = self.info.in_size

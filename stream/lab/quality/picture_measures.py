@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from stream.lab.quality import fidelity
+
 if TYPE_CHECKING:  # loaded at the first call that needs it
     from torch import Tensor, nn
 
@@ -33,8 +35,6 @@ BETTER = {
     "identity": -1,
 }
 """Which way each figure gets better; that of `sharpness` holds up to 1, the clean picture's own."""
-INDICES = ("gmsd", "haarpsi", "vif", "lpips")
-"""The perceptual ones; the last only where `lpips_present`."""
 SHARPNESS_SIGMA = 1.5
 """Px, of the Gaussian blur above which energy counts as detail: half the amplitude at 0.125 periods a px."""
 
@@ -56,23 +56,15 @@ _FEWEST = 8
 
 
 def psnr(picture: np.ndarray, reference: np.ndarray) -> float:
-    """Peak signal-to-noise ratio over all channels, dB, peak 255; inf where both are equal."""
+    """Peak signal-to-noise ratio over all channels, dB, for a peak of 255; inf for equal pictures."""
     _check(picture, reference)
-    error = np.mean((picture.astype(np.float64) - reference) ** 2)
-    return float(10 * np.log10(255**2 / error)) if error else float("inf")
+    return fidelity.psnr(picture, reference)
 
 
 def ssim(picture: np.ndarray, reference: np.ndarray) -> float:
-    """Structural similarity (Wang et al., 2004), -1..1, mean over RGB, with the paper's own window.
-
-    scikit-image's, Gaussian weights of sigma 1.5 px.
-    """
-    from skimage.metrics import structural_similarity
-
+    """Structural similarity (Wang et al., 2004), -1..1, the mean over RGB; 1 for equal pictures."""
     _check(picture, reference)
-    window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    x, y = (each.astype(np.float32) for each in (picture, reference))
-    return float(structural_similarity(x, y, channel_axis=2, data_range=255, **window))
+    return fidelity.ssim(picture.astype(np.float32), reference.astype(np.float32))
 
 
 def indices(picture: np.ndarray, reference: np.ndarray) -> dict[str, float]:

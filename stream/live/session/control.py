@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from stream.config import Config
 from stream.faces.detect.finder import choose
-from stream.faces.restore.restore_stage import RestoreMode
+from stream.faces.restore.schedule import RestoreMode
 from stream.live.session.degradation import LEVELS, DegradationLevel
 from stream.picture.face import Face
 

@@ -59,9 +59,9 @@ class Graph:
 
     def apply(self, control: Control) -> None:
         """Let the stages work as `control` says from the next frame on; from any thread."""
-        self.restore.way = control.restore_mode(self._detection_interval)
+        self.restore.set_mode(control.restore_mode(self._detection_interval))
         if self._stabilise is not None:
-            self._stabilise.strength = control.stabilise_strength
+            self._stabilise.set_strength(control.stabilise_strength)
 
     def warm(self, frame: Frame) -> None:
         """Prepare the detector for pictures like this one; only before a pipeline runs the stages."""

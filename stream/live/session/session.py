@@ -196,7 +196,7 @@ class Session:
             delay_stages=delivery.ages.summary(),
             faces=delivery.faces,
             faces_restored=faces.restored,
-            faces_carried=faces.carried,
+            faces_carried=faces.propagated,
             faces_left_alone=faces.left_alone,
             faces_not_finite=faces.not_finite,
             frames_in=capture.frames_in,

@@ -58,9 +58,9 @@ class OpenVinoEngine:
         entry = entry_of(self.model, precision, fidelity)
         network = cached_network(entry) or _converted(model_path, self.model, entry, fidelity)
         config = cpu_config(threads, "bf16" if precision == "bf16" else "f32")
-        self._request: ov.InferRequest | None = openvino_core().compile_model(
-            network, "CPU", config
-        ).create_infer_request()
+        self._request: ov.InferRequest | None = (
+            openvino_core().compile_model(network, "CPU", config).create_infer_request()
+        )
 
     def restore(self, crops: np.ndarray) -> np.ndarray:
         """See `Engine.restore`."""

@@ -21,9 +21,8 @@ from stream.config import Compose, Encode
 from stream.errors import EncodeError, ModelError, SourceError
 from stream.faces.compose.upscale import UpscaleStage, background_net, enlarge
 from stream.faces.restore.crop import cut
-from stream.job.api import Options
+from stream.job.interface import Options
 from stream.media import codecs
-from stream.media.limits import check_size
 from stream.media.probe import probe
 from stream.models.engines import enlarger
 from stream.models.engines.enlarger import Enlarger
@@ -278,9 +277,9 @@ def test_interlaced_video_is_refused(tmp_path):
 def test_pictures_that_no_level_allows_are_refused(tmp_path, codec, good, bad):
     info = replace(probe(make(tmp_path / "in.mp4", frames=1)), codec=codec)
     plan = codecs.recipe(info, Encode())
-    check_size(replace(info, view=View(*good)), plan)
+    codecs.check_size(replace(info, view=View(*good)), plan)
     with pytest.raises(EncodeError, match=f"{bad[0]}x{bad[1]}.*{codec}.*--upscale"):
-        check_size(replace(info, view=View(*bad)), plan)
+        codecs.check_size(replace(info, view=View(*bad)), plan)
 
 
 def test_an_encoder_of_fixed_sizes_says_so(tmp_path):

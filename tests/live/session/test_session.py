@@ -323,7 +323,7 @@ def test_what_changes_while_a_preset_is_loaded_keeps_what_the_preset_brings(port
         run.until(lambda r: r.report().settings.preset == "fast" and len(r.engines) == 2)
         run.until(lambda r: r.engines[1].calls > 3)
         assert (run.report().settings.strength, run.report().settings.interval) == (0.5, 3)
-        assert run.session._runner.graph.restore.way.strength == 0.5
+        assert run.session._runner.graph.restore.mode.strength == 0.5
         run.session.change(LiveSettings(strength=0.6))
         assert run.report().settings.interval == 3
     assert run.error is None
