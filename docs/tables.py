@@ -11,7 +11,7 @@ A page marks a place by two comments. What stands between them is made anew:
     <!-- presets: all -->...<!-- /presets -->           what each preset sets
     <!-- settings: run|cameras -->...<!-- /settings --> every setting, from its model
     <!-- commands: all -->...<!-- /commands -->         every command and option, from the command line
-    <!-- modules: ROOM -->...<!-- /modules -->          the modules of a folder of stream/, by their docstrings
+    <!-- modules: ROOM -->...<!-- /modules -->          the modules of a folder, by their docstrings
 
 ROW is the text of a cell, or of several cells with `; ` between them; exactly one row must hold them all.
 COLUMN is the column's key in the JSON file. `--check` writes nothing and exits with 1 where a page differs.
