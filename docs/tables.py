@@ -11,6 +11,7 @@ A page marks a place by two comments. What stands between them is made anew:
     <!-- presets: all -->...<!-- /presets -->           what each preset sets
     <!-- settings: run|cameras -->...<!-- /settings --> every setting, from its model
     <!-- commands: all -->...<!-- /commands -->         every command and option, from the command line
+    <!-- modules: ROOM -->...<!-- /modules -->          the modules of a folder, by their docstrings
 
 ROW is the text of a cell, or of several cells with `; ` between them; exactly one row must hold them all.
 COLUMN is the column's key in the JSON file. `--check` writes nothing and exits with 1 where a page differs.
@@ -18,6 +19,7 @@ COLUMN is the column's key in the JSON file. `--check` writes nothing and exits 
 
 from __future__ import annotations
 
+import ast
 import csv
 import hashlib
 import re
@@ -47,7 +49,7 @@ INDEPENDENT = frozenset(
 )
 """Files whose figures stay true when the bundled weights change: times of networks, and detection."""
 _PLACE = re.compile(
-    r"<!-- (?P<kind>bench|figure|evaluate|groups|presets|settings|commands): (?P<what>[^>]*?) -->"
+    r"<!-- (?P<kind>bench|figure|evaluate|groups|presets|settings|commands|modules): (?P<what>[^>]*?) -->"
     r".*?<!-- /(?P=kind) -->",
     re.DOTALL,
 )
@@ -254,6 +256,15 @@ def _shown_default(option: Any) -> str:
     return f" Default: {value}."
 
 
+def _modules(what: str, _folder: Path) -> str:
+    """A row for each module of a room with the first line of its docstring; packages come first."""
+    folder, rows = ROOT / "stream" / what, []
+    for path in sorted(folder.rglob("*.py"), key=lambda path: (path.parent, path.name)):
+        about = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
+        rows.append([f"`{path.relative_to(ROOT)}`", " ".join(about.split())])
+    return _lines(["module", "what it is"], rows)
+
+
 _MAKERS: dict[str, Callable[[str, Path], str]] = {
     "bench": _bench,
     "figure": _figure,
@@ -262,6 +273,7 @@ _MAKERS: dict[str, Callable[[str, Path], str]] = {
     "presets": _presets,
     "settings": _settings,
     "commands": _commands,
+    "modules": _modules,
 }
 
 

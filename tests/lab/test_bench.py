@@ -258,18 +258,6 @@ def test_numbers_are_shown_shortly_and_a_noisy_machine_is_named():
     assert report.doubts(report.BenchReport("x", {}, {}, 0.01, [])) == ""
 
 
-def test_the_pages_are_in_step_with_their_figures():
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
-    for page in tables.PAGES:
-        text = page.read_text()
-        assert text.count("<!-- bench:") == text.count("<!-- /bench -->") > 2
-        assert tables.rewritten(text, tables.FOLDER) == text
-        stale = text.replace("<!-- /bench -->", "more\n<!-- /bench -->")
-        assert tables.rewritten(stale, tables.FOLDER) == text
-
-
 # --- the recipe's pyramid -----------------------------------------------------------------------
 
 
