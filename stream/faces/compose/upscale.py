@@ -21,7 +21,7 @@ Cut = Callable[[Frame, np.ndarray, int], np.ndarray | None]
 
 
 class Background(Protocol):
-    """What invents detail for the whole picture; see `stream.models.engines.enlarger`."""
+    """What invents detail for the whole picture; see `stream.models.engines.upscaler`."""
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """RGB f32[h,w,3] of 0..1 -> the same picture f32[h k,w k,3], for a whole k."""
@@ -87,9 +87,9 @@ def background_net(compose: Compose, device: str, threads: int) -> Callable[[], 
         raise ModelError(f"{path}: no such file; check compose.upscale_weights, or unset it for Lanczos")
 
     def create() -> Background:
-        from stream.models.engines.enlarger import Enlarger  # torch is not needed otherwise
+        from stream.models.engines.upscaler import Upscaler  # torch is not needed otherwise
 
-        return Enlarger(path, device=device, threads=threads)
+        return Upscaler(path, device=device, threads=threads)
 
     return create
 

@@ -114,7 +114,7 @@ def _machine(router: APIRouter, supervisor: Supervisor, jobs: Jobs) -> None:
 
     @router.get("/api/models", tags=["server"], summary="Models by name, and whether they are installed")
     async def models() -> list[dict[str, JsonValue]]:
-        known = await asyncio.to_thread(registry.survey)
+        known = await asyncio.to_thread(registry.list_models)
         return [
             {"name": one.name, "task": one.task, "size": one.size, "installed": one.state in _USABLE}
             for one in known
