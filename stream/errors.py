@@ -37,3 +37,7 @@ class StageError(StreamError):
 
 class TrainError(StreamError):
     """Training cannot start or go on: faces, weights or a checkpoint are not what they should be."""
+
+
+class NotFoundError(StreamError):
+    """What a request names, such as a camera, a recording or a file, does not exist."""

@@ -27,12 +27,12 @@ from stream.live.session.degradation import LEVELS
 from stream.live.session.live_settings import LiveSettings
 from stream.live.status import ConnectionState
 from stream.server.camera_config import CameraSettings, CamerasFile, load_cameras
-from stream.server.dashboard.jobs import Jobs
+from stream.server.dashboard.jobs import JobQueue
 from stream.server.dashboard.metrics import exposition
 from stream.server.events import Events
 from stream.server.restorer_service.restorer_messages import RestorerReport
-from stream.server.supervisor import Supervisor
 from stream.server.supervisor.camera_status import CameraStatus, RestorerStatus
+from stream.server.supervisor.supervisor import Supervisor
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
@@ -124,7 +124,7 @@ def test_what_the_image_copies_is_enough_to_build_the_package(tmp_path):
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     (wheel,) = (tmp_path / "dist").iterdir()
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"stream/serve/static/index.html", "stream/presets/fast.yaml"} <= set(names)
+    assert {"stream/server/dashboard/static/index.html", "stream/presets/fast.yaml"} <= set(names)
 
 
 def test_the_image_is_built_on_the_named_python_and_names_no_registry():
@@ -249,7 +249,7 @@ def metric_names(tmp_path):
             return RestorerStatus(pid=1, restarts=0, report=restored)
 
     supervisor = Reporting(CamerasFile.model_validate({"server": {"data": str(tmp_path)}}), None, Events())
-    families = list(text_string_to_metric_families(exposition(supervisor, Jobs(tmp_path), 0).decode()))
+    families = list(text_string_to_metric_families(exposition(supervisor, JobQueue(tmp_path), 0).decode()))
     supervisor.stop()
     return {sample.name for family in families for sample in family.samples}
 

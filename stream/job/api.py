@@ -12,7 +12,7 @@ import cv2
 from stream.config import Config
 from stream.errors import HardwareError, SourceError, StreamError
 from stream.faces.assembly import Setup, assemble
-from stream.faces.compose.upscale import check
+from stream.faces.compose.upscale import require_progressive
 from stream.job.interface import Options, Outcome, ProgressCallback, RunReport, Status
 from stream.job.run import Run, check_colour, prepared_still, video_source
 from stream.media.encode import FileSink, OutputOptions, check_destination
@@ -69,7 +69,7 @@ def _restore_video(
     if info.duration_s and (options.start_s or 0.0) >= info.duration_s:
         raise SourceError(_no_frames(src, info, options, stopped=False))
     if config.compose.upscale > 1:
-        check(info)
+        require_progressive(info)
     setup = Setup.of(config, aligned=options.aligned)
     run = Run(setup)
     source = video_source(setup, options, info)

@@ -61,13 +61,13 @@ class Run:
         began_age = process_age_s()
         stages = [*self.stages.in_line(), ("encode", sink)]
         self._pipeline = pipeline = Pipeline.from_source(source, stages)
-        restore = self.stages.restore
+        counts = self.stages.restore.counts
 
         def tick() -> None:
             if stop is not None and stop.is_set():
                 pipeline.stop()
             if progress is not None:
-                faces = restore.faces_restored + restore.faces_carried
+                faces = counts.restored + counts.propagated
                 elapsed = time.monotonic() - began
                 progress(Progress(source.frames_in, sink.frames_out, total, faces, elapsed))
 
@@ -86,20 +86,20 @@ class Run:
     def report(self, source: Source, sink: Sink) -> RunReport:
         """The counts, times and settings of the run."""
         stages, setup = self.stages, self.setup
-        restore, detect = stages.restore, stages.detect
+        counts, detect = stages.restore.counts, stages.detect
         tracker = detect if isinstance(detect, Tracker) else None
         meters = self._pipeline.meters if self._pipeline is not None else {}
         return {
             "frames_in": source.frames_in,
             "frames_out": sink.frames_out,
-            "faces_restored": restore.faces_restored,
-            "faces_left_alone": restore.faces_left_alone,
-            "faces_carried": restore.faces_carried,
-            "restorations_forced": restore.restorations_forced,
-            "faces_not_finite": restore.not_finite,
+            "faces_restored": counts.restored,
+            "faces_left_alone": counts.left_alone,
+            "faces_carried": counts.propagated,
+            "restorations_forced": counts.forced,
+            "faces_not_finite": counts.not_finite,
             "faces_stabilised": stages.stabilise.faces_stabilised if stages.stabilise is not None else 0,
-            "faces_guarded": stages.mask.guarded,
-            "faces_parsed": stages.mask.parsed,
+            "faces_guarded": stages.mask.faces_guarded,
+            "faces_parsed": stages.mask.faces_parsed,
             "detections_run": detect.detections_run if detect is not None else 0,
             "frames_tracked": tracker.frames_tracked if tracker is not None else 0,
             "tracks": tracker.tracks if tracker is not None else 0,

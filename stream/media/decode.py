@@ -17,12 +17,8 @@ from stream.media import hardware
 from stream.media.container import Damage, decoded_pictures, open_video, video_stream, window_pts
 from stream.picture import pixel_formats
 from stream.picture.frame import Frame, StreamInfo, Timestamp
+from stream.picture.pixel_formats import CHROMA_SITES
 
-SITES = {
-    "left": (0.0, 0.5), "center": (0.5, 0.5), "topleft": (0.0, 0.0),
-    "top": (0.5, 0.0), "bottomleft": (0.0, 1.0), "bottom": (0.5, 1.0),
-}  # fmt: skip
-"""Where chroma samples lie (`Frame.chroma_site`), by FFmpeg's names."""
 _COMPARED = 24
 """Pictures of a hardware decoder that are compared with the software's: a second of them shows every
 kind of prediction that the file uses."""
@@ -121,7 +117,7 @@ class FileSource:
                 picture=picture,
                 view=info.view,
                 colour=info.colour,
-                chroma_site=SITES.get(info.chroma_location, SITES["left"]),
+                chroma_site=CHROMA_SITES.get(info.chroma_location, CHROMA_SITES["left"]),
             )
 
     def _by_software(self, start_pts: int | None) -> Generator[av.VideoFrame, None, None]:
@@ -242,20 +238,15 @@ class FileSource:
             )
 
     def _handled(self, picture: av.VideoFrame, reformatter: VideoReformatter) -> av.VideoFrame:
-        """The picture in a format that is handled in place, as it is where possible."""
-        name = picture.format.name
-        handled = is_handled(picture)
-        target = name if pixel_formats.layout_of(name) else pixel_formats.substitute(name)
-        coloured = pixel_formats.in_colour(target) if self._in_colour else target
-        if coloured != target:
-            self._note_once(f"{self.info.path}: is grey; the result is in colour ({coloured})")
-            grey = picture if handled else converted(picture, target, reformatter, self._threads)
-            return pixel_formats.with_chroma(grey, coloured)
-        if handled:
-            return picture
-        cost = "one copy a frame" if target == name else f"a conversion to {target} a frame"
-        self._note_once(f"{self.info.path}: pixel format {name} costs {cost}")
-        return converted(picture, target, reformatter, self._threads)
+        """The picture in a format that is handled in place; `notes` says what that cost."""
+        result = pixel_formats.in_handled_format(picture, reformatter, self._threads, self._in_colour)
+        old, new = picture.format.name, result.format.name
+        if self._in_colour and pixel_formats.in_colour(old) != old:
+            self._note_once(f"{self.info.path}: is grey; the result is in colour ({new})")
+        elif result is not picture:
+            cost = "one copy a frame" if new == old else f"a conversion to {new} a frame"
+            self._note_once(f"{self.info.path}: pixel format {old} costs {cost}")
+        return result
 
     def _note_once(self, note: str) -> None:
         if note not in self.notes:
@@ -269,28 +260,3 @@ def _with_colour(info: StreamInfo) -> StreamInfo:
         return info
     matrix = info.colour.matrix or 2  # 0 stands for RGB
     return replace(info, pix_fmt=pix_fmt, colour=replace(info.colour, matrix=matrix))
-
-
-def is_handled(picture: av.VideoFrame) -> bool:
-    """Whether the picture's planes can be read and written as they are."""
-    return (
-        pixel_formats.layout_of(picture.format.name) is not None
-        and min(p.line_size for p in picture.planes) > 0
-    )
-
-
-def converted(
-    picture: av.VideoFrame, target: str, reformatter: VideoReformatter, threads: int
-) -> av.VideoFrame:
-    """A picture in another pixel format, with the same colours and time."""
-    result = reformatter.reformat(
-        picture,
-        format=target,
-        src_colorspace=picture.colorspace,
-        dst_colorspace=picture.colorspace,
-        src_color_range=picture.color_range,
-        dst_color_range=picture.color_range,
-        threads=threads,
-    )
-    result.pts, result.time_base = picture.pts, picture.time_base
-    return result

@@ -1,1 +1,1 @@
-"""One decoded picture, and the values of faces in it: planes, colour, pixel formats, geometry."""
+"""A decoded picture and the faces in it: frames, colour, pixel formats, geometry, resampling, JPEG."""

@@ -1,7 +1,7 @@
-"""Colour arithmetic on float arrays: Y'CbCr <-> R'G'B' and HDR signal <-> network range.
+"""Colour arithmetic on float arrays: Y'CbCr and R'G'B', HDR signals and the network's range.
 
-Nothing here knows frames or planes. Formulas: ITU-R BT.601/709/2020 (matrices), H.273 (code
-points), BT.2100 (PQ and HLG curves), CIE 15 (L*a*b*), IEC 61966-2-1 (sRGB).
+The formulas come from ITU-R BT.601, BT.709 and BT.2020 (matrices), H.273 (code points), BT.2100 (PQ and
+HLG curves), CIE 15 (L*a*b*) and IEC 61966-2-1 (sRGB).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-# H.273 matrix coefficients -> (Kr, Kb).
 _LUMA_WEIGHTS = {
     1: (0.2126, 0.0722),  # BT.709
     4: (0.30, 0.11),  # FCC
@@ -24,20 +23,22 @@ _LUMA_WEIGHTS = {
     9: (0.2627, 0.0593),  # BT.2020 non-constant luminance
     10: (0.2627, 0.0593),  # BT.2020 constant luminance, treated as non-constant
 }
+"""(Kr, Kb) by H.273's matrix coefficients."""
 PQ, HLG = 16, 18
+"""H.273's transfer characteristics of the two HDR curves."""
 
 
 @dataclass(frozen=True, slots=True)
 class Colour:
-    """How samples encode colour, by H.273 code points as FFmpeg numbers them.
-
-    matrix: 2 is unspecified; range_full: True for 0..max; transfer: 16 PQ, 18 HLG; primaries.
-    """
+    """How samples encode colour, by the code points of H.273, which FFmpeg uses too."""
 
     matrix: int
+    """Matrix coefficients; 2 is unspecified."""
     transfer: int
+    """Transfer characteristics; 16 is PQ, 18 is HLG."""
     primaries: int
     range_full: bool
+    """True: 0..max; False: limited range, 16..235 for luma in 8 bits."""
 
     @property
     def is_hdr(self) -> bool:
@@ -45,7 +46,7 @@ class Colour:
         return self.transfer in (PQ, HLG)
 
     def weights(self, width: int, height: int) -> tuple[float, float, float]:
-        """(Kr, Kg, Kb). An unspecified matrix is taken by size, as players do: BT.709 for HD."""
+        """(Kr, Kg, Kb). The size decides an unspecified matrix, as in players: BT.709 for HD, else BT.601."""
         matrix = self.matrix
         if matrix not in _LUMA_WEIGHTS:
             matrix = 1 if width >= 1280 or height > 576 else 6
@@ -53,10 +54,10 @@ class Colour:
         return kr, 1.0 - kr - kb, kb
 
     def enlarged(self, old: tuple[int, int], new: tuple[int, int]) -> Colour:
-        """The colour of a picture of (width, height) `old` that becomes one of `new`.
+        """The colour of a picture that is enlarged from (width, height) `old` to `new`.
 
-        A player takes an unspecified matrix by the size: where that would change from SD to HD, the
-        matrix that the samples have is stated.
+        Players choose an unspecified matrix by the size. Where the enlargement would change their choice
+        from SD to HD, the result states the matrix of the samples.
         """
         if self.matrix != 2 or self.weights(*old) == self.weights(*new):
             return self
@@ -64,12 +65,12 @@ class Colour:
 
 
 def yuv_to_rgb_matrix(weights: tuple[float, float, float]) -> np.ndarray:
-    """R'G'B' in 0..1 from Y' in 0..1 and Cb, Cr in -0.5..0.5: f64[3,3]."""
+    """Matrix f64[3,3] from Y' in 0..1 and Cb, Cr in -0.5..0.5 to R'G'B' in 0..1."""
     return np.linalg.inv(_yuv_matrix(weights))
 
 
 def rgb_to_yuv(rgb: np.ndarray, weights: tuple[float, float, float]) -> Sequence[np.ndarray]:
-    """Y', Cb, Cr f32[H,W] from R'G'B' f32[H,W,3]. Linear, so it maps differences as well."""
+    """Y', Cb, Cr f32[H,W] from R'G'B' f32[H,W,3]. It is linear, so it also maps differences."""
     return cv2.split(cv2.transform(rgb, _yuv_matrix(weights)))
 
 
@@ -90,21 +91,21 @@ _LAB_KNEE = 6 / 29
 
 
 def with_lightness(rgb: np.ndarray, of: np.ndarray) -> npt.NDArray[np.float32]:
-    """SRGB f32[H,W,3] of 0..1 with the L* of `of` and the a*, b* of `rgb`, as far as it can be had.
+    """Combine the L* of `of` with the a* and b* of `rgb`; all are sRGB f32[H,W,3] in 0..1.
 
-    CIE 15: with f the cube root of XYZ over white's (linear below (6/29)^3), L* = 116 fY - 16,
-    a* = 500 (fX - fY), b* = 200 (fY - fZ). What no sRGB has is drawn along a straight line in
-    linear light towards the grey of the same Y, which leaves L* as it is.
+    CIE 15: L* = 116 fY - 16, a* = 500 (fX - fY), b* = 200 (fY - fZ). Each f is the cube root of X, Y or Z
+    over that of white, and linear below (6/29)^3. A colour outside sRGB moves in linear light straight
+    towards the grey of the same Y until it lies inside; its L* stays the same.
     """
     light = _to_linear(of) @ _RGB_TO_XYZ_OVER_WHITE[1]
     given = _lab_curve(_to_linear(rgb) @ _RGB_TO_XYZ_OVER_WHITE.T)
     shift = _lab_curve(light) - given[..., 1]
     xyz = _lab_curve_back(given + shift[..., None])
     xyz[..., 1] = light
-    apart = xyz @ _XYZ_OVER_WHITE_TO_RGB.T - light[..., None]
-    room = np.where(apart > 0, 1 - light[..., None], light[..., None])
-    reach = (room / np.maximum(np.abs(apart), 1e-9)).min(axis=2, keepdims=True)
-    return _from_linear(np.clip(light[..., None] + np.minimum(reach, 1) * apart, 0, 1))
+    from_grey = xyz @ _XYZ_OVER_WHITE_TO_RGB.T - light[..., None]
+    room = np.where(from_grey > 0, 1 - light[..., None], light[..., None])
+    share = (room / np.maximum(np.abs(from_grey), 1e-9)).min(axis=2, keepdims=True)
+    return _from_linear(np.clip(light[..., None] + np.minimum(share, 1) * from_grey, 0, 1))
 
 
 def _to_linear(srgb: np.ndarray) -> npt.NDArray[np.float32]:
@@ -125,10 +126,10 @@ def _lab_curve_back(f: np.ndarray) -> npt.NDArray[np.float32]:
     return np.where(f > _LAB_KNEE, f**3, 3 * _LAB_KNEE**2 * (f - 4 / 29)).astype(np.float32)
 
 
-# The network has only seen SDR pictures. An HDR signal goes to it through an invertible curve:
-# signal -> linear light relative to diffuse white (203 cd/m2, BT.2408) -> BT.709 primaries ->
-# t = k L / (1 + L) -> t ** (1 / 2.4). With k = 1.6 diffuse white lands at 0.91 and skin, at about
-# a third of it, near 0.67, where SDR video has it.
+# The network was trained on SDR pictures. An invertible curve brings an HDR signal into that range:
+# signal -> linear light L relative to diffuse white (203 cd/m2, BT.2408) -> BT.709 primaries ->
+# t = k L / (1 + L) -> t ** (1 / 2.4). With k = 1.6 diffuse white becomes 0.91. Skin has about a third of
+# the light of diffuse white and becomes about 0.67, as in SDR video.
 _KNEE = 1.6
 _WHITE_NITS = 203.0
 _M1, _M2 = 2610 / 16384, 2523 / 4096 * 128
@@ -142,7 +143,7 @@ _709_TO_2020 = np.linalg.inv(_2020_TO_709)
 
 
 def hdr_to_network(signal: np.ndarray, colour: Colour) -> npt.NDArray[np.float32]:
-    """PQ or HLG R'G'B' f32[...,3] in 0..1 -> SDR-like R'G'B' f32[...,3] for the network."""
+    """Convert PQ or HLG R'G'B' f32[...,3] in 0..1 to SDR-like R'G'B' f32[...,3] for the network."""
     x = np.clip(signal.astype(np.float64), 0, 1)
     if colour.transfer == PQ:
         p = x ** (1 / _M2)
@@ -158,7 +159,7 @@ def hdr_to_network(signal: np.ndarray, colour: Colour) -> npt.NDArray[np.float32
 
 
 def network_to_hdr(value: np.ndarray, colour: Colour) -> npt.NDArray[np.float32]:
-    """Exact inverse of `hdr_to_network`; light above the curve's end is held at its last value."""
+    """The exact inverse of `hdr_to_network`; values above 0.995 of the curve's end are clipped to it."""
     v = value.astype(np.float64)
     t = np.minimum(np.abs(v) ** 2.4 / _KNEE, 0.995)
     light = np.sign(v) * t / (1 - t)

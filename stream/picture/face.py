@@ -1,4 +1,4 @@
-"""What is known of a face: found, followed, cut out, restored."""
+"""Data of a face on its way through the stages: detection, track, crop and patch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from stream.picture.frame import Frame, View
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detection:
-    """One detector hit, in upright px."""
+    """A face that the detector found, in upright px."""
 
     box_xyxy: np.ndarray
-    """f32[4]"""
+    """f32[4]: x0, y0, x1, y1."""
     landmarks: np.ndarray
-    """f32[5,2]: eye on the picture's left, eye on the right, nose tip, mouth corners left, right."""
+    """f32[5,2]: eye on the picture's left, eye on the right, nose tip, left and right corner of the mouth."""
     score: float
+    """The detector's, in 0..1."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,54 +27,60 @@ class Face:
 
     track_id: int
     box_xyxy: np.ndarray
+    """f32[4]: x0, y0, x1, y1."""
     landmarks: np.ndarray
+    """f32[5,2], in the order of `Detection.landmarks`."""
     score: float
+    """Of the track's last detection, in 0..1."""
     coasted: bool
-    """True where no detector ran on this frame: the landmarks rode on optical flow."""
+    """Whether optical flow moved the landmarks here because no detector ran on this frame."""
     confidence: float
-    """0..1: how well the flow held since the last detection."""
+    """How reliable the optical flow has been since the last detection, in 0..1."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crop:
-    """An aligned face as the network sees it."""
+    """An aligned face, as the network sees it."""
 
     face: Face | None
     """None for an input that already is a crop."""
     image: np.ndarray
-    """f32[S,S,3] RGB 0..1, its own memory."""
+    """RGB f32[S,S,3] in 0..1; it shares no memory with the frame."""
     to_stored: np.ndarray
-    """f64[2,3]: crop px to stored px of the frame."""
+    """Affine f64[2,3] from px of the crop to stored px of the frame."""
     view: View
-    """How the frame's stored px lie in the upright picture."""
+    """The frame's view."""
     sharpness: float = 0.0
-    """0..1, see `stream.faces.restore.sharpness`; 0 where it was not measured."""
+    """In 0..1, see `stream.faces.restore.sharpness`; 0 where it was not measured."""
+
+    @property
+    def track_id(self) -> int | None:
+        """The track of its face; None for an input that already is a crop."""
+        return self.face.track_id if self.face is not None else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Patch:
-    """What restoration changes: a signed residual under a soft mask, in crop space."""
+    """What restoration changes: a signed residual under a soft mask, in px of the crop."""
 
     crop: Crop
     residual: np.ndarray
-    """f32[S,S,3]: restored minus crop, RGB, strength included."""
+    """RGB f32[S,S,3]: the restored crop minus the crop, times the strength."""
     opacity: np.ndarray | None = None
-    """f32[S,S] in 0..1: how far the picture gives way to crop + residual; None: the residual is added."""
+    """Opacity f32[S,S] in 0..1 of crop + residual over the picture; None: the residual is added."""
     mask: np.ndarray | None = None
-    """f32[S,S] in 0..1: how much of the residual may be written; None: all. The feathered box still
-    bounds it."""
+    """Share f32[S,S] in 0..1 of the residual that is written, besides the feathered square; None: all."""
     weight: float = 1.0
-    """0..1: how much of the restoration the residual holds: strength, less where the face is sharp. 0
-    where there is none."""
+    """Share of the restoration in the residual, in 0..1: the strength, reduced where the face is sharp."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameWork:
-    """The value that travels every edge of the pipeline; rebuilt with `dataclasses.replace`."""
+    """A frame and its faces: what stages pass on to each other. Stages make changed copies."""
 
     frame: Frame
     faces: tuple[Face, ...] = ()
     crops: tuple[Crop, ...] = ()
     patches: tuple[Patch, ...] = ()
     before: np.ndarray | None = None
-    """RGB u8[h,w,3]: the upright picture before restoration, small, where a preview asks for it."""
+    """A small upright RGB u8[h,w,3] of the picture before restoration; None where no preview needs it."""

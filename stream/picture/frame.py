@@ -1,8 +1,9 @@
-"""One picture on its way: the decoder's own planes, read and written only where a face is.
+"""One picture on its way through the stages. It keeps the decoder's planes; only regions are converted.
 
-Two coordinate frames, both continuous: pixel i covers [i, i + 1), its centre lies at i + 0.5.
-*Stored* is the decoder's picture. *Upright* is what a viewer sees: rotation and mirroring undone
-and pixels square. Boxes are (x0, y0, x1, y1), affines f64[2,3] mapping (x, y, 1).
+There are two coordinate systems, both continuous: pixel i covers [i, i + 1), its centre lies at i + 0.5.
+*Stored* coordinates are those of the decoder's picture. *Upright* coordinates are those of the picture
+that a viewer sees: not rotated, not mirrored, with square pixels. Boxes are (x0, y0, x1, y1). Affines are
+f64[2,3] and map (x, y, 1).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from stream.picture import colour, pixel_formats
 from stream.picture.colour import Colour
+from stream.picture.resample import halve
 
 _IDENTITY = ((1, 0), (0, 1))
 Box = tuple[int, int, int, int]
@@ -40,19 +42,19 @@ class Timestamp:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How the stored picture is turned and stretched into the upright one.
-
-    turn: 2x2 of -1, 0, 1, the linear part of the display matrix, acting on (x, y).
-    """
+    """How the stored picture is rotated and stretched into the upright one."""
 
     width: int
+    """Of the stored picture, px; so is `height`."""
     height: int
     sar: Fraction = Fraction(1)
+    """Sample aspect ratio: width of a pixel over its height; 0 counts as 1."""
     turn: tuple[tuple[int, int], tuple[int, int]] = _IDENTITY
+    """Linear part of the display matrix, of -1, 0 and 1; it acts on (x, y)."""
 
     @property
     def stretch(self) -> tuple[float, float]:
-        """Factors of x and y that make pixels square; never below 1, so nothing is lost."""
+        """Factors of x and y that make pixels square; never below 1, so that no detail is lost."""
         sar = float(self.sar) if self.sar else 1.0
         return (sar, 1.0) if sar >= 1 else (1.0, 1.0 / sar)
 
@@ -73,11 +75,11 @@ class View:
         return _affines(self)[1]
 
     def enlarged(self, factor: int) -> View:
-        """The view of the picture `factor` times as wide and high."""
+        """The view of the picture enlarged `factor` times in width and height."""
         return replace(self, width=self.width * factor, height=self.height * factor)
 
     def orient(self, image: npt.NDArray[Sample]) -> npt.NDArray[Sample]:
-        """A stored-orientation array [h, w, ...] turned upright; a view where possible."""
+        """Turn an array [h,w,...] from stored to upright orientation; the result is a numpy view."""
         (a, b), (c, d) = self.turn
         if not a:
             image = image.swapaxes(0, 1)
@@ -88,9 +90,9 @@ class View:
         return image
 
 
-@lru_cache(maxsize=64)  # asked for several times a face and frame
+@lru_cache(maxsize=64)  # needed several times for each face in each frame
 def _affines(view: View) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Upright to stored, and back."""
+    """The affines from upright to stored coordinates and from stored to upright ones."""
     linear = np.array(view.turn, np.float64) @ np.diag(view.stretch)
     corners = linear @ np.array([[0, view.width, 0, view.width], [0, 0, view.height, view.height]])
     origin, inverse = corners.min(axis=1)[:, None], np.linalg.inv(linear)
@@ -102,38 +104,38 @@ def _affines(view: View) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float6
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """What is known of a video stream before its first frame; read once by the source."""
+    """Facts about a file's video stream, known before its first frame."""
 
     path: str
     codec: str
     """FFmpeg's decoder name, such as "h264"."""
     pix_fmt: str
-    """As stored; frames may arrive converted, see `pixels.substitute`."""
+    """Of the stored pictures; frames may have another one, see `pixel_formats.in_handled_format`."""
     view: View
     colour: Colour
     time_base: Fraction
     rate: Fraction
-    """Average frames per second; 0 where unknown. For display and rate control only."""
+    """Average frames a second; 0 where unknown. For display and rate control only."""
     frames: int
-    """Frames that the container promises; 0 where unknown."""
+    """Number of frames that the container states; 0 where unknown."""
     start_pts: int
     duration_s: float
     """0 where unknown."""
     bit_rate: int
-    """Bits per second of the video stream, or of the file where the stream's is unknown; 0."""
+    """Bits a second of the stream, else of the file; 0 where both are unknown."""
     chroma_location: str = "unspecified"
-    """FFmpeg's name: left, center, topleft, top, bottomleft, bottom, unspecified."""
+    """A key of `pixel_formats.CHROMA_SITES`, or "unspecified"."""
     field_order: str = "progressive"
-    """progressive, tt, bb, tb, bt"""
+    """FFmpeg's name: progressive, tt, bb, tb or bt."""
     mastering_display: bytes = b""
-    """Raw side data of the first frame (FFmpeg's AVMasteringDisplayMetadata); empty: none."""
+    """FFmpeg's AVMasteringDisplayMetadata of the first frame; empty where there is none."""
     content_light: bytes = b""
-    """Raw AVContentLightMetadata; empty: none."""
+    """FFmpeg's AVContentLightMetadata of the first frame; empty where there is none."""
     display_matrix: bytes = b""
-    """Raw 3x3 display matrix (9 native int32); empty: none."""
+    """The 3x3 display matrix (9 native int32); empty where there is none."""
 
     def enlarged(self, factor: int) -> StreamInfo:
-        """The stream with pictures `factor` times as wide and high, and as many bits for a pixel."""
+        """The stream with pictures enlarged `factor` times in width and height, at the same bits a pixel."""
         old, view, colour = self.view, self.view.enlarged(factor), self.colour
         if not av.VideoFormat(self.pix_fmt, 16, 16).is_rgb:
             colour = colour.enlarged((old.width, old.height), (view.width, view.height))
@@ -142,16 +144,16 @@ class StreamInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """A decoded picture with its place in the video. Owned by one stage at a time."""
+    """A decoded picture with its time and its properties. One stage at a time owns it."""
 
     index: int
-    """Number in decoding order of display, from 0."""
+    """Number of the frame in display order, from 0."""
     time: Timestamp
     picture: av.VideoFrame
     view: View
     colour: Colour
     chroma_site: tuple[float, float] = (0.0, 0.5)
-    """Where a chroma sample lies between luma samples, in luma px from the first: 0 co-sited."""
+    """Where a chroma sample lies (x, y), in luma px from its first luma sample; 0 is co-sited."""
     arrived_at_s: float = 0.0
     """`time.monotonic()` when the last packet of the picture arrived; live sources only."""
     epoch: int = 0
@@ -159,14 +161,14 @@ class Frame:
 
     @property
     def layout(self) -> pixel_formats.Layout:
-        """The picture's pixel layout (the decoder hands on handled formats only)."""
+        """The picture's pixel layout. Every source gives pictures in a handled format."""
         return pixel_formats.handled_layout(self.picture.format.name)
 
     def thumbnail(self, max_side: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
-        """A small upright picture for detection, and the way back.
+        """A small upright picture for detection, and the affine from it to upright coordinates.
 
-        Returns RGB f32[h,w,3] in 0..1 whose longer side is at most `max_side` (never enlarged),
-        and the affine f64[2,3] from its coordinates to upright ones.
+        The picture is RGB f32[h,w,3] in 0..1. Its longer side is at most `max_side` px; it is never
+        enlarged. The affine is f64[2,3].
         """
         width, height = self.view.upright_size
         scale = min(1.0, max_side / max(width, height))
@@ -181,9 +183,9 @@ class Frame:
         return np.clip(rgb, 0, 1, out=np.empty(rgb.shape, np.float32)), back
 
     def luma(self, box: Box, scale: float) -> npt.NDArray[np.uint8]:
-        """Luma u8[h,w] of an upright box, scaled; the box must lie inside the upright picture.
+        """Luma u8[h,w] of an upright box, scaled by `scale`. Only the box is read.
 
-        Green stands in for luma in RGB formats. Cheap: only the box is read.
+        The box must lie inside the upright picture. RGB formats give green instead of luma.
         """
         x0, y0, x1, y1 = self._stored_box(box)
         layout = self.layout
@@ -198,10 +200,10 @@ class Frame:
             small = (small >> (layout.shift + layout.depth - 8)).astype(np.uint8)
         return np.ascontiguousarray(self.view.orient(small))
 
-    def glance(self) -> npt.NDArray[np.float32]:
-        """A tiny upright luma picture f32[h,w] of 0..255, longer side 32 px, to tell scenes apart.
+    def tiny_luma(self) -> npt.NDArray[np.float32]:
+        """Upright luma f32[h,w] in 0..255 of 32 px along the longer side, to compare whole pictures.
 
-        Only every few pixels are read: 0.1 ms at 1920x1080.
+        It reads only every few pixels, which costs 0.1 ms at 1920x1080.
         """
         layout = self.layout
         part = self._component(1 if layout.kind == "rgb" else 0)
@@ -213,9 +215,9 @@ class Frame:
         return self.view.orient(tiny) / np.float32(1 << (layout.shift + layout.depth - 8))
 
     def region(self, box: Box, shrink: int = 1) -> npt.NDArray[np.float32]:
-        """R'G'B' f32[h,w,3], nominally 0..1 in the picture's own signal, of a stored box.
+        """R'G'B' f32[h,w,3] of a stored box, nominally in 0..1, in the picture's own transfer curve.
 
-        `shrink` averages blocks of that many pixels first. The box starts on the chroma grid.
+        Blocks of `shrink` x `shrink` px are averaged first. The box starts on the chroma grid.
         """
         x0, y0, x1, y1 = box
         size = -(-(x1 - x0) // shrink), -(-(y1 - y0) // shrink)
@@ -236,34 +238,34 @@ class Frame:
         return self._signal(parts)
 
     def writable(self) -> Frame:
-        """This frame with planes that no codec refers to: call before `add`."""
+        """Make sure that no codec refers to the planes; returns the frame itself. Call it before `add`."""
         self.picture.make_writable()
         return self
 
     def add(self, box: Box, residual: np.ndarray) -> None:
-        """Add a signed R'G'B' residual f32[h,w,3] (network range) to a stored box, in place.
+        """Add a signed R'G'B' residual f32[h,w,3], in the network's range, to a stored box, in place.
 
-        The sum is rounded to the picture's own depth; zero changes no bit. For PQ and HLG the
-        residual is added where the network saw the picture and taken back through the curve.
+        The sum is rounded to the picture's own depth; where the residual is 0, no bit changes. For PQ
+        and HLG the residual is added to the signal that the network saw, and the sum is converted back.
         The box starts on the chroma grid and lies inside the picture.
         """
         layout = self.layout
         if self.colour.is_hdr:
             signal = self.region(box)
             seen = colour.hdr_to_network(signal, self.colour)
-            moved = colour.network_to_hdr(seen + residual, self.colour)
-            still = colour.network_to_hdr(seen, self.colour)
-            residual = np.where(residual == 0, np.float32(0), moved - still)
+            changed = colour.network_to_hdr(seen + residual, self.colour)
+            unchanged = colour.network_to_hdr(seen, self.colour)
+            residual = np.where(residual == 0, np.float32(0), changed - unchanged)
         rgb = layout.kind == "rgb"
         deltas = cv2.split(residual) if rgb else colour.rgb_to_yuv(residual, self._weights())
         for i, delta in zip(range(len(layout.components)), deltas, strict=False):  # grey: luma only
-            self._change(box, i, self._thinned(delta, i), self._span(i)[1])
+            self._add_to(box, i, self._subsampled(delta, i), self._span(i)[1])
 
     def blend(self, box: Box, image: np.ndarray, opacity: np.ndarray) -> None:
-        """Let a stored box give way to R'G'B' f32[h,w,3] (network range), in place.
+        """Blend R'G'B' f32[h,w,3], in the network's range, over a stored box, in place.
 
-        `opacity` f32[h,w] in 0..1 says how far; 0 changes no bit. In the planes themselves, so that
-        nothing of the old picture's detail is left where it is 1. The box is as for `add`.
+        `opacity` f32[h,w] is in 0..1; where it is 0, no bit changes. The blend happens in the planes, so
+        that no detail of the old picture is left where the opacity is 1. The box is as for `add`.
         """
         signal = np.clip(image, 0, 1)
         if self.colour.is_hdr:
@@ -272,17 +274,17 @@ class Frame:
         values = cv2.split(signal) if rgb else colour.rgb_to_yuv(signal, self._weights())
         for i, value in zip(range(len(self.layout.components)), values, strict=False):
             zero, one = self._span(i)
-            apart = self._thinned(value, i) * one + zero - self._values(box, i)
-            self._change(box, i, apart * self._thinned(opacity, i))
+            difference = self._subsampled(value, i) * one + zero - self._values(box, i)
+            self._add_to(box, i, difference * self._subsampled(opacity, i))
 
-    def _thinned(self, image: np.ndarray, index: int) -> np.ndarray:
-        """A full-size float image at a component's own samples."""
+    def _subsampled(self, image: np.ndarray, index: int) -> np.ndarray:
+        """A float image of the picture's size, at the samples of a component."""
         part = self.layout.components[index]
-        halved = part.log2_w > 0, part.log2_h > 0
-        return _decimate(image, halved, self.chroma_site) if any(halved) else image
+        axes = part.log2_w > 0, part.log2_h > 0
+        return halve(image, axes, self.chroma_site) if any(axes) else image
 
     def _samples(self, box: Box, index: int) -> np.ndarray:
-        """View of a component's stored samples in a box."""
+        """A numpy view of a component's stored samples in a box."""
         x0, y0, x1, y1 = box
         part = self.layout.components[index]
         dx, dy = 1 << part.log2_w, 1 << part.log2_h
@@ -292,8 +294,11 @@ class Frame:
         samples, shift = self._samples(box, index), self.layout.shift
         return (samples >> shift if shift else samples).astype(np.float32)
 
-    def _change(self, box: Box, index: int, delta: np.ndarray, unit: float = 1.0) -> None:
-        """Add `delta` f32 times `unit` code values, rounded and within the range allowed there."""
+    def _add_to(self, box: Box, index: int, delta: np.ndarray, unit: float = 1.0) -> None:
+        """Add `delta` f32 times `unit` code values to a component, rounded and clipped to its range.
+
+        A value that already lies outside the range may stay there, but does not move further out.
+        """
         layout = self.layout
         low, high = self._limits(index)
         old = self._values(box, index)
@@ -305,7 +310,7 @@ class Frame:
         target[...] = new.astype(layout.dtype) << layout.shift if layout.shift else new
 
     def to_network(self, signal: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """A region's R'G'B' as the network sees it, f32 clipped to 0..1."""
+        """A region's R'G'B' in the network's range: HDR is converted; clipped to 0..1, f32."""
         if self.colour.is_hdr:
             signal = colour.hdr_to_network(signal, self.colour)
         return np.clip(signal, 0, 1)
@@ -327,7 +332,7 @@ class Frame:
         return self.colour.weights(self.view.width, self.view.height)
 
     def _span(self, index: int) -> tuple[float, float]:
-        """Code value of zero and distance from zero to one, by component."""
+        """A component's code value for 0, and how many code values lie from 0 to 1."""
         layout = self.layout
         top, unit = (1 << layout.depth) - 1, 1 << (layout.depth - 8)
         chroma = layout.kind == "yuv" and index > 0
@@ -336,6 +341,7 @@ class Frame:
         return (128.0 * unit, 224.0 * unit) if chroma else (16.0 * unit, 219.0 * unit)
 
     def _limits(self, index: int) -> tuple[float, float]:
+        """Least and largest code value that a component may have."""
         layout = self.layout
         unit = 1 << (layout.depth - 8)
         if layout.kind == "rgb" or self.colour.range_full:
@@ -343,7 +349,7 @@ class Frame:
         return 16.0 * unit, (240.0 if layout.kind == "yuv" and index else 235.0) * unit
 
     def _signal(self, parts: list[np.ndarray]) -> npt.NDArray[np.float32]:
-        """R'G'B' f32[h,w,3] of equally large components: code values, or f32 with the shift undone."""
+        """R'G'B' f32[h,w,3] of components of equal size: stored samples, or code values in f32."""
         shift = self.layout.shift
         codes = [
             (part >> shift if shift and part.dtype.kind == "u" else part).astype(np.float32) for part in parts
@@ -352,7 +358,7 @@ class Frame:
         return rgb
 
     def _to_signal(self) -> npt.NDArray[np.float64]:
-        """Code values (and 1) of all components to R'G'B', f64[3,4]; grey is repeated."""
+        """Matrix f64[3,4] from the code values of the components, and 1, to R'G'B'; grey is repeated."""
         yuv = self.layout.kind == "yuv"
         zero, one = np.array([self._span(i if yuv else 0) for i in range(3)]).T
         turn = colour.yuv_to_rgb_matrix(self._weights()) if yuv else np.eye(3)
@@ -366,7 +372,7 @@ class Frame:
         sub: tuple[int, int],
         factor: tuple[int, int],
     ) -> np.ndarray:
-        """Bring chroma to a luma grid of `size`, by the position of its samples."""
+        """Resample chroma to a luma grid of (width, height) `size`, by the position of its samples."""
         inverse = np.zeros((2, 3))
         for axis in (0, 1):
             site = 0.5 + self.chroma_site[axis] if sub[axis] > 1 else 0.5
@@ -381,20 +387,3 @@ class Frame:
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-
-
-_BETWEEN, _CENTRED = np.array([0, 0.5, 0.5], np.float32), np.array([0.25, 0.5, 0.25], np.float32)
-_HALVING = {0.0: (_CENTRED, 0), 0.5: (_BETWEEN, 0), 1.0: (_CENTRED, 1)}
-"""By the samples' site: filter, and the first sample that stays."""
-_WHOLE = np.array([0, 1, 0], np.float32), 0
-
-
-def _decimate(image: np.ndarray, halve: tuple[bool, bool], site: tuple[float, float]) -> np.ndarray:
-    """Halve f32[h,w] along x, y or both with samples at `site` (0 co-sited, 0.5 between, 1)."""
-    odd = image.shape[0] % 2 if halve[1] else 0, image.shape[1] % 2 if halve[0] else 0
-    if any(odd):
-        image = np.pad(image, [(0, odd[0]), (0, odd[1])], mode="edge")
-    (x, left), (y, top) = (_HALVING[at] if half else _WHOLE for half, at in zip(halve, site, strict=True))
-    # Mirrored at the edges: what lies beyond is taken as its like on the near side.
-    image = cv2.sepFilter2D(image, -1, x, y, borderType=cv2.BORDER_REFLECT_101)
-    return np.ascontiguousarray(image[top :: 1 + halve[1], left :: 1 + halve[0]])

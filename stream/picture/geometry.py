@@ -1,6 +1,6 @@
 """Affine geometry in continuous coordinates: pixel i covers [i, i + 1), its centre is i + 0.5.
 
-An affine is f64[2,3] and maps column vectors (x, y, 1). Pure functions.
+An affine is f64[2,3] and maps column vectors (x, y, 1).
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ _FFHQ_512 = (
     (192.98138, 239.94708), (318.90277, 240.1936), (256.63416, 314.01935),
     (201.26117, 371.41043), (313.08905, 371.15118),
 )  # fmt: skip
-_PAD = 112 * 0.25  # official GPEN: inner padding of a quarter of the box, on every side
+_PAD = 112 * 0.25  # the official GPEN pads the box by a quarter of its side, on every side
 TEMPLATES: dict[str, npt.NDArray[np.float64]] = {
     "ffhq_512": np.array(_FFHQ_512) / 512,
     "arcface_gpen": (np.array(_ARCFACE_112) + (8 + _PAD, _PAD)) / (112 + 2 * _PAD),
     "arcface_128": (np.array(_ARCFACE_112) + (8, 8)) / 128,
 }
-"""Alignment templates, f64[5,2] as parts of the crop's side; which one is a field of the model."""
+"""Alignment templates, f64[5,2], in units of the crop's side. Each model names the one it was trained on."""
 
 
 def template(name: str, size: int) -> npt.NDArray[np.float64]:
-    """Landmarks f64[5,2] px of a template in a crop of `size` px; KeyError for an unknown name."""
+    """Landmarks f64[5,2] in px of a template in a crop of `size` px. Raises KeyError for an unknown name."""
     return TEMPLATES[name] * size
 
 
 def similarity(
     src: np.ndarray, dst: np.ndarray, weights: np.ndarray | None = None
 ) -> npt.NDArray[np.float64]:
-    """Least-squares rotation, uniform scale and shift from src[N,2] to dst[N,2]; no mirroring.
+    """Least-squares rotation, uniform scale and shift from src[N,2] to dst[N,2], without mirroring.
 
-    Closed form of Umeyama (1991) in the plane, with optional non-negative weights [N].
+    This is the closed form of Umeyama (1991) in the plane, with optional non-negative weights [N].
     """
     src, dst = np.asarray(src, np.float64), np.asarray(dst, np.float64)
     if weights is None:
@@ -64,7 +64,7 @@ def chain(outer: npt.NDArray[np.float64], inner: npt.NDArray[np.float64]) -> npt
 
 
 def invert(affine: np.ndarray) -> npt.NDArray[np.float64]:
-    """The inverse affine; ZeroDivisionError where there is none."""
+    """The inverse affine. Raises ZeroDivisionError where there is none."""
     (a, b, x), (c, d, y) = affine.tolist()
     scale = 1 / (a * d - b * c)
     a, b, c, d = d * scale, -b * scale, -c * scale, a * scale
@@ -72,7 +72,7 @@ def invert(affine: np.ndarray) -> npt.NDArray[np.float64]:
 
 
 def apply(affine: npt.NDArray[np.float64], points: np.ndarray) -> npt.NDArray[np.float64]:
-    """Points [..., 2] through an affine, f64."""
+    """Map points [...,2] by an affine; the result is f64[...,2]."""
     return np.asarray(points, np.float64) @ affine[:, :2].T + affine[:, 2]
 
 
@@ -82,11 +82,11 @@ def scale_of(affine: np.ndarray) -> float:
 
 
 def warp(image: np.ndarray, to_source: np.ndarray, size: tuple[int, int], border: int) -> np.ndarray:
-    """Resample f32[H,W,C] to (width, height) `size`; `to_source` maps result px to image px.
+    """Resample f32[H,W,C] to (width, height) `size`; `to_source` maps px of the result to px of the image.
 
-    Bicubic; where the result is smaller, the image is first blurred to the result's bandwidth
-    (Gaussian of variance (s^2 - 1) / 4 for a shrink by s). `border` is a cv2 border mode; the
-    constant one is 0.
+    The filter is bicubic. Where the result is smaller by a factor s, a Gaussian of variance (s^2 - 1) / 4
+    first blurs the image to the result's bandwidth. `border` is an OpenCV border mode; a constant border
+    is 0.
     """
     return cv2.merge(warp_planes(cv2.split(image), to_source, size, border))
 
@@ -94,10 +94,10 @@ def warp(image: np.ndarray, to_source: np.ndarray, size: tuple[int, int], border
 def warp_planes(
     planes: Sequence[np.ndarray], to_source: np.ndarray, size: tuple[int, int], border: int
 ) -> list[np.ndarray]:
-    """`warp` for channels f32[H,W] that lie apart.
+    """`warp` for separate channels f32[H,W].
 
-    OpenCV's bicubic takes 0.18 ms for one channel of 256 px, and 1.24 ms for three side by side,
-    with the same result (4.14, one core).
+    OpenCV's bicubic needs 0.18 ms for one channel of 256 px and 1.24 ms for three interleaved ones, with
+    the same result (OpenCV 4.14, one core).
     """
     shrink = scale_of(to_source)
     if shrink > 1.05:
@@ -112,10 +112,10 @@ def warp_planes(
 def cover(
     affine: np.ndarray, size: int, bounds: tuple[int, int], margin: int = 0, grid: int = 2
 ) -> tuple[int, int, int, int]:
-    """Integer box (x0, y0, x1, y1) round a crop of `size` px mapped by `affine`.
+    """The integer box (x0, y0, x1, y1) that covers a crop of `size` px mapped by `affine`.
 
-    Grown by `margin`, aligned outwards to `grid`, cut to (width, height) `bounds`; may be empty
-    (x1 <= x0 or y1 <= y0).
+    The box is enlarged by `margin` px, aligned outwards to multiples of `grid` px and cut to (width, height)
+    `bounds`. It may be empty (x1 <= x0 or y1 <= y0).
     """
     corners = apply(affine, np.array([[0, 0], [size, 0], [0, size], [size, size]]))
     low = np.floor((corners.min(axis=0) - margin) / grid) * grid
@@ -127,14 +127,14 @@ def cover(
 
 @cache
 def feather_mask(size: int, feather: float) -> npt.NDArray[np.float32]:
-    """Soft mask f32[size,size] in 0..1: a rounded square, exactly 0 at the crop's border.
+    """A soft mask f32[size,size] in 0..1: a rounded square, exactly 0 at the crop's border.
 
-    `feather` is the width of the edge as a part of the side; its profile is a smoothstep.
+    `feather` is the width of the soft edge in units of the side. The profile of the edge is a smoothstep.
     """
     axis = np.abs((np.arange(size) + 0.5) / size - 0.5)
     inner = 0.5 - feather - 1.5 / size
-    beyond = np.maximum(axis - inner, 0) / feather
-    distance: npt.NDArray[np.float64] = np.hypot(beyond[:, None], beyond[None, :])
+    outside = np.maximum(axis - inner, 0) / feather
+    distance: npt.NDArray[np.float64] = np.hypot(outside[:, None], outside[None, :])
     t = np.clip(1 - distance, 0, 1)
     mask = (t * t * (3 - 2 * t)).astype(np.float32)
     mask.setflags(write=False)

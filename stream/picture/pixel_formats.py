@@ -1,7 +1,7 @@
-"""Pixel formats: where each component of a picture lies, and numpy views onto it.
+"""Pixel formats: where each component of a picture lies, numpy views onto it, and conversions.
 
-PyAV names a format's components but not their step, offset and shift; this table adds those for
-the formats that are handled in place. Everything else is converted by `decode.py`, with a note.
+PyAV names the components of a format but not their step, offset and shift. The table here adds those
+for the formats that are read and written in place. `in_handled_format` converts every other format.
 """
 
 from __future__ import annotations
@@ -12,28 +12,39 @@ from functools import cache
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
+
+CHROMA_SITES = {
+    "left": (0.0, 0.5), "center": (0.5, 0.5), "topleft": (0.0, 0.0),
+    "top": (0.5, 0.0), "bottomleft": (0.0, 1.0), "bottom": (0.5, 1.0),
+}  # fmt: skip
+"""Where chroma samples lie (`Frame.chroma_site`), by FFmpeg's names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One component: plane, first sample, distance between samples (in samples), subsampling."""
+    """Where one component's samples lie."""
 
     plane: int
     offset: int = 0
+    """Index of the first sample in a row of the plane."""
     step: int = 1
+    """Distance from one sample to the next in a row, in samples."""
     log2_w: int = 0
+    """Subsampling: the picture is `1 << log2_w` times as wide as the component."""
     log2_h: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One pixel format. `kind` is "yuv", "rgb" or "gray"; components are (Y, Cb, Cr), (R, G, B)
-    or (Y,). A sample is stored as `value << shift` in `dtype`, value in 0..2**depth - 1.
-    """
+    """One pixel format. A sample is stored as `value << shift` in `dtype`, value in 0..2**depth - 1."""
 
     kind: str
+    """"yuv", "rgb" or "gray"."""
     components: tuple[Component, ...]
+    """(Y, Cb, Cr), (R, G, B) or (Y,)."""
     depth: int
+    """Bits of a value."""
     dtype: np.dtype
     shift: int = 0
 
@@ -51,7 +62,7 @@ _U8, _U16 = np.dtype(np.uint8), np.dtype("<u2")
 
 @cache
 def layout_of(pix_fmt: str) -> Layout | None:
-    """The layout of a format by FFmpeg's name, or None where it is not handled in place."""
+    """The layout of a format by FFmpeg's name; None where the format is not handled in place."""
     parts: tuple[Component, ...]
     if match := re.fullmatch(r"yuv[aj]?(420|422|444|440)p(9|10|12|14|16)?(?:le)?", pix_fmt):
         depth, sub = int(match[2] or 8), _SUBSAMPLING[match[1]]
@@ -96,7 +107,7 @@ def handled_layout(pix_fmt: str) -> Layout:
 
 @cache
 def alpha_of(pix_fmt: str) -> Component | None:
-    """Where the transparency of a handled format lies; None: it has none."""
+    """Where the transparency of a handled format lies; None where the format has none."""
     parts = av.VideoFormat(pix_fmt, 16, 16).components
     plane = next((part.plane for part in parts if part.is_alpha), None)
     if plane is None:
@@ -108,7 +119,7 @@ def alpha_of(pix_fmt: str) -> Component | None:
 
 
 def substitute(pix_fmt: str) -> str:
-    """The handled format that loses least of an unhandled one."""
+    """The handled format into which an unhandled one converts with the least loss."""
     if pix_fmt.endswith("be") and layout_of(pix_fmt[:-2] + "le"):
         return pix_fmt[:-2] + "le"
     source = av.VideoFormat(pix_fmt, 16, 16)
@@ -124,21 +135,21 @@ def substitute(pix_fmt: str) -> str:
 
 
 def in_colour(pix_fmt: str) -> str:
-    """The format that holds colour at a grey one's depth (YUV 4:2:0); any other as it is."""
+    """The YUV 4:2:0 format of the same depth for a grey format; every other format is returned unchanged."""
     name = pix_fmt if layout_of(pix_fmt) else substitute(pix_fmt)
     grey = name.startswith("gray")
     return "yuv420p" + name.removeprefix("gray") if grey else pix_fmt
 
 
 def view(picture: av.VideoFrame, layout: Layout, index: int) -> np.ndarray:
-    """A writable view [h, w] of one component's stored samples. Valid until `make_writable`."""
+    """A writable view [h,w] of the stored samples of component `index`; valid until `make_writable`."""
     return view_of(picture, layout.components[index], layout.dtype)
 
 
 def view_of(picture: av.VideoFrame, part: Component, dtype: np.dtype) -> np.ndarray:
-    """A writable view [h, w] of the stored samples of any component, transparency too."""
+    """A writable view [h,w] of the stored samples of any component, transparency included."""
     plane = picture.planes[part.plane]
-    # numpy's stubs know the buffer protocol from Python 3.12 on only.
+    # numpy's stubs know the buffer protocol only from Python 3.12 on.
     samples: np.ndarray = np.frombuffer(plane, dtype)  # type: ignore[call-overload]
     stride = plane.line_size // dtype.itemsize
     height = -(-picture.height >> part.log2_h)
@@ -147,10 +158,43 @@ def view_of(picture: av.VideoFrame, part: Component, dtype: np.dtype) -> np.ndar
     return rows[:, part.offset : part.offset + part.step * (width - 1) + 1 : part.step]
 
 
-def with_chroma(picture: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
-    """A grey picture as `in_colour` names it: the same luma to the bit, and no colour yet.
+def in_handled_format(
+    picture: av.VideoFrame, reformatter: VideoReformatter, threads: int, coloured: bool
+) -> av.VideoFrame:
+    """`picture` itself where its planes can be read and written in place, else a converted copy.
 
-    swscale would change the range (measured: 9 of 255 levels).
+    The copy has the format that loses least. With `coloured` a grey picture becomes YUV 4:2:0 with the
+    same luma. Time, matrix and range stay as they are. `threads` are swscale's.
+    """
+    name = picture.format.name
+    target = name if layout_of(name) else substitute(name)
+    # Negative line sizes mean rows from bottom to top, which numpy views cannot describe.
+    if target != name or min(plane.line_size for plane in picture.planes) <= 0:
+        picture = _converted(picture, target, reformatter, threads)
+    coloured_name = in_colour(target) if coloured else target
+    return picture if coloured_name == target else _with_chroma(picture, coloured_name)
+
+
+def _converted(
+    picture: av.VideoFrame, target: str, reformatter: VideoReformatter, threads: int
+) -> av.VideoFrame:
+    result = reformatter.reformat(
+        picture,
+        format=target,
+        src_colorspace=picture.colorspace,
+        dst_colorspace=picture.colorspace,
+        src_color_range=picture.color_range,
+        dst_color_range=picture.color_range,
+        threads=threads,
+    )
+    result.pts, result.time_base = picture.pts, picture.time_base
+    return result
+
+
+def _with_chroma(picture: av.VideoFrame, pix_fmt: str) -> av.VideoFrame:
+    """A grey picture as `pix_fmt` (YUV): the same luma bit by bit, neutral chroma.
+
+    swscale would change the range: a conversion by it moved luma by up to 9 of 255 levels.
     """
     result = av.VideoFrame(picture.width, picture.height, pix_fmt)
     old, new = handled_layout(picture.format.name), handled_layout(pix_fmt)

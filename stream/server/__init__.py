@@ -1,1 +1,1 @@
-"""Many cameras on one machine: supervised, restored by one process, and shown in a browser."""
+"""Many cameras on one machine: one process for each, one that restores all of them, and a dashboard."""

@@ -1,4 +1,4 @@
-"""What the server and a camera's process say to each other over their pipe: one class for each message."""
+"""Messages between the server and a camera's process, which go over a pipe: one class for each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stream.live.session.session_report import SessionReport
 
 @dataclass(frozen=True, slots=True)
 class ChangeSettings:
-    """Change the running session; a ChangeAnswer with the same number follows."""
+    """Change settings of the running session. The process answers with a ChangeAnswer of the same number."""
 
     number: int
     changes: LiveSettings
@@ -21,53 +21,57 @@ class ChangeSettings:
 
 @dataclass(frozen=True, slots=True)
 class WatchPreviews:
-    """Send previews of these kinds from now on, and no others."""
+    """Send previews of these kinds from now on, and of no others."""
 
     kinds: frozenset[str]
+    """Members of `stream.server.supervisor.viewers.PREVIEW_KINDS`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Flush the sinks and end."""
+    """Flush the sinks and end the process."""
 
 
 ToCamera = ChangeSettings | WatchPreviews | Stop
 
 # --- from the camera's process ----------------------------------------------------------------------
-# A SessionReport comes as it is, once a second.
+# A SessionReport is sent as it is, once a second.
 
 
 @dataclass(frozen=True, slots=True)
 class SessionEvent:
-    """Something that people should know."""
+    """Something has happened that operators are told."""
 
     kind: str
     text: str
+    """For people, in one line without credentials."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A picture for those who watch."""
+    """A picture for the viewers of the camera."""
 
     kind: str
+    """A member of `stream.server.supervisor.viewers.PREVIEW_KINDS`."""
     picture: Jpeg
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeAnswer:
-    """Whether a change was made."""
+    """Whether the session has made a change."""
 
     number: int
+    """That of the request."""
     error: str | None
-    """Why not, in one line; None: it was made."""
+    """Why the change was refused, in one line; None: it was made."""
 
 
 @dataclass(frozen=True, slots=True)
 class SessionFailed:
-    """The session fails, and the process is about to end."""
+    """The session has failed, and the process is about to end."""
 
     reason: str
-    """In one line, without credentials."""
+    """One line without credentials."""
 
 
 FromCamera = SessionReport | SessionEvent | Preview | ChangeAnswer | SessionFailed

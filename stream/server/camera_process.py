@@ -1,4 +1,4 @@
-"""One camera of a server, in a process of its own: its session, steered and heard over a pipe."""
+"""The process of one camera: it runs the session, obeys the supervisor and reports to it over a pipe."""
 
 from __future__ import annotations
 
@@ -40,31 +40,36 @@ if TYPE_CHECKING:
     from stream.server.restorer_service.protocol import RestorerAddress
 
 _REPORT_S = 1.0
+"""Time between two reports."""
+_POLL_S = 0.2
 _RESTORER_S = 5.0
 """Longest wait for the restorer: the session has to end within 10 s even then."""
-_TERMINATED = 128 + signal.SIGTERM
-_KEPT = 200
-"""Events and answers that wait for the supervisor; the oldest are dropped."""
+_TERMINATED_EXIT_CODE = 128 + signal.SIGTERM
+_OUTBOX_CAPACITY = 200
+"""Events and answers that may wait for the supervisor; beyond it the oldest are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
-class CameraOrder:
-    """What a camera's process is to do."""
+class CameraSpec:
+    """All that a camera's process has to know."""
 
     name: str
     settings: CameraSettings
-    data: Path
-    """Folder in which relative sinks lie."""
-    shown: CameraSettings
-    """The settings, with *** for credentials."""
+    data_folder: Path
+    """Folder of sinks whose path is relative."""
+    redacted: CameraSettings
+    """The settings, with *** in place of credentials."""
     passing: bool = False
-    """Whether frames pass through unrestored, as was asked while it ran before."""
-    place: RestorerAddress | None = None
-    """Where the restorer of all cameras is met; None: it restores by itself."""
+    """Whether frames go out unchanged: what was last set while the camera ran."""
+    restorer: RestorerAddress | None = None
+    """Where the restorer of all cameras listens; None: this process restores by itself."""
 
 
-def run_camera(link: Connection[FromCamera, ToCamera], order: CameraOrder) -> None:
-    """Run until told to stop, until SIGTERM, or until the supervisor is gone; sinks are flushed."""
+def run_camera(link: Connection[FromCamera, ToCamera], spec: CameraSpec) -> None:
+    """Run the camera until it is told to stop, gets SIGTERM or loses the supervisor; flush the sinks then.
+
+    The process ends with code 0, 1 after a failure or 143 after SIGTERM.
+    """
     stop, ended, terminated = threading.Event(), threading.Event(), threading.Event()
 
     def terminate(*_: object) -> None:
@@ -76,19 +81,19 @@ def run_camera(link: Connection[FromCamera, ToCamera], order: CameraOrder) -> No
     failures: list[BaseException] = []
 
     def fail(error: BaseException) -> None:
-        """Say why, and end; an address in a traceback loses its credentials first."""
+        """Report the reason and end the session. Credentials in the traceback are masked."""
         failures.append(error)
         if not isinstance(error, StreamError):
             print(redact("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
-        outbox.put(SessionFailed(_line(error)))
+        outbox.put(SessionFailed(_single_line(error)))
         stop.set()
 
     threading.excepthook = lambda failure: fail(failure.exc_value or failure.exc_type())
     try:
-        session = _session(order, outbox)
+        session = _create_session(spec, outbox)
         threads = [
-            start_thread("commands", _obey, link, session, outbox, stop, ended),
-            start_thread("reports", _report, session, outbox, ended),
+            start_thread("commands", _read_commands, link, session, outbox, stop, ended),
+            start_thread("reports", _send_reports, session, outbox, ended),
         ]
         try:
             session.run(stop)
@@ -101,21 +106,23 @@ def run_camera(link: Connection[FromCamera, ToCamera], order: CameraOrder) -> No
     finally:
         outbox.close()
     if failures or terminated.is_set():
-        raise SystemExit(1 if failures else _TERMINATED)
+        raise SystemExit(1 if failures else _TERMINATED_EXIT_CODE)
 
 
-def _line(error: BaseException) -> str:
+def _single_line(error: BaseException) -> str:
+    """The error's message in one line without credentials."""
     text = redact(" ".join(str(error).split()))
     return text if isinstance(error, StreamError) else f"{type(error).__name__}: {text}"
 
 
-def _session(order: CameraOrder, outbox: _Outbox) -> Session:
-    from stream.live.session.session import Session  # a second and more, which the supervisor does without
+def _create_session(spec: CameraSpec, outbox: _Outbox) -> Session:
+    # Imported here because it takes a second and more, which the supervisor does without.
+    from stream.live.session.session import Session
 
-    settings, config = order.settings, order.settings.config()
-    # Cameras share the machine by running beside each other: more threads in each gain nothing, but for
-    # the detector's, for which all frames behind it wait.
-    alone = {
+    settings, config = spec.settings, spec.settings.config()
+    # Cameras run at the same time, so more threads in each gain nothing. The detector is an exception:
+    # all later frames wait for it.
+    sections = {
         name: section.model_copy(update={"threads": section.threads or threads})
         for name, section, threads in (
             ("decode", config.decode, 1),
@@ -124,47 +131,49 @@ def _session(order: CameraOrder, outbox: _Outbox) -> Session:
         )
     }
     session = Session(
-        order.name,
+        spec.name,
         parse_address(settings.source),
-        settings.sinks(order.data),
-        config.model_copy(update=alone),
+        settings.sinks(spec.data_folder),
+        config.model_copy(update=sections),
         preset=settings.preset,
-        create_engine=_remote(order, order.place) if order.place is not None else None,
+        create_engine=_remote_engine(spec, spec.restorer) if spec.restorer is not None else None,
         on_event=lambda kind, text: outbox.put(SessionEvent(kind, text)),
         on_preview=lambda kind, picture: outbox.put(Preview(kind, picture)),
     )
-    if order.passing:
+    if spec.passing:
         session.change(LiveSettings(passing=True))
     return session
 
 
-def _remote(order: CameraOrder, place: RestorerAddress) -> Callable[[Config, ModelInfo], Engine]:
+def _remote_engine(spec: CameraSpec, address: RestorerAddress) -> Callable[[Config, ModelInfo], Engine]:
     from stream.models import registry
-    from stream.server.restorer_service import RemoteEngine
+    from stream.server.restorer_service.remote_engine import RemoteEngine
 
     def create(config: Config, model: ModelInfo) -> Engine:
         restore = config.restore
         path = registry.resolve(restore.model, accept_licence=restore.accept_licence)
-        priority = order.settings.priority
-        return RemoteEngine(place, order.name, model, path, restore, priority=priority, timeout_s=_RESTORER_S)
+        priority = spec.settings.priority
+        return RemoteEngine(
+            address, spec.name, model, path, restore, priority=priority, timeout_s=_RESTORER_S
+        )
 
     return create
 
 
-def _obey(
+def _read_commands(
     link: Connection[FromCamera, ToCamera],
     session: Session,
     outbox: _Outbox,
     stop: threading.Event,
     ended: threading.Event,
 ) -> None:
-    """Carry out what the supervisor says."""
+    """Carry out what the supervisor sends, until the session has ended."""
     while not ended.is_set():
         try:
-            if not link.poll(0.2):
+            if not link.poll(_POLL_S):
                 continue
             message = link.recv()
-        except (EOFError, OSError):  # the supervisor is gone: finish
+        except (EOFError, OSError):  # the supervisor is gone
             stop.set()
             return
         match message:
@@ -176,26 +185,26 @@ def _obey(
                 try:
                     session.change(changes)
                     outbox.put(ChangeAnswer(number, None))
-                except Exception as error:  # the camera goes on as it was
-                    outbox.put(ChangeAnswer(number, _line(error)))
+                except Exception as error:  # the camera keeps its settings
+                    outbox.put(ChangeAnswer(number, _single_line(error)))
             case _:
                 assert_never(message)
 
 
-def _report(session: Session, outbox: _Outbox, ended: threading.Event) -> None:
+def _send_reports(session: Session, outbox: _Outbox, ended: threading.Event) -> None:
     while not ended.wait(_REPORT_S):
         outbox.put(session.report())
 
 
 class _Outbox:
-    """Messages on their way to the supervisor: whoever puts one never waits for the pipe.
+    """A queue of messages to the supervisor: `put` never waits for the pipe.
 
-    Of reports, and of previews of a kind, only the newest is kept.
+    Of the reports, and of the previews of one kind, only the newest waits.
     """
 
     def __init__(self, link: Connection[FromCamera, ToCamera]) -> None:
         self._link = link
-        self._messages: deque[FromCamera] = deque(maxlen=_KEPT)
+        self._messages: deque[FromCamera] = deque(maxlen=_OUTBOX_CAPACITY)
         self._newest: dict[tuple[type[FromCamera], str], FromCamera] = {}
         self._changed = threading.Condition()
         self._closed = False
@@ -213,7 +222,7 @@ class _Outbox:
             self._changed.notify()
 
     def close(self) -> None:
-        """Send what waits, as long as the supervisor listens."""
+        """Send the messages that wait, unless the supervisor is gone, and end."""
         with self._changed:
             self._closed = True
             self._changed.notify()

@@ -18,7 +18,9 @@ from stream.models import registry
 from stream.models.engines import create_engine
 from stream.models.info import read_model_info
 from stream.pipeline.processes import ChildProcess
-from stream.server.restorer_service import RemoteEngine, RestorerAddress, run_restorer
+from stream.server.restorer_service.protocol import RestorerAddress
+from stream.server.restorer_service.remote_engine import RemoteEngine
+from stream.server.restorer_service.service import run_restorer
 
 
 def main() -> None:

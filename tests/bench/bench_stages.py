@@ -128,7 +128,7 @@ def one_round(path: Path, folder: Path, settings: list[str]) -> tuple[Clock, dic
     sink.discard()
     facts = {
         "frames": count,
-        "faces": stages.restore.faces_restored,
+        "faces": stages.restore.counts.restored,
         "detections": stages.detect.detections_run,
     }
     return clock, facts

@@ -10,13 +10,12 @@ from stream.errors import ConfigError
 from stream.server.camera_config import (
     CameraSettings,
     CamerasFile,
-    is_open,
     load_cameras,
-    next_opening,
     parse_camera,
+    redacted,
     save_cameras,
-    shown,
 )
+from stream.server.opening_hours import is_open, next_opening
 
 SECRET = "rtsp://admin:hunter2@192.0.2.7/stream"
 WEDNESDAY = datetime(2026, 11, 25, 12, 0)
@@ -146,7 +145,7 @@ def test_what_is_shown_of_settings_holds_no_credentials():
     settings = parse_camera(
         "door", {"source": SECRET, "to": ["rtmp://u:hunter2@h/app/key"], "exclude": [[0.62, 0, 0.3, 1]]}
     )
-    given = shown(settings)
+    given = redacted(settings)
     assert "hunter2" not in given.model_dump_json()
     assert given.exclude == settings.exclude
     assert given.source == "rtsp://***@192.0.2.7/stream"

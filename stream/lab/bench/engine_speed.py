@@ -20,10 +20,10 @@ import torch
 
 from stream.lab.bench import machine
 from stream.lab.bench.bench_models import KNOWN, network_flop, shown_name, weights_file
-from stream.lab.bench.fidelity import psnr
 from stream.lab.bench.measured_network import DEPTHWISE, PUBLISHED, PublishedSide, network
 from stream.lab.bench.report import BenchReport, Option, Row, Table
 from stream.lab.bench.worker import SideJob, Workers
+from stream.lab.quality.fidelity import psnr
 from stream.models.engines import ENGINE_KINDS, PRECISIONS
 from stream.models.info import BUNDLED_MODEL, read_model_info
 

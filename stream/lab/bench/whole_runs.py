@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -110,21 +111,22 @@ def _first_frame_s(clip: Path) -> tuple[float, bool]:
 
 
 def repeated(frames: int, path: Path) -> Path:
-    """The portrait sample forwards, again and again, as one H.264 file of `frames` frames."""
+    """Write the portrait sample, repeated until it has `frames` frames, as one H.264 file; its path."""
     with av.open(str(path), "w") as out:
         stream = out.add_stream("libx264", rate=25, options={"preset": "ultrafast", "crf": "28"})
         stream.width, stream.height, stream.pix_fmt = 640, 480, "yuv420p"
-        done = 0
-        while done < frames:
-            with av.open(str(samples() / "portrait.mp4")) as source:
-                for picture in source.decode(video=0):
-                    if done == frames:
-                        break
-                    picture.pts, picture.time_base, picture.pict_type = done, Fraction(1, 25), 0
-                    out.mux(stream.encode(picture))
-                    done += 1
+        for index, picture in enumerate(islice(_endless_portrait(), frames)):
+            picture.pts, picture.time_base, picture.pict_type = index, Fraction(1, 25), 0
+            out.mux(stream.encode(picture))
         out.mux(stream.encode())
     return path
+
+
+def _endless_portrait() -> Iterator[av.VideoFrame]:
+    """The frames of the portrait sample, again and again."""
+    while True:
+        with av.open(str(samples() / "portrait.mp4")) as source:
+            yield from source.decode(video=0)
 
 
 def _job(clip: Path, threads: int, folder: Path) -> Callable[[], ProductJob]:

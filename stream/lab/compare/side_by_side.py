@@ -20,7 +20,6 @@ from stream.picture.colour import Colour, network_to_hdr
 from stream.picture.face import FrameWork
 from stream.picture.frame import Frame, StreamInfo, Timestamp, View
 
-LAYOUTS = ("split", "side")
 _CRF = 16
 _LINE = 1 / 400
 """Width of the divider, as a part of the picture's; at least 2 px."""

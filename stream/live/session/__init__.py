@@ -1,1 +1,1 @@
-"""What runs between a live source and its sinks, and how it keeps up."""
+"""A live session: what runs between a source and its sinks, and how it keeps up with the source."""

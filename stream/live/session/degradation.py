@@ -1,4 +1,4 @@
-"""What gives way, and in which order, when a machine cannot keep up with a live picture."""
+"""Decides what a live session gives up, and in which order, when the machine cannot keep up."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections import deque
 from dataclasses import dataclass
 
 PERIOD_S = 1.0
-"""`Degradation.judge` is asked so often."""
-_BAD = 0.15
-"""A second is bad when more than this part of its frames was dropped, or came out over the budget."""
-_BAD_OF = 2, 3
-"""So many bad seconds of the last so many call for the next level: one hiccup does not."""
+"""Time between two calls of `Degradation.judge`."""
+_BAD_SHARE = 0.15
+"""A second is bad when more than this share of its frames was dropped or exceeded the delay budget."""
+_BAD_SECONDS, _OF_SECONDS = 2, 3
+"""So many bad seconds, of so many, call for the next level: a single hiccup does not."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 5.0, 300.0
-"""Of good seconds before a level is taken back; doubled each time that turns out too early."""
+"""Time without a bad second before a level is taken back. It doubles when that turns out to be too early."""
 _HEALTHY_S = 60.0
-"""After so long without trouble the wait is the first one again."""
+"""Time without a bad second at level 0 after which the wait is the first one again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,115 +22,121 @@ class DegradationLevel:
     """How much is given up."""
 
     words: str
-    sparing: bool = False
-    """Restored on keyframes only, carried between."""
-    faces: int | None = None
-    """At most so many, largest first."""
+    """What the level means, for people."""
+    keyframes_only: bool = False
+    """Whether faces are restored on keyframes only, and the frames between are made from these."""
+    max_faces: int | None = None
+    """How many faces are restored at most, the largest first; None: all."""
     passing: bool = False
-    """Frames go out as they came."""
+    """Whether frames go out unrestored."""
 
 
 LEVELS = (
     DegradationLevel("everything as set"),
-    DegradationLevel("restores on keyframes only", sparing=True),
-    DegradationLevel("restores 4 faces at most", sparing=True, faces=4),
-    DegradationLevel("restores 2 faces at most", sparing=True, faces=2),
-    DegradationLevel("restores the largest face only", sparing=True, faces=1),
+    DegradationLevel("restores on keyframes only", keyframes_only=True),
+    DegradationLevel("restores 4 faces at most", keyframes_only=True, max_faces=4),
+    DegradationLevel("restores 2 faces at most", keyframes_only=True, max_faces=2),
+    DegradationLevel("restores the largest face only", keyframes_only=True, max_faces=1),
     DegradationLevel("passes frames through", passing=True),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class PaceSample:
-    """What happened since the last judgement."""
+    """What happened to the frames of one period."""
 
     delivered: int
     late: int
-    """Of those delivered: over the budget."""
+    """Frames that were delivered later than the delay budget allows."""
     dropped: int
-    """Because the stages were busy."""
+    """Frames that were dropped because the stages were busy."""
     faces: int
-    """Most faces restored or carried in one frame."""
+    """Faces of the newest frame that would be restored without any degradation."""
 
     @property
     def bad(self) -> bool:
         """Whether the machine did not keep up."""
-        return self.late + self.dropped > _BAD * (self.delivered + self.dropped)
+        return self.late + self.dropped > _BAD_SHARE * (self.delivered + self.dropped)
 
 
 class Degradation:
-    """Steps down one level under lasting overload, back up one at a time after a quiet while.
+    """Goes down one level under lasting overload, and back up one level at a time after a quiet while.
 
-    A step up that brings the trouble back is taken back, and the next one waits twice as long: the
-    picture never pumps. Levels that change nothing for the faces there are are left out.
+    If a step up brings the overload back, it is undone, and the next one waits twice as long, so that the
+    picture does not change all the time. Levels that limit the faces to no fewer than there are are skipped.
     """
 
     def __init__(self, give_way: bool = True) -> None:
         self._give_way = give_way
-        self._at = 0
+        self._number = 0
         self._faces = 0
-        self._last: deque[bool] = deque(maxlen=_BAD_OF[1])
+        """Most faces seen since the session left level 0."""
+        self._bad: deque[bool] = deque(maxlen=_OF_SECONDS)
         self._wait_s = _FIRST_WAIT_S
         self._quiet_since_s: float | None = None
-        self._rose_at_s: float | None = None
+        self._stepped_up_at_s: float | None = None
         self._settling = True
+        """Whether the next sample is ignored."""
 
     @property
-    def at(self) -> int:
-        """The level's number, 0 for everything as set."""
-        return self._at
+    def number(self) -> int:
+        """Number of the level that holds; 0 is everything as set."""
+        return self._number
 
     @property
     def level(self) -> DegradationLevel:
-        """What holds now."""
-        return LEVELS[self._at]
+        """The level that holds."""
+        return LEVELS[self._number]
 
     def settle(self) -> None:
-        """The stages have changed: what was seen so far, and in the next second, says nothing of them."""
-        self._last.clear()
+        """Forget the samples so far, and ignore the next one: the stages have changed."""
+        self._bad.clear()
         self._quiet_since_s, self._settling = None, True
 
-    def judge(self, now_s: float, second: PaceSample) -> bool:
-        """Once a second, `now_s` monotonic; whether the level has changed."""
+    def judge(self, now_s: float, sample: PaceSample) -> bool:
+        """Take the sample of the last second into account; returns whether the level has changed.
+
+        `now_s` is on the monotonic clock.
+        """
         if not self._give_way or self._settling:
             self._settling = False
             return False
         if not self.level.passing:
-            self._faces = max(second.faces, self._faces if self._at else 0)
-        self._last.append(second.bad)
-        if second.bad or self._quiet_since_s is None:
+            self._faces = max(sample.faces, self._faces if self._number else 0)
+        self._bad.append(sample.bad)
+        if sample.bad or self._quiet_since_s is None:
             self._quiet_since_s = now_s
-        if sum(self._last) >= _BAD_OF[0]:
+        if sum(self._bad) >= _BAD_SECONDS:
             return self._step_down(now_s)
         quiet_s = now_s - self._quiet_since_s
-        if self._at == 0:
+        if self._number == 0:
             if quiet_s >= _HEALTHY_S:
-                self._wait_s, self._rose_at_s = _FIRST_WAIT_S, None
+                self._wait_s, self._stepped_up_at_s = _FIRST_WAIT_S, None
             return False
         return quiet_s >= self._wait_s and self._step_up(now_s)
 
     def _step_down(self, now_s: float) -> bool:
+        """Give up more; False at the last level."""
         self.settle()
-        if self._at == len(LEVELS) - 1:
+        if self._number == len(LEVELS) - 1:
             return False
-        too_early = self._rose_at_s is not None and now_s - self._rose_at_s < max(_HEALTHY_S, self._wait_s)
-        if too_early:
-            self._wait_s = min(2 * self._wait_s, _LONGEST_WAIT_S)
-        self._rose_at_s = None
-        self._at += 1
-        while self._spares_no_face():
-            self._at += 1
+        stepped_up_at_s, self._stepped_up_at_s = self._stepped_up_at_s, None
+        if stepped_up_at_s is not None and now_s - stepped_up_at_s < max(_HEALTHY_S, self._wait_s):
+            self._wait_s = min(2 * self._wait_s, _LONGEST_WAIT_S)  # that step was too early
+        self._number += 1
+        while self._limits_no_face():
+            self._number += 1
         return True
 
     def _step_up(self, now_s: float) -> bool:
         self.settle()
-        self._rose_at_s = now_s
-        self._at -= 1
-        while self._spares_no_face():
-            self._at -= 1
+        self._stepped_up_at_s = now_s
+        self._number -= 1
+        while self._limits_no_face():
+            self._number -= 1
         return True
 
-    def _spares_no_face(self) -> bool:
-        """Whether the level's limit of faces is not below the faces there are."""
-        most = self.level.faces
+    def _limits_no_face(self) -> bool:
+        """Whether the level allows at least as many faces as there are."""
+        most = self.level.max_faces
         return most is not None and most >= max(self._faces, 1)

@@ -1,4 +1,4 @@
-"""Where live frames enter the pipeline: the freshest wins, and no more wait than the delay budget allows."""
+"""The queue through which live frames enter the pipeline; it holds no more than the delay budget allows."""
 
 from __future__ import annotations
 
@@ -10,67 +10,70 @@ from collections.abc import Iterator
 from stream.live.status import Drops
 from stream.picture.face import FrameWork
 from stream.picture.frame import Frame
+from stream.pipeline.stage import Feed
 
-_SPARE = 0.8
-"""Part of the budget that waiting may take up by plan; the rest is for the sink and for chance."""
-_NEWEST = 0.2
-"""Weight of the newest reading in a running mean."""
+_BUDGET_SHARE = 0.8
+"""Share of the delay budget that the frames in the inlet and the stages may use; the rest is a reserve for
+the sink and for irregular stages."""
+_NEWEST_WEIGHT = 0.2
+"""Weight of the newest value in a running mean."""
 
 
-class Inlet:
-    """Frames that wait for the first stage: DROP_OLDEST, and never more than the pipeline has room for.
+class Inlet(Feed[FrameWork]):
+    """Frames that wait for the first stage. A full inlet drops its oldest frame.
 
-    Room is counted from here to the sink: a frame leaves it by `done`. So no queue behind can grow:
-    what waits anywhere, at most `in_flight` frames, is kept to what comes out at the other end within
-    the budget at the pace seen lately; the newest frame always has a place. A queue of a few frames
-    it must be: a frame on which the detector runs takes ten times as long as one between, and no
-    other frame should be lost to that. Drops are counted as `overrun` (a fresher one came) and
-    `late` (too old to come out within the budget when its turn came); `failed`: lost with a stage.
+    It counts the frames that are in the stages too: a frame leaves the count by `done`. At most `in_flight`
+    frames are here and in the stages together, and fewer if the stages need too long for so many within the
+    budget. So no later queue can grow. The newest frame is always accepted. Several frames may wait, because
+    a frame on which the detector runs takes ten times as long as the next ones, which should not be lost.
+
+    Drops are counted as `overrun` (a newer frame came), `late` (when its turn came, the frame was too old to
+    be delivered within the budget) or `failed` (the frame was in a stage that failed).
     """
 
     def __init__(self, in_flight: int, budget_s: float, drops: Drops) -> None:
-        self.in_flight, self._budget_s, self._drops = in_flight, budget_s, drops
+        self._in_flight, self._budget_s, self._drops = in_flight, budget_s, drops
         self._waiting: deque[Frame] = deque()
-        self._entered: deque[float] = deque()
-        """When those that the stages have were taken; order is kept, so the first is done first."""
-        self._pace_s = self._way_s = 0.0
-        """From frame to frame out of busy stages, and from one end of them to the other."""
-        self._done_s: float | None = None
-        """When the last frame came out, if others were still on their way."""
+        self._entered_at_s: deque[float] = deque()
+        """When each frame that is in the stages left the inlet; they finish in this order."""
+        self._interval_s = self._transit_s = 0.0
+        """Running means: the time between two frames that leave busy stages, and a frame's time in them."""
+        self._done_at_s: float | None = None
+        """When the last frame left the stages; None if no other frame was in them then."""
         self._changed = threading.Condition()
         self._closed = self._left = False
 
     @property
     def limit(self) -> int:
         """How many frames may be here and in the stages together."""
-        if self._pace_s <= 0:
-            return self.in_flight
-        return max(1, min(self.in_flight, int(_SPARE * self._budget_s / self._pace_s)))
+        if self._interval_s <= 0:
+            return self._in_flight
+        return max(1, min(self._in_flight, int(_BUDGET_SHARE * self._budget_s / self._interval_s)))
 
     def put(self, frame: Frame) -> None:
-        """The source's next frame; never blocks."""
+        """Add the source's next frame; never blocks."""
         with self._changed:
             if self._closed:
                 return
-            while self._waiting and len(self._waiting) + len(self._entered) >= self.limit:
+            while self._waiting and len(self._waiting) + len(self._entered_at_s) >= self.limit:
                 self._waiting.popleft()
                 self._drops.add("overrun")
             self._waiting.append(frame)
             self._changed.notify_all()
 
     def close(self) -> None:
-        """The source has ended: `works` ends after the frames that are still here."""
+        """Accept no more frames: `works` ends after those that still wait."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     @property
     def closed(self) -> bool:
-        """Whether the source has ended."""
+        """Whether `close` was called, because the source has ended."""
         return self._closed
 
     def leave(self) -> None:
-        """End `works` as it is; another pipeline may read on. From any thread."""
+        """End `works` at once, from any thread; another pipeline may then read the frames that wait."""
         with self._changed:
             self._left = True
             self._changed.notify_all()
@@ -83,45 +86,46 @@ class Inlet:
     def works(self) -> Iterator[FrameWork]:
         """Frames for the first stage of one pipeline, oldest first."""
         with self._changed:
-            if self._entered:
-                self._drops.add("failed", len(self._entered))
-            self._entered.clear()
-            self._pace_s, self._way_s, self._done_s, self._left = 0.0, 0.0, None, False
+            if self._entered_at_s:
+                self._drops.add("failed", len(self._entered_at_s))
+            self._entered_at_s.clear()
+            self._interval_s, self._transit_s, self._done_at_s, self._left = 0.0, 0.0, None, False
         while (frame := self._next()) is not None:
             yield FrameWork(frame)
 
     def done(self) -> None:
-        """A frame has come out at the other end."""
+        """Note that the oldest frame in the stages has left them."""
         with self._changed:
             now = time.monotonic()
-            way_s = now - self._entered.popleft()
-            self._way_s = _mean(self._way_s, way_s)
-            if self._done_s is not None:
-                self._pace_s = _mean(self._pace_s, now - self._done_s)
-            elif self.limit == 1:  # alone on its way: the pace is no slower than that
-                self._pace_s = _mean(self._pace_s, way_s)
-            self._done_s = now if self._entered else None
+            transit_s = now - self._entered_at_s.popleft()
+            self._transit_s = _running_mean(self._transit_s, transit_s)
+            if self._done_at_s is not None:
+                self._interval_s = _running_mean(self._interval_s, now - self._done_at_s)
+            elif self.limit == 1:  # it was alone in the stages: the interval is not longer than its transit
+                self._interval_s = _running_mean(self._interval_s, transit_s)
+            self._done_at_s = now if self._entered_at_s else None
             self._changed.notify_all()
 
     def _next(self) -> Frame | None:
         with self._changed:
             while True:
-                self._changed.wait_for(self._decided)
+                self._changed.wait_for(self._can_decide)
                 if self._left or not self._waiting:
                     return None
                 frame, now = self._waiting.popleft(), time.monotonic()
-                # Where even the way alone takes that long, a late frame is better than none.
-                way_s = min(self._way_s, self._budget_s / 2)
-                if now - frame.arrived_at_s + way_s <= self._budget_s:
-                    self._entered.append(now)
+                # Where the transit alone takes the whole budget, a late frame is better than none.
+                transit_s = min(self._transit_s, self._budget_s / 2)
+                if now - frame.arrived_at_s + transit_s <= self._budget_s:
+                    self._entered_at_s.append(now)
                     return frame
                 self._drops.add("late")
 
-    def _decided(self) -> bool:
+    def _can_decide(self) -> bool:
+        """Whether `_next` can return: a frame may enter the stages, or none will come."""
         if self._left or (self._closed and not self._waiting):
             return True
-        return bool(self._waiting) and len(self._entered) < self.limit
+        return bool(self._waiting) and len(self._entered_at_s) < self.limit
 
 
-def _mean(old: float, new: float) -> float:
-    return old + _NEWEST * (new - old) if old else new
+def _running_mean(old: float, new: float) -> float:
+    return old + _NEWEST_WEIGHT * (new - old) if old else new

@@ -1,4 +1,4 @@
-"""The settings that may change while a camera runs: one model for the file, the REST body and the session."""
+"""The settings that may change while a camera runs, for its file, the REST API and the session."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from stream.config import Config, Fraction, load_config, parse_config
 from stream.config_live import Section
 
 Region = tuple[Fraction, Fraction, Fraction, Fraction]
-"""x, y, width, height as fractions of the upright picture."""
+"""x, y, width and height as fractions of the upright picture."""
 Value = bool | int | float | str | tuple[Region, ...]
-"""Of one setting."""
+"""The value of one setting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Metadata of a field of LiveSettings."""
+    """Where a field of LiveSettings belongs in Config, and what its change needs."""
 
     section: str = ""
-    """Section of Config that holds the value; empty: Config does not hold it."""
+    """Section of Config that holds the value; empty if Config does not hold it."""
     key: str = ""
     """The value's name in that section."""
     loads: bool = False
-    """Whether a change has to load other stages. Any other change holds from the next frame."""
+    """Whether a change has to load other stages; any other change holds from the next frame."""
 
 
 class LiveSettings(Section):
-    """What is to change while the camera runs; what is left out stays."""
+    """Changes of settings while the camera runs; None leaves a setting as it is."""
 
-    # It is the body of a REST call: JSON has no tuples, and numbers may be written as text.
+    # Not strict, because it is the body of a REST call: JSON has no tuples, and numbers may come as text.
     model_config = ConfigDict(strict=False)
 
     strength: Annotated[Fraction | None, Setting("restore", "strength")] = None
@@ -45,7 +45,7 @@ class LiveSettings(Section):
 
     @classmethod
     def of(cls, config: Config, preset: str, passing: bool) -> Self:
-        """Every setting as it is now."""
+        """All settings as they hold now."""
         values = {
             name: getattr(getattr(config, setting.section), setting.key)
             for name, setting in _SETTINGS.items()
@@ -55,19 +55,19 @@ class LiveSettings(Section):
 
     @property
     def loads(self) -> bool:
-        """Whether other stages have to be loaded for it."""
+        """Whether the changes have to load other stages."""
         return any(_SETTINGS[name].loads for name in self.given())
 
-    def at_once(self) -> Self:
-        """Without what has to be loaded."""
+    def without_loading(self) -> Self:
+        """Only those changes that have to load nothing."""
         return self.model_copy(update={name: None for name, setting in _SETTINGS.items() if setting.loads})
 
     def given(self) -> dict[str, Value]:
-        """What is to change, by the setting's name."""
+        """The values that are to change, by the setting's name."""
         return {name: value for name in _SETTINGS if (value := getattr(self, name)) is not None}
 
     def overrides(self) -> dict[str, Value]:
-        """What is to change in Config, by section.key."""
+        """The values that are to change in Config, by SECTION.KEY."""
         return {
             f"{setting.section}.{setting.key}": value
             for name, value in self.given().items()
@@ -75,7 +75,7 @@ class LiveSettings(Section):
         }
 
     def applied(self, config: Config, preset: str) -> tuple[Config, str]:
-        """Settings and preset with these changes. Raises ConfigError."""
+        """`config` and `preset` with these changes. Raises ConfigError for a value that is not allowed."""
         sections = config.model_dump()
         for name, value in self.given().items():
             if (setting := _SETTINGS[name]).section:
@@ -93,9 +93,9 @@ _SETTINGS = {
 
 
 def _rebased(config: Config, old: Config, new: Config) -> Config:
-    """`config`, which was made of preset `old` and changes of the user's, on preset `new`.
+    """`config`, which is the preset `old` with the user's changes, with the preset `new` in place of `old`.
 
-    What the user had changed stays changed. How the source is read and where it goes stay too.
+    The user's changes stay, and so do the sections that concern the source and the sinks.
     """
     sections = {}
     for name in ("detect", "track", "select", "restore", "stabilise", "compose"):

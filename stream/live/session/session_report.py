@@ -1,4 +1,4 @@
-"""What a live session tells of itself, once a second."""
+"""How a live session stands, as the API, the metrics and the pages read it."""
 
 from __future__ import annotations
 
@@ -22,55 +22,74 @@ class SessionReport:
 
     name: str
     source: str
-    """Without credentials."""
+    """The source's address without credentials."""
     state: ConnectionState
-    """Of the source, as `words` and `detail`."""
+    """State of the source."""
     words: str
+    """State of the source with its detail, in words."""
     detail: str
+    """Why the source is in this state, or a note on it; may be empty."""
     take: int
     """`Frame.epoch` of the newest frame; the JSON key keeps its old name."""
     size: tuple[int, int] | None
-    """Width and height of the picture, px; None before the first frame."""
+    """Width and height of the stored picture, px; None before the first frame."""
     codec: str
+    """Codec of the source; empty before the first picture."""
     fps_in: float
+    """Frames a second from the source."""
     fps_out: float
+    """Frames a second that were delivered."""
     delay: DelaySummary
-    """From arrival to delivery."""
+    """From a frame's arrival to its delivery by a sink."""
     delay_stages: DelaySummary
-    """From arrival to the last stage."""
+    """From a frame's arrival to the last stage."""
     faces: int
-    """In the newest frame."""
+    """Number of faces in the newest frame."""
     faces_restored: int
+    """Faces that the network restored."""
     faces_carried: int
+    """Faces restored from other frames of the track, without the network."""
     faces_left_alone: int
+    """Faces that were too sharp to gain by restoration."""
     faces_not_finite: int
+    """Faces left as they were because the network's output was not finite."""
     frames_in: int
     frames_out: int
+    """Frames that were delivered."""
     level: int
-    """How far restoration has given way; 0: not at all."""
+    """Number of the level of degradation; 0: nothing is given up."""
     level_words: str
+    """What that level means."""
     idle: bool
     """Whether nothing moves, so that frames go out unrestored."""
     restoring: bool
+    """Whether faces are being restored now."""
     drops: Mapping[DropCause, int]
+    """Frames that were not delivered, by cause."""
     corrupt_packets: int
+    """Packets of the source that were damaged."""
     connections: int
+    """How often the source was connected."""
     sinks: tuple[SinkReport, ...]
     load: float
-    """Part of the time for which the busiest stage is busy, 0 to 1."""
+    """Share of the time in which the busiest stage is busy, 0..1."""
     stage_ms: Mapping[str, float]
-    """What each stage takes for a frame."""
+    """Milliseconds that each stage needs for a frame."""
     cpu_cores: float
+    """Cores' worth of CPU time that the process uses."""
     memory_mb: float
+    """Resident memory of the process, MiB."""
     settings: LiveSettings
-    """All of them; `model` is the loaded model's name."""
+    """All settings as they hold now; `model` is the loaded model's name."""
     engine: str
-    """Empty until the first model is loaded."""
+    """Name of the engine; empty until the first model is loaded."""
     notes: tuple[str, ...]
+    """What the user should know of the source, one line each."""
     uptime_s: float
+    """Seconds since the session began to run."""
 
     def to_json(self) -> dict[str, JsonValue]:
-        """As the API and `--report` give it: the settings stand among the other keys."""
+        """The report as the API and `--report` give it: the settings are keys beside the others."""
         values: dict[str, JsonValue] = to_jsonable_python(self)
         settings: dict[str, JsonValue] = to_jsonable_python(self.settings)
         del values["settings"]

@@ -1,4 +1,4 @@
-"""Where the picture goes: what a user may name, and which module serves it."""
+"""The sinks that a user can name, and the module that implements each kind."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SinkKind:
-    """One kind of sink: its class, imported in the sink's own process only, and what it wants to be sent."""
+    """One kind of sink: its class, the messages that it accepts, and how much may wait for it."""
 
-    path: str
-    """Module below `stream.live.sinks`, and class."""
-    takes: frozenset[type[Message]]
-    held_s: float
-    """So much may wait for the sink; beyond it frames are dropped."""
+    class_path: str
+    """MODULE.CLASS below `stream.live.sinks`; imported in the sink's own process only."""
+    accepts: frozenset[type[Message]]
+    max_wait_s: float
+    """A message may wait for the sink for so long; when one waits longer, frames are dropped."""
     overflow: BacklogOverflow
-    """Which."""
-    form: str
-    """As a user writes it."""
+    """Which frames are dropped then."""
+    syntax: str
+    """How a user writes such a sink."""
 
 
 _VIEWER = 2.0, BacklogOverflow.DROP_WAITING
 _RECORD = 10.0, BacklogOverflow.DROP_NEW
-"""A disk may pause for longer than a viewer wants to lag behind."""
+"""A recording waits longer than a viewer: a disk may pause, but a viewer does not want to lag behind."""
 _CODED = frozenset({Packet})
 
 KINDS: Mapping[str, SinkKind] = {
@@ -55,29 +55,29 @@ KINDS: Mapping[str, SinkKind] = {
     "snapshots": SinkKind("snapshots.SnapshotSink", frozenset({Snapshot}), *_RECORD, "snapshots:FOLDER"),
 }
 _SECRET = re.compile(r"(?<=//)[^/\s]+(?=@)|(?<=\?)\S+")
-"""User and password, and the query: a token stands there."""
+"""User and password, and the query, which may hold a token."""
 _SECRETS = {"rtmp": re.compile(_SECRET.pattern + r"|(?<=/)[^/?\s]+(?=(?:\?\S*)?$)")}
-"""The last part of an RTMP address is the key: all that a publisher has to know."""
+"""The last part of an RTMP path is the stream key: whoever knows it can publish."""
 _SCHEMES = {"rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "rtmp", "rtmps": "rtmp"}
 
 
 @dataclass(frozen=True, slots=True)
 class SinkSpec:
-    """One sink as it was asked for; goes to its process by a pipe."""
+    """One sink that the user asked for. It is pickled and sent to the sink's process."""
 
     kind: str
     """A key of KINDS."""
     target: str = field(repr=False)
     """Path, address (with credentials) or HOST:PORT."""
     shown: str
-    """Safe to log."""
+    """The sink as the user wrote it, without its credentials: safe to log."""
     record: RecordSettings
     live: LiveEncodingSettings
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    """Password, key and what else of the target nobody may read."""
+    """Password, stream key and every other part of the target that nobody may read."""
 
     def safe(self, text: str) -> str:
-        """A text about this sink, in one line without its credentials: FFmpeg names whole addresses."""
+        """A text about this sink as one line without credentials. FFmpeg's errors hold whole addresses."""
         if self.secrets:
             text = text.replace(self.target, self.shown)
         for secret in self.secrets:
@@ -86,23 +86,23 @@ class SinkSpec:
 
 
 def parse_sink(text: str, config: Config) -> SinkSpec:
-    """A sink by the text that a user writes; ConfigError in one line says what is wrong with it.
+    """The sink that a user's text names. ${NAME} in an address stands for a variable of the environment.
 
-    ${NAME} in an address is taken from the environment.
+    Raises ConfigError, which says in one line what is wrong with the text.
     """
     kind, target, shown, *secrets = _parse(text.strip())
     return SinkSpec(kind, target, shown, config.record, config.live, tuple(secrets))
 
 
 def create(spec: SinkSpec) -> LiveSink:
-    """The sink itself; call it in its own process."""
-    module, _, name = KINDS[spec.kind].path.rpartition(".")
+    """A new instance of the sink; to be called in the sink's own process."""
+    module, _, name = KINDS[spec.kind].class_path.rpartition(".")
     sink: LiveSink = getattr(importlib.import_module(f"stream.live.sinks.{module}"), name)(spec)
     return sink
 
 
 def _parse(text: str) -> tuple[str, ...]:
-    """Kind, target, what is shown of it, and its secrets."""
+    """Kind, target, the text that may be shown, and then each secret."""
     scheme, colon, rest = text.partition(":")
     scheme = scheme.lower()
     if text == "window":
@@ -110,32 +110,32 @@ def _parse(text: str) -> tuple[str, ...]:
     if scheme == "virtual-camera":
         return "virtual-camera", rest, text
     if rest.startswith("//") or scheme == "whip":
-        return _address(scheme, rest, text)
+        return _published_address(scheme, rest, text)
     if colon and scheme in ("hls", "snapshots"):
         if not rest:
-            raise ConfigError(f"{text}: names no folder; write {KINDS[scheme].form}")
+            raise ConfigError(f"{text}: names no folder; write {KINDS[scheme].syntax}")
         return scheme, _path(rest), text
     if colon and scheme == "mjpeg":
-        return "mjpeg", _listen(rest, text), text
-    return _file(text)
+        return "mjpeg", _listening_address(rest, text), text
+    return _file_or_segments(text)
 
 
-def _address(scheme: str, rest: str, text: str) -> tuple[str, ...]:
+def _published_address(scheme: str, rest: str, text: str) -> tuple[str, ...]:
     kind = _SCHEMES.get(scheme, scheme)
     secret = _SECRETS.get(kind, _SECRET)
     shown = secret.sub("***", text)
     if kind not in ("whip", *_SCHEMES.values()):
         allowed = ", ".join(_SCHEMES)
         raise ConfigError(f"{shown}: {scheme} cannot be published to; choose one of {allowed} or whip:")
-    target, values = _filled_in(text, shown)
+    target, values = _with_environment(text, shown)
     if not re.match(r"whip:https?://[^/\s]+" if kind == "whip" else r"\w+://[^/\s]+/\S", target):
-        raise ConfigError(f"{shown}: names no host or no path; write {KINDS[kind].form}")
+        raise ConfigError(f"{shown}: names no host or no path; write {KINDS[kind].syntax}")
     secrets = [found for found in (*secret.findall(target), *values) if found]
     return kind, target.removeprefix("whip:"), shown, *secrets
 
 
-def _filled_in(text: str, shown: str) -> tuple[str, list[str]]:
-    """The text with ${NAME} taken from the environment, and the values taken."""
+def _with_environment(text: str, shown: str) -> tuple[str, list[str]]:
+    """The text with each ${NAME} replaced by the variable's value, and these values."""
     values = []
 
     def value(match: re.Match[str]) -> str:
@@ -147,26 +147,26 @@ def _filled_in(text: str, shown: str) -> tuple[str, list[str]]:
     return re.sub(r"\$\{(\w+)\}", value, text), values
 
 
-def _listen(rest: str, text: str) -> str:
+def _listening_address(rest: str, text: str) -> str:
     host, _, port = rest.rpartition(":")
     if not port.isdecimal() or not 0 <= int(port) <= 65535:
-        raise ConfigError(f"{text}: names no port; write {KINDS['mjpeg'].form}, such as mjpeg:8090")
+        raise ConfigError(f"{text}: names no port; write {KINDS['mjpeg'].syntax}, such as mjpeg:8090")
     return f"{host or '127.0.0.1'}:{port}"
 
 
-def _file(text: str) -> tuple[str, str, str]:
+def _file_or_segments(text: str) -> tuple[str, str, str]:
     if not text:
-        raise ConfigError(f"--to: names nothing; write one of {_forms()}")
+        raise ConfigError(f"--to: names nothing; write one of {_all_syntaxes()}")
     if text.endswith(("/", "\\")) or Path(_path(text)).is_dir():
         return "segments", _path(text), text
     if Path(text).suffix.lower() in (".mp4", ".mkv"):
         return "file", _path(text), text
-    raise ConfigError(f"{text}: no kind of sink; write one of {_forms()}")
+    raise ConfigError(f"{text}: no kind of sink; write one of {_all_syntaxes()}")
 
 
 def _path(text: str) -> str:
     return str(Path(text).expanduser().absolute())
 
 
-def _forms() -> str:
-    return ", ".join(kind.form for kind in KINDS.values())
+def _all_syntaxes() -> str:
+    return ", ".join(kind.syntax for kind in KINDS.values())

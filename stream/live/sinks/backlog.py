@@ -1,4 +1,4 @@
-"""What waits in the camera's process for one sink: bounded, and putting never blocks."""
+"""The bounded queue of messages that wait, in the camera's process, for one sink."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ from enum import Enum
 
 from stream.live.packets import Finish, Jpeg, Message, Packet, Raw, Snapshot, Start
 
-_MOST_BYTES = 64 << 20
-_MOST_SNAPSHOTS = 16
+_MAX_BYTES = 64 << 20
+_MAX_MESSAGES = 16
+"""A snapshot is dropped when so many messages wait."""
 
 
 class BacklogOverflow(Enum):
-    """Which packets are dropped when the backlog is full; always up to the next keyframe."""
+    """Which packets a full backlog drops. Dropping always goes on up to the next keyframe."""
 
     DROP_NEW = "drop_new"
-    """For recordings: what waits is kept, the gap is as short as can be."""
+    """For recordings: what waits is kept, so that the gap is as short as possible."""
     DROP_WAITING = "drop_waiting"
-    """For viewers: what waits is stale, the picture goes on with a fresh keyframe."""
+    """For viewers: what waits is stale, so the picture goes on with a fresh keyframe."""
 
 
 class Backlog:
-    """The queue to a sink. It is full where the oldest message has waited for `held_s`, or too many bytes
-    wait. Of pictures (Jpeg, Raw) only the newest waits. Every frame dropped is counted.
+    """A queue whose `put` never blocks. It counts every frame that it drops.
+
+    It is full when its oldest message has waited for `max_wait_s`, or when it holds too many bytes. Of
+    pictures that need no others (Jpeg, Raw) only the newest waits.
     """
 
-    def __init__(self, held_s: float, overflow: BacklogOverflow) -> None:
+    def __init__(self, max_wait_s: float, overflow: BacklogOverflow) -> None:
         self.dropped = 0
-        """Pictures; sound is not counted."""
-        self.gate_shut = True
-        """Packets are dropped: a keyframe is waited for."""
-        self._held_s, self._overflow = held_s, overflow
+        """Pictures that were dropped; sound is not counted."""
+        self.awaits_keyframe = True
+        """Whether packets are dropped until a keyframe comes."""
+        self._max_wait_s, self._overflow = max_wait_s, overflow
         self._items: deque[tuple[float, Message | Finish]] = deque()
         self._bytes = 0
         self._changed = threading.Condition()
@@ -40,37 +43,37 @@ class Backlog:
 
     @property
     def needs_keyframe(self) -> bool:
-        """Whether a keyframe would be let in, and nothing else."""
+        """Whether a keyframe would be accepted now, and no other packet."""
         with self._changed:
-            return self.gate_shut and not self._is_full()
+            return self.awaits_keyframe and not self._is_full()
 
     def put(self, message: Message) -> None:
-        """Append or drop; returns at once."""
+        """Append a message or drop it; returns at once."""
         with self._changed:
-            if self._closed or not self._admits(message):
-                self.dropped += counts(message)
+            if self._closed or not self._accepts(message):
+                self.dropped += is_picture(message)
                 return
             self._items.append((time.monotonic(), message))
             self._bytes += _size(message)
             self._changed.notify()
 
     def finish(self, order: Finish) -> None:
-        """One last item, whatever waits; nothing is taken afterwards."""
+        """Append the last item, even to a full backlog; later messages are dropped."""
         with self._changed:
             self._items.append((time.monotonic(), order))
             self._closed = True
             self._changed.notify()
 
     def abandon(self) -> None:
-        """Drop what waits, and wake the reader for good."""
+        """Drop everything that waits, and let `get` return None from now on."""
         with self._changed:
-            self.dropped += sum(counts(message) for _, message in self._items)
+            self.dropped += sum(is_picture(message) for _, message in self._items)
             self._items.clear()
             self._closed = True
             self._changed.notify()
 
     def get(self) -> Message | Finish | None:
-        """The next item; waits for it. None: there is none any more."""
+        """The next item, for which it waits; None once the backlog is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed)
             if not self._items:
@@ -79,11 +82,11 @@ class Backlog:
             self._bytes -= _size(message)
             return message
 
-    def _admits(self, message: Message) -> bool:
+    def _accepts(self, message: Message) -> bool:
         if isinstance(message, Start):
-            self.gate_shut = True
+            self.awaits_keyframe = True
             if self._items and isinstance(self._items[-1][1], Start):
-                self._items.pop()  # nothing came of that epoch: epochs cannot pile up
+                self._items.pop()  # an epoch without a packet: epochs must not pile up
             return True
         if isinstance(message, (Jpeg, Raw)):
             if self._items:
@@ -91,33 +94,34 @@ class Backlog:
                 self._bytes -= _size(self._items.pop()[1])
             return True
         if not isinstance(message, Packet):
-            return len(self._items) < _MOST_SNAPSHOTS
+            return len(self._items) < _MAX_MESSAGES
         if self._is_full():
-            self.gate_shut = True
+            self.awaits_keyframe = True
             if self._overflow is BacklogOverflow.DROP_WAITING:
                 self._drop_waiting()
         if self._is_full():
             return False
-        if self.gate_shut and message.keyframe:
-            self.gate_shut = False
-        return not self.gate_shut
+        if self.awaits_keyframe and message.keyframe:
+            self.awaits_keyframe = False
+        return not self.awaits_keyframe
 
     def _drop_waiting(self) -> None:
-        """All but the newest Start: what follows is coded as it says."""
+        """Drop everything but the newest Start, which describes how later packets are coded."""
         starts = [entry for entry in self._items if isinstance(entry[1], Start)][-1:]
-        self.dropped += sum(counts(message) for _, message in self._items)
+        self.dropped += sum(is_picture(message) for _, message in self._items)
         self._items, self._bytes = deque((time.monotonic(), start) for _, start in starts), 0
 
     def _is_full(self) -> bool:
         if not self._items:
             return False
-        return time.monotonic() - self._items[0][0] > self._held_s or self._bytes > _MOST_BYTES
+        return time.monotonic() - self._items[0][0] > self._max_wait_s or self._bytes > _MAX_BYTES
 
 
-def counts(message: Message | Finish) -> bool:
-    """Whether it is a picture that can be delivered or dropped."""
+def is_picture(message: Message | Finish) -> bool:
+    """Whether the message is a picture, which counts as delivered or as dropped."""
     return message.is_video if isinstance(message, Packet) else isinstance(message, (Jpeg, Raw, Snapshot))
 
 
 def _size(message: Message | Finish) -> int:
+    """Bytes of the message that count towards the backlog's limit."""
     return len(message.data) if isinstance(message, (Packet, Jpeg, Raw)) else 0

@@ -1,4 +1,4 @@
-"""A container on disk: under a free name, while there is room, whole to its last second whatever happens."""
+"""Container files on disk that can be played to their last second even after a crash or on a full disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stream.live.sinks.sink import SinkError
 from stream.media import mov_boxes
 
 _OPTIONS = {
-    # Fragments of a second while it grows, an ordinary file with an index at its end once it is closed.
+    # A growing file consists of fragments of a second; a closed one is an ordinary file with an index.
     ".mp4": {"movflags": "hybrid_fragmented+delay_moov+frag_keyframe+default_base_moof",
              "frag_duration": "1000000"},
     ".mkv": {"cluster_time_limit": "1000"},
@@ -25,18 +25,18 @@ _GIB = 1 << 30
 
 
 class DiskFile:
-    """One file from a keyframe to its close. Every error is a SinkError that names the file."""
+    """One file, which begins at a keyframe. Its methods raise SinkError, which names the file."""
 
     def __init__(self, path: Path, start: Start, keyframe: Packet) -> None:
         self.path = path
         self.began_pts = keyframe.pts
         self.size = 0
-        """Bytes written; the container's own, a few in a hundred, aside."""
+        """Bytes of the packets written; the container adds a few per cent."""
         try:
             self._muxer = Muxer(str(path), start, keyframe, options=_OPTIONS[path.suffix.lower()])
         except (av.FFmpegError, OSError) as error:
             with contextlib.suppress(OSError):
-                path.unlink()  # no header: nothing that could be read
+                path.unlink()  # without a header nothing can be read
             raise write_error(path, error) from error
 
     def write(self, packet: Packet) -> None:
@@ -48,39 +48,39 @@ class DiskFile:
         self.size += len(packet.data)
 
     def close(self) -> None:
-        """Write the index; where that fails the file ends behind its last whole second."""
+        """Write the index; where that fails the file is cut behind its last whole second."""
         try:
             self._muxer.close()
         except (av.FFmpegError, OSError) as error:
-            mend(self.path)
+            repair(self.path)
             raise write_error(self.path, error) from error
 
 
-def mend(path: Path) -> None:
-    """Cut a fragment that was not written to its end off an mp4 file; mkv needs nothing of the kind."""
+def repair(path: Path) -> None:
+    """Cut an incomplete fragment off the end of an mp4 file; mkv needs no such repair."""
     if path.suffix.lower() == ".mp4":
         with contextlib.suppress(OSError):
             mov_boxes.drop_torn_end(path)
 
 
 def make_folder(folder: Path) -> None:
-    """Make sure that it is there. Raises SinkError."""
+    """Make sure that the folder exists. Raises SinkError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(folder, error) from error
 
 
-def free_name(path: Path) -> Path:
-    """The path itself, or the first of NAME-2, NAME-3 ... that is free."""
+def unused_path(path: Path) -> Path:
+    """The path itself or, where it exists, the first of NAME-2, NAME-3 ... that does not."""
     candidate, number = path, 2
     while candidate.exists():
         candidate, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
     return candidate
 
 
-def check_room(folder: Path, free_gb: float) -> None:
-    """Raises SinkError where less than `free_gb` GiB is free."""
+def check_free_space(folder: Path, free_gb: float) -> None:
+    """Raises SinkError where the disk has less than `free_gb` GiB free."""
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
@@ -93,9 +93,9 @@ def check_room(folder: Path, free_gb: float) -> None:
         )
 
 
-def write_error(path: Path, error: Exception) -> SinkError:
-    """Why a path cannot be written, in one line."""
-    if getattr(error, "errno", None) in _FULL:
+def write_error(path: Path, error: av.FFmpegError | OSError) -> SinkError:
+    """The SinkError that says why a path cannot be written."""
+    if error.errno in _FULL:
         return SinkError(f"{path}: the disk is full; recording goes on when there is room", event="disk_low")
-    reason = (getattr(error, "strerror", None) or type(error).__name__).lower()
+    reason = (error.strerror or type(error).__name__).lower()
     return SinkError(f"{path}: cannot be written ({reason}); check the folder and its permissions")

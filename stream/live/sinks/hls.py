@@ -1,4 +1,4 @@
-"""HLS: a playlist and segments of one second in a folder that a web server hands out."""
+"""A sink that writes HLS, a playlist and segments of one second, into a folder for a web server."""
 
 from __future__ import annotations
 
@@ -12,33 +12,32 @@ from stream.live.packets import Message, Packet, Start
 from stream.live.sinks import SinkSpec
 from stream.live.sinks.disk_file import make_folder, write_error
 from stream.live.sinks.muxer import Muxer
-from stream.live.sinks.sink import same_coding
+from stream.live.sinks.sink import LiveSink, same_coding
 
 PLAYLIST = "live.m3u8"
 _NAME = re.compile(r"live-(\d+)\.ts")
-_LISTED, _KEPT = 6, 6
-"""Segments in the playlist, and behind it, for players that still load them."""
+_LISTED, _UNLISTED = 6, 6
+"""Segments in the playlist, and older ones that are kept because players may still be loading them."""
 _STALE_S = 30.0
-"""A playlist from longer ago is not gone on with: a player would begin with its old pictures."""
+"""An older playlist is deleted, not continued: a player would begin with its old pictures."""
 _END = "#EXT-X-ENDLIST\n"
 
 
-class HlsSink:
-    """A segment begins with each second's keyframe. A new epoch goes on in the same playlist behind a
-    discontinuity, and so does a process that was started again; numbers never come twice.
+class HlsSink(LiveSink):
+    """Begins a segment with each second's keyframe.
+
+    A new epoch, and a process that was restarted, continue the same playlist after a discontinuity. No
+    segment number is used twice.
     """
 
-    wanted = True
-
     def __init__(self, spec: SinkSpec) -> None:
-        self.detail = ""
         self._folder = Path(spec.target)
         self._start: Start | None = None
         self._muxer: Muxer | None = None
         self._failed = False
 
     def open(self) -> None:
-        """Make the folder; an old playlist goes."""
+        """Make the folder; delete a stale playlist with its segments."""
         make_folder(self._folder)
         playlist = self._folder / PLAYLIST
         try:
@@ -67,11 +66,8 @@ class HlsSink:
             self._failed = True
             raise write_error(self._folder, error) from error
 
-    def idle(self) -> None:
-        """Nothing to do."""
-
     def close(self) -> None:
-        """End the last segment and, where all went well, the playlist: players stop there."""
+        """End the last segment and, if nothing failed, mark the end of the playlist, where players stop."""
         playlist = self._folder / PLAYLIST
         try:
             self._end_epoch()
@@ -98,12 +94,12 @@ class HlsSink:
             muxer.close()
 
     def _segments(self) -> list[Path]:
-        """Oldest first."""
+        """Paths of the segments in the folder, oldest first."""
         named = ((path, _NAME.fullmatch(path.name)) for path in self._folder.iterdir())
         numbered = [(int(match[1]), path) for path, match in named if match is not None]
         return [path for _, path in sorted(numbered)]
 
     def _prune(self) -> None:
-        """Not left to FFmpeg, which knows nothing of an earlier epoch's or process's segments."""
-        for path in self._segments()[: -_LISTED - _KEPT]:
+        """Delete old segments. FFmpeg does not know those of earlier epochs and processes."""
+        for path in self._segments()[: -_LISTED - _UNLISTED]:
             path.unlink(missing_ok=True)

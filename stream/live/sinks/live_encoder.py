@@ -1,7 +1,4 @@
-"""Live pictures -> H.264 packets without delay, and what is shown without any codec: RGB.
-
-Runs in the camera's process.
-"""
+"""Encodes live pictures as H.264 without delay, and converts them to upright RGB, in the camera's process."""
 
 from __future__ import annotations
 
@@ -20,14 +17,14 @@ from stream.live.packets import LIVE_TIME_BASE, Packet, VideoFormat
 from stream.picture import pixel_formats
 from stream.picture.frame import Frame, View
 
-_BITS_FOR_PIXEL = 0.12
-"""Upper bound of the bit rate where none is set: 0.7 Mbit/s for 360p25, 6.2 for 1080p25."""
-_LEAST_RATE = 500_000
+_BITS_PER_PIXEL = 0.12
+"""Limits the bit rate where none is set: to 0.7 Mbit/s for 360p25, to 6.2 for 1080p25."""
+_MIN_BIT_RATE = 500_000
 _KNOWN_MATRICES = (1, 5, 6, 9)
 
 
 class LiveEncoder:
-    """x264 for one epoch: every picture comes out at once, as one packet; upright, 4:2:0, limited range."""
+    """x264 for one epoch. Each picture comes out at once as one packet: upright, 4:2:0, limited range."""
 
     def __init__(self, frame: Frame, rate: Fraction, live: LiveEncodingSettings, threads: int) -> None:
         self._rate = rate
@@ -40,16 +37,16 @@ class LiveEncoder:
         context.time_base, context.framerate = LIVE_TIME_BASE, self._rate
         context.thread_count = threads
         context.flags |= Flags.global_header
-        self._matrix = _matrix(frame)
+        self._matrix = matrix_of(frame)
         context.colorspace, context.color_range = self._matrix, 1
         context.color_trc, context.color_primaries = frame.colour.transfer, frame.colour.primaries
-        most = live.bit_rate * 1000 or self._usual_rate()
+        max_rate = live.bit_rate * 1000 or self._default_bit_rate()
         context.options = {
             "tune": "zerolatency",
             "preset": live.preset,
             "crf": str(live.crf),
-            "maxrate": str(most),
-            "bufsize": str(most),
+            "maxrate": str(max_rate),
+            "bufsize": str(max_rate),
             "forced-idr": "1",
             "g": "100000",  # keyframes by time, not by count: rates vary
             "sc_threshold": "0",
@@ -57,7 +54,7 @@ class LiveEncoder:
         try:
             context.open()
         except (av.FFmpegError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
+            reason = (isinstance(error, av.FFmpegError) and error.strerror) or error
             raise EncodeError(
                 f"libx264: cannot encode {self._size[0]}x{self._size[1]} with live.preset {live.preset} "
                 f"({reason}); change it"
@@ -65,16 +62,19 @@ class LiveEncoder:
 
     @property
     def frame_duration(self) -> int:
-        """Nominal, in LIVE_TIME_BASE."""
+        """Nominal duration of a frame, in LIVE_TIME_BASE."""
         return round(1 / (self._rate * LIVE_TIME_BASE))
 
     @property
     def format(self) -> VideoFormat:
-        """What a muxer has to know."""
+        """The description that a muxer needs."""
         return VideoFormat("h264", *self._size, self._rate, self._context.extradata or b"")
 
     def encode(self, frame: Frame, pts: int, keyframe: bool) -> list[Packet]:
-        """The picture's packet, normally one; `pts` must rise. The frame's own picture may be changed."""
+        """The picture's packets, normally one. `pts` must rise. The frame's own picture may be changed.
+
+        Raises EncodeError.
+        """
         picture = self._converted(frame)
         picture.pts, picture.time_base = pts, LIVE_TIME_BASE
         picture.pict_type = PictureType.I if keyframe else PictureType.NONE
@@ -91,9 +91,9 @@ class LiveEncoder:
             )
         return packets
 
-    def _usual_rate(self) -> int:
+    def _default_bit_rate(self) -> int:
         width, height = self._size
-        return max(_LEAST_RATE, round(width * height * self._rate * _BITS_FOR_PIXEL))
+        return max(_MIN_BIT_RATE, round(width * height * self._rate * _BITS_PER_PIXEL))
 
     def _converted(self, frame: Frame) -> av.VideoFrame:
         picture, full = frame.picture, frame.colour.range_full
@@ -106,7 +106,7 @@ class LiveEncoder:
             width=width,
             height=height,
             format="yuv420p",
-            src_colorspace=_matrix(frame),
+            src_colorspace=matrix_of(frame),
             dst_colorspace=self._matrix,
             src_color_range=2 if full else 1,
             dst_color_range=1,
@@ -116,11 +116,11 @@ class LiveEncoder:
 
 
 def upright_rgb(frame: Frame, reformatter: VideoReformatter) -> np.ndarray:
-    """The picture as a viewer sees it: RGB u8[h,w,3], rotation undone, pixels square."""
+    """The picture as a viewer sees it: RGB u8[h,w,3], upright, with square pixels."""
     picture = reformatter.reformat(
         frame.picture,
         format="rgb24",
-        src_colorspace=_matrix(frame),
+        src_colorspace=matrix_of(frame),
         src_color_range=2 if frame.colour.range_full else 1,
         dst_color_range=2,
         threads=1,
@@ -130,8 +130,8 @@ def upright_rgb(frame: Frame, reformatter: VideoReformatter) -> np.ndarray:
     return rgb if size == rgb.shape[1::-1] else cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
 
 
-def _matrix(frame: Frame) -> int:
-    """The matrix of the samples, H.273; an unspecified one by size, as players take it."""
+def matrix_of(frame: Frame) -> int:
+    """Matrix coefficients of the samples, by H.273; an unspecified one is chosen by size, as players do."""
     matrix = frame.colour.matrix
     if matrix in _KNOWN_MATRICES:
         return matrix
@@ -139,7 +139,7 @@ def _matrix(frame: Frame) -> int:
 
 
 def _coded_size(frame: Frame) -> tuple[tuple[int, int], Fraction]:
-    """Upright size, even as 4:2:0 needs it, and the pixels' aspect."""
+    """Upright width and height, which are even as 4:2:0 needs it, and the pixels' aspect ratio."""
     view = frame.view
     sar = view.sar or Fraction(1)
     size = max(2, view.width & ~1), max(2, view.height & ~1)
@@ -147,7 +147,7 @@ def _coded_size(frame: Frame) -> tuple[tuple[int, int], Fraction]:
 
 
 def _is_upright(view: View) -> bool:
-    """Whether stored rows are upright rows (mirrored or upside down, perhaps)."""
+    """Whether stored rows are rows of the upright picture, which may be mirrored or upside down."""
     return bool(view.turn[0][0])
 
 
@@ -156,7 +156,7 @@ def _turned(view: View) -> bool:
 
 
 def _upright(picture: av.VideoFrame, view: View) -> av.VideoFrame:
-    """A yuv420p picture of even size turned upright: plane by plane."""
+    """A yuv420p picture of even size, turned upright plane by plane."""
     layout = pixel_formats.layout_of("yuv420p")
     assert layout is not None, "yuv420p is handled in place"
     planes = [view.orient(pixel_formats.view(picture, layout, index)) for index in range(3)]

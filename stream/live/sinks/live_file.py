@@ -1,4 +1,4 @@
-"""One file for all that comes."""
+"""A sink that records everything into one file."""
 
 from __future__ import annotations
 
@@ -6,41 +6,35 @@ from pathlib import Path
 
 from stream.live.packets import Message, Packet, Start
 from stream.live.sinks import SinkSpec
-from stream.live.sinks.disk_file import DiskFile, check_room, free_name, make_folder
-from stream.live.sinks.sink import same_coding
+from stream.live.sinks.disk_file import DiskFile, check_free_space, make_folder, unused_path
+from stream.live.sinks.sink import LiveSink, same_coding
 
 
-class LiveFileSink:
+class LiveFileSink(LiveSink):
     """Nothing is overwritten: NAME-2.mp4 where NAME.mp4 is there, or where an epoch is coded otherwise."""
 
-    wanted = True
-
     def __init__(self, spec: SinkSpec) -> None:
-        self.detail = ""
         self._path, self._free_gb = Path(spec.target), spec.record.free_gb
         self._start: Start | None = None
         self._file: DiskFile | None = None
 
     def open(self) -> None:
-        """See that there is a folder, and room; the file begins with the first picture."""
+        """Make the folder and check the free space; the file is made for the first keyframe."""
         make_folder(self._path.parent)
-        check_room(self._path.parent, self._free_gb)
+        check_free_space(self._path.parent, self._free_gb)
 
     def write(self, message: Message) -> None:
-        """Add a packet; at keyframes see that there is room."""
+        """Add a packet; each keyframe checks the free space first."""
         if isinstance(message, Start):
             if not same_coding(self._start, message):
                 self.close()
             self._start = message
         elif isinstance(message, Packet) and self._start is not None:
             if message.keyframe:
-                check_room(self._path.parent, self._free_gb)
+                check_free_space(self._path.parent, self._free_gb)
                 self._file = self._file or self._begin(self._start, message)
             if self._file is not None:
                 self._file.write(message)
-
-    def idle(self) -> None:
-        """Nothing to do."""
 
     def close(self) -> None:
         """Write the file's end."""
@@ -49,6 +43,6 @@ class LiveFileSink:
             file.close()
 
     def _begin(self, start: Start, keyframe: Packet) -> DiskFile:
-        path = free_name(self._path)
+        path = unused_path(self._path)
         self.detail = f"writing {path.name}"
         return DiskFile(path, start, keyframe)

@@ -1,4 +1,4 @@
-"""MJPEG over HTTP: a picture that any browser shows, and never an old one."""
+"""A sink that serves MJPEG over HTTP: any browser shows the picture, and always the newest one."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ import hashlib
 import ipaddress
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 from stream.live.packets import Jpeg, Message
 from stream.live.sinks import SinkSpec
-from stream.live.sinks.sink import SinkError
+from stream.live.sinks.sink import LiveSink, SinkError
 from stream.live.status import ConnectionState
 from stream.pipeline.processes import start_thread
 
-MOST_VIEWERS = 32
-_REQUEST_S, _MOST_REQUEST = 10.0, 16384
-"""A request must be whole within so long and so many bytes."""
+MAX_VIEWERS = 32
+_REQUEST_S, _MAX_REQUEST = 10.0, 16384
+"""Seconds and bytes within which a request must be complete."""
 _SNAPSHOT_S = 5.0
+"""How long a request for one picture waits for it."""
 _STALLED_S = 10.0
-"""A viewer that has not taken one picture in so long is sent away."""
-_UNSENT = 16384
-"""Bytes that wait in the system's socket beyond what is on its way: less than a picture."""
+"""A viewer that does not read one picture within this time is disconnected."""
+_MAX_UNSENT = 16384
+"""Bytes that the system's socket may hold unsent: less than a picture."""
 _SEND_BUFFER = 65536
 _BOUNDARY = "gpen-stream-picture"
 _STYLE = "html,body{margin:0;height:100%;background:#111}img{width:100%;height:100%;object-fit:contain}"
@@ -48,93 +49,93 @@ _HEADERS = {
 }
 
 
-class MjpegSink:
+class MjpegSink(LiveSink):
     """Serves `/` (a page), `/stream` and `/snapshot.jpg` from one thread.
 
-    There is one slot, which holds the newest picture; each viewer takes from it when it has taken
-    the one before, so that a slow one skips pictures and holds nobody up.
+    Only the newest picture is kept. A viewer gets it as soon as it has read the one before. A slow viewer
+    therefore skips pictures, and delays nobody else.
     """
 
     def __init__(self, spec: SinkSpec) -> None:
         host, _, port = spec.target.rpartition(":")
         self._host, self._port = host.strip("[]"), int(port)
+        self._url = ""
         self._server: _Server | None = None
-
-    @property
-    def wanted(self) -> bool:
-        """Whether somebody looks."""
-        return self._server is not None and self._server.viewers > 0
-
-    @property
-    def detail(self) -> str:
-        """Address, and how many look."""
-        server = self._server
-        return f"{server.address}, {server.viewers} viewers" if server is not None else ""
+        self.wanted = False
 
     def open(self) -> None:
-        """Bind the port. Raises SinkError where it is taken or not ours."""
-        place = f"{self._host}:{self._port}"
+        """Bind the port. Raises SinkError where the port is taken or the host is not this machine."""
+        address_shown = f"{self._host}:{self._port}"
         try:
             family, _, _, _, address = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)[0]
-            listener = socket.create_server(address[:2], family=family, backlog=MOST_VIEWERS)
+            listener = socket.create_server(address[:2], family=family, backlog=MAX_VIEWERS)
         except OSError as error:
             code = error.errno or 0
             reason = os.strerror(code).lower() if code in errno.errorcode else "no such host"
             raise SinkError(
-                f"mjpeg:{place}: {reason}; choose another port or host", ConnectionState.REFUSED
+                f"mjpeg:{address_shown}: {reason}; choose another port or host", ConnectionState.REFUSED
             ) from error
-        self._server = _Server(listener, self._host)
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        self._url = f"http://{host}:{listener.getsockname()[1]}/"
+        self._set_viewers(0)
+        self._server = _Server(listener, self._host, self._set_viewers)
 
     def write(self, message: Message) -> None:
-        """Put a picture into the slot; returns at once."""
+        """Make this the newest picture; returns at once."""
         if isinstance(message, Jpeg) and self._server is not None:
             self._server.show(message.data)
 
     def idle(self) -> None:
-        """Raise what ended the server, should that have happened."""
+        """Check that the server still runs. Raises SinkError."""
         if self._server is not None and not self._server.is_alive:
             raise SinkError(f"mjpeg:{self._host}:{self._port}: the server ended; it is started again")
 
     def close(self) -> None:
-        """Send all viewers away and free the port. Idempotent."""
+        """Disconnect all viewers and free the port. Idempotent."""
         server, self._server = self._server, None
         if server is not None:
             server.stop()
+        self.wanted, self.detail = False, ""
+
+    def _set_viewers(self, count: int) -> None:
+        """Called by the server, in its thread."""
+        self.wanted, self.detail = count > 0, f"{self._url}, {count} viewers"
 
 
 class _Server:
-    """The loop, in a thread of its own from the start. All that is public is for other threads."""
+    """An HTTP server with an event loop in a thread of its own, which the constructor starts.
 
-    def __init__(self, listener: socket.socket, host: str) -> None:
-        self.viewers = 0
-        """Connections that wait for pictures."""
-        host_shown = f"[{host}]" if ":" in host else host
-        self.address = f"http://{host_shown}:{listener.getsockname()[1]}/"
-        self._listener, self._names = listener, _names(host)
+    The public methods are for other threads. `on_viewers(count)` is called in the server's thread whenever
+    the number of connections that wait for pictures has changed.
+    """
+
+    def __init__(self, listener: socket.socket, host: str, on_viewers: Callable[[int], None]) -> None:
+        self._listener, self._names, self._on_viewers = listener, _names(host), on_viewers
+        self._viewers = 0
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         self._newest: bytes | None = None
-        self._fresh: asyncio.Future[bytes] = self._loop.create_future()
-        """The next picture."""
+        self._next: asyncio.Future[bytes] = self._loop.create_future()
+        """Gets the next picture as its result."""
         self._thread = start_thread("mjpeg server", self._run)
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still serves."""
+        """Whether the server's thread still runs."""
         return self._thread.is_alive()
 
     def show(self, picture: bytes) -> None:
-        """The newest picture from now on."""
+        """Make this JPEG the newest picture."""
         self._loop.call_soon_threadsafe(self._replace, picture)
 
     def stop(self) -> None:
-        """Send all viewers away, free the port and wait for the thread's end."""
+        """Disconnect all viewers, free the port and wait for the thread to end."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 
     def _run(self) -> None:
-        """Serve until `stop`; the thread's body."""
+        """Serve until `stop`; this is the thread's body."""
         try:
             self._loop.run_until_complete(self._serve())
         finally:
@@ -142,31 +143,31 @@ class _Server:
             self._listener.close()
 
     def _replace(self, picture: bytes) -> None:
-        if self.viewers:
+        if self._viewers:
             self._newest = picture
-            fresh, self._fresh = self._fresh, self._loop.create_future()
-            fresh.set_result(picture)
+            upcoming, self._next = self._next, self._loop.create_future()
+            upcoming.set_result(picture)
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._talk, sock=self._listener, limit=_MOST_REQUEST)
+        server = await asyncio.start_server(self._handle, sock=self._listener, limit=_MAX_REQUEST)
         await self._stopping.wait()
         server.close()
-        talks = asyncio.all_tasks() - {asyncio.current_task()}
-        for talk in talks:
-            talk.cancel()
-        await asyncio.gather(*talks, return_exceptions=True)
+        connections = asyncio.all_tasks() - {asyncio.current_task()}
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection: one request, one answer."""
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection: one request and its answer."""
         try:
             async with asyncio.timeout(_REQUEST_S):
                 head = await reader.readuntil(b"\r\n\r\n")
-            _keep_short(writer)
+            _limit_buffers(writer)
             await self._answer(reader, writer, *_request(head))
         except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError, asyncio.CancelledError):
-            pass  # a viewer that left, talks nonsense or stalled; or the end
+            pass  # the viewer has left, sent no valid request or stalled; or the server stops
         finally:
-            writer.transport.abort()  # what it has not taken is old
+            writer.transport.abort()  # what the viewer has not read is old
 
     async def _answer(
         self,
@@ -176,7 +177,7 @@ class _Server:
         path: str,
         headers: Mapping[str, str],
     ) -> None:
-        if not self._is_known(headers.get("host", "")):
+        if not self._is_own_name(headers.get("host", "")):
             await _send(writer, HTTPStatus.MISDIRECTED_REQUEST, b"This host name is not served here.\n")
         elif method not in ("GET", "HEAD"):
             await _send(writer, HTTPStatus.METHOD_NOT_ALLOWED, b"GET only.\n")
@@ -186,30 +187,35 @@ class _Server:
             await _send(writer, HTTPStatus.OK, _PAGE, "text/html; charset=utf-8", method == "HEAD")
         elif method == "HEAD":
             await _send(writer, HTTPStatus.OK, b"", _STREAM if path == "/stream" else "image/jpeg")
-        elif self.viewers >= MOST_VIEWERS:
+        elif self._viewers >= MAX_VIEWERS:
             await _send(writer, HTTPStatus.SERVICE_UNAVAILABLE, b"Too many viewers; try again later.\n")
         else:
-            kinds = headers.get("accept", "")
-            await self._view(reader, writer, path, is_browser="image/" in kinds or "text/html" in kinds)
+            accepted = headers.get("accept", "")
+            is_browser = "image/" in accepted or "text/html" in accepted
+            await self._serve_viewer(reader, writer, path, is_browser)
 
-    async def _view(
+    async def _serve_viewer(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, is_browser: bool
     ) -> None:
-        self.viewers += 1
+        self._count_viewer(1)
         try:
             if path == "/stream":
                 await self._stream(reader, writer, is_browser)
             else:
                 await self._snapshot(writer)
         finally:
-            self.viewers -= 1
-            if not self.viewers:
-                self._newest = None  # it ages, and no others are made meanwhile
+            self._count_viewer(-1)
+            if not self._viewers:
+                self._newest = None  # it becomes old, since no new pictures are made without viewers
+
+    def _count_viewer(self, change: int) -> None:
+        self._viewers += change
+        self._on_viewers(self._viewers)
 
     async def _snapshot(self, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(_SNAPSHOT_S):
-                picture = await asyncio.shield(self._fresh)  # others wait for it too
+                picture = await asyncio.shield(self._next)  # other viewers wait for it too
         except TimeoutError:
             await _send(writer, HTTPStatus.SERVICE_UNAVAILABLE, b"There is no picture now; try again.\n")
             return
@@ -218,27 +224,28 @@ class _Server:
     async def _stream(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_browser: bool
     ) -> None:
-        # A browser shows a picture when it has read the next part's head (Chromium: measured): it gets
-        # that head at once, hence without a length. FFmpeg without a length waits for the next picture.
-        behind = f"--{_BOUNDARY}\r\n" + ("Content-Type: image/jpeg\r\n\r\n" if is_browser else "")
-        writer.write(_head(HTTPStatus.OK, _STREAM) + behind.encode())
-        left = asyncio.ensure_future(reader.read(1))  # noticed even while no picture comes
+        # A browser (Chromium, measured) shows a picture once it has read the head of the next part, so it
+        # gets that head at once, and hence without a length. FFmpeg needs the length: without one it
+        # waits for the next picture.
+        boundary = f"--{_BOUNDARY}\r\n" + ("Content-Type: image/jpeg\r\n\r\n" if is_browser else "")
+        writer.write(_head(HTTPStatus.OK, _STREAM) + boundary.encode())
+        left = asyncio.ensure_future(reader.read(1))  # completes when the viewer leaves
         sent = None
         try:
             while not left.done():
                 if self._newest is None or self._newest is sent:
-                    await asyncio.wait((self._fresh, left), return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait((self._next, left), return_when=asyncio.FIRST_COMPLETED)
                     continue
                 sent = self._newest
                 head = f"Content-Type: image/jpeg\r\nContent-Length: {len(sent)}\r\n\r\n"
-                writer.writelines((b"" if is_browser else head.encode(), sent, f"\r\n{behind}".encode()))
+                writer.writelines((b"" if is_browser else head.encode(), sent, f"\r\n{boundary}".encode()))
                 async with asyncio.timeout(_STALLED_S):
                     await writer.drain()
         finally:
             left.cancel()
 
-    def _is_known(self, host: str) -> bool:
-        """Whether a Host header may be answered: another site's name could point here (DNS rebinding)."""
+    def _is_own_name(self, host: str) -> bool:
+        """Whether a Host header names this machine: another site's name could point here (DNS rebinding)."""
         name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
         name = name.strip("[]").lower()
         try:
@@ -252,26 +259,26 @@ _STREAM = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
 
 
 def _names(host: str) -> frozenset[str]:
-    """Host names that mean this machine; addresses are always known."""
+    """Host names under which the server answers; it answers under every address."""
     try:
-        here = ipaddress.ip_address(host).is_loopback
+        is_local = ipaddress.ip_address(host).is_loopback
     except ValueError:
-        here = host == "localhost"
-    machine = () if here else (socket.gethostname().lower(), socket.getfqdn().lower())
+        is_local = host == "localhost"
+    machine = () if is_local else (socket.gethostname().lower(), socket.getfqdn().lower())
     return frozenset(("localhost", host.lower(), *machine))
 
 
-def _keep_short(writer: asyncio.StreamWriter) -> None:
-    """Let less than a picture wait in the socket, and none but the current one in the transport."""
+def _limit_buffers(writer: asyncio.StreamWriter) -> None:
+    """Let the socket hold less than a picture, and the transport nothing but the current picture."""
     writer.transport.set_write_buffer_limits(high=0)
     connection = writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MAX_UNSENT)
 
 
 def _request(head: bytes) -> tuple[str, str, dict[str, str]]:
-    """Method, path without query, headers in lower case."""
+    """Method, path without its query, and headers, whose names are in lower case."""
     first, *lines = head.decode("latin-1").split("\r\n")
     method, target, *_ = [*first.split(" "), "", ""]
     pairs = (line.partition(":") for line in lines)
@@ -293,7 +300,7 @@ async def _send(
     kind: str = "text/plain; charset=utf-8",
     head_only: bool = False,
 ) -> None:
-    """A whole answer, and the connection's orderly end."""
+    """Send a complete answer and end the connection."""
     writer.write(_head(status, kind, len(body)) + (b"" if head_only else body))
     async with asyncio.timeout(_STALLED_S):
         await writer.drain()

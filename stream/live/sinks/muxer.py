@@ -1,4 +1,4 @@
-"""Encoded packets -> a container: what all sinks for files and publishers share."""
+"""Packets that are encoded already are written into a container: all sinks for files and servers use it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from stream.live.packets import LIVE_TIME_BASE, AudioFormat, Packet, Start
 from stream.live.sinks.sink import SinkError
 
 _NOTE_KEYS = {"mpegts": "service_provider"}
-"""Where a container without comments can say that faces were restored."""
+"""The metadata key that holds the note in a container without comments."""
 
 
 class Muxer:
-    """One container, from a keyframe to its close; its times begin at 0.
+    """One container, which begins at a keyframe; its times begin at 0.
 
-    Opened by its constructor, which writes the header: for an address that may block. FFmpeg's
-    errors come out as they are (av.FFmpegError, OSError), they may hold the whole address.
+    The constructor opens the container and writes its header; for an address this may block. All methods
+    raise FFmpeg's own errors (av.FFmpegError, OSError), whose text may hold the whole address.
     """
 
     def __init__(
@@ -32,12 +32,12 @@ class Muxer:
         timeout_s: tuple[float, float] | None = None,
     ) -> None:
         self._origin = min(keyframe.pts, keyframe.dts)
-        # 1 us: where sound pauses the picture is not held back for it
+        # 1 us: the picture does not wait for sound that pauses
         self._options = {"flush_packets": "1", "max_interleave_delta": "1"} | dict(options or {})
         self._output = av.open(url, "w", format=format, container_options=self._options, timeout=timeout_s)
         try:
-            self._picture = self._add_video(start, keyframe)
-            self._sound = self._add_audio(start.audio) if start.audio is not None else None
+            self._video = self._add_video(start, keyframe)
+            self._audio = self._add_audio(start.audio) if start.audio is not None else None
             if start.note:
                 self._output.metadata[_NOTE_KEYS.get(self._output.format.name, "comment")] = start.note
             self._output.start_encoding()
@@ -46,8 +46,8 @@ class Muxer:
             raise
 
     def write(self, packet: Packet) -> None:
-        """One packet; sound without a place in this container, or from before its start, is left out."""
-        stream = self._picture if packet.is_video else self._sound
+        """Write a packet. Sound is left out if it has no stream here, or if it is older than the keyframe."""
+        stream = self._video if packet.is_video else self._audio
         if stream is None or packet.dts < self._origin:
             return
         coded = av.Packet(packet.data)
@@ -57,11 +57,11 @@ class Muxer:
         self._output.mux(coded)
 
     def close(self) -> None:
-        """Write the end. Idempotent."""
+        """Write the trailer. Idempotent."""
         self._output.close()
 
     def _add_video(self, start: Start, keyframe: Packet) -> av.VideoStream:
-        """PyAV copies a stream's parameters from another stream only: the first picture, read as a file."""
+        """Add the stream. PyAV copies parameters only from another stream: the keyframe, read as a file."""
         first = io.BytesIO(start.video.extradata + keyframe.data)
         with av.open(first, format=start.video.codec) as picture:
             stream = self._output.add_stream_from_template(picture.streams.video[0])
@@ -73,6 +73,6 @@ class Muxer:
         if audio.codec != "aac":
             raise SinkError(f"sound in {audio.codec} cannot be written; set source.audio to false")
         stream = self._output.add_stream("aac", rate=audio.sample_rate, layout=audio.layout)
-        stream.codec_context.open()  # then its description can be replaced by the packets' own
+        stream.codec_context.open()  # the encoder's own description is replaced by that of the packets
         stream.codec_context.extradata = audio.extradata
         return stream

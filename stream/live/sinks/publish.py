@@ -1,4 +1,4 @@
-"""RTSP and RTMP: the picture published to a server."""
+"""Sinks that publish to a server by RTSP or RTMP."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import av
 from stream.live.packets import Message, Packet, Start
 from stream.live.sinks import SinkSpec
 from stream.live.sinks.muxer import Muxer
-from stream.live.sinks.sink import SinkError, same_coding
+from stream.live.sinks.sink import LiveSink, SinkError, same_coding
 from stream.live.status import ConnectionState
 
 _TIMEOUT_S = 5.0
@@ -29,22 +29,23 @@ _REASONS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], ConnectionS
     ((BrokenPipeError, ConnectionResetError), ConnectionState.RETRYING, "closed the connection"),
 )
 
-_REFUSES_SILENT = "refuses H.264 without sound (4xx); it may want sound"
-_REFUSES_SOUND = "refuses H.264 with AAC sound (4xx); it may want none: set source.audio to false"
+_REFUSES_WITHOUT_SOUND = "refuses H.264 without sound (4xx); it may want sound"
+_REFUSES_WITH_SOUND = "refuses H.264 with AAC sound (4xx); it may want none: set source.audio to false"
 
 
-class Publisher:
-    """Connects with the first keyframe, and again where an epoch is coded otherwise.
+class Publisher(LiveSink):
+    """Connects with the first keyframe, and again where a new epoch is coded differently.
 
-    A server that accepts and falls silent blocks `write` (RTMP has no time-out in FFmpeg): then the
-    sink's process hangs and is replaced by whoever watches it.
+    A server that accepts the connection and then stops reading blocks `write`, because FFmpeg has no
+    time-out for RTMP. The sink's process then hangs, and `SinkHandle` replaces it.
     """
 
     format: str
-    """FFmpeg's muxer."""
+    """Name of FFmpeg's muxer."""
     options: Mapping[str, str] = {}
-    wanted = True
-    detail = ""
+    """Options of the muxer."""
+    unknown_failure = "gives no answer that makes sense; check the address"
+    """What is said of a connection that fails for no known reason."""
 
     def __init__(self, spec: SinkSpec) -> None:
         self._url, self._shown = spec.target, spec.shown
@@ -52,7 +53,7 @@ class Publisher:
         self._muxer: Muxer | None = None
 
     def open(self) -> None:
-        """See that somebody listens there: this attempt ends in time, FFmpeg's own may not."""
+        """Check that a server listens there. This attempt has a time-out; FFmpeg's own may not end."""
         parts = urlsplit(self._url)
         try:
             port = parts.port or _PORTS[parts.scheme.lower()]
@@ -62,7 +63,7 @@ class Publisher:
                 f"{self._shown}: no such host; check the name", ConnectionState.REFUSED
             ) from error
         except (OSError, ValueError) as error:
-            raise self._reason(error) from error
+            raise self._sink_error(error) from error
 
     def write(self, message: Message) -> None:
         """Send a packet."""
@@ -77,13 +78,10 @@ class Publisher:
                 if self._muxer is not None:
                     self._muxer.write(message)
             except (av.FFmpegError, OSError) as error:
-                raise self._reason(error) from error
-
-    def idle(self) -> None:
-        """Nothing to do."""
+                raise self._sink_error(error) from error
 
     def close(self) -> None:
-        """Leave the server; where it is gone already, nothing is lost."""
+        """Leave the server; it does no harm if the server is gone already."""
         muxer, self._muxer = self._muxer, None
         if muxer is not None:
             with contextlib.suppress(av.FFmpegError, OSError):
@@ -93,32 +91,30 @@ class Publisher:
         limits = _TIMEOUT_S, _TIMEOUT_S
         return Muxer(self._url, start, keyframe, format=self.format, options=self.options, timeout_s=limits)
 
-    def _reason(self, error: Exception) -> SinkError:
-        """Why it failed, in one line without FFmpeg's own words, which hold the address."""
+    def _sink_error(self, error: Exception) -> SinkError:
+        """Why the connection failed, in one line. FFmpeg's own message is left out: it holds the address."""
         for kind, state, words in _REASONS:
             if isinstance(error, kind):
                 return SinkError(f"{self._shown}: {words}", state)
         if isinstance(error, av.HTTPClientError):
             silent = self._start is None or self._start.audio is None
-            words = _REFUSES_SILENT if silent else _REFUSES_SOUND
+            words = _REFUSES_WITHOUT_SOUND if silent else _REFUSES_WITH_SOUND
             return SinkError(f"{self._shown}: {words}", ConnectionState.REFUSED)
         if self._muxer is not None:
             return SinkError(f"{self._shown}: closed the connection")
-        return SinkError(f"{self._shown}: {self._no_answer}", ConnectionState.REFUSED)
-
-    _no_answer = "gives no answer that makes sense; check the address"
+        return SinkError(f"{self._shown}: {self.unknown_failure}", ConnectionState.REFUSED)
 
 
 class RtspSink(Publisher):
-    """ANNOUNCE and RECORD, packets inside the same connection."""
+    """Publishes by RTSP (ANNOUNCE and RECORD), with the packets inside the same TCP connection."""
 
     format = "rtsp"
     options: Mapping[str, str] = {"rtsp_transport": "tcp", "timeout": str(round(_TIMEOUT_S * 1e6))}
 
 
 class RtmpSink(Publisher):
-    """H.264 and AAC in FLV."""
+    """Publishes by RTMP: H.264 and AAC in FLV."""
 
     format = "flv"
     options: Mapping[str, str] = {"flvflags": "no_duration_filesize"}
-    _no_answer = "refused the stream; check the application's name and the key"
+    unknown_failure = "refused the stream; check the application's name and the key"

@@ -1,4 +1,4 @@
-"""A folder of segments: one file after the other, named by UTC time, old ones deleted."""
+"""A sink that records a folder of segments, named by UTC time, and deletes old ones."""
 
 from __future__ import annotations
 
@@ -15,36 +15,43 @@ import filelock
 
 from stream.live.packets import LIVE_TIME_BASE, Message, Packet, Start
 from stream.live.sinks import SinkSpec
-from stream.live.sinks.disk_file import DiskFile, check_room, free_name, make_folder, mend
-from stream.live.sinks.sink import SinkError
+from stream.live.sinks.disk_file import (
+    DiskFile,
+    check_free_space,
+    make_folder,
+    repair,
+    unused_path,
+    write_error,
+)
+from stream.live.sinks.sink import LiveSink, SinkError
 
 _NAME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d)Z(-\d+)?\.(mp4|mkv)")
 _FORMAT = "%Y-%m-%dT%H-%M-%S"
 _LOCK = ".recording.lock"
 _LOCK_S = 1.0
-"""Whoever lists the segments holds the lock for an instant."""
-_TIDY_S = 60.0
+"""How long `open` waits for the lock, which `segments` holds for an instant."""
+_DELETE_EVERY_S = 60.0
 _DAY_S = 86400.0
 _MIB, _GIB = 1 << 20, 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A file that was recorded, or is being."""
+    """A file that was recorded, or that is being recorded."""
 
     path: Path
     began_at: float
-    """Unix time by its name, s."""
+    """Unix time in seconds, read from its name."""
     seconds: float
-    """From there to the last time it was written."""
+    """From `began_at` to the time at which the file was last written."""
     size: int
-    """Bytes."""
+    """Size of the file, bytes."""
     is_open: bool
-    """Whether it is being written."""
+    """Whether it is still being written."""
 
 
 def segments(folder: Path) -> list[Segment]:
-    """Segments in a folder, oldest first; other files are none of our business."""
+    """Segments in a folder, oldest first; other files are ignored."""
     found = sorted(_listed(folder), key=lambda entry: entry[0])
     recording = bool(found) and _is_locked(folder)
     listed = []
@@ -54,25 +61,22 @@ def segments(folder: Path) -> list[Segment]:
     return listed
 
 
-class SegmentSink:
-    """Begins a file at a keyframe after `record.segment_s` or `segment_mb`, and with every epoch.
+class SegmentSink(LiveSink):
+    """Begins a file with every epoch, and at a keyframe after `record.segment_s` or `segment_mb`.
 
-    Old segments are deleted by `record.keep_days` and `keep_gb`: when a file begins, and once a minute.
-    One sink for each folder: a lock, which ends with the process, sees to it.
+    Segments beyond `record.keep_days` and `keep_gb` are deleted when a file begins, and once a minute. A
+    lock, which ends with the process, keeps a second sink out of the folder.
     """
 
-    wanted = True
-
     def __init__(self, spec: SinkSpec) -> None:
-        self.detail = ""
         self._folder, self._record = Path(spec.target), spec.record
         self._lock = filelock.FileLock(self._folder / _LOCK)
         self._start: Start | None = None
         self._file: DiskFile | None = None
-        self._tidied_at_s = 0.0
+        self._deleted_at_s = 0.0
 
     def open(self) -> None:
-        """Take the folder, mend what a killed process left, delete by the rules, see that there is room."""
+        """Lock the folder, repair what a killed process left, delete old segments, check the free space."""
         make_folder(self._folder)
         try:
             self._lock.acquire(timeout=_LOCK_S)
@@ -81,15 +85,12 @@ class SegmentSink:
                 f"{self._folder}: another recording writes there; give each camera its own folder"
             ) from None
         except OSError as error:
-            reason = (error.strerror or type(error).__name__).lower()
-            raise SinkError(
-                f"{self._folder}: cannot be written ({reason}); check the folder and its permissions"
-            ) from error
+            raise write_error(self._folder, error) from error
         left = segments(self._folder)
         if left:
-            mend(left[-1].path)
-        self._tidy()
-        check_room(self._folder, self._record.free_gb)
+            repair(left[-1].path)
+        self._delete_old()
+        check_free_space(self._folder, self._record.free_gb)
 
     def write(self, message: Message) -> None:
         """Add a packet; a keyframe may begin the next file."""
@@ -98,7 +99,7 @@ class SegmentSink:
             self._start = message
         elif isinstance(message, Packet) and self._start is not None:
             if message.keyframe:
-                check_room(self._folder, self._record.free_gb)
+                check_free_space(self._folder, self._record.free_gb)
                 if self._file is not None and self._is_full(self._file, message):
                     self._end_file()
                 self._file = self._file or self._begin(self._start, message)
@@ -106,12 +107,12 @@ class SegmentSink:
                 self._file.write(message)
 
     def idle(self) -> None:
-        """Delete what is too old by now."""
-        if time.monotonic() - self._tidied_at_s > _TIDY_S:
-            self._tidy()
+        """Delete segments that have become too old."""
+        if time.monotonic() - self._deleted_at_s > _DELETE_EVERY_S:
+            self._delete_old()
 
     def close(self) -> None:
-        """Write the file's end, let the folder go."""
+        """Finish the file and unlock the folder."""
         try:
             self._end_file()
         finally:
@@ -123,11 +124,11 @@ class SegmentSink:
         return seconds >= self._record.segment_s or (0 < most <= file.size)
 
     def _begin(self, start: Start, keyframe: Packet) -> DiskFile:
-        self._tidy()
+        self._delete_old()
         age_s = time.monotonic() - keyframe.arrived_at_s if keyframe.arrived_at_s else 0.0
         began = datetime.fromtimestamp(time.time() - age_s, UTC)
         name = f"{began.strftime(_FORMAT)}Z.{self._record.container}"
-        file = DiskFile(free_name(self._folder / name), start, keyframe)
+        file = DiskFile(unused_path(self._folder / name), start, keyframe)
         self.detail = f"writing {file.path.name}"
         return file
 
@@ -136,23 +137,23 @@ class SegmentSink:
         if file is not None:
             file.close()
 
-    def _tidy(self) -> None:
-        """Delete segments by age and by the sum of their sizes, never the one that is being written."""
-        self._tidied_at_s = time.monotonic()
+    def _delete_old(self) -> None:
+        """Delete segments by their age and by their total size, but never the one that is being written."""
+        self._deleted_at_s = time.monotonic()
         rules, writing = self._record, self._file.path if self._file is not None else None
         total = 0
         for segment in reversed(segments(self._folder)):
             total += segment.size
             ended_at = segment.began_at + segment.seconds
             old = rules.keep_days and time.time() - ended_at > rules.keep_days * _DAY_S
-            beyond = rules.keep_gb and total > rules.keep_gb * _GIB
-            if (old or beyond) and segment.path != writing:
-                with contextlib.suppress(OSError):  # tried again with the next file
+            too_much = rules.keep_gb and total > rules.keep_gb * _GIB
+            if (old or too_much) and segment.path != writing:
+                with contextlib.suppress(OSError):  # the next call tries again
                     segment.path.unlink()
 
 
 def _listed(folder: Path) -> Iterator[tuple[tuple[str, int], Path, float, os.stat_result]]:
-    """Of each segment: its place in the order of time, its path, when it began by its name, its stat."""
+    """Each segment's sort key by time, path, beginning in Unix time (by its name) and stat."""
     try:
         paths = list(folder.iterdir())
     except OSError:
@@ -161,7 +162,7 @@ def _listed(folder: Path) -> Iterator[tuple[tuple[str, int], Path, float, os.sta
         match = _NAME.fullmatch(path.name)
         if match is None:
             continue
-        with contextlib.suppress(OSError, ValueError):  # deleted meanwhile; no such day
+        with contextlib.suppress(OSError, ValueError):  # deleted meanwhile, or a date that does not exist
             began = datetime.strptime(match[1], _FORMAT).replace(tzinfo=UTC)
             yield (match[1], int((match[2] or "-1")[1:])), path, began.timestamp(), path.stat()
 
@@ -174,7 +175,7 @@ def _is_locked(folder: Path) -> bool:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         return True
-    except OSError:  # not ours to lock
+    except OSError:  # no permission to lock it
         return False
     lock.release()
     return False

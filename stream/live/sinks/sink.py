@@ -1,4 +1,4 @@
-"""The contract of a sink. It lives in its own process, one thread calls it."""
+"""The contract of a sink, and the exceptions by which it ends an attempt."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from stream.live.status import ConnectionState
 
 
 class SinkError(EncodeError):
-    """A sink cannot go on; one line that says why. It is closed, and opened again after a pause.
+    """A sink cannot go on; the message is one line that says why.
 
-    `state` is what an operator is shown meanwhile; `event` the kind of event that is told of it.
+    The sink is closed, and a new one is opened after a pause. Until then an operator is shown `state`.
+    `event` is the kind of event that reports the failure.
     """
 
     def __init__(
@@ -23,33 +24,40 @@ class SinkError(EncodeError):
 
 
 class SinkDone(Exception):
-    """The sink has ended as its user wished, such as by closing the window: it is not opened again."""
+    """The user has ended the sink, for example by closing its window; it is not opened again."""
 
 
 class LiveSink(Protocol):
-    """Constructed with its SinkSpec; made anew for every attempt."""
+    """Delivers messages to one target. It lives in a process of its own, and one thread calls it.
 
-    wanted: bool
-    """False: nobody looks, and pictures need not be made (MJPEG without viewers)."""
-    detail: str
-    """What is told beside "live", such as the file's name; no credential."""
+    Its constructor takes a SinkSpec. Every attempt makes a new instance. Only `write` has to be written: the
+    other methods do nothing by default.
+    """
+
+    wanted: bool = True
+    """Whether the sink needs pictures now; False, for example, for MJPEG without viewers."""
+    detail: str = ""
+    """What an operator is shown beside "live", such as the file's name; it holds no credential."""
 
     def open(self) -> None:
         """Acquire folders, ports and devices. Raises SinkError."""
+        return None
 
     def write(self, message: Message) -> None:
-        """Deliver one message; it may block. Raises SinkError, or SinkDone.
+        """Deliver one message; this may block. Raises SinkError or SinkDone.
 
-        Where packets are taken, a Start comes first and after every opening, then a keyframe.
+        A sink that accepts packets gets a Start first after every `open`, and then a keyframe.
         """
 
     def idle(self) -> None:
-        """Called about ten times a second when nothing comes. Raises as `write`."""
+        """Do what is due while no message comes; called about ten times a second. Raises as `write` does."""
+        return None
 
     def close(self) -> None:
-        """Finish the file, leave the server. Always called; raises SinkError where the end is lost."""
+        """Finish the file or leave the server; always called. Raises SinkError where the end is lost."""
+        return None
 
 
 def same_coding(one: Start | None, two: Start) -> bool:
-    """Whether a new epoch is coded as the old one, so that an output may go on with it."""
+    """Whether an output of the epoch `one` can take the packets of the epoch `two` too."""
     return one is not None and (one.video, one.audio) == (two.video, two.audio)

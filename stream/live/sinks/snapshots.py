@@ -1,4 +1,4 @@
-"""Restored faces beside the originals: PNG pairs in a folder, and a line of JSON for each."""
+"""A sink that keeps faces beside their restorations: pairs of PNG files and an index in JSON lines."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 from stream.live.packets import FaceFacts, Message, Snapshot
 from stream.live.sinks import SinkSpec
-from stream.live.sinks.disk_file import check_room, make_folder, write_error
-from stream.live.sinks.sink import SinkError
+from stream.live.sinks.disk_file import check_free_space, make_folder, write_error
+from stream.live.sinks.sink import LiveSink, SinkError
 
 INDEX = "snapshots.jsonl"
 MOST = 1000
-"""Pairs in the folder; the oldest go."""
-_SPARE = 50
-"""So many more are let in before the index is written anew."""
-_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
+"""Pairs that the folder keeps; the oldest are deleted."""
+_EXTRA = 50
+"""Pairs that are added beyond `MOST` before the oldest are deleted and the index is rewritten."""
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}")
 
 
 class _Entry(FaceFacts):
@@ -29,18 +29,15 @@ class _Entry(FaceFacts):
     """File names."""
 
 
-class SnapshotSink:
-    """NAME-original.png, NAME-restored.png, and in snapshots.jsonl their names with all that is known."""
-
-    wanted = True
+class SnapshotSink(LiveSink):
+    """Writes NAME-original.png and NAME-restored.png, and adds their facts to snapshots.jsonl."""
 
     def __init__(self, spec: SinkSpec) -> None:
-        self.detail = ""
         self._folder, self._free_gb = Path(spec.target), spec.record.free_gb
         self._names: list[str] = []
 
     def open(self) -> None:
-        """Make the folder, read its index: what an earlier run wrote is part of the bound."""
+        """Make the folder and read its index: pairs of earlier runs count towards `MOST`."""
         make_folder(self._folder)
         try:
             self._names = [entry["name"] for entry in self._entries()]
@@ -48,12 +45,12 @@ class SnapshotSink:
             raise write_error(self._folder, error) from error
 
     def write(self, message: Message) -> None:
-        """Add a pair. Raises SinkError where there is no room or no permission."""
+        """Add a pair. Raises SinkError where space or permission is missing."""
         if not isinstance(message, Snapshot):
             return
-        if not _SAFE.fullmatch(message.name):
+        if not _SAFE_NAME.fullmatch(message.name):
             raise SinkError(f"{self._folder}: {message.name!r} is no name for a file")
-        check_room(self._folder, self._free_gb)
+        check_free_space(self._folder, self._free_gb)
         original, restored = _pair(self._folder, message.name)
         entry: _Entry = {
             **message.facts, "name": message.name, "original": original.name, "restored": restored.name,
@@ -69,14 +66,8 @@ class SnapshotSink:
             raise write_error(self._folder, error) from error
         self.detail = f"{len(self._names)} faces"
 
-    def idle(self) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """Nothing is held back."""
-
     def _prune(self) -> None:
-        if len(self._names) < MOST + _SPARE:
+        if len(self._names) < MOST + _EXTRA:
             return
         gone, self._names = self._names[:-MOST], self._names[-MOST:]
         kept = [json.dumps(entry) + "\n" for entry in self._entries()[-MOST:]]
@@ -88,13 +79,13 @@ class SnapshotSink:
                 path.unlink(missing_ok=True)
 
     def _entries(self) -> list[_Entry]:
-        """Of the index; lines that were not written to their end, or not by us, are left out."""
+        """Entries of the index; lines that are incomplete, or that this sink did not write, are left out."""
         path = self._folder / INDEX
         entries: list[_Entry] = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             try:
                 entry = json.loads(line)
-                if _SAFE.fullmatch(entry["name"]):
+                if _SAFE_NAME.fullmatch(entry["name"]):
                     entries.append(entry)
             except (ValueError, KeyError, TypeError):
                 continue

@@ -1,4 +1,4 @@
-"""A virtual camera, which call and streaming programs find among the webcams."""
+"""A sink that shows the picture as a virtual webcam, for programs that make calls or stream."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from stream.live.packets import Message, Raw
 from stream.live.sinks import SinkSpec
-from stream.live.sinks.sink import SinkError
+from stream.live.sinks.sink import LiveSink, SinkError
 from stream.live.status import ConnectionState
 
 if TYPE_CHECKING:
@@ -18,20 +18,17 @@ _INSTALL = "pip install 'gpen-stream[virtual-camera]'"
 _DEVICES = "Linux needs v4l2loopback, Windows and macOS need OBS's virtual camera"
 
 
-class VirtualCameraSink:
-    """Opened with the first picture, and again where its size or rate changes."""
-
-    wanted = True
+class VirtualCameraSink(LiveSink):
+    """Opens the device with the first picture, and again where the size or the rate changes."""
 
     def __init__(self, spec: SinkSpec) -> None:
-        self.detail = ""
         self._device, self._shown = spec.target or None, spec.shown
         self._camera: pyvirtualcam.Camera | None = None
         self._format = 0, 0, 0.0
-        """Of the camera that is open: width, height, frames a second."""
+        """Width, height and frames a second of the device that is open."""
 
     def open(self) -> None:
-        """See that the library is there. Raises SinkError."""
+        """Check that the library is installed. Raises SinkError."""
         try:
             import pyvirtualcam  # noqa: F401
         except ImportError as error:
@@ -46,11 +43,8 @@ class VirtualCameraSink:
             self._camera = self._reopened(format)
         self._camera.send(np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3))
 
-    def idle(self) -> None:
-        """The device goes on showing the last picture."""
-
     def close(self) -> None:
-        """Give the device back. Idempotent."""
+        """Release the device. Idempotent."""
         camera, self._camera = self._camera, None
         if camera is not None:
             camera.close()
@@ -62,7 +56,7 @@ class VirtualCameraSink:
         width, height, rate = format
         try:
             camera = pyvirtualcam.Camera(width, height, rate or 25.0, device=self._device)
-        except RuntimeError as error:  # the reasons of every backend in turn, on several lines
+        except RuntimeError as error:  # its text lists the reasons of every backend, on several lines
             raise SinkError(
                 f"{self._shown}: there is no such device; {_DEVICES}", ConnectionState.REFUSED
             ) from error

@@ -1,7 +1,8 @@
-"""WebRTC out by WHIP: to a media server, which hands the picture to browsers within moments.
+"""A sink that publishes by WebRTC to a media server (WHIP), which passes the picture on to browsers.
 
-By aiortc, an extra, and not by FFmpeg's muxer of this name: with the TLS of PyAV's wheel its handshake
-fails, and it answers no consent checks, so that a peer gives it up after 15 s (measured: av 18.1).
+It uses aiortc, an optional dependency. FFmpeg's own WHIP muxer does not work here: its handshake fails with
+the TLS library of PyAV's wheel, and it answers no consent checks, so that a peer disconnects it after 15 s
+(measured with av 18.1).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from av.stream import Stream
 
 from stream.live.packets import LIVE_TIME_BASE, Message, Packet, Start
 from stream.live.sinks import SinkSpec
-from stream.live.sinks.sink import SinkError
+from stream.live.sinks.sink import LiveSink, SinkError
 from stream.live.status import ConnectionState
 from stream.pipeline.processes import start_thread
 
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 _HTTP_S, _CONNECT_S, _CLOSE_S = 5.0, 10.0, 2.0
-_MOST_ANSWER = 1 << 16
-_WAITING = 50
-"""Packets on their way to the sender; sending never blocks, so that more means that it is stuck."""
+_MAX_ANSWER = 1 << 16
+_MAX_WAITING = 50
+"""Packets that wait for the sender. Sending does not block: when more wait, the sender is stuck."""
 _REASONS = {
     401: (ConnectionState.UNAUTHORISED, "wants a token; write whip:https://TOKEN@HOST/PATH"),
     403: (ConnectionState.UNAUTHORISED, "forbids publishing; check the token's rights"),
@@ -42,10 +43,8 @@ _REASONS = {
 }
 
 
-class WhipSink:
-    """Connects with the first keyframe. H.264 goes out as it was encoded; sound is left out."""
-
-    wanted = True
+class WhipSink(LiveSink):
+    """Connects with the first keyframe. It sends H.264 as it was encoded, and no sound."""
 
     def __init__(self, spec: SinkSpec) -> None:
         self.detail = "without sound"
@@ -59,7 +58,7 @@ class WhipSink:
         self._resource = ""
 
     def open(self) -> None:
-        """See that the library is there, start its thread. Raises SinkError."""
+        """Check that the library is installed, and start its thread. Raises SinkError."""
         try:
             import aiortc  # noqa: F401
         except ImportError as error:
@@ -69,7 +68,7 @@ class WhipSink:
         self._loop = _Loop()
 
     def write(self, message: Message) -> None:
-        """Send a packet. Raises SinkError where the server is not there or the connection is lost."""
+        """Send a packet. Raises SinkError where the server does not answer or the connection is lost."""
         if isinstance(message, Start):
             self._start = message
         elif isinstance(message, Packet) and message.is_video and self._start is not None:
@@ -77,15 +76,15 @@ class WhipSink:
                 self._connect(self._loop)
             if self._peer is not None:
                 self._check(self._peer)
-                self._peer.send(_coded(message, self._start))
+                self._peer.send(_av_packet(message, self._start))
 
     def idle(self) -> None:
-        """Notice that the connection is lost."""
+        """Check the connection. Raises SinkError where it is lost."""
         if self._peer is not None:
             self._check(self._peer)
 
     def close(self) -> None:
-        """Leave the server, end the thread. Idempotent."""
+        """Leave the server and end the thread. Idempotent."""
         peer, self._peer = self._peer, None
         resource, self._resource = self._resource, ""
         loop, self._loop = self._loop, None
@@ -100,11 +99,11 @@ class WhipSink:
         loop.stop()
 
     def _connect(self, loop: _Loop) -> None:
-        """Offer the picture to the server; returns once packets can be sent, or the connection failed."""
+        """Connect to the server; returns once packets can be sent. Raises SinkError."""
         from aiortc import InvalidStateError
 
         try:
-            peer, offer = loop.run(_offering(), _CONNECT_S)
+            peer, offer = loop.run(_create_peer(), _CONNECT_S)
             self._peer = peer
             answer = self._exchange(offer)
             try:
@@ -113,15 +112,15 @@ class WhipSink:
                 raise SinkError(
                     f"{self._shown}: gave no WebRTC answer; check the address", ConnectionState.REFUSED
                 ) from error
-            loop.run(peer.settle(), _CONNECT_S)
+            loop.run(peer.wait_until_connected(), _CONNECT_S)
         except TimeoutError as error:
             raise SinkError(f"{self._shown}: no WebRTC connection comes about; is UDP blocked?") from error
 
     def _exchange(self, offer: str) -> str:
-        """The server's answer to an offer."""
+        """Send the SDP offer and return the server's SDP answer. Raises SinkError."""
         try:
             with self._request("POST", self._url, offer.encode()) as response:
-                answer = response.read(_MOST_ANSWER).decode(errors="replace")
+                answer = response.read(_MAX_ANSWER).decode(errors="replace")
                 self._resource = urljoin(self._url, response.headers.get("Location") or "")
         except urllib.error.HTTPError as error:
             state, words = _REASONS.get(
@@ -155,11 +154,11 @@ class _Loop:
         self._thread = start_thread("webrtc", self._loop.run_forever)
 
     def run(self, step: Coroutine[Any, Any, Result], timeout_s: float) -> Result:
-        """What a coroutine returns. Raises what it raises, and TimeoutError."""
+        """Run a coroutine in the loop and return its result. Raises its exception, or TimeoutError."""
         return asyncio.run_coroutine_threadsafe(step, self._loop).result(timeout_s)
 
     def stop(self) -> None:
-        """End the thread; to be called once."""
+        """End the thread; may be called once only."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -168,40 +167,43 @@ class _Loop:
 class _Peer:
     """A WebRTC connection that sends H.264 packets.
 
-    It is made, and its coroutines run, in the loop's thread; `is_connected` and `send` are for any.
+    The constructor and the coroutines run in the loop's thread; `is_connected` and `send` in any thread.
     """
 
     def __init__(self) -> None:
         import aiortc
 
         self._loop = asyncio.get_running_loop()
-        self._packets: asyncio.Queue[av.Packet[Stream]] = asyncio.Queue(_WAITING)
-        self._behind = False
-        """Packets were dropped: the next that can be shown is a keyframe."""
-        # No STUN server is asked: the media server sees where the packets come from.
+        self._packets: asyncio.Queue[av.Packet[Stream]] = asyncio.Queue(_MAX_WAITING)
+        self._awaits_keyframe = False
+        """Whether packets were dropped, so that the next one that can be decoded is a keyframe."""
+        # No STUN server is needed: the media server sees the address from which the packets come.
         self._connection = aiortc.RTCPeerConnection(aiortc.RTCConfiguration(iceServers=[]))
         transceiver = self._connection.addTransceiver(_track(self._packets), direction="sendonly")
         codecs = aiortc.RTCRtpSender.getCapabilities("video").codecs
         transceiver.setCodecPreferences([codec for codec in codecs if codec.mimeType == "video/H264"])
 
     async def offer(self) -> str:
-        """The SDP to be sent to the server."""
+        """The SDP offer for the server."""
         await self._connection.setLocalDescription(await self._connection.createOffer())
         return self._connection.localDescription.sdp
 
     async def accept(self, answer: str) -> None:
-        """Take the server's SDP. Raises ValueError, InvalidStateError or AssertionError where it is none."""
+        """Apply the server's SDP answer.
+
+        Raises ValueError, InvalidStateError or AssertionError where it is no valid answer.
+        """
         from aiortc import RTCSessionDescription
 
         await self._connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
 
-    async def settle(self) -> None:
-        """Wait until it is connected, or has failed."""
+    async def wait_until_connected(self) -> None:
+        """Wait until the connection is established or has failed."""
         while self._connection.connectionState in ("new", "connecting"):
             await asyncio.sleep(0.02)
 
     async def close(self) -> None:
-        """Leave the server."""
+        """Close the connection."""
         await self._connection.close()
 
     @property
@@ -210,37 +212,37 @@ class _Peer:
         return self._connection.connectionState == "connected"
 
     def send(self, coded: av.Packet[Stream]) -> None:
-        """Send a packet; drop it, and what follows up to a keyframe, where the sender is stuck."""
+        """Send a packet. Where the sender is stuck, drop it and what follows up to the next keyframe."""
         self._loop.call_soon_threadsafe(self._put, coded)
 
     def _put(self, coded: av.Packet[Stream]) -> None:
-        self._behind = self._packets.full() or (self._behind and not coded.is_keyframe)
-        if not self._behind:
+        self._awaits_keyframe = self._packets.full() or (self._awaits_keyframe and not coded.is_keyframe)
+        if not self._awaits_keyframe:
             self._packets.put_nowait(coded)
 
 
-async def _offering() -> tuple[_Peer, str]:
-    """A new connection, and its offer."""
+async def _create_peer() -> tuple[_Peer, str]:
+    """A new connection and its SDP offer."""
     peer = _Peer()
     return peer, await peer.offer()
 
 
 def _track(packets: asyncio.Queue[av.Packet[Stream]]) -> aiortc.MediaStreamTrack:
-    """A track of coded packets: aiortc packs them as they are."""
+    """A track of encoded packets, which aiortc sends without encoding them again."""
     from aiortc import MediaStreamTrack
 
-    class CodedTrack(MediaStreamTrack):
+    class EncodedTrack(MediaStreamTrack):
         kind = "video"
 
         async def recv(self) -> av.Packet[Stream]:
             return await packets.get()
 
-    return CodedTrack()
+    return EncodedTrack()
 
 
-def _coded(packet: Packet, start: Start) -> av.Packet[Stream]:
-    """A packet as aiortc takes it."""
-    # Parameter sets go with every keyframe: whoever begins to look has not seen the first.
+def _av_packet(packet: Packet, start: Start) -> av.Packet[Stream]:
+    """A packet in the form that aiortc needs."""
+    # Every keyframe carries the parameter sets, for viewers who have not seen the first one.
     head = start.video.extradata if packet.keyframe else b""
     coded = av.Packet(head + packet.data)
     coded.pts, coded.time_base = packet.pts, Fraction(LIVE_TIME_BASE)
@@ -249,7 +251,10 @@ def _coded(packet: Packet, start: Start) -> av.Packet[Stream]:
 
 
 def _address(target: str) -> tuple[str, dict[str, str]]:
-    """The address without its credentials, and the header that holds them: TOKEN@ or USER:PASSWORD@."""
+    """The address without its credentials, and the header that holds them.
+
+    Credentials are TOKEN@ or USER:PASSWORD@ before the host.
+    """
     parts = urlsplit(target)
     user, _, host = parts.netloc.rpartition("@")
     if not user:

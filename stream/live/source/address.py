@@ -1,4 +1,4 @@
-"""Addresses of live sources: which are allowed, and how they are shown without their secrets."""
+"""Addresses of live sources: which ones are allowed, and how they are shown without credentials."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ _SCHEMES = {
     "rtsp": "rtsp", "rtsps": "rtsp", "rtmp": "rtmp", "rtmps": "rtmp", "http": "http", "https": "http",
     "udp": "udp", "srt": "srt",
 }  # fmt: skip
-"""What may stand before `://`, and its kind. FFmpeg knows many more, some of which open local files."""
+"""Allowed schemes and the kind of source of each. FFmpeg knows more; some of them open local files."""
 _SECRET = (
     r"(?:[\w.-]*(?:pass|pwd|secret|token|auth|key|sig|credential|session)[\w.-]*"
     r"|user(?:name)?|login|code|pw|p)"
 )
-"""Names of query values that are not shown."""
-_HIDDEN = "***"
+"""A regular expression for the names of query values that are not shown."""
+_MASK = "***"
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a source is. Printing it shows `shown` only; it pickles whole."""
+    """Address of a live source. Printing it shows only `shown`; pickling keeps the credentials."""
 
     kind: str
-    """webcam, rtsp, rtmp, http, udp, srt, file or test; rtsps, rtmps and https belong to their kin."""
+    """webcam, rtsp (rtsps too), rtmp (rtmps too), http (https too), udp, srt, file or test."""
     shown: str
-    """Safe to log."""
+    """The address without credentials, safe to log."""
     _url: str = field(repr=False)
 
     def reveal(self) -> str:
-        """The whole of it, as FFmpeg wants it; of a webcam the device. Never to be logged."""
+        """The address for FFmpeg, credentials included; of a webcam the device. It must not be logged."""
         return self._url
 
     def __str__(self) -> str:
@@ -47,14 +47,14 @@ class Address:
 
 
 def parse_address(text: str) -> Address:
-    """What a user typed, with `${NAME}` taken from the environment. Raises ConfigError."""
+    """The address that a user typed, with `${NAME}` replaced from the environment. Raises ConfigError."""
     shown = redact(text.strip())
     url = expand(text.strip(), f"source {shown}")
     if not url:
         raise ConfigError(
             "source: is empty; give webcam:0, test:, a file, rtsp://HOST/PATH, rtmp:// or http://"
         )
-    if any(ord(sign) < 32 or ord(sign) == 127 for sign in url):
+    if any(ord(char) < 32 or ord(char) == 127 for char in url):
         raise ConfigError(f"source {shown!r}: holds a line break or another control character; take it out")
     scheme, colon, rest = url.partition(":")
     scheme = scheme.lower()
@@ -70,23 +70,28 @@ def parse_address(text: str) -> Address:
         return _remote(url, shown)
     if scheme == "file" and colon:
         return Address("file", shown, rest)
-    # A letter before a colon is a drive of Windows.
+    # A single letter before a colon is a drive of Windows, not a scheme.
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", url) and not os.path.exists(url):
-        raise ConfigError(f"source {shown}: {scheme}: is not known; {_known()}, or a file that is there")
+        raise ConfigError(
+            f"source {shown}: {scheme}: is not known; {_allowed_schemes()}, or a file that is there"
+        )
     return Address("file", shown, url)
 
 
 def redact(text: str) -> str:
-    """Any text with the credentials of the URLs in it replaced by ***."""
-    text = re.sub(r"([A-Za-z][\w+.-]*://)([^/?#\s\"'<>]*)@", rf"\1{_HIDDEN}@", text)
-    # A password with a slash in it: what stands before it is no host and port.
-    whole = r"(://)(?!\*\*\*@)(?![\w.-]*:\d+/)([^\s\"'<>@/]*:[^\s\"'<>@]*)@"
-    text = re.sub(whole, rf"\1{_HIDDEN}@", text)
-    return re.sub(rf"(?i)([?&;]{_SECRET}=)[^&;#\s\"'<>]+", rf"\1{_HIDDEN}", text)
+    """Replace the credentials of all URLs in a text by ***."""
+    text = re.sub(r"([A-Za-z][\w+.-]*://)([^/?#\s\"'<>]*)@", rf"\1{_MASK}@", text)
+    # A password that holds a slash: the text between :// and the slash is not a host and a port.
+    with_slash = r"(://)(?!\*\*\*@)(?![\w.-]*:\d+/)([^\s\"'<>@/]*:[^\s\"'<>@]*)@"
+    text = re.sub(with_slash, rf"\1{_MASK}@", text)
+    return re.sub(rf"(?i)([?&;]{_SECRET}=)[^&;#\s\"'<>]+", rf"\1{_MASK}", text)
 
 
 def expand(text: str, what: str) -> str:
-    """`text` with `${NAME}` taken from the environment; ConfigError begins with `what` it is."""
+    """Replace `${NAME}` in a text from the environment.
+
+    Raises ConfigError where a variable is missing; its message begins with `what`, the text's meaning.
+    """
 
     def value(match: re.Match[str]) -> str:
         found = os.environ.get(match[1])
@@ -101,7 +106,7 @@ def _remote(url: str, shown: str) -> Address:
     scheme = url.partition(":")[0].lower()
     kind = _SCHEMES.get(scheme)
     if kind is None:
-        raise ConfigError(f"source {shown}: {scheme}:// is not allowed; {_known()}")
+        raise ConfigError(f"source {shown}: {scheme}:// is not allowed; {_allowed_schemes()}")
     if not _can_read(scheme):
         raise ConfigError(
             f"source {shown}: this build of FFmpeg has no {scheme}; have it sent as RTSP or RTMP"
@@ -120,13 +125,13 @@ def _remote(url: str, shown: str) -> Address:
     return Address(kind, shown, url)
 
 
-def _known() -> str:
+def _allowed_schemes() -> str:
     return "take webcam:, test:, " + ", ".join(f"{name}://" for name in _SCHEMES if _can_read(name))
 
 
 @cache
 def _can_read(scheme: str) -> bool:
-    """Whether this build of FFmpeg has what the scheme needs; only `srt` depends on it."""
+    """Whether this build of FFmpeg can read the scheme. Only `srt` depends on the build."""
     if scheme != "srt":
         return True
     try:
@@ -134,5 +139,5 @@ def _can_read(scheme: str) -> bool:
     except av.ProtocolNotFoundError:
         return False
     except av.FFmpegError:
-        pass  # known, and nobody there
+        pass  # FFmpeg has the protocol; nobody listens there
     return True

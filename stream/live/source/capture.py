@@ -1,4 +1,4 @@
-"""A live source: opened, watched and opened again until it is stopped; a pipeline's source of frames."""
+"""A live source: opened, read and opened again until it is stopped; a pipeline's source of frames."""
 
 from __future__ import annotations
 
@@ -7,53 +7,37 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from typing import TypedDict
 
-import av
-from av.sidedata.sidedata import SideDataContainer
-from av.sidedata.sidedata import Type as SideData
+from av.video.reformatter import VideoReformatter
 
 from stream.config_live import SourceSettings
 from stream.errors import SourceError
 from stream.live.packets import LIVE_TIME_BASE, AudioFormat, AudioPacket
 from stream.live.source.address import Address
-from stream.live.source.connection import ANALYSE_S, NO_VIDEO, NOBODY, Connection, Failure, Shot, Sound
-from stream.live.source.pacing import Pacer, SupplyWatch, Throttle
+from stream.live.source.connection import DecodedPicture, EncodedSound, Failure, OpenSource
+from stream.live.source.connector import Connector
+from stream.live.source.epoch import Epoch, EpochTracker, SourceFacts
+from stream.live.source.pacing import Pacer, SourceMonitor, Throttle
 from stream.live.source.retry import Retry
-from stream.live.source.test_pattern import PatternSource
 from stream.live.source.timeline import Timeline
 from stream.live.status import ConnectionState, ConnectionStatus, Drops
 from stream.media import hardware
-from stream.media.decode import SITES, converted, is_handled
-from stream.media.probe import colour_of, turn_of
 from stream.picture import pixel_formats
-from stream.picture.frame import Frame, Timestamp, View
+from stream.picture.frame import Frame, Timestamp
 from stream.picture.jpeg import encode_jpeg
 
-_PREVIEW_SIDE = 640
+_USUAL_RATE = Fraction(25)
 _SILENT_S = 3.0
-"""Without a packet of sound for so long the source has none any more: real silence is coded too."""
-
-
-class SourceFacts(TypedDict):
-    """What is known of an epoch, for people; goes out as JSON."""
-
-    size: list[int]
-    """Width and height of the stored picture, px."""
-    codec: str
-    rate: float
-    """Nominal frames a second."""
-    sound: str | None
-    """Codec, sample rate and layout; None without sound."""
-    transport: str | None
-    """Of RTSP: "tcp" or "udp"."""
+"""After so long without a packet of sound the source counts as one without: silence is coded too."""
+_FIRST_PICTURE_SIDE = 640
+_FIRST_PICTURE_QUALITY = 85
 
 
 class Capture:
     """Frames of a live source over all its failures, and its sound beside them.
 
-    All attributes may be read from any thread. `on_status` hears each change once; it and `on_audio`
-    are called in the thread that runs `frames`.
+    All attributes may be read from any thread. `on_status` is called once for each change of state or
+    detail; it and `on_audio` are called in the thread that runs `frames`.
     """
 
     def __init__(
@@ -67,45 +51,58 @@ class Capture:
         on_audio: Callable[[AudioPacket], None] = lambda packet: None,
     ) -> None:
         self.frames_in = 0
-        """Frames handed on, over all connections."""
+        """Frames handed out, over all connections."""
         self.connections = 0
         """How often pictures began to come."""
-        self.corrupt_packets = 0
         self.drops = Drops()
-        self.notes: list[str] = []
-        self.facts: SourceFacts | None = None
-        """Of the current epoch; None before the first picture."""
-        self.audio: AudioFormat | None = None
-        """Of the current epoch; known before its first frame."""
-        self.rate = Fraction(25)
-        """Nominal frames a second of the current epoch."""
         self._address, self._source = address, source
-        self._threads, self._try_hardware = decoder_threads, hardware
-        self._on_status, self._on_audio = on_status, on_audio
+        self._on_audio = on_audio
         self._stopping = threading.Event()
-        self._clock, self._retry = Timeline(), Retry(source.retry_s, source.retry_most_s)
-        self._transport = "udp" if source.transport == "udp" else "tcp"
-        self._transport_is_known = source.transport != "auto"
-        self._analyse_s = ANALYSE_S[0]
-        self._epoch = -1
-        self._kind: tuple[object, ...] | None = None
-        """All that makes the epoch another one when it changes; None: the next picture begins one."""
-        self._counted = 0, 0
-        """Corrupt packets, and packets before a keyframe, that `drops` has of this connection."""
-        self._reformatter = av.video.reformatter.VideoReformatter()
-        self._status = ConnectionStatus(ConnectionState.CONNECTING)
-        self._said: tuple[ConnectionState, str] | None = None
-        self._seen_at_s = 0.0
-        """When the last picture came."""
-        self._heard_at_s = 0.0
+        self._connector = Connector(
+            address, source, self.drops, self._stopping, threads=decoder_threads, try_hardware=hardware
+        )
+        self._reporter = _StatusReporter(on_status)
+        self._timeline, self._retry = Timeline(), Retry(source.retry_s, source.retry_most_s)
+        self._epochs = EpochTracker()
+        self._reformatter = VideoReformatter()
+        self._picture_at_s = self._sound_at_s = 0.0
+        """`time.monotonic()` of the last picture, and of the last packet of sound."""
 
     @property
     def status(self) -> ConnectionStatus:
-        """Where it stands now."""
-        status, silent_s = self._status, time.monotonic() - self._seen_at_s
+        """The status now: a source that is live and sends no picture counts as stalled."""
+        status, silent_s = self._reporter.status, time.monotonic() - self._picture_at_s
         if status.state is ConnectionState.LIVE and silent_s > 1 + float(3 / self.rate):
             return ConnectionStatus(ConnectionState.STALLED, f"no picture for {silent_s:.0f} s")
         return status
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the decoder, one line each."""
+        return self._connector.notes
+
+    @property
+    def corrupt_packets(self) -> int:
+        """Packets that were damaged, over all connections."""
+        return self.drops.by_cause["corrupt"]
+
+    @property
+    def facts(self) -> SourceFacts | None:
+        """Facts about the current epoch; None before the first picture."""
+        epoch = self._epochs.current
+        return None if epoch is None else epoch.facts
+
+    @property
+    def audio(self) -> AudioFormat | None:
+        """Format of the current epoch's sound; known before the epoch's first frame. None without sound."""
+        epoch = self._epochs.current
+        return None if epoch is None else epoch.audio
+
+    @property
+    def rate(self) -> Fraction:
+        """Nominal frames a second of the current epoch; 25 before the first picture."""
+        epoch = self._epochs.current
+        return _USUAL_RATE if epoch is None else epoch.rate
 
     def stop(self) -> None:
         """End `frames`, from any thread: at once, or when its read times out."""
@@ -114,32 +111,29 @@ class Capture:
     def frames(self) -> Iterator[Frame]:
         """Frames until `stop`, or to the end of a file that does not loop.
 
-        Raises SourceError for a file that cannot be read; everything else is tried again.
+        Raises SourceError for a file that cannot be read. After any other failure it connects again.
         """
         try:
             while not self._stopping.is_set():
-                failure = yield from self._attempt()
+                failure = yield from self.attempt()
                 if failure is None:
                     return
                 pause_s = self._retry.pause_s(time.monotonic(), failure.slow)
-                self._failed(failure, pause_s)
+                self._reporter.failed(failure, self._retry.breaker_is_open, time.monotonic() + pause_s)
                 self._stopping.wait(pause_s)
         finally:
-            self._say(ConnectionStatus(ConnectionState.STOPPED))
+            self._reporter.report(ConnectionStatus(ConnectionState.STOPPED))
 
-    def _attempt(self) -> Generator[Frame, None, Failure | None]:
-        """Connect and hand on what comes; returns the Failure, or None at the end."""
-        if self._said is None:
-            self._say(ConnectionStatus(ConnectionState.CONNECTING))
-        else:
-            self._status = ConnectionStatus(ConnectionState.CONNECTING, self._status.detail)
-        began_s = None
+    def attempt(self) -> Generator[Frame, None, Failure | None]:
+        """Frames of one connection. The generator returns why the connection ended; None: for good."""
+        self._reporter.connecting()
         try:
-            connection = self._open()
+            source = self._connector.open()
         except Failure as failure:
             return failure
+        began_s = None
         try:
-            for frame in self._live(connection):
+            for frame in self._frames_of(source):
                 began_s = began_s or frame.arrived_at_s
                 yield frame
             if self._address.kind in ("file", "test") or self._stopping.is_set():
@@ -148,167 +142,116 @@ class Capture:
         except Failure as failure:
             return failure
         except hardware.Unusable as error:
-            self._try_hardware = False
-            self._note(f"decoded by software from now on ({error})")
+            self._connector.use_software(f"decoded by software from now on ({error})")
             return Failure(ConnectionState.RETRYING, "the hardware decoder failed")
         finally:
-            self._count(connection)
-            connection.close()
+            source.close()
             if began_s is not None:
-                self._retry.lived(began_s, self._seen_at_s)
+                self._retry.connection_ended(began_s, self._picture_at_s)
 
-    def _open(self) -> Connection | PatternSource:
-        if self._address.kind == "test":
-            return PatternSource(self._source, self._stopping)
-        try:
-            connection = Connection(
-                self._address,
-                self._source,
-                self._threads,
-                self._transport,
-                self._try_hardware,
-                self._analyse_s,
-            )
-        except Failure as failure:
-            if failure.detail == NO_VIDEO:
-                self._analyse_s = min(self._analyse_s * 4, ANALYSE_S[1])
-            if not (self._transport_is_known or failure.slow or failure.detail == NOBODY):
-                self._transport = "udp" if self._transport == "tcp" else "tcp"
-            raise
-        if connection.notes:
-            self._try_hardware = False  # it said why; asking again would take time at each reconnection
-            for note in connection.notes:
-                self._note(note)
-        return connection
-
-    def _live(self, connection: Connection | PatternSource) -> Iterator[Frame]:
-        pace, throttle, watch = Pacer(self._stopping), Throttle(self._source.max_fps), SupplyWatch()
-        self._clock.begin()
-        self._kind, self._counted = None, (0, 0)
-        connected = False
+    def _frames_of(self, source: OpenSource) -> Iterator[Frame]:
+        """Frames of an open source; those of a file again and again where it loops."""
+        pacer, throttle, monitor = Pacer(self._stopping), Throttle(self._source.max_fps), SourceMonitor()
+        self._timeline.begin()
+        self._epochs.begin_connection()
         while True:
-            for event in connection.events():
-                if self._stopping.is_set():
-                    return
-                self._count(connection)
-                if isinstance(event, Sound):
-                    self._heard_at_s = event.arrived_at_s
-                    if connected:
-                        self._hear(event)
-                    continue
-                if connection.is_paced:
-                    event = replace(event, arrived_at_s=pace.wait(event.time_s))
-                now = self._seen_at_s = event.arrived_at_s
-                if not connected:
-                    self._heard_at_s = max(self._heard_at_s, now)
-                self._look(event.picture, connection, now - self._heard_at_s < _SILENT_S)
-                if not connected:
-                    connected = self._transport_is_known = True
-                    self.connections += 1
-                    self._say(ConnectionStatus(ConnectionState.LIVE))
-                pts = self._clock.picture(event.time_s, now)
-                if not throttle.passes(pts * LIVE_TIME_BASE, now, self.rate):
+            for epoch, shown in self._pictures_of(source, pacer):
+                now = shown.arrived_at_s
+                pts = self._timeline.picture_pts(shown.time_s, now)
+                if not throttle.passes(pts * LIVE_TIME_BASE, now, epoch.rate):
                     self.drops.add("paced")
-                    watch.count(now)
+                    monitor.count(now)
                     continue
-                frame = self._frame(event, pts, connection.codec)
-                if watch.look(frame, now, self.rate):
-                    self._say(ConnectionStatus(ConnectionState.LIVE, watch.words))
+                frame = self._frame(epoch, shown, pts)
+                if monitor.check(frame, now, epoch.rate):
+                    self._reporter.report(ConnectionStatus(ConnectionState.LIVE, monitor.warning))
                 self.frames_in += 1
                 yield frame
-            if not isinstance(connection, Connection) or not connection.is_file:
+            loops = source.is_file and self._source.loop and self._epochs.has_begun
+            if not loops or self._stopping.is_set():
                 return
-            if not (self._source.loop and connected) or self._stopping.is_set():
+            source.rewind()
+            self._timeline.begin()
+            pacer.rewind(self.rate)
+
+    def _pictures_of(self, source: OpenSource, pacer: Pacer) -> Iterator[tuple[Epoch, DecodedPicture]]:
+        """Pictures in real time, each with its epoch; the sound between them goes to `on_audio`."""
+        for event in source.events():
+            if self._stopping.is_set():
                 return
-            connection.rewind()
-            self._clock.begin()
-            pace.rewind(self.rate)
+            if isinstance(event, EncodedSound):
+                self._sound_at_s = event.arrived_at_s
+                self._send_sound(event)
+                continue
+            if source.is_paced:
+                event = replace(event, arrived_at_s=pacer.wait(event.time_s))
+            now = self._picture_at_s = event.arrived_at_s
+            is_first = not self._epochs.has_begun
+            if is_first:
+                self._sound_at_s = now  # sound has time to come until `_SILENT_S` after the first picture
+            epoch = self._epochs.update(event.picture, source, now - self._sound_at_s < _SILENT_S)
+            if is_first:
+                self._connector.keep_transport()
+                self.connections += 1
+                self._reporter.report(ConnectionStatus(ConnectionState.LIVE))
+            yield epoch, event
 
-    def _look(self, picture: av.VideoFrame, connection: Connection | PatternSource, sounding: bool) -> None:
-        """Begin a new epoch where pictures or sound are of another kind, or a connection begins."""
-        kind = (
-            picture.width, picture.height, picture.format.name, picture.colorspace,
-            picture.color_range, picture.color_trc, picture.rotation, connection.sar, connection.rate,
-            sounding or connection.audio is None,
-        )  # fmt: skip
-        if kind == self._kind:
-            return
-        self._kind = kind
-        self._epoch += 1
-        self.rate, self.audio = connection.rate, connection.audio if sounding else None
-        container: SideDataContainer = picture.side_data  # type: ignore[assignment]  # PyAV's stub is wrong
-        side = {item.type: bytes(item) for item in container}
-        turn = turn_of(side.get(SideData.DISPLAYMATRIX, b""))
-        self._view = View(picture.width, picture.height, connection.sar, turn)
-        self._colour = colour_of(picture)
-        sound = self.audio
-        self.facts = {
-            "size": [picture.width, picture.height],
-            "codec": connection.codec,
-            "rate": round(float(self.rate), 3),
-            "sound": f"{sound.codec} {sound.sample_rate} Hz {sound.layout}" if sound else None,
-            "transport": connection.transport or None,
-        }
-
-    def _frame(self, shot: Shot, pts: int, codec: str) -> Frame:
-        picture = shot.picture
-        name = picture.format.name
-        target = name if pixel_formats.layout_of(name) else pixel_formats.substitute(name)
-        if target != name or not is_handled(picture):
-            picture = converted(picture, target, self._reformatter, 1)
-        coloured = pixel_formats.in_colour(target)
-        if coloured != target:
-            picture = pixel_formats.with_chroma(picture, coloured)
-        site = "center" if codec == "mjpeg" else "left"
+    def _frame(self, epoch: Epoch, shown: DecodedPicture, pts: int) -> Frame:
+        picture = pixel_formats.in_handled_format(shown.picture, self._reformatter, threads=1, coloured=True)
+        site = pixel_formats.CHROMA_SITES["center" if epoch.facts["codec"] == "mjpeg" else "left"]
         return Frame(
-            self.frames_in, Timestamp(pts, LIVE_TIME_BASE), picture, self._view, self._colour,
-            SITES[site], shot.arrived_at_s, self._epoch,
+            self.frames_in, Timestamp(pts, LIVE_TIME_BASE), picture, epoch.view, epoch.colour,
+            site, shown.arrived_at_s, epoch.number,
         )  # fmt: skip
 
-    def _hear(self, sound: Sound) -> None:
-        audio = self.audio  # None where it has just come back: the next picture begins an epoch with it
-        pts = self._clock.sound(sound.time_s, sound.arrived_at_s)
-        if pts is not None and audio is not None:
+    def _send_sound(self, sound: EncodedSound) -> None:
+        epoch = self._epochs.current
+        pts = self._timeline.sound_pts(sound.time_s, sound.arrived_at_s)
+        # Where sound has just come back the epoch has none yet: the next picture begins one that has.
+        if pts is not None and epoch is not None and epoch.audio is not None:
             duration = round(sound.duration_s / LIVE_TIME_BASE)
-            self._on_audio(AudioPacket(self._epoch, pts, duration, sound.data, audio))
+            self._on_audio(AudioPacket(epoch.number, pts, duration, sound.data, epoch.audio))
 
-    def _count(self, connection: Connection | PatternSource) -> None:
-        """Add what a connection has lost since it was asked last."""
-        counts = connection.corrupt_packets, connection.before_keyframe
-        corrupt, before_keyframe = (new - old for new, old in zip(counts, self._counted, strict=True))
-        self._counted = counts
-        self.corrupt_packets += corrupt
-        if corrupt:
-            self.drops.add("corrupt", corrupt)
-        if before_keyframe:
-            self.drops.add("no_keyframe", before_keyframe)
 
-    def _failed(self, failure: Failure, pause_s: float) -> None:
+class _StatusReporter:
+    """Holds the status of a source and reports it when its state or its detail changes."""
+
+    def __init__(self, on_status: Callable[[ConnectionStatus], None]) -> None:
+        self.status = ConnectionStatus(ConnectionState.CONNECTING)
+        self._on_status = on_status
+        self._reported: tuple[ConnectionState, str] | None = None
+
+    def connecting(self) -> None:
+        """An attempt begins. Only the first one is reported; later ones keep the detail of the failure."""
+        if self._reported is None:
+            self.report(self.status)
+        else:
+            self.status = ConnectionStatus(ConnectionState.CONNECTING, self.status.detail)
+
+    def failed(self, failure: Failure, breaker_is_open: bool, retry_at_s: float) -> None:
+        """An attempt or a connection ended; the next attempt begins at `retry_at_s`."""
         state, detail = failure.state, failure.detail
         if state is ConnectionState.STALLED:
-            if self._said is not None and self._said[0] is ConnectionState.LIVE:
-                self._say(ConnectionStatus(ConnectionState.STALLED, detail))
+            if self._reported is not None and self._reported[0] is ConnectionState.LIVE:
+                self.report(ConnectionStatus(ConnectionState.STALLED, detail))
             state = ConnectionState.RETRYING
-        if self._retry.broken:
+        if breaker_is_open:
             state, detail = ConnectionState.RETRYING, f"fails again and again: {detail}"
-        self._say(ConnectionStatus(state, detail, time.monotonic() + pause_s))
+        self.report(ConnectionStatus(state, detail, retry_at_s))
 
-    def _say(self, status: ConnectionStatus) -> None:
-        """Take on a status; tell of it where it is not the one that was told of last."""
-        self._status = status
-        if (status.state, status.detail) != self._said:
-            self._said = status.state, status.detail
+    def report(self, status: ConnectionStatus) -> None:
+        """Set the status; `on_status` is called unless state and detail are the ones it got last."""
+        self.status = status
+        if (status.state, status.detail) != self._reported:
+            self._reported = status.state, status.detail
             self._on_status(status)
-
-    def _note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
 
 
 def first_picture(address: Address, source: SourceSettings) -> tuple[bytes, SourceFacts]:
-    """A JPEG of the first picture of a source, at most 640 px wide or high, and facts about it.
+    """A JPEG of the first picture of a source, at most 640 px wide or high, and facts about the source.
 
-    One attempt (RTSP: one by TCP, one by UDP). Raises SourceError, which says why there is none.
+    Each transport gets one attempt: RTSP by TCP, then by UDP. Raises SourceError, which says why there
+    is no picture.
     """
     reasons = []
     transports = ("tcp", "udp") if source.transport == "auto" else (source.transport,)
@@ -316,7 +259,7 @@ def first_picture(address: Address, source: SourceSettings) -> tuple[bytes, Sour
         capture = Capture(
             address, source.model_copy(update={"transport": transport}), decoder_threads=1, hardware=False
         )
-        attempt = capture._attempt()
+        attempt = capture.attempt()
         try:
             frame = next(attempt)
         except StopIteration as end:
@@ -326,13 +269,10 @@ def first_picture(address: Address, source: SourceSettings) -> tuple[bytes, Sour
                 break
             continue
         try:
-            assert capture.facts is not None, "they are known before the first frame"
-            return _jpeg(frame), capture.facts
+            assert capture.facts is not None, "facts are known before the first frame"
+            rgb, _ = frame.thumbnail(_FIRST_PICTURE_SIDE)
+            levels = (rgb * 255).round().astype("uint8")
+            return encode_jpeg(levels, _FIRST_PICTURE_QUALITY), capture.facts
         finally:
             attempt.close()
     raise SourceError(f"{address}: {' and by UDP '.join(dict.fromkeys(reasons))}; check the address")
-
-
-def _jpeg(frame: Frame) -> bytes:
-    rgb, _ = frame.thumbnail(_PREVIEW_SIDE)
-    return encode_jpeg((rgb * 255).round().astype("uint8"), 85)

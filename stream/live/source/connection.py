@@ -1,4 +1,4 @@
-"""One attempt at a live source: opened, demuxed, decoded. Every failure says why, without credentials."""
+"""An open live source: demuxed and decoded. Every failure says why, without credentials."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Protocol
 
 import av
 from av.codec.hwaccel import HWAccel
@@ -17,81 +18,120 @@ from stream.errors import SourceError
 from stream.live.packets import AudioFormat
 from stream.live.source.address import Address
 from stream.live.source.devices import device_url
-from stream.live.status import ConnectionState
+from stream.live.status import ConnectionState, Drops
 from stream.media import hardware
 from stream.media.container import main_stream, open_video
 
-_CORRUPT_IN_A_ROW = 25
-"""Damaged packets after which the connection is opened anew: a second of most cameras."""
+_MOST_DAMAGED_IN_A_ROW = 25
+"""After so many damaged packets in a row the source is reconnected: a second of most cameras."""
 _KEYFRAME_S = 30.0
 """Longest wait for a keyframe while other packets come."""
 ANALYSE_S = 0.4, 6.0
-"""How long FFmpeg looks before it names the streams, at first and at most. Its own five seconds pass in
-full where a stream is announced and does not come, as nginx announces sound; but a server that waits
-for a keyframe shows sound alone at first."""
-NOBODY = "nobody listens there"
+"""How long FFmpeg looks for streams before it reports them: at first, and at most.
+
+FFmpeg's own default of five seconds passes in full where a stream is announced and never comes, as
+nginx announces sound. But a server that waits for a keyframe sends sound alone at first.
+"""
+NOBODY_LISTENS = "nobody listens there"
 NO_VIDEO = "it sends no video that can be decoded"
-_NAMES = {"rtsp": "rtsp,rtp,udp,tcp,tls,crypto", "rtmp": "rtmp,rtmps,tcp,tls", "udp": "udp,rtp",
-          "http": "http,https,hls,tcp,tls,crypto,httpproxy", "srt": "srt,udp"}  # fmt: skip
-"""Protocols that FFmpeg may use for a source, whatever its playlists and redirections say."""
-_RATES = (Fraction(1), Fraction(240))
+_PROTOCOLS = {"rtsp": "rtsp,rtp,udp,tcp,tls,crypto", "rtmp": "rtmp,rtmps,tcp,tls", "udp": "udp,rtp",
+              "http": "http,https,hls,tcp,tls,crypto,httpproxy", "srt": "srt,udp"}  # fmt: skip
+"""Protocols that FFmpeg may use for a source, whatever its playlists and redirections name."""
+_LEAST_RATE, _MOST_RATE = Fraction(1), Fraction(240)
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
-    """A decoded picture."""
+class DecodedPicture:
+    """A picture of a live source with its times."""
 
     picture: av.VideoFrame
     time_s: float | None
-    """By the source; None where it gives none that could be used."""
+    """On the source's clock; None where the source gives no usable time."""
     arrived_at_s: float
-    """`time.monotonic()` of its last packet."""
+    """`time.monotonic()` when the last packet of the picture arrived."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sound:
-    """A packet of sound as it came."""
+class EncodedSound:
+    """A packet of a live source's sound, as the source sent it."""
 
     data: bytes = field(repr=False)
     time_s: float | None
+    """On the source's clock; None where the source gives no time."""
     duration_s: float
     arrived_at_s: float
+    """`time.monotonic()` when the packet arrived."""
 
 
 class Failure(Exception):
-    """An attempt or a connection ended; `detail` is shown, so it holds no credential."""
+    """An attempt to connect failed, or a connection ended. `detail` is shown and holds no credential."""
 
     def __init__(self, state: ConnectionState, detail: str, slow: bool = False) -> None:
         super().__init__(detail)
         self.state, self.detail = state, detail
         self.slow = slow
-        """Whether trying again soon is pointless."""
+        """Whether another attempt soon is pointless."""
 
 
-class Connection:
-    """An open source. Raises Failure; SourceError for a file, which no waiting mends.
+class OpenSource(Protocol):
+    """A live source that is open: what `Capture` reads."""
 
-    `transport` ("tcp" or "udp") is of RTSP; `analyse_s` is one of ANALYSE_S, or lies between them. With
-    `try_hardware` a decoder of the graphics hardware is asked first; where none will do, `notes` says
-    why, and software decodes.
+    codec: str
+    """FFmpeg's decoder, with the hardware device in brackets."""
+    transport: str
+    """Of RTSP: "tcp" or "udp"; empty for others."""
+    audio: AudioFormat | None
+    """The format of the sound; None without sound."""
+    is_file: bool
+    """Whether it can be rewound."""
+    is_paced: bool
+    """Whether pictures come faster than they are to be shown: from a disk, or in segments."""
+
+    @property
+    def rate(self) -> Fraction:
+        """Nominal frames a second; may change while the source is open."""
+
+    @property
+    def sar(self) -> Fraction:
+        """Sample aspect ratio: width of a pixel over its height."""
+
+    def events(self) -> Iterator[DecodedPicture | EncodedSound]:
+        """Pictures and sound until the source ends. Raises Failure."""
+
+    def rewind(self) -> None:
+        """Go to the beginning; only files can. Raises SourceError where the file is gone."""
+        return None
+
+    def close(self) -> None:
+        """Release the network, the device and the decoder."""
+        return None
+
+
+class FFmpegSource(OpenSource):
+    """A source that FFmpeg reads, opened by the constructor.
+
+    The constructor raises Failure, and SourceError for a file, which no other attempt can read either.
+    `transport` ("tcp" or "udp") applies to RTSP; `analyse_s` lies within ANALYSE_S. With `try_hardware`
+    the decoders of the graphics hardware are tried first; where none works, `notes` says why, and
+    software decodes. Packets that are damaged or come before the first keyframe are counted in `drops`.
     """
 
     def __init__(
         self,
         address: Address,
         source: SourceSettings,
+        drops: Drops,
+        *,
         threads: int,
-        transport: str = "",
-        try_hardware: bool = False,
-        analyse_s: float = ANALYSE_S[0],
+        transport: str,
+        try_hardware: bool,
+        analyse_s: float,
     ) -> None:
         self.transport = transport if address.kind == "rtsp" else ""
         self.notes: list[str] = []
-        self.before_keyframe = 0
-        """Packets that no picture could be made of, as nothing had come to start from."""
-        self.corrupt_packets = 0
-        self._read_s = source.stall_s
-        self._in_a_row = 0
+        self._drops = drops
+        self._stall_s = source.stall_s
+        self._damaged_in_a_row = 0
         self._container = _open(address, source, transport, analyse_s)
         try:
             video = main_stream(self._container)
@@ -105,8 +145,7 @@ class Connection:
             self._has_times = form not in ("mpjpeg", "mjpeg", "image2pipe")
             self.is_file = address.kind == "file"
             self.is_paced = self.is_file or (address.kind == "http" and self._has_times and form != "flv")
-            """Whether pictures come faster than they are to be shown: from a disk, or in segments."""
-            self.decoder = self._software(threads)
+            self._decoder = self._software_decoder(threads)
             if try_hardware:
                 self._use_hardware()
         except BaseException:
@@ -115,54 +154,53 @@ class Connection:
 
     @property
     def rate(self) -> Fraction:
-        """Nominal frames a second, 25 where nothing sensible is said; it may change while it runs."""
+        """See `OpenSource.rate`; 25 where the source states no rate from 1 to 240."""
         video = self._video
         for rate in (video.codec_context.framerate, video.average_rate, video.guessed_rate, video.base_rate):
-            if rate and _RATES[0] <= rate <= _RATES[1]:
+            if rate and _LEAST_RATE <= rate <= _MOST_RATE:
                 return Fraction(rate).limit_denominator(1001)
         return Fraction(25)
 
     @property
     def sar(self) -> Fraction:
-        """Width of a pixel over its height."""
+        """See `OpenSource.sar`; 1 where the source states none."""
         return self._video.sample_aspect_ratio or self._video.codec_context.sample_aspect_ratio or Fraction(1)
 
-    def events(self) -> Iterator[Shot | Sound]:
-        """Pictures from a keyframe on, and sound. Ends where the other side hangs up, or a file ends."""
-        video = self._video
+    def events(self) -> Iterator[DecodedPicture | EncodedSound]:
+        """Pictures from the first keyframe on, and sound. Ends when the other side hangs up or a file ends.
+
+        Raises Failure, and hardware.Unusable where the hardware's decoder fails.
+        """
         began = last = time.monotonic()
-        waiting = True
+        has_keyframe = False
         for packet in self._packets():
             now = time.monotonic()
             if packet.stream is self._sound:
                 if packet.size:
-                    yield self._heard(packet, now)
-            elif waiting and packet.size and not packet.is_keyframe:
-                self.before_keyframe += 1
+                    yield _encoded_sound(packet, now)
+            elif not has_keyframe and packet.size and not packet.is_keyframe:
+                self._drops.add("no_keyframe")
                 if now - began > _KEYFRAME_S:
                     raise Failure(ConnectionState.STALLED, f"no keyframe in {_KEYFRAME_S:.0f} s")
                 last = now
-            elif packet.size or not waiting:
-                waiting = False
+            elif packet.size or has_keyframe:
+                has_keyframe = True
                 for picture in self._decoded(packet):
                     last = now
-                    pts = picture.pts if self._has_times else None
-                    unit = picture.time_base or video.time_base
-                    time_s = float(pts * unit) if pts is not None and unit is not None else None
-                    yield Shot(picture, time_s, now)
-            if now - last > self._read_s:
-                raise Failure(ConnectionState.STALLED, f"no picture for {self._read_s:g} s")
+                    yield DecodedPicture(picture, self._time_of(picture), now)
+            if now - last > self._stall_s:
+                raise Failure(ConnectionState.STALLED, f"no picture for {self._stall_s:g} s")
 
     def rewind(self) -> None:
-        """Go to the beginning of a file; raises SourceError where it has none any more."""
+        """See `OpenSource.rewind`."""
         try:
             self._container.seek(0)
-            self.decoder.flush_buffers()
+            self._decoder.flush_buffers()
         except av.FFmpegError as error:
             raise SourceError(f"the file cannot be played again ({hardware.why(error)})") from None
 
     def close(self) -> None:
-        """Release the network and the decoder."""
+        """See `OpenSource.close`."""
         self._container.close()
 
     def _packets(self) -> Iterator[av.Packet[Stream]]:
@@ -173,49 +211,51 @@ class Connection:
                 packet = next(packets, None)
             except av.EOFError:
                 return
-            except av.InvalidDataError:  # ends the generator: a new one goes on behind the damage
-                self._spoilt()
+            except av.InvalidDataError:
+                # The error has ended the generator. A new one goes on behind the damage.
+                self._count_damage()
                 packets = self._container.demux(wanted)
                 continue
             except av.FFmpegError as error:
-                raise explain(error, self._read_s) from None
+                raise explain(error, self._stall_s) from None
             if packet is None:
                 return
             yield packet
 
     def _decoded(self, packet: av.Packet[Stream]) -> list[av.VideoFrame]:
         if packet.is_corrupt:
-            self.corrupt_packets += 1
+            self._drops.add("corrupt")
         try:
-            pictures = self.decoder.decode(packet if packet.size else None)
+            pictures = self._decoder.decode(packet if packet.size else None)
         except av.EOFError:
             return []
         except av.FFmpegError as error:
-            if self.decoder.is_hwaccel:
+            if self._decoder.is_hwaccel:
                 raise hardware.Unusable(hardware.why(error)) from None
-            self._spoilt()
+            self._count_damage()
             return []
-        whole = [picture for picture in pictures if not picture.is_corrupt]
-        if len(whole) < len(pictures):  # decoded, with parts made up: shown it would be grey or torn
-            self._spoilt()
-        elif whole:
-            self._in_a_row = 0
-        return whole
+        intact = [picture for picture in pictures if not picture.is_corrupt]
+        if len(intact) < len(pictures):
+            # The decoder has concealed missing parts: such a picture is grey or torn, so it is dropped.
+            self._count_damage()
+        elif intact:
+            self._damaged_in_a_row = 0
+        return intact
 
-    def _spoilt(self) -> None:
-        self.corrupt_packets += 1
-        self._in_a_row += 1
-        if self._in_a_row >= _CORRUPT_IN_A_ROW:
-            raise Failure(ConnectionState.RETRYING, f"{self._in_a_row} damaged packets in a row")
+    def _count_damage(self) -> None:
+        self._drops.add("corrupt")
+        self._damaged_in_a_row += 1
+        if self._damaged_in_a_row >= _MOST_DAMAGED_IN_A_ROW:
+            raise Failure(ConnectionState.RETRYING, f"{self._damaged_in_a_row} damaged packets in a row")
 
-    def _heard(self, packet: av.Packet[Stream], now_s: float) -> Sound:
-        unit = packet.time_base
-        time_s = None if packet.pts is None else float(packet.pts * unit)
-        return Sound(bytes(packet), time_s, float((packet.duration or 0) * unit), now_s)
+    def _time_of(self, picture: av.VideoFrame) -> float | None:
+        pts = picture.pts if self._has_times else None
+        unit = picture.time_base or self._video.time_base
+        return float(pts * unit) if pts is not None and unit is not None else None
 
-    def _software(self, threads: int) -> av.VideoCodecContext:
+    def _software_decoder(self, threads: int) -> av.VideoCodecContext:
         context = self._video.codec_context
-        context.thread_type = "SLICE"  # FRAME would hold back a picture for each thread
+        context.thread_type = "SLICE"  # FRAME would delay the picture by one frame for each thread
         context.thread_count = max(1, threads)
         return context
 
@@ -228,13 +268,13 @@ class Connection:
             device = HWAccel(config.device_type, allow_software_fallback=False)
             try:
                 decoder = av.CodecContext.create(context.name, "r", device)
-                assert isinstance(decoder, av.VideoCodecContext), f"{context.name} is a codec of pictures"
+                assert isinstance(decoder, av.VideoCodecContext), f"{context.name} is a video codec"
                 decoder.extradata, decoder.thread_count = context.extradata, 1
                 decoder.open()
             except (av.FFmpegError, RuntimeError, ValueError) as error:
                 reasons.append(f"{config.device_type.name}: {hardware.why(error)}")
                 continue
-            self.decoder = decoder
+            self._decoder = decoder
             self.codec = f"{context.name} ({config.device_type.name})"
             return
         reason = ", ".join(reasons) or f"FFmpeg has none for {context.name} here"
@@ -242,7 +282,10 @@ class Connection:
 
 
 def explain(error: av.FFmpegError, limit_s: float, waited_s: float = 0.0) -> Failure:
-    """What happened, in an operator's words. FFmpeg's own message is not used: it quotes the address."""
+    """The Failure that tells an operator what happened after waiting `waited_s` of at most `limit_s`.
+
+    FFmpeg's own message is not used because it quotes the address, which may hold a password.
+    """
     if isinstance(error, av.HTTPUnauthorizedError | av.HTTPForbiddenError):
         return Failure(ConnectionState.UNAUTHORISED, "wrong or missing user and password", slow=True)
     if isinstance(error, av.HTTPNotFoundError):
@@ -250,10 +293,10 @@ def explain(error: av.FFmpegError, limit_s: float, waited_s: float = 0.0) -> Fai
     if isinstance(error, av.HTTPClientError):
         return Failure(ConnectionState.REFUSED, f"the server refuses ({hardware.why(error)})", slow=True)
     if isinstance(error, av.ConnectionRefusedError):
-        return Failure(ConnectionState.REFUSED, NOBODY)
+        return Failure(ConnectionState.REFUSED, NOBODY_LISTENS)
     if isinstance(error, av.FileNotFoundError):
         return Failure(ConnectionState.REFUSED, "no such device")
-    # A stalled RTSP server shows as damaged data; an interrupted wait as an immediate exit.
+    # FFmpeg reports a stalled RTSP server as damaged data, and an interrupted wait as an immediate exit.
     if isinstance(error, av.ExitError | TimeoutError) or waited_s >= limit_s * 0.9:
         return Failure(ConnectionState.STALLED, f"nothing came for {limit_s:g} s")
     if isinstance(error, av.InvalidDataError):
@@ -274,7 +317,7 @@ def _open(
             options["framerate"] = str(source.rate)
     else:
         options = {
-            "protocol_whitelist": _NAMES[address.kind],
+            "protocol_whitelist": _PROTOCOLS[address.kind],
             "analyzeduration": str(round(analyse_s * 1e6)),
         }
     if address.kind == "rtsp":
@@ -297,6 +340,12 @@ def _open(
         raise explain(error, source.open_timeout_s, time.monotonic() - began) from None
     except (ValueError, OSError) as error:
         raise Failure(ConnectionState.REFUSED, type(error).__name__, slow=True) from None
+
+
+def _encoded_sound(packet: av.Packet[Stream], now_s: float) -> EncodedSound:
+    unit = packet.time_base
+    time_s = None if packet.pts is None else float(packet.pts * unit)
+    return EncodedSound(bytes(packet), time_s, float((packet.duration or 0) * unit), now_s)
 
 
 def _sound_stream(container: av.container.InputContainer) -> av.AudioStream | None:

@@ -1,4 +1,4 @@
-"""Cameras that are plugged in, by FFmpeg's devices."""
+"""Lists the cameras that are plugged in, and addresses them for FFmpeg."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from pathlib import Path
 import av
 import av.device
 
-FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
-"""FFmpeg's input for cameras, by platform."""
+_FORMATS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
+"""FFmpeg's input format for cameras, by `sys.platform`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One camera of this machine."""
+    """A camera of this machine."""
 
     address: str
-    """What `gpen-stream live` takes, such as "webcam:0"."""
+    """The address that `gpen-stream live` accepts, such as "webcam:0"."""
     name: str
+    """As the camera's driver states it."""
 
 
-def sources() -> list[Device]:
-    """The cameras that are there now; empty where there is none."""
+def cameras() -> list[Device]:
+    """The cameras that are plugged in now."""
     if sys.platform == "linux":
         return _video4linux()
     return [Device(f"webcam:{number}", name) for number, name in enumerate(_enumerated())]
 
 
 def device_url(name: str) -> tuple[str, str]:
-    """FFmpeg's format and URL of `webcam:NAME`: a number, a device's path, or its name."""
-    form = FORMATS.get(sys.platform, "v4l2")
+    """FFmpeg's input format and URL of `webcam:NAME`. NAME is a number, a device's path or its name."""
+    form = _FORMATS.get(sys.platform, "v4l2")
     if form == "v4l2":
         return form, f"/dev/video{name}" if name.isdigit() else name
     if form == "avfoundation":
@@ -42,20 +43,20 @@ def device_url(name: str) -> tuple[str, str]:
 
 
 def _video4linux(folder: Path = Path("/sys/class/video4linux")) -> list[Device]:
-    """Every camera's first node: the others of it carry no pictures but facts about them."""
+    """The cameras of Linux. Of each camera only the first node counts: the others send metadata only."""
     found = []
     for node in sorted(folder.glob("video*"), key=lambda node: int(node.name[5:])):
         try:
             name, index = ((node / fact).read_text().strip() for fact in ("name", "index"))
         except OSError:
-            continue  # unplugged just now
+            continue  # unplugged meanwhile
         if index == "0":
             found.append(Device(f"webcam:{node.name[5:]}", name))
     return found
 
 
 def _enumerated() -> list[str]:
-    form = FORMATS.get(sys.platform)
+    form = _FORMATS.get(sys.platform)
     if form is None:
         return []
     try:

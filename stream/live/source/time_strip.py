@@ -1,7 +1,7 @@
-"""A time burnt into the picture as a strip of black and white cells, to be read back behind any codec.
+"""A time drawn into the picture as a strip of black and white cells, which survives any codec.
 
-What measures a delay must not trust the clocks and tags of what it measures: a picture carries its
-own time through decoder, network, encoder and player.
+A delay is measured by this strip because each picture then carries its own time through decoder,
+network, encoder and player. No clock or tag of the measured parts has to be trusted.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ _CHECK_BITS = 8
 _CELLS = BITS + _CHECK_BITS
 _BLACK, _WHITE = 16, 235
 _LEAST_CONTRAST = 60
-"""Of a cell's mean from mid grey: x264 leaves 104 at crf 40 and 90 at crf 51 (samples/portrait.mp4)."""
+"""Least distance of a cell's mean from mid grey, in levels.
+
+x264 leaves a distance of 104 at crf 40 and of 90 at crf 51 (samples/portrait.mp4).
+"""
 
 
 def burn(luma: np.ndarray, time_ms: int) -> None:
-    """Draw `time_ms` (of which 32 bits are kept) along the lower edge of luma u8[h,w], in place.
+    """Draw `time_ms` modulo 2**32 along the lower edge of luma u8[h,w], in place.
 
-    ValueError where the picture is less than 160 px wide or 16 px high.
+    Raises ValueError where the picture is less than 160 px wide or 16 px high.
     """
     cells = _cells(luma)
     for cell, bit in zip(cells, _code(time_ms % (1 << BITS)), strict=True):
@@ -30,7 +33,7 @@ def burn(luma: np.ndarray, time_ms: int) -> None:
 
 
 def read(luma: np.ndarray) -> int | None:
-    """The time in luma u8[h,w], ms modulo 2**32; None where there is no whole strip."""
+    """The time in luma u8[h,w], ms modulo 2**32; None where the strip is missing or damaged."""
     bits = []
     for cell in _cells(luma):
         height, width = cell.shape
@@ -44,7 +47,7 @@ def read(luma: np.ndarray) -> int | None:
 
 
 def _cells(luma: np.ndarray) -> list[np.ndarray]:
-    """Views of the strip's cells, first bit first."""
+    """Views of the strip's cells, in the order of the bits."""
     height, width = luma.shape
     if width < 160 or height < 16:
         raise ValueError(f"expected at least 160x16 px for a time strip, got {width}x{height}")
@@ -54,7 +57,7 @@ def _cells(luma: np.ndarray) -> list[np.ndarray]:
 
 
 def _code(time_ms: int) -> list[bool]:
-    """Data bits, lowest first, and a check sum over them."""
+    """The data bits, lowest first, then the bits of their checksum."""
     check = zlib.crc32(time_ms.to_bytes(4, "little")) & 0xFF
     word = time_ms | check << BITS
     return [bool(word >> i & 1) for i in range(_CELLS)]

@@ -1,1 +1,1 @@
-"""The dashboard: pages, REST, live pictures and metrics over one supervisor of cameras."""
+"""The dashboard: pages, REST interface, live pictures and metrics of a server's cameras and files."""

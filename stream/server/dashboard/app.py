@@ -1,4 +1,4 @@
-"""The application: pages, interface, guard, and what errors look like."""
+"""The ASGI application: pages, REST interface, security and the form of errors."""
 
 from __future__ import annotations
 
@@ -15,34 +15,42 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from stream import __version__
-from stream.errors import StreamError
-from stream.server.dashboard.jobs import Jobs
-from stream.server.dashboard.rest import routes
+from stream.errors import NotFoundError, StreamError
+from stream.server.dashboard import (
+    camera_routes,
+    event_routes,
+    file_routes,
+    picture_routes,
+    recording_routes,
+    server_routes,
+)
+from stream.server.dashboard.jobs import JobQueue
 from stream.server.dashboard.security import Guard
-from stream.server.supervisor import NotFound, Supervisor
+from stream.server.supervisor.supervisor import Supervisor
 
 _THREADS = 24
-"""For requests that wait for a camera."""
+"""Threads for requests that wait for a camera."""
 STATIC = Path(__file__).with_name("static")
 
 
 def create_app(
     supervisor: Supervisor,
-    jobs: Jobs,
+    jobs: JobQueue,
     *,
     token: str | None = None,
     on_end: Callable[[], None] = lambda: None,
     is_ending: Callable[[], bool] = lambda: False,
 ) -> Guard:
-    """The dashboard as an ASGI application, its guard outermost.
+    """The dashboard as an ASGI application, wrapped in its guard.
 
-    `on_end` is run in a thread of its own when the server ends, before connections are waited for no
-    longer; long answers end when `is_ending` says so.
+    `token`: the access token; None: nobody has to log in. `on_end` is called in a thread when the server
+    ends. `is_ending`: long answers end as soon as it returns True.
     """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # Python's own number of threads follows the cores: a few sources being tried would hold up all.
+        # Python's default number of threads follows the number of cores: a few tests of sources would
+        # delay all other requests.
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "dashboard"))
         yield
         await asyncio.to_thread(on_end)
@@ -51,23 +59,27 @@ def create_app(
         title="gpen-stream", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
         description="Cameras, recordings and files whose faces are restored.",
     )  # fmt: skip
-    app.state.closing = is_ending
-    app.include_router(routes(supervisor, jobs))
+    app.state.supervisor, app.state.jobs, app.state.is_ending = supervisor, jobs, is_ending
+    app.state.source_tests = asyncio.Semaphore(camera_routes.SOURCE_TESTS)
+    for module in (
+        server_routes, camera_routes, picture_routes, recording_routes, event_routes, file_routes,
+    ):  # fmt: skip
+        app.include_router(module.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    _pages(app)
-    _errors(app)
+    _add_pages(app)
+    _add_error_handlers(app)
     server = supervisor.server
     return Guard(app, token, server.names, server.upload_mb * 2**20)
 
 
-def _pages(app: FastAPI) -> None:
+def _add_pages(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
         return FileResponse(STATIC / "index.html")
 
     @app.get("/login", include_in_schema=False)
     async def login(request: Request) -> Response:
-        if not request.state.guard.locked:
+        if not request.state.guard.needs_token:
             return RedirectResponse("/", 303)
         return FileResponse(STATIC / "login.html")
 
@@ -76,27 +88,30 @@ def _pages(app: FastAPI) -> None:
         return FileResponse(STATIC / "icon.svg", media_type="image/svg+xml")
 
 
-def _errors(app: FastAPI) -> None:
-    def line(error: Exception) -> str:
+def _add_error_handlers(app: FastAPI) -> None:
+    """Answer every error with {"error": "one line"}."""
+
+    def single_line(error: Exception) -> str:
         return " ".join(str(error).split())
 
-    @app.exception_handler(NotFound)
-    async def missing(_: Request, error: NotFound) -> JSONResponse:
-        return JSONResponse({"error": line(error)}, 404)
+    @app.exception_handler(NotFoundError)
+    async def missing(_: Request, error: NotFoundError) -> JSONResponse:
+        return JSONResponse({"error": single_line(error)}, 404)
 
     @app.exception_handler(StreamError)
     async def expected(_: Request, error: StreamError) -> JSONResponse:
-        return JSONResponse({"error": line(error)}, 422)
+        return JSONResponse({"error": single_line(error)}, 422)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:]) or "body"
-        return JSONResponse({"error": f"{where}: {first['msg']}"}, 422)  # never the value: it may be a secret
+        # The value is left out: it may be a secret.
+        return JSONResponse({"error": f"{where}: {first['msg']}"}, 422)
 
     @app.exception_handler(Exception)
-    async def unforeseen(_: Request, error: Exception) -> JSONResponse:
-        text = f"unexpected {type(error).__name__}; see the server's log"  # where the guard writes it
+    async def unexpected(_: Request, error: Exception) -> JSONResponse:
+        text = f"unexpected {type(error).__name__}; see the server's log"  # the guard writes it there
         return JSONResponse({"error": text}, 500)
 
     @app.exception_handler(HTTPException)

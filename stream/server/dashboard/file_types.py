@@ -1,4 +1,4 @@
-"""Which files are taken for videos and pictures: by name and by their first bytes."""
+"""Which files are videos or pictures, judged by their name and their first bytes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from stream.media.container import VIDEO_SUFFIXES
 from stream.media.images import SUFFIXES
 
 MEDIA = "videos or pictures"
+"""The words of messages."""
 _SUFFIXES = (*VIDEO_SUFFIXES, *SUFFIXES)
-_NAME_BYTES = 200
+_MAX_NAME_BYTES = 200
 _SIGNATURES = re.compile(
     rb"....(?:ftyp|moov|mdat|free|wide|skip|pnot)"  # mp4, mov, 3gp
     rb"|\x1a\x45\xdf\xa3"  # mkv, webm
@@ -23,8 +24,11 @@ _SIGNATURES = re.compile(
     rb"|\xff\xd8\xff|\x89PNG\r\n\x1a\n|BM|II\*\x00|MM\x00\*",
     re.DOTALL,
 )
-"""FFmpeg goes by a file's content, and knows texts that make it open other files and addresses:
-playlists, concat scripts, session descriptions. None of those begins like this."""
+"""Beginnings of video and picture files.
+
+FFmpeg identifies a file by its content. Some text files make it open other files and addresses: playlists,
+concat scripts, session descriptions. None of those begins like this.
+"""
 _TYPES = {
     ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".webm": "video/webm",
     ".mkv": "video/x-matroska", ".ogv": "video/ogg", ".ts": "video/mp2t", ".jpg": "image/jpeg",
@@ -33,7 +37,7 @@ _TYPES = {
 
 
 def is_media(path: Path, name: str = "") -> bool:
-    """Whether a file is a video or a picture, by its name (or the one it will have) and first bytes."""
+    """Whether a file is a video or a picture. `name`: the name that it will get, if that is another one."""
     if not (name or path.name).lower().endswith(_SUFFIXES) or not path.is_file():
         return False
     try:
@@ -44,16 +48,16 @@ def is_media(path: Path, name: str = "") -> bool:
 
 
 def media_type(path: Path) -> str:
-    """What a browser is told; nothing that it could run."""
+    """The media type for a browser; never one that the browser would execute."""
     return _TYPES.get(path.suffix.lower(), "application/octet-stream")
 
 
 def safe_name(name: str) -> str:
-    """A file's name without any folder; ConfigError where that leaves no video or picture."""
+    """A file's name without its folders. Raises ConfigError if it is not the name of a video or picture."""
     name = re.split(r"[/\\]", name)[-1].strip()
     shown = name[:40]
-    if not name or name.startswith(".") or len(name.encode("utf-8", "replace")) > _NAME_BYTES:
-        raise ConfigError(f"file {shown!r}: give it another name, of up to {_NAME_BYTES} bytes")
+    if not name or name.startswith(".") or len(name.encode("utf-8", "replace")) > _MAX_NAME_BYTES:
+        raise ConfigError(f"file {shown!r}: give it another name, of up to {_MAX_NAME_BYTES} bytes")
     if not name.isprintable() or re.search(r'[<>:"|?*]', name):
         raise ConfigError(f"file {shown!r}: take the signs out of its name that file systems refuse")
     if not name.lower().endswith(_SUFFIXES):

@@ -1,4 +1,4 @@
-"""Files to restore: a queue, one at a time, each in a process of its own."""
+"""Files to restore: a queue that runs one job at a time, each in its own process."""
 
 from __future__ import annotations
 
@@ -12,71 +12,82 @@ import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Never, assert_never, get_args
+from typing import Literal, assert_never, get_args
 
 from pydantic import JsonValue
 from pydantic_core import to_jsonable_python
 
 from stream.config import Config
-from stream.errors import ConfigError, StreamError
-from stream.pipeline.processes import ChildProcess, Connection, start_thread
-from stream.server.supervisor import NotFound
+from stream.errors import ConfigError, NotFoundError
+from stream.pipeline.processes import ChildProcess, start_thread
+from stream.server.dashboard.job_process import FromJob, JobDone, JobError, JobProgress, JobRate, run_job
 
-_KEPT = 200
-"""Jobs that are remembered; the oldest that have ended are forgotten."""
+_MAX_JOBS = 200
+"""Jobs in the list; beyond it the oldest that have ended are removed."""
 JobState = Literal["queued", "running", "done", "failed", "cancelled"]
-STATES: tuple[JobState, ...] = get_args(JobState)
+JOB_STATES: tuple[JobState, ...] = get_args(JobState)
 _POLL_S = 0.2
-_LEDGER = ".jobs.json"
+_JOBS_FILE = ".jobs.json"
 _END_S = 8.0
-"""For a cancelled job to end by itself."""
+"""Longest time for a cancelled job to end by itself."""
 
 
-def inside(folder: Path, name: str) -> Path:
-    """The file of that name in a folder; NotFound for anything that is none, or leads elsewhere."""
+def file_in(folder: Path, name: str) -> Path:
+    """The file of that name in a folder. NotFoundError if there is none, or the name leads elsewhere."""
     if not name or name in (".", "..") or name.startswith(".") or re.search(r"[/\\\x00-\x1f\x7f]", name):
-        raise NotFound("there is no such file")
+        raise NotFoundError("there is no such file")
     path = folder / name
     if path.is_symlink() or not path.is_file():
-        raise NotFound(f"{name[:80]}: there is no such file")
+        raise NotFoundError(f"{name[:80]}: there is no such file")
     return path
 
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """How far one file is, as the API gives it."""
+    """A job: what it restores, and how far it is."""
 
     id: str
     file: str
+    """Name of the input in the server's folder."""
     preset: str
     model: str
     strength: float
+    """Share of the restored face in the result, 0 to 1."""
     state: JobState = "queued"
     progress: float = 0.0
+    """Share of the frames that are done, 0 to 1."""
     left_s: float | None = None
+    """Estimated time to the end, in s."""
     fps: float | None = None
+    """Frames restored per second."""
     frames: int = 0
+    """Frames that are done."""
     faces: int = 0
+    """Faces that were restored."""
     seconds: float | None = None
+    """How long the job took, in s."""
     frame_rate: float | None = None
+    """Frames of the input per second; None for a picture."""
     ended_at: float | None = None
+    """Seconds since the epoch."""
     error: str = ""
+    """Why the job failed, in one line."""
 
     def to_json(self) -> dict[str, JsonValue]:
-        """As the API gives it."""
+        """The job as the API gives it."""
         values: dict[str, JsonValue] = to_jsonable_python(self)
         return values
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One file on its way."""
+    """One job of the queue."""
 
     status: JobStatus
     config: Config | None = field(default=None, repr=False)
-    """None: it ended before the server was started."""
+    """None for a job of an earlier run of the server, which has ended."""
     result: str = ""
-    """Name of what came of it, in the folder of results."""
+    """Name of its result in the folder of results; empty while there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,50 +96,13 @@ class MediaFile:
 
     name: str
     bytes: int
+    """Its size."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobRate:
-    """From a job's process: the input's frames a second."""
+class JobQueue:
+    """Runs jobs one after the other, in a thread of its own. Any thread may call the public methods.
 
-    frame_rate: float
-
-
-@dataclass(frozen=True, slots=True)
-class JobProgress:
-    """From a job's process, about twice a second."""
-
-    done: int
-    """Frames."""
-    total: int
-    """0 where the container does not say."""
-    faces: int
-
-
-@dataclass(frozen=True, slots=True)
-class JobDone:
-    """From a job's process: the last message of one that went well."""
-
-    path: str
-    frames: int
-    faces: int
-
-
-@dataclass(frozen=True, slots=True)
-class JobError:
-    """From a job's process: the last message of one that failed."""
-
-    reason: str
-    """In one line."""
-
-
-FromJob = JobRate | JobProgress | JobDone | JobError
-
-
-class Jobs:
-    """The queue. Any thread may call; one thread of its own runs the jobs.
-
-    Results lie in `folder`/restored, and are known after a restart too.
+    Results lie in `folder`/restored. The jobs that made them are listed after a restart of the server too.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -139,18 +113,15 @@ class Jobs:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to work."""
+        """Delete what a killed server left behind, list the jobs that ended before, and start the thread."""
         self.results.mkdir(parents=True, exist_ok=True)
-        for left in (
-            *self.results.glob(".job-*"),
-            *self.folder.glob(".upload-*"),
-        ):  # of a server that was killed
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        for path in (*self.results.glob(".job-*"), *self.folder.glob(".upload-*")):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         self._load()
         self._thread = start_thread("jobs", self._run)
 
     def stop(self) -> None:
-        """Kill what runs, and end."""
+        """Kill the job that runs, and end."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -158,43 +129,46 @@ class Jobs:
             self._thread.join()
 
     def files(self) -> list[MediaFile]:
-        """What can be restored, newest first."""
+        """The files in the folder, newest first."""
         found = []
         for path in self.folder.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+            with contextlib.suppress(FileNotFoundError):  # it was just deleted
                 if not path.name.startswith(".") and not path.is_symlink() and path.is_file():
                     found.append((path.stat().st_mtime, path.name, path.stat().st_size))
         return [MediaFile(name, size) for _, name, size in sorted(found, reverse=True)]
 
     def all(self) -> list[JobStatus]:
-        """In the order in which they were queued."""
+        """All jobs, in the order in which they were added."""
         with self._changed:
             return [job.status for job in self._jobs.values()]
 
     def find(self, job_id: str) -> Job:
-        """NotFound where there is none."""
+        """The job with that id; NotFoundError if there is none."""
         with self._changed:
             if (job := self._jobs.get(job_id)) is None:
-                raise NotFound("there is no such job")
+                raise NotFoundError("there is no such job")
             return job
 
     def add(self, file: str, config: Config, preset: str) -> JobStatus:
-        """Queue a file of the folder; NotFound, or ConfigError where too many wait."""
-        inside(self.folder, file)
+        """Add a job for a file of the folder.
+
+        Raises NotFoundError if there is no such file, ConfigError if too many jobs wait.
+        """
+        file_in(self.folder, file)
         settings = config.restore
         status = JobStatus(secrets.token_hex(6), file, preset, settings.model, settings.strength)
         with self._changed:
-            if sum(one.status.state == "queued" for one in self._jobs.values()) >= _KEPT // 2:
+            if sum(one.status.state == "queued" for one in self._jobs.values()) >= _MAX_JOBS // 2:
                 raise ConfigError("too many files wait already; wait for some, or cancel them")
             ended = [key for key, one in self._jobs.items() if one.status.state not in ("queued", "running")]
-            for key in ended[: max(0, len(self._jobs) - _KEPT + 1)]:
+            for key in ended[: max(0, len(self._jobs) - _MAX_JOBS + 1)]:
                 del self._jobs[key]
             self._jobs[status.id] = Job(status, config)
             self._changed.notify_all()
         return status
 
     def remove(self, job_id: str) -> None:
-        """Cancel a job that waits or runs; one that has ended goes from the list, its result is deleted."""
+        """Cancel a job that waits or runs. Remove one that has ended from the list, and delete its result."""
         job = self.find(job_id)
         with self._changed:
             if job.status.state in ("queued", "running"):
@@ -207,17 +181,17 @@ class Jobs:
             self._save()
 
     def _run(self) -> None:
-        while (begun := self._begin()) is not None:
-            job, config = begun
+        while (next_job := self._wait_for_job()) is not None:
+            job, config = next_job
             try:
-                made, error = self._restore(job, config)
+                result, error = self._restore(job, config)
             except OSError as failure:
-                made, error = None, f"{job.status.file}: cannot be restored ({failure.strerror})"
+                result, error = None, f"{job.status.file}: cannot be restored ({failure.strerror})"
             with self._changed:
-                self._end(job, made, error)
+                self._finish(job, result, error)
 
-    def _begin(self) -> tuple[Job, Config] | None:
-        """Wait for the next job; None at the end."""
+    def _wait_for_job(self) -> tuple[Job, Config] | None:
+        """The next job, as soon as there is one; None at the end."""
         with self._changed:
             while not self._closing:
                 for job in self._jobs.values():
@@ -227,87 +201,90 @@ class Jobs:
                 self._changed.wait()
             return None
 
-    def _end(self, job: Job, made: Path | None, error: str) -> None:
-        """How it went, unless it was cancelled meanwhile."""
+    def _finish(self, job: Job, result: Path | None, error: str) -> None:
+        """Set the final state of a job: done, failed or, if it was cancelled meanwhile, cancelled."""
         status = replace(job.status, ended_at=time.time())
         if status.state != "running" or self._closing:
             job.status = replace(status, state="cancelled")
-            if made is not None:
-                made.unlink(missing_ok=True)
-        elif made is None:
+            if result is not None:
+                result.unlink(missing_ok=True)
+        elif result is None:
             job.status = replace(status, state="failed", error=error)
         else:
             job.status = replace(status, state="done", progress=1.0, left_s=0.0)
-            job.result = made.name
+            job.result = result.name
             self._save()
 
     def _restore(self, job: Job, config: Config) -> tuple[Path | None, str]:
-        """The result, or why there is none; OSError where the machine lacks something."""
-        began, file = time.monotonic(), job.status.file
-        # A folder of its own: nothing is left of a job that is killed.
+        """Restore a file: the result, or None and the reason. OSError: the machine lacks something."""
+        started_s, file = time.monotonic(), job.status.file
+        # The job writes into a folder of its own, which is deleted: a killed job leaves nothing behind.
         folder = Path(tempfile.mkdtemp(prefix=".job-", dir=self.results))
         try:
             child = ChildProcess(
                 "gpen-stream: a file", run_job, str(self.folder / file), str(folder / file), config, nice=5
             )
             try:
-                return self._hear(job, child, began)
+                return self._follow(job, child, started_s)
             except EOFError:
                 return None, f"{file}: its process ended unexpectedly; see the server's log"
             finally:
                 if self._closing:
                     child.kill()
                 else:
-                    child.link.close()  # the order to end, where it still works
+                    child.link.close()  # tells a job that still runs to end
                 child.end(_END_S)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _hear(self, job: Job, child: ChildProcess, began: float) -> tuple[Path | None, str]:
+    def _follow(self, job: Job, child: ChildProcess, started_s: float) -> tuple[Path | None, str]:
+        """Read a job's messages until it ends or is cancelled; the result, or None and the reason."""
         while job.status.state == "running" and not self._closing:
             if not child.link.poll(_POLL_S):
                 continue
             message: FromJob = child.link.recv()
-            elapsed_s = time.monotonic() - began
+            elapsed_s = time.monotonic() - started_s
             if isinstance(message, JobError):
                 return None, message.reason.replace(f"{self.folder}/", "")
-            with self._changed:  # it may be cancelled in between
-                job.status = _told(job.status, message, elapsed_s)
+            with self._changed:  # another thread may cancel it
+                job.status = updated_status(job.status, message, elapsed_s)
             if isinstance(message, JobDone):
-                return self._keep(Path(message.path)), ""
+                return self._move_result(Path(message.path)), ""
         return None, ""
 
-    def _keep(self, made: Path) -> Path:
-        """Put a result where it stays, beside others of that name."""
-        path, number = self.results / made.name, 1
+    def _move_result(self, file: Path) -> Path:
+        """Move a result to the folder of results; a number is added to a name that is taken."""
+        path, number = self.results / file.name, 1
         while path.exists():
             number += 1
-            path = self.results / f"{made.stem}-{number}{made.suffix}"
-        return made.rename(path)
+            path = self.results / f"{file.stem}-{number}{file.suffix}"
+        return file.rename(path)
 
     def _save(self) -> None:
-        """Note which results there are; what they are is lost where that fails."""
+        """Write the jobs that have a result to a file. If that fails, they are not listed after a restart."""
         kept = [job.status.to_json() | {"result": job.result} for job in self._jobs.values() if job.result]
-        part = self.results / f"{_LEDGER}.part"
+        part = self.results / f"{_JOBS_FILE}.part"
         with contextlib.suppress(OSError):
             part.write_text(json.dumps(kept), encoding="utf-8")
-            part.replace(self.results / _LEDGER)
+            part.replace(self.results / _JOBS_FILE)
 
     def _load(self) -> None:
-        """Jobs that ended before, as far as their results are there."""
+        """Read the jobs of earlier runs whose results still exist."""
         try:
-            facts = json.loads((self.results / _LEDGER).read_text(encoding="utf-8"))
+            facts = json.loads((self.results / _JOBS_FILE).read_text(encoding="utf-8"))
             kept = [Job(result=one.pop("result", ""), status=JobStatus(**one)) for one in facts]
         except (OSError, ValueError, TypeError, AttributeError):
             kept = []
         for job in kept:
-            with contextlib.suppress(NotFound):
-                inside(self.results, job.result)
+            with contextlib.suppress(NotFoundError):
+                file_in(self.results, job.result)
                 self._jobs[job.status.id] = job
 
 
-def _told(status: JobStatus, message: JobRate | JobProgress | JobDone, elapsed_s: float) -> JobStatus:
-    """How far a job is after a message."""
+def updated_status(
+    status: JobStatus, message: JobRate | JobProgress | JobDone, elapsed_s: float
+) -> JobStatus:
+    """The status of a job after a message from its process, `elapsed_s` after its start."""
     match message:
         case JobRate(frame_rate):
             return replace(status, frame_rate=frame_rate)
@@ -322,33 +299,3 @@ def _told(status: JobStatus, message: JobRate | JobProgress | JobDone, elapsed_s
             return replace(status, progress=round(min(1.0, done / total), 4), left_s=left_s)
         case _:
             assert_never(message)
-
-
-def run_job(link: Connection[FromJob, Never], source: str, target: str, config: Config) -> None:
-    """A job's process: restores `source` into `target`, unless the link is closed before."""
-    from stream.job.api import restore_file
-    from stream.job.interface import Progress
-    from stream.media.images import is_image
-    from stream.media.probe import probe
-
-    stop, told = threading.Event(), [0.0]
-
-    def progress(now: Progress) -> None:
-        if link.closed or link.poll(0):  # cancelled
-            stop.set()
-        elif time.monotonic() - told[0] > 0.5:
-            told[0] = time.monotonic()
-            link.send(JobProgress(now.frames_done, now.frames_total, now.faces))
-
-    try:
-        if not is_image(Path(source)):
-            link.send(JobRate(round(float(probe(Path(source)).rate), 3)))
-        outcome = restore_file(source, target, config, progress=progress, stop=stop)
-        if not stop.is_set():
-            faces = outcome.report["faces_restored"] + outcome.report["faces_carried"]
-            link.send(JobDone(str(outcome.path), outcome.report["frames_out"], faces))
-    except StreamError as error:
-        if not stop.is_set():
-            link.send(JobError(str(error)))
-    except OSError:  # nobody listens any more
-        stop.set()

@@ -1,4 +1,4 @@
-"""What Prometheus is told; `docs/operators.md` has alerts on these names."""
+"""Metrics for Prometheus; `docs/operators.md` has alerts on these names."""
 
 from __future__ import annotations
 
@@ -13,59 +13,63 @@ from prometheus_client.process_collector import ProcessCollector
 
 from stream import __version__
 from stream.live.status import ConnectionState
-from stream.server.dashboard.jobs import STATES
+from stream.server.dashboard.jobs import JOB_STATES
 
 if TYPE_CHECKING:
     from stream.live.session.session_report import SessionReport
-    from stream.server.dashboard.jobs import Jobs
-    from stream.server.supervisor import CameraStatus, Supervisor
+    from stream.server.dashboard.jobs import JobQueue
+    from stream.server.supervisor.camera_status import CameraStatus
+    from stream.server.supervisor.supervisor import Supervisor
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _Reading = Callable[["SessionReport"], float]
 _Value = Callable[["CameraStatus"], float | None]
 _GAUGES: dict[str, tuple[str, _Reading]] = {
-    "fps_in": ("Frames a second that come from the source", lambda report: report.fps_in),
-    "fps_out": ("Frames a second that go out", lambda report: report.fps_out),
+    "fps_in": ("Frames per second from the source", lambda report: report.fps_in),
+    "fps_out": ("Frames per second that are delivered", lambda report: report.fps_out),
     "faces": ("Faces in the newest picture", lambda report: report.faces),
-    "load": ("Busy part of the time budget, 1: no more can be done", lambda report: report.load),
+    "load": ("Share of its time for which the busiest stage works, up to 1", lambda report: report.load),
     "cpu_cores": ("CPU cores in use", lambda report: report.cpu_cores),
     "degradation_level": (
-        "How far restoration has given way to keep up; 0: not at all", lambda report: report.level
+        "How far restoration is reduced to keep up; 0: not at all", lambda report: report.level
     ),
     "memory_bytes": ("Resident memory of the camera's process", lambda report: report.memory_mb * 2**20),
-    "uptime_seconds": ("Since the camera's session began", lambda report: report.uptime_s),
+    "uptime_seconds": ("Time since the camera's session began", lambda report: report.uptime_s),
 }  # fmt: skip
-"""By metric: what it is, and its value in a report."""
+"""By metric: its help text, and its value in a report."""
 _COUNTERS: dict[str, tuple[str, _Reading]] = {
-    "faces_restored": ("Faces that went through the network", lambda report: report.faces_restored),
-    "faces_carried": ("Faces carried from restored ones", lambda report: report.faces_carried),
-    "corrupt_packets": ("Packets that were damaged", lambda report: report.corrupt_packets),
+    "faces_restored": ("Faces restored by the network", lambda report: report.faces_restored),
+    "faces_carried": (
+        "Faces propagated from restored ones by optical flow",
+        lambda report: report.faces_carried,
+    ),
+    "corrupt_packets": ("Damaged packets", lambda report: report.corrupt_packets),
     "connections": ("Connections to the source", lambda report: report.connections),
 }
 
 
-def exposition(supervisor: Supervisor, jobs: Jobs, failures: int) -> bytes:
-    """The metrics in Prometheus's text format; `failures` counts wrong tokens."""
+def exposition(supervisor: Supervisor, jobs: JobQueue, failures: int) -> bytes:
+    """All metrics in Prometheus' text format. `failures`: wrong tokens so far."""
     registry = CollectorRegistry()
-    registry.register(_Cameras(supervisor))
-    registry.register(_Dashboard(jobs, failures))
-    ProcessCollector(registry=registry)  # process_*: of the server itself
+    registry.register(_CameraCollector(supervisor))
+    registry.register(_JobCollector(jobs, failures))
+    ProcessCollector(registry=registry)  # process_*: metrics of the server itself
     return generate_latest(registry)
 
 
-class _Cameras:
+class _CameraCollector:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
 
     def collect(self) -> Iterator[Metric]:
-        """See prometheus_client."""
+        """Yield the metrics of all cameras, their sinks and the machine."""
         cameras = self._supervisor.cameras()
         build = GaugeMetricFamily("gpen_stream_build", "Always 1", labels=["version"])
         build.add_metric([__version__], 1)
         yield build
-        yield _gauge("up", "1: pictures come in", cameras, _is_up)
-        meant = "1: it is meant to run: switched on, and within its schedule"
+        yield _gauge("up", "1: the source delivers pictures", cameras, _is_up)
+        meant = "1: the camera is to run: it is enabled, and within its schedule"
         yield _gauge("enabled", meant, cameras, lambda one: float(one.process not in ("paused", "disabled")))
         for name, (text, reading) in _GAUGES.items():
             yield _gauge(name, text, cameras, _of_report(reading))
@@ -97,7 +101,7 @@ class _Cameras:
 
     def _machine(self) -> Iterator[Metric]:
         folder = self._supervisor.server.data_folder
-        free = GaugeMetricFamily("gpen_stream_disk_free_bytes", "Free where recordings lie")
+        free = GaugeMetricFamily("gpen_stream_disk_free_bytes", "Free space in the data folder")
         free.add_metric([], shutil.disk_usage(folder if folder.exists() else "/").free)
         yield free
         restorer = self._supervisor.restorer()
@@ -105,7 +109,9 @@ class _Cameras:
         up = GaugeMetricFamily("gpen_stream_restorer_up", "1: the restorer of all cameras runs")
         up.add_metric([], float(restorer is not None and restorer.pid != 0))
         yield up
-        load = GaugeMetricFamily("gpen_stream_restorer_load", "Part of the time that its network runs")
+        load = GaugeMetricFamily(
+            "gpen_stream_restorer_load", "Share of the time for which its network computes"
+        )
         load.add_metric([], report.load if report is not None else 0.0)
         yield load
         crops = CounterMetricFamily("gpen_stream_restorer_crops", "Crops restored", labels=["camera"])
@@ -114,15 +120,15 @@ class _Cameras:
         yield crops
 
 
-class _Dashboard:
-    def __init__(self, jobs: Jobs, failures: int) -> None:
+class _JobCollector:
+    def __init__(self, jobs: JobQueue, failures: int) -> None:
         self._jobs, self._failures = jobs, failures
 
     def collect(self) -> Iterator[Metric]:
-        """See prometheus_client."""
+        """Yield the metrics of jobs and log-ins."""
         states = Counter(job.state for job in self._jobs.all())
-        family = GaugeMetricFamily("gpen_stream_jobs", "Files by how far they are", labels=["state"])
-        for state in STATES:
+        family = GaugeMetricFamily("gpen_stream_jobs", "Jobs by state", labels=["state"])
+        for state in JOB_STATES:
             family.add_metric([state], states[state])
         yield family
         yield CounterMetricFamily("gpen_stream_failed_logins", "Wrong tokens", value=self._failures)
@@ -130,9 +136,9 @@ class _Dashboard:
 
 def _sinks(running: list[tuple[str, SessionReport]]) -> Iterator[Metric]:
     labels = ["camera", "sink", "kind"]
-    up = GaugeMetricFamily("gpen_stream_sink_up", "1: it takes pictures", labels=labels)
+    up = GaugeMetricFamily("gpen_stream_sink_up", "1: the sink delivers pictures", labels=labels)
     dropped = CounterMetricFamily(
-        "gpen_stream_sink_drops", "Frames that it did not take in time", labels=labels
+        "gpen_stream_sink_drops", "Frames that the sink was too slow for", labels=labels
     )
     for name, report in running:
         for sink in report.sinks:

@@ -1,4 +1,4 @@
-"""The access token: made at the first start, kept in a file that nobody else can read."""
+"""The access token: created at the first start, and kept in a file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from stream.errors import ConfigError
 
-_BYTES = 32
-_SHORTEST = 16
+_TOKEN_BYTES = 32
+_MIN_LENGTH = 16
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address that is listened on."""
+    """Whether only this machine can reach a server that listens on `host`."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -23,11 +23,11 @@ def is_loopback(host: str) -> bool:
 
 
 def load_token(path: Path, host: str, *, wanted: bool = False) -> str | None:
-    """The access token, made at the first start that needs one; None: this machine only, without.
+    """Read the access token from `path`, or create it; None if none is needed and none exists.
 
-    It is needed for every `host` but loopback, and where it is `wanted`. Raises ConfigError for a file
-    that others can read, that is not ours or holds no token, and where none can be kept: nothing is
-    served then.
+    A token is needed if `host` is not loopback, or if it is `wanted`. Raises ConfigError if others can
+    read the file, if it belongs to another user, if it holds no token, or if it cannot be written. The
+    server must not start then.
     """
     try:
         return _read(path)
@@ -36,12 +36,12 @@ def load_token(path: Path, host: str, *, wanted: bool = False) -> str | None:
             return None
     except OSError as error:
         raise ConfigError(f"{path}: the token cannot be read ({error.strerror})") from None
-    token = secrets.token_urlsafe(_BYTES)
+    token = secrets.token_urlsafe(_TOKEN_BYTES)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(handle, "w", encoding="ascii") as stream:
-            os.chmod(path, 0o600)  # whatever the umask says
+            os.chmod(path, 0o600)  # the umask may have taken rights from the owner
             stream.write(token + "\n")
     except OSError as error:
         raise ConfigError(
@@ -52,8 +52,9 @@ def load_token(path: Path, host: str, *, wanted: bool = False) -> str | None:
 
 
 def _read(path: Path) -> str:
+    """The token in a file; OSError if it cannot be opened, ConfigError if it must not be used."""
     with open(path, "rb") as stream:
-        facts = os.fstat(stream.fileno())  # of what was opened, not of what lies there a moment later
+        facts = os.fstat(stream.fileno())  # of the opened file: the path may lead to another one by now
         if not stat.S_ISREG(facts.st_mode):
             raise ConfigError(f"{path}: is no file; name another token_file")
         if os.name == "posix":
@@ -62,7 +63,7 @@ def _read(path: Path) -> str:
             if facts.st_uid not in (os.geteuid(), 0):
                 raise ConfigError(f"{path}: the token belongs to another user; name another token_file")
         token = stream.read(4096).decode("ascii", "replace").strip()
-    if len(token) < _SHORTEST or not token.isprintable() or "\ufffd" in token or " " in token:
+    if len(token) < _MIN_LENGTH or not token.isprintable() or "\ufffd" in token or " " in token:
         raise ConfigError(
             f"{path}: the token is too short or no plain text; delete the file, and one is made"
         )

@@ -1,4 +1,4 @@
-"""The networks that a restorer has loaded: each once, on demand, dropped when nobody uses it."""
+"""The networks of a restorer: each is loaded once, on demand, and closed when no camera uses it."""
 
 from __future__ import annotations
 
@@ -20,22 +20,25 @@ _log = logging.getLogger(__name__)
 
 
 class Network:
-    """One network that is loaded."""
+    """A loaded network."""
 
     def __init__(self, path: str, engine: Engine, batch_size: int) -> None:
         self.engine, self.batch_size = engine, batch_size
         self._path, self._failing = path, False
 
     @property
-    def batches(self) -> bool:
-        """Whether several crops in one call cost less than one by one: on a GPU, not on a CPU."""
+    def gains_from_batches(self) -> bool:
+        """Whether one call with several crops is faster than several calls: on a GPU, not on a CPU."""
         return not self.engine.name.endswith("cpu")
 
     def run(self, crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The restored crops; NaN where the call fails, which is logged once until one goes well."""
+        """Restore crops f32[N,in,in,3] to f32[N,S,S,3]; all values are NaN if the call fails.
+
+        The first of several failures in a row is logged.
+        """
         try:
             restored = self.engine.restore(crops)
-        except Exception as error:  # this call is lost, the next one may go well
+        except Exception as error:  # this call is lost; the next one may succeed
             if not self._failing:
                 _log.warning("restorer: %s: %s: %s", self._path, type(error).__name__, error)
             self._failing = True
@@ -46,62 +49,63 @@ class Network:
 
 
 @dataclass(slots=True, eq=False)
-class Loading:
-    """A network on its way; the thread that loads it sets either `network` or `error`."""
+class LoadingNetwork:
+    """A network that is being loaded. The thread that loads it sets either `network` or `error`."""
 
     network: Network | None = None
     error: str = ""
     used_s: float = field(default_factory=time.monotonic)
-    """When a client last had it, monotonic."""
+    """`time.monotonic()` when a camera last used it."""
 
     @property
-    def settled(self) -> bool:
-        """Whether it is loaded, or known to be impossible."""
+    def done(self) -> bool:
+        """Whether it is loaded, or loading has failed."""
         return self.network is not None or bool(self.error)
 
 
 class Networks:
-    """Every network by what it is and how it runs. Each is loaded in a thread of its own."""
+    """All networks, by file and engine settings. Each is loaded in a thread of its own."""
 
     def __init__(self, threads: int, unused_s: float) -> None:
+        """`threads`: of each engine. `unused_s`: a network without a camera is closed after this time."""
         self._threads, self._unused_s = threads, unused_s
-        self._loadings: dict[tuple[str, EngineSettings], Loading] = {}
+        self._networks: dict[tuple[str, EngineSettings], LoadingNetwork] = {}
         self._loaders: list[threading.Thread] = []
 
-    def get(self, path: str, settings: EngineSettings) -> Loading:
-        """The network at `path`; it may still be on its way."""
-        # Another size of batches is no other network: the first one's holds for all.
+    def get(self, path: str, settings: EngineSettings) -> LoadingNetwork:
+        """The network of a file, which may still be loading. Loading that has failed is tried again."""
+        # Another batch size makes no other network: that of the first camera holds for all.
         key = path, settings.model_copy(update={"batch_size": 0})
-        loading = self._loadings.get(key)
+        loading = self._networks.get(key)
         if loading is None or loading.error:
-            loading = self._loadings[key] = Loading()
+            loading = self._networks[key] = LoadingNetwork()
             self._loaders = [thread for thread in self._loaders if thread.is_alive()]
             self._loaders.append(start_thread("load", self._load, loading, path, settings))
         return loading
 
-    def drop_unused(self, used: Collection[Loading]) -> None:
-        """Release what is not in `used`, and has not been for a while."""
+    def drop_unused(self, used: Collection[LoadingNetwork]) -> None:
+        """Close the networks that are not in `used` and have not been for a while."""
         now_s = time.monotonic()
-        for key, loading in list(self._loadings.items()):
+        for key, loading in list(self._networks.items()):
             if loading in used:
                 loading.used_s = now_s
-            elif loading.settled and now_s - loading.used_s > self._unused_s:
-                del self._loadings[key]
+            elif loading.done and now_s - loading.used_s > self._unused_s:
+                del self._networks[key]
                 if loading.network is not None:
                     loading.network.engine.close()
 
     def engines(self) -> list[Engine]:
-        """Those that are loaded."""
-        return [one.network.engine for one in self._loadings.values() if one.network is not None]
+        """The engines of all loaded networks."""
+        return [one.network.engine for one in self._networks.values() if one.network is not None]
 
     def close(self) -> None:
-        """Release all."""
+        """Wait for networks that are being loaded, and close all."""
         for thread in self._loaders:
             thread.join()
         for engine in self.engines():
             engine.close()
 
-    def _load(self, loading: Loading, path: str, settings: EngineSettings) -> None:
+    def _load(self, loading: LoadingNetwork, path: str, settings: EngineSettings) -> None:
         try:
             engine = create_engine(
                 settings.kind,

@@ -1,4 +1,4 @@
-"""What both sides of the shared restorer agree on: where it is, lines of JSON, the mapped memory."""
+"""How cameras and the shared restorer communicate: by lines of JSON over a socket, and shared memory."""
 
 from __future__ import annotations
 
@@ -19,61 +19,66 @@ from stream.config_live import Section
 
 Incoming = TypeVar("Incoming")
 
-_LONGEST = 65536
-"""Bytes of a line; a longer one is no message of ours."""
+_MAX_LINE_BYTES = 65536
+"""A longer line is a protocol error."""
 
 
-def available() -> bool:
-    """Whether this system has what the two sides meet by; Windows has not."""
+def is_supported() -> bool:
+    """Whether this system has Unix sockets that carry file descriptors; Windows has none."""
     return hasattr(socket, "AF_UNIX") and hasattr(socket, "send_fds")
 
 
 @dataclass(frozen=True, slots=True)
 class RestorerAddress:
-    """Where a restorer is met: a folder of this user alone."""
+    """Where a restorer listens."""
 
     folder: Path
+    """A folder that only this user may enter."""
 
     @property
     def socket(self) -> str:
-        """Path of the socket."""
+        """Path of the Unix socket."""
         return str(self.folder / "restorer")
 
 
-class Lines(Generic[Incoming]):
-    """Messages over a socket, each a line of JSON. Raises OSError (TimeoutError too) and EOFError."""
+class MessageSocket(Generic[Incoming]):
+    """A Unix socket whose messages are lines of JSON.
 
-    def __init__(self, channel: socket.socket, incoming: TypeAdapter[Incoming]) -> None:
+    All methods but `close` raise OSError, TimeoutError included, and EOFError if the other side is gone.
+    A line that is no such message raises ConnectionError, which is an OSError.
+    """
+
+    def __init__(self, connection: socket.socket, incoming: TypeAdapter[Incoming]) -> None:
         """`incoming`: the messages that the other side may send."""
-        self.channel, self._incoming, self._buffer = channel, incoming, b""
+        self.connection, self._incoming, self._buffer = connection, incoming, b""
         self.handles: list[int] = []
-        """Files that came along; closed with the channel."""
+        """File descriptors that were received; closed with the socket."""
 
     def send(self, message: Section, handles: Sequence[int] = ()) -> None:
-        """One line, and files with it."""
+        """Send a message, and file descriptors with it."""
         data = message.model_dump_json().encode() + b"\n"
-        sent = socket.send_fds(self.channel, [data], handles) if handles else 0
-        if sent < len(data):  # sending nothing fails where the other side has answered and hung up meanwhile
-            self.channel.sendall(data[sent:])
+        sent = socket.send_fds(self.connection, [data], handles) if handles else 0
+        if sent < len(data):  # sending no bytes fails if the other side has just answered and closed
+            self.connection.sendall(data[sent:])
 
     def receive(self) -> Incoming:
-        """Wait for a line, as long as the socket's time-out says."""
+        """Wait for a message, for as long as the socket's time-out allows."""
         while (message := self.buffered()) is None:
             self.read()
         return message
 
     def read(self) -> None:
-        """Take in what has come."""
-        data, handles, _, _ = socket.recv_fds(self.channel, 4096, 1)
+        """Read into the buffer what the socket has received."""
+        data, handles, _, _ = socket.recv_fds(self.connection, 4096, 1)
         self.handles += handles
         if not data:
             raise EOFError
         self._buffer += data
-        if len(self._buffer) > _LONGEST or len(self.handles) > 1:
-            raise ConnectionError("no message of ours")
+        if len(self._buffer) > _MAX_LINE_BYTES or len(self.handles) > 1:
+            raise ConnectionError("a line is too long, or more than one file came with it")
 
     def buffered(self) -> Incoming | None:
-        """A whole line that has come already; None: not yet."""
+        """The next message in the buffer; None if no whole line has been received."""
         line, newline, rest = self._buffer.partition(b"\n")
         if not newline:
             return None
@@ -81,11 +86,11 @@ class Lines(Generic[Incoming]):
         try:
             return self._incoming.validate_json(line)
         except ValidationError:
-            raise ConnectionError("a line that is no message of ours") from None
+            raise ConnectionError("a line is not a known message") from None
 
     def close(self) -> None:
-        """Hang up."""
-        self.channel.close()
+        """Close the socket and the file descriptors that were received."""
+        self.connection.close()
         for handle in self.handles:
             os.close(handle)
         self.handles.clear()
@@ -93,17 +98,19 @@ class Lines(Generic[Incoming]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SharedCrops:
-    """Mapped memory: `crops` f32[N,in,in,3] on their way to the network, `restored` f32[N,S,S,3] back."""
+    """Memory that both sides map. N crops of side `in` go to the network, of side S come back."""
 
     crops: npt.NDArray[np.float32]
+    """f32[N,in,in,3], written by the camera."""
     restored: npt.NDArray[np.float32]
+    """f32[N,S,S,3], written by the restorer."""
 
 
 def new_memory() -> int:
-    """A file descriptor of memory without a name: nothing is left of it when both sides are gone.
+    """A file descriptor of memory without a name, which is freed when both sides have ended.
 
-    On Linux no disk is behind it: pages of a file, even an unlinked one, would be written out again
-    and again, for days.
+    On Linux it has no file on a disk: pages of a file, even of a deleted one, would be written out
+    again and again, for days.
     """
     if hasattr(os, "memfd_create"):
         return os.memfd_create("crops")
@@ -111,13 +118,18 @@ def new_memory() -> int:
         return os.dup(file.fileno())
 
 
-def map_slots(handle: int, count: int, in_size: int, size: int, create: bool) -> SharedCrops:
-    """Map memory for `count` crops; OSError or ValueError where it cannot be, or is too short."""
-    here, there = count * in_size * in_size * 3, count * size * size * 3
-    length = 4 * (here + there)
+def map_crops(handle: int, count: int, in_size: int, size: int, create: bool) -> SharedCrops:
+    """Map memory for `count` crops of side `in_size` px and their restorations of side `size` px.
+
+    `create`: whether the memory is new and gets its length here. Raises OSError or ValueError if the
+    memory cannot be mapped or is too short.
+    """
+    in_values, out_values = count * in_size * in_size * 3, count * size * size * 3
+    length = 4 * (in_values + out_values)
     if create:
         os.ftruncate(handle, length)
     whole = np.frombuffer(mmap.mmap(handle, length), np.float32)
     return SharedCrops(
-        whole[:here].reshape(count, in_size, in_size, 3), whole[here:].reshape(count, size, size, 3)
+        crops=whole[:in_values].reshape(count, in_size, in_size, 3),
+        restored=whole[in_values:].reshape(count, size, size, 3),
     )

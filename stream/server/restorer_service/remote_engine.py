@@ -1,4 +1,4 @@
-"""A camera's side: an engine that has its crops restored by the shared process."""
+"""The camera's side: an engine whose crops are restored by the shared process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from stream.config import Restore
 from stream.errors import ModelError
 from stream.models.engines.engine import check_crops
 from stream.models.info import ModelInfo
-from stream.server.restorer_service.protocol import Lines, RestorerAddress, SharedCrops, map_slots, new_memory
+from stream.server.restorer_service.protocol import (
+    MessageSocket,
+    RestorerAddress,
+    SharedCrops,
+    map_crops,
+    new_memory,
+)
 from stream.server.restorer_service.restorer_messages import (
     Crops,
     EngineSettings,
@@ -26,37 +32,36 @@ from stream.server.restorer_service.restorer_messages import (
     Welcome,
 )
 
-_AGAIN_S = 0.5
-"""Between two attempts to reach a restorer that is not there."""
-_REFUSED_S = 10.0
-"""Until a network that could not be loaded is asked for again."""
+_RECONNECT_S = 0.5
+"""Pause between two attempts to connect to a restorer."""
+_RELOAD_S = 10.0
+"""Pause before a network that could not be loaded is requested again."""
 _LOAD_S = 90.0
-"""A network may take so long to be converted and loaded, on its first use."""
+"""Longest time for a network to be converted and loaded, on its first use."""
 _FROM_RESTORER: TypeAdapter[FromRestorer] = TypeAdapter(FromRestorer)
 
 
 @dataclass(slots=True)
 class _Link:
-    """To a restorer, which shares the slots."""
+    """A connection to a restorer, and the memory shared with it."""
 
-    lines: Lines[FromRestorer]
-    slots: SharedCrops
-    welcome: bool = False
-    """Whether the network is loaded there."""
+    messages: MessageSocket[FromRestorer]
+    memory: SharedCrops
+    loaded: bool = False
+    """Whether the restorer has loaded the network."""
 
 
 class RemoteEngine:
-    """An engine as `engines.base.Engine` describes it. For one thread.
+    """An `Engine` that runs in the restorer's process. For one thread.
 
-    Where no restorer is there, or it loads the network again after a restart, crops come out as NaN
-    at once: a live picture does not wait. What it does not answer within `timeout_s` comes out as NaN
-    too. It is met again without an order. `priority` is the share, beside others' priorities.
-    Raises ModelError where the network cannot be loaded.
+    A live picture does not wait. Crops come out as NaN at once while no restorer runs, or while one loads
+    the network after a restart. They come out as NaN, too, if the restorer does not answer in time. The
+    engine connects again by itself.
     """
 
     def __init__(
         self,
-        place: RestorerAddress,
+        address: RestorerAddress,
         camera: str,
         model: ModelInfo,
         model_path: Path,
@@ -65,15 +70,21 @@ class RemoteEngine:
         priority: int = 5,
         timeout_s: float = 2.0,
     ) -> None:
+        """Connect, and wait until the network is loaded if a restorer runs.
+
+        `priority`: weight of this camera's share of the restorer, against the others' weights.
+        `timeout_s`: longest wait for the answer to a call. Raises ModelError if the network cannot be
+        loaded.
+        """
         self.model, self.name = model, "shared"
         self.description = "the restorer of all cameras"
-        self._place, self._timeout_s = place, timeout_s
-        self._count = settings.batch_size
+        self._address, self._timeout_s = address, timeout_s
+        self._capacity = settings.batch_size
         self._hello = Hello(
             camera=camera,
             priority=priority,
             path=str(model_path),
-            count=self._count,
+            count=self._capacity,
             settings=EngineSettings(
                 kind=settings.engine,
                 device=settings.device,
@@ -83,100 +94,100 @@ class RemoteEngine:
             ),
         )
         self._link: _Link | None = None
-        self._again_at_s = 0.0
+        self._retry_at_s = 0.0
         self._closed = False
-        self._knock()
-        if (error := self._hear(_LOAD_S)) is not None:
+        self._connect()
+        if (error := self._poll_loaded(_LOAD_S)) is not None:
             raise ModelError(error)
 
     def restore(self, crops: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """See `Engine.restore`."""
+        """Restore crops as `Engine.restore` does, or return NaN."""
         if self._closed:
             raise RuntimeError("the engine is closed")
         check_crops(crops, self.model)
         side = self.model.size
         restored = np.full((len(crops), side, side, 3), np.nan, np.float32)
-        if self._link is None and time.monotonic() >= self._again_at_s:
-            self._knock()
-        if self._link is not None and not self._link.welcome:
-            self._hear(0.0)
+        if self._link is None and time.monotonic() >= self._retry_at_s:
+            self._connect()
+        if self._link is not None and not self._link.loaded:
+            self._poll_loaded(0.0)
         deadline_s = time.monotonic() + self._timeout_s
-        for at in range(0, len(crops), self._count):
+        for first in range(0, len(crops), self._capacity):
             link = self._link
-            if link is None or not link.welcome:
+            if link is None or not link.loaded:
                 break
-            self._ask(link, crops[at : at + self._count], restored[at : at + self._count], deadline_s)
+            part = slice(first, first + self._capacity)
+            self._call(link, crops[part], restored[part], deadline_s)
         return restored
 
     def close(self) -> None:
-        """See `Engine.close`."""
+        """Disconnect from the restorer; idempotent."""
         self._closed = True
-        self._leave()
+        self._disconnect()
 
-    def _ask(
+    def _call(
         self,
         link: _Link,
         crops: npt.NDArray[np.float32],
         restored: npt.NDArray[np.float32],
         deadline_s: float,
     ) -> None:
-        """Have as many crops restored as there are slots, into `restored`."""
-        lines, slots = link.lines, link.slots
-        slots.crops[: len(crops)] = crops
-        lines.channel.settimeout(max(0.01, deadline_s - time.monotonic()))
+        """Have at most `_capacity` crops restored, into `restored`; disconnect if that fails."""
+        link.memory.crops[: len(crops)] = crops
+        link.messages.connection.settimeout(max(0.01, deadline_s - time.monotonic()))
         try:
-            lines.send(Crops(crops=len(crops)))
-            if lines.receive() != Crops(crops=len(crops)):
-                raise ConnectionError("not the answer that was asked for")
-            restored[:] = slots.restored[: len(crops)]
+            link.messages.send(Crops(crops=len(crops)))
+            if link.messages.receive() != Crops(crops=len(crops)):
+                raise ConnectionError("the answer does not fit the request")
+            restored[:] = link.memory.restored[: len(crops)]
         except (OSError, EOFError):
-            self._leave()  # a late answer would be taken for the next one
+            self._disconnect()  # a late answer would be mistaken for the next one
 
-    def _knock(self) -> None:
-        """Connect, and hand over the memory; where nobody is there, it is tried again later."""
-        self._again_at_s = time.monotonic() + _AGAIN_S
-        lines = Lines(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), _FROM_RESTORER)
-        lines.channel.settimeout(self._timeout_s)
+    def _connect(self) -> None:
+        """Connect and send the memory. If no restorer listens, a later call tries again."""
+        self._retry_at_s = time.monotonic() + _RECONNECT_S
+        messages = MessageSocket(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), _FROM_RESTORER)
+        messages.connection.settimeout(self._timeout_s)
         handle = -1
         try:
-            lines.channel.connect(self._place.socket)
+            messages.connection.connect(self._address.socket)
             handle = new_memory()
-            slots = map_slots(handle, self._count, self.model.in_size, self.model.size, create=True)
-            lines.send(self._hello, [handle])
+            memory = map_crops(handle, self._capacity, self.model.in_size, self.model.size, create=True)
+            messages.send(self._hello, [handle])
         except OSError:
-            lines.close()
+            messages.close()
             return
         finally:
             if handle >= 0:
                 os.close(handle)
-        self._link = _Link(lines, slots)
+        self._link = _Link(messages, memory)
 
-    def _hear(self, wait_s: float) -> str | None:
-        """Whether the network is loaded there by now; the error where it cannot be."""
+    def _poll_loaded(self, wait_s: float) -> str | None:
+        """Wait `wait_s` at most until the restorer has loaded the network; the error if it cannot."""
         link = self._link
         if link is None:
             return None
-        link.lines.channel.settimeout(wait_s)
+        link.messages.connection.settimeout(wait_s)
         try:
-            answer = link.lines.receive()
+            answer = link.messages.receive()
         except (BlockingIOError, TimeoutError):
             return None
         except (OSError, EOFError):
-            self._leave()
+            self._disconnect()
             return None
         match answer:
             case Refused(error=error):
-                self._leave()
-                self._again_at_s = time.monotonic() + _REFUSED_S
+                self._disconnect()
+                self._retry_at_s = time.monotonic() + _RELOAD_S
                 return error
             case Welcome():
-                link.welcome = True
+                link.loaded = True
                 self.name, self.description = answer.name, answer.description
             case Crops():
-                self._leave()
+                self._disconnect()
         return None
 
-    def _leave(self) -> None:
+    def _disconnect(self) -> None:
         if self._link is not None:
-            self._link.lines.close()
+            self._link.messages.close()
         self._link = None

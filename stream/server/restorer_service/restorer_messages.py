@@ -1,7 +1,8 @@
-"""What cameras and the shared restorer say to each other over its socket, and what the restorer reports.
+"""Messages between cameras and the shared restorer, and the restorer's report to the server.
 
-Each message is one JSON object in a line. A camera says Hello, and hears Welcome or Refused once the
-network is loaded; then it says Crops for each call, and hears Crops when they are restored.
+Each message to or from a camera is one JSON object in a line. A camera sends Hello. It gets Welcome or
+Refused as soon as the network is loaded. Then it sends Crops for each call, and gets Crops when they are
+restored.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from stream.live.status import DelaySummary
 
 
 class EngineSettings(Section):
-    """How a network is to run; see `stream.models.engines.create_engine`."""
+    """Parameters of `stream.models.engines.create_engine`, which describes them."""
 
     kind: str
     device: str
@@ -26,19 +27,19 @@ class EngineSettings(Section):
 
 
 class Hello(Section):
-    """A camera's first message. Its shared memory comes with it."""
+    """A camera's first message. The file descriptor of its shared memory is sent with it."""
 
     camera: str
     priority: float = Field(gt=0, allow_inf_nan=False)
     path: str
     """The network's file."""
     count: int = Field(ge=1)
-    """Crops that the memory holds."""
+    """Crops for which the memory has room."""
     settings: EngineSettings
 
 
 class Crops(Section):
-    """To the restorer: so many crops lie in the memory. From it: so many have been restored."""
+    """To the restorer: this many crops lie in the memory. From it: this many have been restored."""
 
     crops: int = Field(ge=0)
 
@@ -47,8 +48,9 @@ class Welcome(Section):
     """The network is loaded."""
 
     name: str
+    """Name of the engine that runs it."""
     description: str
-    """Of the engine."""
+    """Description of that engine."""
 
 
 class Refused(Section):
@@ -63,17 +65,19 @@ FromRestorer = Welcome | Refused | Crops
 
 @dataclass(frozen=True, slots=True)
 class RestorerReport:
-    """What the restorer's process tells the server once a second."""
+    """What the restorer's process reports to the server once a second. Counts are since its start."""
 
     cameras: int
-    """Connected now."""
+    """Cameras that are connected now."""
     calls: int
-    """Of networks, so far."""
+    """Calls of networks."""
     crops: Mapping[str, int]
-    """Restored so far, by camera."""
+    """Crops restored, by camera."""
     load: float
-    """Part of the time for which a network computes, 0 to 1."""
+    """Share of the time for which a network computes, 0 to 1."""
     models: tuple[str, ...]
+    """Names of the loaded networks."""
     engine: str
+    """Name of the engine; empty until a network is loaded."""
     delay: DelaySummary
-    """From a camera's question to the answer."""
+    """From a camera's request to the answer."""

@@ -1,4 +1,4 @@
-"""The restorer's process: takes crops of many cameras, runs the networks, fair shares by priority."""
+"""The restorer's process: it runs the networks for the crops of many cameras, with shares by priority."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from pydantic import TypeAdapter
 
 from stream.live.status import Delays
 from stream.pipeline.processes import Connection
-from stream.server.restorer_service.fair_share import Fair
-from stream.server.restorer_service.networks import Loading, Network, Networks
-from stream.server.restorer_service.protocol import Lines, RestorerAddress, SharedCrops, map_slots
+from stream.server.restorer_service.networks import LoadingNetwork, Network, Networks
+from stream.server.restorer_service.protocol import MessageSocket, RestorerAddress, SharedCrops, map_crops
 from stream.server.restorer_service.restorer_messages import (
     Crops,
     FromClient,
@@ -27,231 +26,243 @@ from stream.server.restorer_service.restorer_messages import (
     RestorerReport,
     Welcome,
 )
+from stream.server.restorer_service.stride_scheduler import StrideScheduler
 
 _UNUSED_S = 60.0
-"""A network that nobody has had for so long is dropped."""
+"""A network without a camera is closed after this time."""
 _POLL_S = 0.2
 _REPORT_S = 1.0
 _HELLO_S = 10.0
-"""Whoever connects has said by then what for."""
-_CLIENTS = 256
-"""At most; more cannot be cameras."""
+"""A client that has sent no Hello within this time is disconnected."""
+_MAX_CLIENTS = 256
+"""More clients than this cannot all be cameras."""
 _RETURN_S = 0.005
-"""A camera that has just been answered asks again within so long, where it has more to ask."""
-_PATIENCE_S = 1.0
-"""Who did not is not waited for until then."""
+"""A camera that has more crops sends them within this time after an answer."""
+_SLOW_S = 1.0
+"""A camera that did not is not waited for during this time."""
 _FROM_CLIENT: TypeAdapter[FromClient] = TypeAdapter(FromClient)
 
 
 @dataclass(slots=True, eq=False)
-class _Seat:
-    """A camera whose network is loaded, and what it waits for."""
+class _Camera:
+    """A client whose network is loaded, and the request that it waits for."""
 
-    lines: Lines[FromClient]
-    camera: str
+    messages: MessageSocket[FromClient]
+    name: str
     priority: float
     network: Network
-    slots: SharedCrops
-    asked: int = 0
-    """Crops in the slots; 0: it does not wait."""
+    memory: SharedCrops
+    requested: int = 0
+    """Crops in the memory that are to be restored; 0: the camera waits for nothing."""
     done: int = 0
-    """Of these."""
-    asked_s: float = 0.0
+    """How many of these have been restored."""
+    requested_at_s: float = 0.0
+    """`time.monotonic()` of the request."""
     slow_until_s: float = 0.0
+    """Until then the camera is not waited for."""
 
     @property
     def left(self) -> int:
-        """Crops that wait for the network."""
-        return self.asked - self.done
+        """Crops of the request that are still to be restored."""
+        return self.requested - self.done
 
 
 @dataclass(slots=True, eq=False)
 class _Client:
-    """Whoever is connected."""
+    """A connected process."""
 
-    lines: Lines[FromClient]
-    since_s: float = field(default_factory=time.monotonic)
-    wish: tuple[Hello, Loading] | None = None
-    """Its hello, and the network that it asks for."""
-    seat: _Seat | None = None
-    """From its welcome on."""
+    messages: MessageSocket[FromClient]
+    connected_at_s: float = field(default_factory=time.monotonic)
+    request: tuple[Hello, LoadingNetwork] | None = None
+    """Its Hello, and the network that it asks for."""
+    camera: _Camera | None = None
+    """Set as soon as the network is loaded."""
 
 
 class RestorerService:
-    """Serves clients until the link's other end is closed. One thread, and one for each network that loads.
+    """Serves cameras until the other end of its link is closed.
 
-    On a CPU one crop is run at a time: a batch gains nothing there, and a shorter call lets the next
-    camera in sooner. On a GPU crops of several cameras share a call.
+    It runs in one thread, beside one for each network that is being loaded. On a CPU one crop is restored
+    at a time: a batch is no faster there, and after a shorter call the next camera's turn comes sooner. On
+    a GPU crops of several cameras share a call.
     """
 
-    def __init__(self, place: RestorerAddress, threads: int, unused_s: float = _UNUSED_S) -> None:
-        self._place = place
+    def __init__(self, address: RestorerAddress, threads: int, unused_s: float = _UNUSED_S) -> None:
+        self._address = address
         self._selector = selectors.DefaultSelector()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        Path(place.socket).unlink(missing_ok=True)
-        self._listener.bind(place.socket)
+        Path(address.socket).unlink(missing_ok=True)
+        self._listener.bind(address.socket)
         self._listener.listen(64)
         self._listener.setblocking(False)
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._clients: dict[socket.socket, _Client] = {}
         self._networks = Networks(threads, unused_s)
-        self._fair: Fair[_Seat] = Fair()
-        self._awaited: _Seat | None = None
+        self._scheduler: StrideScheduler[_Camera] = StrideScheduler()
+        self._awaited: _Camera | None = None
+        """The camera that was answered last, as long as its next request is waited for."""
         self._await_until_s = 0.0
         self._crops: Counter[str] = Counter()
         self._calls, self._busy_s = 0, 0.0
         self._delays = Delays()
 
     def run(self, link: Connection[RestorerReport, Never]) -> None:
-        """Until the link says so, or closes; a report goes over it once a second."""
-        told_s, busy_s = time.monotonic(), 0.0
+        """Serve until the link brings a message or is closed; a report is sent over it once a second."""
+        reported_at_s, busy_s = time.monotonic(), 0.0
         pause_s = _POLL_S
         try:
             while True:
-                self._listen(pause_s)
-                self._welcome()
-                pause_s = self._serve()
+                self._receive(pause_s)
+                self._answer_loaded()
+                pause_s = self._restore_next()
                 now_s = time.monotonic()
-                if now_s - told_s < _REPORT_S:
+                if now_s - reported_at_s < _REPORT_S:
                     continue
-                self._tidy(now_s)
-                report = self._report((self._busy_s - busy_s) / (now_s - told_s))
-                if not _told(link, report):
+                self._drop_unused(now_s)
+                report = self._report((self._busy_s - busy_s) / (now_s - reported_at_s))
+                if not _send_report(link, report):
                     return
-                told_s, busy_s = now_s, self._busy_s
+                reported_at_s, busy_s = now_s, self._busy_s
         finally:
             self._close()
 
-    def _listen(self, pause_s: float) -> None:
+    def _receive(self, pause_s: float) -> None:
+        """Wait `pause_s` at most for clients and messages, and handle them."""
         for key, _ in self._selector.select(pause_s):
             client: _Client | None = key.data
             if client is None:
                 self._accept()
                 continue
             try:
-                client.lines.read()
-                while (message := client.lines.buffered()) is not None:
-                    self._take(client, message)
+                client.messages.read()
+                while (message := client.messages.buffered()) is not None:
+                    self._handle(client, message)
             except (OSError, EOFError):
-                self._forget(client.lines)
+                self._disconnect(client.messages)
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # it is gone already
-            channel, _ = self._listener.accept()
-            if len(self._clients) >= _CLIENTS:
-                channel.close()
+        with contextlib.suppress(OSError):  # it has already left
+            connection, _ = self._listener.accept()
+            if len(self._clients) >= _MAX_CLIENTS:
+                connection.close()
                 return
-            channel.setblocking(False)
-            client = self._clients[channel] = _Client(Lines(channel, _FROM_CLIENT))
-            self._selector.register(channel, selectors.EVENT_READ, client)
+            connection.setblocking(False)
+            client = self._clients[connection] = _Client(MessageSocket(connection, _FROM_CLIENT))
+            self._selector.register(connection, selectors.EVENT_READ, client)
 
-    def _take(self, client: _Client, message: FromClient) -> None:
-        """ConnectionError for a message that has no place here."""
+    def _handle(self, client: _Client, message: FromClient) -> None:
+        """Handle a message; ConnectionError if the client may not send it now."""
         match message:
-            case Hello() if client.wish is None:
-                client.wish = message, self._networks.get(message.path, message.settings)
-            case Crops(crops=count) if (seat := client.seat) is not None:
-                if not seat.asked:
-                    seat.asked, seat.done = min(count, len(seat.slots.crops)), 0
-                    seat.asked_s = time.monotonic()
+            case Hello() if client.request is None:
+                client.request = message, self._networks.get(message.path, message.settings)
+            case Crops(crops=count) if (camera := client.camera) is not None:
+                if not camera.requested:
+                    camera.requested, camera.done = min(count, len(camera.memory.crops)), 0
+                    camera.requested_at_s = time.monotonic()
             case _:
-                raise ConnectionError("a message out of its turn")
+                raise ConnectionError("a message that is not allowed now")
 
-    def _welcome(self) -> None:
-        """Answer those whose network has been loaded since."""
+    def _answer_loaded(self) -> None:
+        """Answer the clients whose network has been loaded meanwhile."""
         for client in list(self._clients.values()):
-            if client.wish is None or client.seat is not None:
+            if client.request is None or client.camera is not None:
                 continue
-            (hello, loading), lines = client.wish, client.lines
-            if not loading.settled:
+            (hello, loading), messages = client.request, client.messages
+            if not loading.done:
                 continue
             try:
                 if (network := loading.network) is None:
-                    lines.send(Refused(error=loading.error))
-                    self._forget(lines)
+                    messages.send(Refused(error=loading.error))
+                    self._disconnect(messages)
                     continue
                 engine = network.engine
                 in_size, size = engine.model.in_size, engine.model.size
-                slots = map_slots(lines.handles[0], hello.count, in_size, size, create=False)
-                client.seat = _Seat(lines, hello.camera, max(0.1, hello.priority), network, slots)
-                lines.send(Welcome(name=engine.name, description=engine.description))
+                memory = map_crops(messages.handles[0], hello.count, in_size, size, create=False)
+                client.camera = _Camera(messages, hello.camera, max(0.1, hello.priority), network, memory)
+                messages.send(Welcome(name=engine.name, description=engine.description))
             except (OSError, ValueError, LookupError, OverflowError):
-                self._forget(lines)
+                self._disconnect(messages)
 
-    def _serve(self) -> float:
-        """One call of a network, for those whose turn it is; how long it may be listened meanwhile, s."""
-        waiting = [seat for client in self._clients.values() if (seat := client.seat) and seat.asked]
+    def _restore_next(self) -> float:
+        """Make one call of a network, for the cameras whose turn it is.
+
+        Returns how long the service may wait for messages before the next call, in s.
+        """
+        waiting = [camera for one in self._clients.values() if (camera := one.camera) and camera.requested]
         if not waiting:
             return _POLL_S
-        order = self._fair.order(waiting)
-        if (pause_s := self._patience(order[0])) > 0:
+        order = self._scheduler.order(waiting)
+        if (pause_s := self._pause_for_awaited(order[0])) > 0:
             return pause_s
         network = order[0].network
-        chosen = shared_call(order, network.batch_size) if network.batches else [(order[0], 1)]
-        batch = np.concatenate([seat.slots.crops[seat.done : seat.done + count] for seat, count in chosen])
-        began = time.perf_counter()
+        chosen = shared_call(order, network.batch_size) if network.gains_from_batches else [(order[0], 1)]
+        batch = np.concatenate([one.memory.crops[one.done : one.done + count] for one, count in chosen])
+        started_s = time.perf_counter()
         restored = network.run(batch)
-        took_s = time.perf_counter() - began
-        self._busy_s += took_s
+        call_s = time.perf_counter() - started_s
+        self._busy_s += call_s
         self._calls += 1
-        at = 0
-        for seat, count in chosen:
-            seat.slots.restored[seat.done : seat.done + count] = restored[at : at + count]
-            at += count
-            seat.done += count
-            work_s = took_s * count / len(batch)
-            self._fair.charge(seat, work_s, seat.priority, turn=seat is order[0])
-            self._crops[seat.camera] += count
-            if not seat.left:
-                self._answer(seat)
+        first = 0
+        for camera, count in chosen:
+            camera.memory.restored[camera.done : camera.done + count] = restored[first : first + count]
+            first += count
+            camera.done += count
+            work_s = call_s * count / len(batch)
+            self._scheduler.charge(camera, work_s, camera.priority, own_turn=camera is order[0])
+            self._crops[camera.name] += count
+            if not camera.left:
+                self._answer(camera)
         return 0.0
 
-    def _answer(self, seat: _Seat) -> None:
-        now_s, count = time.monotonic(), seat.asked
-        seat.asked = seat.done = 0
-        self._delays.add(1e3 * (now_s - seat.asked_s))
-        if not seat.network.batches and now_s >= seat.slow_until_s:
-            self._awaited, self._await_until_s = seat, now_s + _RETURN_S
+    def _answer(self, camera: _Camera) -> None:
+        now_s, count = time.monotonic(), camera.requested
+        camera.requested = camera.done = 0
+        self._delays.add(1e3 * (now_s - camera.requested_at_s))
+        if not camera.network.gains_from_batches and now_s >= camera.slow_until_s:
+            self._awaited, self._await_until_s = camera, now_s + _RETURN_S
         try:
-            seat.lines.send(Crops(crops=count))
+            camera.messages.send(Crops(crops=count))
         except OSError:
-            self._forget(seat.lines)
+            self._disconnect(camera.messages)
 
-    def _patience(self, first: _Seat) -> float:
-        """How long the one that was answered last is waited for, because its share is not used up, s.
+    def _pause_for_awaited(self, first: _Camera) -> float:
+        """How long to wait, in s, for the next request of the camera that was answered last.
 
-        Without that, cameras that ask for one crop after the other would take turns, whatever their
-        priority (Iyer and Druschel, "Anticipatory scheduling", 2001).
+        It is waited for if its share is not used up, so that it would precede `first`. Otherwise cameras
+        that request one crop after the other would take turns, whatever their priority (Iyer and
+        Druschel, "Anticipatory scheduling", 2001).
         """
         awaited, left_s = self._awaited, self._await_until_s - time.monotonic()
-        if awaited is None or awaited.asked or not self._fair.precedes(awaited, first):
+        if awaited is None or awaited.requested or not self._scheduler.precedes(awaited, first):
             self._awaited = None
             return 0.0
         if left_s <= 0:
-            awaited.slow_until_s = time.monotonic() + _PATIENCE_S
+            awaited.slow_until_s = time.monotonic() + _SLOW_S
             self._awaited = None
         return max(0.0, left_s)
 
-    def _tidy(self, now_s: float) -> None:
+    def _drop_unused(self, now_s: float) -> None:
+        """Disconnect clients that never sent a Hello, and close networks that no camera uses."""
         for client in list(self._clients.values()):
-            if client.wish is None and now_s - client.since_s > _HELLO_S:
-                self._forget(client.lines)
-        self._networks.drop_unused({one.wish[1] for one in self._clients.values() if one.wish is not None})
+            if client.request is None and now_s - client.connected_at_s > _HELLO_S:
+                self._disconnect(client.messages)
+        requests = [client.request for client in self._clients.values() if client.request is not None]
+        self._networks.drop_unused({loading for _, loading in requests})
 
-    def _forget(self, lines: Lines[FromClient]) -> None:
-        client = self._clients.pop(lines.channel, None)
+    def _disconnect(self, messages: MessageSocket[FromClient]) -> None:
+        client = self._clients.pop(messages.connection, None)
         if client is not None:
-            self._selector.unregister(lines.channel)
-            if client.seat is not None:
-                self._fair.forget(client.seat)
-                if client.seat is self._awaited:
+            self._selector.unregister(messages.connection)
+            if client.camera is not None:
+                self._scheduler.remove(client.camera)
+                if client.camera is self._awaited:
                     self._awaited = None
-        lines.close()
+        messages.close()
 
     def _report(self, load: float) -> RestorerReport:
         engines = self._networks.engines()
         return RestorerReport(
-            cameras=sum(client.wish is not None for client in self._clients.values()),
+            cameras=sum(client.request is not None for client in self._clients.values()),
             calls=self._calls,
             crops=dict(self._crops),
             load=round(load, 3),
@@ -262,25 +273,28 @@ class RestorerService:
 
     def _close(self) -> None:
         for client in list(self._clients.values()):
-            self._forget(client.lines)
+            self._disconnect(client.messages)
         self._selector.close()
         self._listener.close()
-        Path(self._place.socket).unlink(missing_ok=True)
+        Path(self._address.socket).unlink(missing_ok=True)
         self._networks.close()
 
 
-def shared_call(order: list[_Seat], batch_size: int) -> list[tuple[_Seat, int]]:
-    """Whose crops share the first one's call, and how many of each: `batch_size` at most together."""
-    chosen: list[tuple[_Seat, int]] = []
-    for seat in order:
-        if seat.network is order[0].network and (count := min(seat.left, batch_size)):
-            chosen.append((seat, count))
+def shared_call(order: list[_Camera], batch_size: int) -> list[tuple[_Camera, int]]:
+    """The cameras whose crops share a call with those of the first, and how many crops of each.
+
+    Together they have at most `batch_size` crops.
+    """
+    chosen: list[tuple[_Camera, int]] = []
+    for camera in order:
+        if camera.network is order[0].network and (count := min(camera.left, batch_size)):
+            chosen.append((camera, count))
             batch_size -= count
     return chosen
 
 
-def _told(link: Connection[RestorerReport, Never], report: RestorerReport) -> bool:
-    """False where the other side is gone, or says that it is time to end."""
+def _send_report(link: Connection[RestorerReport, Never], report: RestorerReport) -> bool:
+    """Send a report; False if the other side is gone, or sends anything: that means to end."""
     try:
         if link.poll(0):
             link.recv()
@@ -292,7 +306,10 @@ def _told(link: Connection[RestorerReport, Never], report: RestorerReport) -> bo
 
 
 def run_restorer(
-    link: Connection[RestorerReport, Never], place: RestorerAddress, threads: int, unused_s: float = _UNUSED_S
+    link: Connection[RestorerReport, Never],
+    address: RestorerAddress,
+    threads: int,
+    unused_s: float = _UNUSED_S,
 ) -> None:
-    """Body of the restorer's process. `threads` are the network's; whoever comes finds it at `place`."""
-    RestorerService(place, threads, unused_s).run(link)
+    """Body of the restorer's process. `threads`: of each network's engine."""
+    RestorerService(address, threads, unused_s).run(link)

@@ -1,9 +1,9 @@
-"""How cameras and their restorer stand, as the server's metrics, pages and API read it."""
+"""The state of cameras and of their restorer, as metrics, pages and API read it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import JsonValue
 from pydantic_core import to_jsonable_python
@@ -15,56 +15,69 @@ from stream.server.restorer_service.restorer_messages import RestorerReport
 ProcessState = Literal[
     "waiting", "starting", "running", "restarting", "broken", "ended", "paused", "disabled", "stopped"
 ]
+"""`waiting` for its turn to start, `restarting` after a crash, `broken` after many crashes, `ended` with its
+source, `paused` by its schedule, `stopped` for good."""
 
 
 @dataclass(frozen=True, slots=True)
 class CameraStatus:
-    """One camera, without credentials."""
+    """One camera at one moment, without credentials."""
 
     name: str
     settings: CameraSettings
     process: ProcessState
     words: str
-    """The state of the source, or else of the process, for people."""
+    """The state of the source, or of the process while no session runs, for people."""
     pid: int
-    """0 where no process runs."""
+    """0 while no process runs."""
     restarts: int
     nice: int
-    """Niceness of the process above the server's."""
+    """Niceness of the process above that of the server."""
     report: SessionReport | None
-    """The newest; None where no session runs."""
+    """The newest report; None while no session runs."""
 
     def to_json(self) -> dict[str, JsonValue]:
-        """As the API gives it; without a session the report is empty."""
+        """The camera as the API gives it; while no session runs, the report is empty."""
         values: dict[str, JsonValue] = to_jsonable_python(self)
         return values | {"report": self.report.to_json() if self.report is not None else {}}
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryPoint:
-    """A camera at one moment; values are None where it did not run."""
+    """A camera's figures at one moment; None while it did not run."""
 
     at: float
     """Unix time, s."""
     delay_ms: float | None
     """Median delay of the last frames."""
     p95_ms: float | None
+    """95th percentile of their delay."""
     load: float | None
+    """Share of the time for which the busiest stage is busy, 0 to 1."""
     fps: float | None
-    """Frames a second that went out."""
+    """Frames delivered per second."""
+
+    @classmethod
+    def of(cls, report: SessionReport | None, now: float) -> Self:
+        """The figures of a report, at `now` in seconds since the epoch."""
+        at = round(now, 1)
+        if report is None:
+            return cls(at, None, None, None, None)
+        delay = report.delay
+        return cls(at, delay["median_ms"], delay["p95_ms"], report.load, report.fps_out)
 
 
 @dataclass(frozen=True, slots=True)
 class RestorerStatus:
-    """The restorer of all cameras."""
+    """The restorer of all cameras at one moment."""
 
     pid: int
-    """0 where no process runs."""
+    """0 while no process runs."""
     restarts: int
     report: RestorerReport | None
-    """The newest; None where none has come."""
+    """The newest report; None before the first one."""
 
     def to_json(self) -> dict[str, JsonValue]:
-        """As the API gives it: the report's keys beside the others."""
+        """The restorer as the API gives it: the report's keys beside the others."""
         report: dict[str, JsonValue] = to_jsonable_python(self.report) if self.report is not None else {}
         return {"pid": self.pid, "restarts": self.restarts} | report

@@ -1,4 +1,4 @@
-"""The recordings of a camera, as far as they lie in its own folders."""
+"""A camera's recordings: those in its own folders, and no other file."""
 
 from __future__ import annotations
 
@@ -7,32 +7,29 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from stream.errors import StreamError
+from stream.errors import NotFoundError
 
 _NAME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ)[\w-]*\.(?:mp4|mkv)")
 _FRESH_S = 15.0
-
-
-class NotFound(StreamError):
-    """There is no such camera or recording."""
+"""A file that was written to within this time is still being recorded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One recording."""
+    """One recorded file."""
 
     name: str
     began_at: float
     """Unix time, s."""
     seconds: float
-    """From its beginning to the latest write: fragmented files do not say how long they are."""
+    """Time from its beginning to the latest write: a fragmented file does not say how long it is."""
     bytes: int
     open: bool
-    """Whether it is being written."""
+    """Whether it is still being written."""
 
 
-def listed(folders: list[Path], now: float) -> list[Recording]:
-    """Recordings as they are at `now`, Unix time in s; oldest first."""
+def list_recordings(folders: list[Path], now: float) -> list[Recording]:
+    """The recordings in a camera's folders, oldest first. `now`: Unix time, s."""
     found = []
     for folder in folders:
         for path in folder.glob("*.m*"):
@@ -41,7 +38,7 @@ def listed(folders: list[Path], now: float) -> list[Recording]:
                 continue
             try:
                 facts = path.stat()
-            except FileNotFoundError:  # retention was faster
+            except FileNotFoundError:  # it was just deleted because of its age
                 continue
             began = datetime.strptime(match[1], "%Y-%m-%dT%H-%M-%SZ").replace(tzinfo=UTC).timestamp()
             found.append(
@@ -54,15 +51,15 @@ def listed(folders: list[Path], now: float) -> list[Recording]:
                 )
             )
     found.sort(key=lambda segment: (segment.began_at, segment.name))
-    # Only the newest is still written.
+    # Only the newest can still be written to.
     return [replace(segment, open=False) for segment in found[:-1]] + found[-1:]
 
 
-def confined(folders: list[Path], file: str, camera: str) -> Path:
-    """The file of that name in one of the folders; NotFound for whatever else is asked."""
+def find_recording(folders: list[Path], file: str, camera: str) -> Path:
+    """The path of a recording in one of the folders; NotFoundError for any other name or file."""
     if _NAME.fullmatch(file):
         for folder in folders:
             path = folder / file
             if path.is_file() and path.resolve().parent == folder.resolve():
                 return path
-    raise NotFound(f"{camera}: has no such recording; see its list")
+    raise NotFoundError(f"{camera}: has no such recording; see its list")

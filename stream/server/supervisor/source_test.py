@@ -1,4 +1,4 @@
-"""A source tried out before it becomes a camera: in a process of its own, for a limited time."""
+"""A source tested before it becomes a camera: in its own process, and for a limited time."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from stream.errors import StreamError
 from stream.pipeline.processes import ChildProcess, Connection
 
 if TYPE_CHECKING:
-    from stream.live.source.capture import SourceFacts
+    from stream.live.source.epoch import SourceFacts
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """What came of a source that was tried out."""
+class SourceTestResult:
+    """Whether a source delivered a picture."""
 
     ok: bool
     jpeg: bytes | None
     """Its first picture."""
     reason: str
-    """Why there is none, in one line without credentials."""
+    """Why there is no picture, in one line without credentials."""
     facts: SourceFacts | None
 
 
-def attempt(source: str, limit_s: float) -> Attempt:
-    """Open a source and wait for its first picture."""
-    child = ChildProcess("gpen-stream: test of a source", _body, source)
+def run_source_test(source: str, limit_s: float) -> SourceTestResult:
+    """Open a source in another process, and wait at most `limit_s` for its first picture."""
+    child = ChildProcess("gpen-stream: test of a source", _open_source, source)
     try:
         if child.link.poll(limit_s):
-            result: Attempt = child.link.recv()
+            result: SourceTestResult = child.link.recv()
             return result
         reason = f"no picture came within {limit_s:.0f} s; is the camera on, and does it send?"
     except (EOFError, OSError):
@@ -38,15 +38,16 @@ def attempt(source: str, limit_s: float) -> Attempt:
     finally:
         child.kill()
         child.end(2.0)
-    return Attempt(False, None, reason, None)
+    return SourceTestResult(False, None, reason, None)
 
 
-def _body(link: Connection[Attempt, Never], source: str) -> None:
-    from stream.live.source.address import parse_address  # the codecs' libraries, loaded in this process only
+def _open_source(link: Connection[SourceTestResult, Never], source: str) -> None:
+    # Imported here because it loads the codecs' libraries, which the server does without.
+    from stream.live.source.address import parse_address
     from stream.live.source.capture import first_picture
 
     try:
         jpeg, facts = first_picture(parse_address(source), Config().source)
-        link.send(Attempt(True, jpeg, "", facts))
+        link.send(SourceTestResult(True, jpeg, "", facts))
     except StreamError as error:
-        link.send(Attempt(False, None, str(error), None))
+        link.send(SourceTestResult(False, None, str(error), None))

@@ -1,4 +1,4 @@
-"""Previews on their way to whoever watches: the newest only, so that a slow viewer holds nobody up."""
+"""Previews for those who watch a camera: each viewer gets the newest only, so a slow one delays nobody."""
 
 from __future__ import annotations
 
@@ -8,54 +8,63 @@ from typing import Self
 
 from stream.live.packets import Jpeg
 
+PREVIEW_KINDS = ("restored", "pair")
+"""`restored`: the picture that goes out. `pair`: the original above the restored picture."""
+
 
 class Viewer:
-    """One watcher of one camera; a context manager. It skips what it is too slow for."""
+    """One viewer of one camera; a context manager. Pictures that it is too slow for are skipped."""
 
     def __init__(self, viewers: Viewers, kind: str) -> None:
         self.kind, self._viewers = kind, viewers
         self._newest: Jpeg | None = None
         self._changed = threading.Condition()
         self._closed = False
-        self.on_change: Callable[[], None] = lambda: None
-        """Called in the camera's thread when a picture came, and at the end; for those who cannot wait."""
+        self._on_change: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
-        self._viewers.join(self)
+        self._viewers.add(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._viewers.leave(self)
+        self._viewers.remove(self)
 
     @property
     def closed(self) -> bool:
-        """Whether nothing will come any more: the camera was removed."""
+        """Whether no picture will come any more: the camera was removed."""
         return self._closed
 
+    def notify(self, on_change: Callable[[], None]) -> None:
+        """Have `on_change` called, in the camera's thread, for each picture and at the end.
+
+        For callers that must not block in `next`.
+        """
+        self._on_change = on_change
+
     def next(self, timeout_s: float) -> Jpeg | None:
-        """The newest picture that was not taken yet; None where none came in time or none will."""
+        """The newest picture that was not returned before; None if none came in time or none will come."""
         with self._changed:
             self._changed.wait_for(lambda: self._newest or self._closed, timeout_s)
             picture, self._newest = self._newest, None
             return picture
 
     def show(self, picture: Jpeg) -> None:
-        """Put a picture in place of one that was not taken."""
+        """Offer a picture; it replaces one that was not returned yet."""
         with self._changed:
             self._newest = picture
             self._changed.notify_all()
-        self.on_change()
+        self._on_change()
 
     def close(self) -> None:
-        """Wake whoever waits."""
+        """End: no picture will come any more."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self.on_change()
+        self._on_change()
 
 
 class Viewers:
-    """All watchers of one camera. `on_change` is called with the kinds that are wanted."""
+    """All viewers of one camera. `on_change` is called with the kinds that are watched from now on."""
 
     def __init__(self, on_change: Callable[[frozenset[str]], None]) -> None:
         self._on_change = on_change
@@ -64,31 +73,31 @@ class Viewers:
 
     @property
     def kinds(self) -> frozenset[str]:
-        """What is watched now."""
+        """The preview kinds that are watched now."""
         with self._lock:
             return frozenset(viewer.kind for viewer in self._viewers)
 
-    def join(self, viewer: Viewer) -> None:
-        """One more."""
+    def add(self, viewer: Viewer) -> None:
+        """Add a viewer."""
         with self._lock:
             self._viewers.append(viewer)
         self._on_change(self.kinds)
 
-    def leave(self, viewer: Viewer) -> None:
-        """One less."""
+    def remove(self, viewer: Viewer) -> None:
+        """Remove a viewer."""
         with self._lock:
             self._viewers.remove(viewer)
         self._on_change(self.kinds)
 
     def show(self, kind: str, picture: Jpeg) -> None:
-        """To all that watch this kind."""
+        """Show a picture to all viewers of this kind."""
         with self._lock:
             viewers = [viewer for viewer in self._viewers if viewer.kind == kind]
         for viewer in viewers:
             viewer.show(picture)
 
     def close(self) -> None:
-        """The camera is gone."""
+        """Close all viewers: the camera is gone."""
         with self._lock:
             viewers = list(self._viewers)
         for viewer in viewers:

@@ -17,8 +17,8 @@ from stream.job.api import restore_file
 from stream.job.interface import Options
 from stream.lab.quality.picture_measures import sharpness
 from stream.lab.quality.video_measures import flicker
+from stream.live.session.control import Control
 from stream.live.session.degradation import LEVELS
-from stream.live.session.graph import Control
 from stream.live.session.live_settings import LiveSettings
 from stream.picture.face import Crop, Face, FrameWork, Patch
 from stream.picture.frame import View
@@ -127,7 +127,7 @@ def test_the_strength_follows_a_change_and_a_change_to_0_loses_no_frame():
     works, _ = moving(9)
     made, done = stage(0.6, lookahead=True), []
     for at, item in enumerate(works):
-        made.strength = (0.6, 0.0, 1.0)[at // 3]
+        made.set_strength((0.6, 0.0, 1.0)[at // 3])
         done += made.process(item)
     done += made.flush()
     assert [d.patches[0].crop for d in done] == [w.patches[0].crop for w in works]
@@ -220,10 +220,10 @@ def test_the_strength_is_part_of_a_live_change_and_rests_where_restorations_are_
     _, preset = LiveSettings(preset="fast").applied(config, "default")
     assert preset == "fast"
     assert LiveSettings(preset="fast").applied(config, "default")[0].stabilise.strength == 0.3
-    control = Control(config, keyframes=10)
-    assert control.steadiness == 0.3
-    control.level = next(level for level in LEVELS if level.sparing)
-    assert control.steadiness == 0
+    control = Control(config)
+    assert control.stabilise_strength == 0.3
+    control.set_level(next(level for level in LEVELS if level.keyframes_only))
+    assert control.stabilise_strength == 0
 
 
 @pytest.mark.parametrize("still", [False, True])

@@ -37,8 +37,8 @@ def test_what_holds_now_can_be_applied_to_other_settings():
 
 
 def test_only_a_model_and_a_preset_have_to_be_loaded():
-    assert ALL.loads and not ALL.at_once().loads
-    assert set(ALL.given()) - set(ALL.at_once().given()) == {"model", "preset"}
+    assert ALL.loads and not ALL.without_loading().loads
+    assert set(ALL.given()) - set(ALL.without_loading().given()) == {"model", "preset"}
     assert LiveSettings(model="x").loads and LiveSettings(preset="fast").loads
 
 

@@ -1,4 +1,4 @@
-"""Taps: the picture as it was before faces are put back, and snapshots of faces beside their restoration."""
+"""The picture before faces are composed into it, and snapshots of faces beside their restoration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import time
 from dataclasses import replace
 from datetime import datetime
-from fractions import Fraction
 
 import av
 import cv2
@@ -17,7 +16,8 @@ from conftest import SAMPLES
 
 from stream.faces.compose.compose_stage import ComposeStage
 from stream.live.packets import LIVE_TIME_BASE, Snapshot
-from stream.live.session.snapshot_stage import SIDE, SmallPicture, SnapshotStage, pair_jpeg
+from stream.live.session.previews import PreviewScaler
+from stream.live.session.snapshot_stage import SnapshotStage
 from stream.picture.colour import Colour
 from stream.picture.face import Crop, Face, FrameWork, Patch
 from stream.picture.frame import Frame, Timestamp, View
@@ -49,8 +49,8 @@ def patch(track: int = 1, *, coasted: bool = False, change: float = 0.25, sharpn
     return Patch(crop, np.full_like(image, change))
 
 
-class Taken:
-    """A tap that wants snapshots, fed frame after frame of a clock of its own."""
+class Recorder:
+    """A SnapshotStage whose snapshots are wanted; it is fed with frames that arrive at given times."""
 
     def __init__(self, picture: av.VideoFrame) -> None:
         self.snapshots: list[Snapshot] = []
@@ -72,89 +72,59 @@ def test_a_frame_passes_as_it_is_while_nobody_looks(portrait):
 
 def test_the_picture_before_is_that_of_before_though_the_frame_is_written_to(portrait):
     work = FrameWork(frame_of(portrait), patches=(patch(),))
-    (tapped,) = SnapshotStage(wants_pair=lambda: True).process(work)
-    (composed,) = ComposeStage(0.1).process(tapped)
-    after = SmallPicture()(composed.frame)
+    (seen,) = SnapshotStage(wants_pair=lambda: True).process(work)
+    (composed,) = ComposeStage(0.1).process(seen)
+    after = PreviewScaler().scale(composed.frame)
     difference = np.abs(composed.before.astype(int) - after).max(axis=2)
     assert composed.before.shape == (480, 640, 3)
     assert difference[150:180, 250:280].mean() > 40  # in the face
     assert difference[300:].max() == 0
 
 
-@pytest.mark.parametrize(
-    "size, view, shown",
-    [
-        ((1920, 1080), {}, (360, 640)),
-        ((320, 240), {}, (240, 320)),
-        ((1440, 1080), {"sar": Fraction(4, 3)}, (360, 640)),
-        ((1280, 720), {"turn": ((0, -1), (1, 0))}, (640, 360)),
-    ],
-)
-@pytest.mark.parametrize("format", ["yuv420p", "yuv422p10le", "rgb24"])
-def test_small_pictures_are_upright_square_and_never_enlarged(portrait, size, view, shown, format):
-    picture = portrait.reformat(*size, format=format)
-    small = SmallPicture()(frame_of(picture, **view))
-    assert small.shape == (*shown, 3) and max(small.shape) <= SIDE and small.dtype == np.uint8
-    frame = frame_of(picture, **view)
-    slow = np.rint(frame.to_network(frame.thumbnail(SIDE)[0]) * 255)
-    slow = cv2.resize(slow, small.shape[1::-1])
-    assert np.abs(small - slow).mean() < 4  # the same picture and the same colours
-
-
-def test_a_pair_is_one_picture_with_the_original_above():
-    before, after = np.full((90, 160, 3), (200, 30, 30), np.uint8), np.full((90, 160, 3), 90, np.uint8)
-    both = cv2.imdecode(np.frombuffer(pair_jpeg(before, after), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    assert both.shape == (180, 160, 3)
-    assert np.abs(both[:85] - np.float32([200, 30, 30])).max() < 12
-    assert np.abs(both[95:] - np.float32(90)).max() < 12
-    odd = pair_jpeg(before, np.full((180, 320, 3), 90, np.uint8))
-    assert cv2.imdecode(np.frombuffer(odd, np.uint8), cv2.IMREAD_COLOR).shape == (180, 160, 3)
-
-
 def test_a_face_is_snapped_once_it_is_sure_and_again_after_a_while(portrait):
-    taken = Taken(portrait)
+    recorder = Recorder(portrait)
     for index in range(25 * 45):
-        taken.feed(100 + index / 25, patch(7))
+        recorder.feed(100 + index / 25, patch(7))
         if index == 5:
-            assert taken.tracks() == []  # seen for 0.2 s only
+            assert recorder.tracks() == []  # seen for 0.2 s only
         if index == 25:
-            assert taken.tracks() == [7]
-    assert taken.tracks() == [7, 7]
+            assert recorder.tracks() == [7]
+    assert recorder.tracks() == [7, 7]
 
 
 def test_faces_that_pass_by_are_coasted_or_unchanged_are_not_snapped(portrait):
-    taken = Taken(portrait)
+    recorder = Recorder(portrait)
     for index in range(100):
-        taken.feed(100 + index / 25, patch(index // 5), patch(1000, coasted=True), patch(1001, change=0.0))
-    assert taken.tracks() == []
+        recorder.feed(100 + index / 25, patch(index // 5), patch(1000, coasted=True), patch(1001, change=0.0))
+    assert recorder.tracks() == []
 
 
 def test_a_crowd_is_snapped_one_by_one_the_sharpest_first(portrait):
-    taken, times = Taken(portrait), []
+    recorder, times = Recorder(portrait), []
     crowd = [patch(track, sharpness=track / 10) for track in range(1, 6)]
     for index in range(100):
-        taken.feed(100 + index / 25, *crowd)
-        if len(taken.snapshots) > len(times):
+        recorder.feed(100 + index / 25, *crowd)
+        if len(recorder.snapshots) > len(times):
             times.append(index / 25)
-    assert taken.tracks() == [5, 4, 3, 2, 1]
+    assert recorder.tracks() == [5, 4, 3, 2, 1]
     assert all(b - a >= 0.5 for a, b in itertools.pairwise(times))
 
 
 def test_tracks_that_are_gone_are_forgotten(portrait):
-    taken = Taken(portrait)
+    recorder = Recorder(portrait)
     for index in range(2000):
-        taken.feed(100 + index, patch(index))
-    assert len(taken.stage._tracks) < 100
+        recorder.feed(100 + index, patch(index))
+    assert len(recorder.stage._tracks) < 100
 
 
 def test_a_snapshot_shows_the_crop_and_what_is_put_back_of_it(portrait):
-    taken, now = Taken(portrait), time.monotonic()
+    recorder, now = Recorder(portrait), time.monotonic()
     mask = np.zeros((SIDE_PX, SIDE_PX), np.float32)
     mask[:32] = 1
     snapped = replace(patch(3), mask=mask)
-    taken.feed(now - 1, snapped)
-    taken.feed(now, snapped)
-    (snapshot,) = taken.snapshots
+    recorder.feed(now - 1, snapped)
+    recorder.feed(now, snapped)
+    (snapshot,) = recorder.snapshots
     original, restored = (
         cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int)
         for data in (snapshot.original, snapshot.restored)

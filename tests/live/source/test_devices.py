@@ -27,7 +27,7 @@ def test_cameras_are_listed_in_order_by_their_first_node(tmp_path):
 
 def test_a_machine_without_cameras_lists_none(tmp_path):
     assert devices._video4linux(tmp_path / "nothing") == []
-    assert all(device.address.startswith("webcam:") for device in devices.sources())
+    assert all(device.address.startswith("webcam:") for device in devices.cameras())
 
 
 @pytest.mark.parametrize(

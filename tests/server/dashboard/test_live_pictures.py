@@ -1,4 +1,4 @@
-"""Streams of the dashboard over real sockets: viewers that read nothing, log-outs, slow senders."""
+"""Live answers of the dashboard over real sockets: viewers that read nothing, log-outs, slow senders."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import contextlib
 import os
 import socket
 import threading
-import time
 
 import pytest
 import uvicorn
-from dashboard_client import Client, until
+from dashboard_client import Client
+from waiting import until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -18,16 +18,16 @@ from stream.live.packets import Jpeg
 from stream.server.camera_config import CameraSettings, CamerasFile, ServerSettings
 from stream.server.dashboard import live_pictures, security
 from stream.server.dashboard.app import create_app
-from stream.server.dashboard.jobs import Jobs
+from stream.server.dashboard.jobs import JobQueue
 from stream.server.events import Events
-from stream.server.supervisor import Supervisor
+from stream.server.supervisor.supervisor import Supervisor
 
 TOKEN = "a-token-of-some-length"
 LARGE = os.urandom(1 << 20)
 
 
 class Served:
-    """The application on a port of its own, with one camera whose pictures the test makes."""
+    """The application on a free port, with one camera whose pictures the test makes."""
 
     def __init__(self, folder, token=None) -> None:
         server = ServerSettings(data=str(folder / "data"))
@@ -36,7 +36,7 @@ class Served:
         self.supervisor = Supervisor(CamerasFile(server=server, cameras=cameras), None, Events())
         self.ending = False
         app = create_app(
-            self.supervisor, Jobs(server.files_folder), token=token, is_ending=lambda: self.ending
+            self.supervisor, JobQueue(server.files_folder), token=token, is_ending=lambda: self.ending
         )
         config = uvicorn.Config(app, "127.0.0.1", 0, log_level="critical", timeout_graceful_shutdown=1)
         self.web = uvicorn.Server(config)
@@ -47,14 +47,14 @@ class Served:
 
     @property
     def viewers(self):
-        return self.supervisor._keepers["door"].viewers
+        return self.supervisor._cameras["door"].viewers
 
     @property
     def watching(self) -> int:
         return len(self.viewers._viewers)
 
     def show(self, number: int, size: int = len(LARGE)) -> None:
-        """A picture, whose first bytes are its number."""
+        """Show a picture that begins with its number."""
         self.viewers.show("pair", Jpeg(number.to_bytes(4, "big") + LARGE[: size - 4], 0.0, 0))
 
     def stop(self) -> None:
@@ -78,7 +78,7 @@ def serve(tmp_path):
 
 @contextlib.contextmanager
 def one_who_does_not_read(port: int, path: str, websocket: bool):
-    """A viewer that asks, and takes nothing of the answer."""
+    """A viewer that sends a request and reads nothing of the answer."""
     with socket.socket() as viewer:
         viewer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         viewer.connect(("127.0.0.1", port))
@@ -185,9 +185,7 @@ def test_an_end_of_the_server_waits_for_no_viewer(serve):
         until(lambda: served.watching == 1)
         for number in range(50):
             served.show(number)
-        began = time.monotonic()
-        served.stop()
-        assert time.monotonic() - began < 10
+        served.stop()  # would run into the test's limit if it waited for one of them
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(serve, monkeypatch):
@@ -229,19 +227,33 @@ def test_guesses_that_come_all_at_once_are_counted_one_by_one(serve):
     assert (answers.count(b"401"), answers.count(b"429")) == (5, 15)
 
 
-def test_a_camera_that_does_not_listen_holds_up_no_other_request(serve):
+class BusyProcess:
+    """A camera's process that takes no message until it is released, as while it ends."""
+
+    pid = 1
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+
+    def send(self, message) -> None:
+        assert self.released.wait(100)
+
+
+def test_a_camera_that_does_not_listen_holds_up_no_other_request(serve, monkeypatch):
     served = serve()
     client = Client(served.port)
-    busy = served.supervisor._keepers["door"]._sending
-    with busy:  # as while its process ends
-        opened = [
-            threading.Thread(target=client.get, args=("/api/cameras/door/snapshot.jpg",)) for _ in "1234567"
-        ]
-        for thread in opened:
-            thread.start()
-        until(lambda: served.watching == len(opened))
-        assert client.get("/api/cameras/door").status == client.get("/healthz").status == 200
+    busy = BusyProcess()
+    monkeypatch.setattr(served.supervisor._cameras["door"], "_process", busy)
+    opened = [
+        threading.Thread(target=client.get, args=("/api/cameras/door/snapshot.jpg",)) for _ in "1234567"
+    ]
+    for thread in opened:
+        thread.start()
+    until(lambda: served.watching == len(opened))
+    assert client.get("/api/cameras/door").status == client.get("/healthz").status == 200
+    busy.released.set()
     served.viewers.show("restored", Jpeg(b"jpeg", 0.0, 0))
     for thread in opened:
         thread.join()
     until(lambda: served.watching == 0)
+    monkeypatch.undo()

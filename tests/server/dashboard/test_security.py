@@ -18,11 +18,11 @@ from stream.errors import ConfigError
 from stream.server.camera_config import CameraSettings, CamerasFile, ServerSettings
 from stream.server.dashboard import security
 from stream.server.dashboard.app import create_app
-from stream.server.dashboard.jobs import Jobs
+from stream.server.dashboard.jobs import JobQueue
 from stream.server.dashboard.security import COOKIE
 from stream.server.dashboard.token import is_loopback, load_token
 from stream.server.events import Events
-from stream.server.supervisor import Supervisor
+from stream.server.supervisor.supervisor import Supervisor
 
 TOKEN = "a-token-of-some-length"
 OURS = {"X-Requested-With": "gpen-stream"}
@@ -54,7 +54,7 @@ def locked(server):
 @contextmanager
 def served(server, token=None):
     supervisor = Supervisor(CamerasFile(server=server), None, Events())
-    app = create_app(supervisor, Jobs(server.files_folder), token=token)
+    app = create_app(supervisor, JobQueue(server.files_folder), token=token)
     try:
         yield TestClient(app, base_url=BASE, follow_redirects=False)
     finally:
@@ -394,7 +394,7 @@ def test_credentials_come_back_in_no_answer_no_metric_no_event_and_no_log(server
     caplog.set_level(logging.DEBUG)
     path = tmp_path / "cameras.yaml"
     supervisor = Supervisor(CamerasFile(server=server), path, Events())
-    client = TestClient(create_app(supervisor, Jobs(server.files_folder)), base_url=BASE)
+    client = TestClient(create_app(supervisor, JobQueue(server.files_folder)), base_url=BASE)
     body = {
         "name": "cam", "source": "rtsp://user:hunter2@127.0.0.1:9/x?token=hunter3", "enabled": False,
         "to": ["rtmp://user:hunter4@127.0.0.1:9/live/hunter5"],
@@ -482,7 +482,7 @@ def test_what_the_servers_own_file_allows_stays_when_a_form_sends_it_back(server
     )
     path = tmp_path / "cameras.yaml"
     supervisor = Supervisor(CamerasFile(server=server, cameras={"cam": settings}), path, Events())
-    client = TestClient(create_app(supervisor, Jobs(server.files_folder)), base_url=BASE)
+    client = TestClient(create_app(supervisor, JobQueue(server.files_folder)), base_url=BASE)
     shown = client.get("/api/cameras/cam").json()["settings"]
     answer = client.put("/api/cameras/cam", headers=OURS, json=shown | {"priority": 7})
     assert answer.status_code == 200 and "hunter2" not in answer.text
@@ -534,7 +534,7 @@ def test_an_unforeseen_error_tells_nobody_what_it_holds(server, caplog):
             raise RuntimeError("rtsp://user:hunter2@127.0.0.1/x broke")
 
     supervisor = Broken(CamerasFile(server=server), None, Events())
-    client = TestClient(create_app(supervisor, Jobs(server.files_folder)), base_url=BASE)
+    client = TestClient(create_app(supervisor, JobQueue(server.files_folder)), base_url=BASE)
     answer = client.get("/api/cameras/cam/history")
     assert answer.status_code == 500
     assert answer.json() == {"error": "unexpected RuntimeError; see the server's log"}
@@ -608,14 +608,14 @@ def test_over_tls_the_cookie_never_travels_without_it(locked):
 def test_guesses_are_counted_for_a_whole_network_and_end_after_a_minute(locked, monkeypatch):
     for number in range(5):
         scope = {"type": "http", "headers": [], "client": (f"2001:db8::{number}", 1)}
-        locked.app._fail(HTTPConnection(scope))
+        locked.app._record_failure(HTTPConnection(scope))
     here = HTTPConnection({"type": "http", "headers": [], "client": ("2001:db8::77", 1)})
     other = HTTPConnection({"type": "http", "headers": [], "client": ("2001:db8:1::1", 1)})
-    assert locked.app._tried_too_often(here).status_code == 429
-    assert locked.app._tried_too_often(other) is None
+    assert locked.app._too_many_failures(here).status_code == 429
+    assert locked.app._too_many_failures(other) is None
     now = security.time.monotonic()
     monkeypatch.setattr(security.time, "monotonic", lambda: now + 61)
-    assert locked.app._tried_too_often(here) is None
+    assert locked.app._too_many_failures(here) is None
 
 
 def test_who_is_logged_in_is_not_locked_out_by_those_who_guess(locked):

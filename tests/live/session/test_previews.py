@@ -1,0 +1,88 @@
+"""Previews: small upright pictures of what the sinks get, alone or below the original."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import pytest
+from conftest import SAMPLES
+
+from stream.errors import ConfigError
+from stream.live.packets import LIVE_TIME_BASE, Jpeg
+from stream.live.session.previews import SIDE, Previews, PreviewScaler, stacked
+from stream.picture.colour import Colour
+from stream.picture.face import FrameWork
+from stream.picture.frame import Frame, Timestamp, View
+
+
+@pytest.fixture(scope="module")
+def portrait() -> av.VideoFrame:
+    with av.open(str(SAMPLES / "portrait.mp4")) as source:
+        return next(source.decode(video=0))
+
+
+def frame_of(picture: av.VideoFrame, arrived_at_s: float = 100.0, **view) -> Frame:
+    return Frame(
+        0, Timestamp(0, LIVE_TIME_BASE), picture, View(picture.width, picture.height, **view),
+        Colour(2, 2, 2, False), arrived_at_s=arrived_at_s,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "size, view, shown",
+    [
+        ((1920, 1080), {}, (360, 640)),
+        ((320, 240), {}, (240, 320)),
+        ((1440, 1080), {"sar": Fraction(4, 3)}, (360, 640)),
+        ((1280, 720), {"turn": ((0, -1), (1, 0))}, (640, 360)),
+    ],
+)
+@pytest.mark.parametrize("format", ["yuv420p", "yuv422p10le", "rgb24"])
+def test_small_pictures_are_upright_square_and_never_enlarged(portrait, size, view, shown, format):
+    picture = portrait.reformat(*size, format=format)
+    small = PreviewScaler().scale(frame_of(picture, **view))
+    assert small.shape == (*shown, 3) and max(small.shape) <= SIDE and small.dtype == np.uint8
+    frame = frame_of(picture, **view)
+    slow = np.rint(frame.to_network(frame.thumbnail(SIDE)[0]) * 255)
+    slow = cv2.resize(slow, small.shape[1::-1])
+    assert np.abs(small - slow).mean() < 4  # the same picture and the same colours
+
+
+def test_a_pair_is_one_picture_with_the_original_above():
+    before, after = np.full((90, 160, 3), (200, 30, 30), np.uint8), np.full((90, 160, 3), 90, np.uint8)
+    both = stacked(before, after)
+    assert (both[:90] == before).all() and (both[90:] == after).all()
+    assert stacked(before, np.full((180, 320, 3), 90, np.uint8)).shape == (180, 160, 3)
+
+
+class Watched:
+    """Previews that are watched, and what they made."""
+
+    def __init__(self, *kinds: str) -> None:
+        self.made: list[tuple[str, Jpeg]] = []
+        self.previews = Previews(lambda kind, jpeg: self.made.append((kind, jpeg)))
+        self.previews.watch(frozenset(kinds))
+
+
+def test_only_the_previews_that_are_wanted_are_made_and_at_most_15_a_second(portrait):
+    watched = Watched("pair", "restored")
+    assert watched.previews.wants_pair
+    for index in range(25):
+        watched.previews.make(FrameWork(frame_of(portrait, 100 + index / 25)))
+    assert [kind for kind, _ in watched.made[:2]] == ["restored", "pair"]
+    assert len(watched.made) == 2 * 13
+    sizes = {kind: cv2.imdecode(np.frombuffer(one.data, np.uint8), 1).shape for kind, one in watched.made}
+    assert sizes == {"restored": (480, 640, 3), "pair": (960, 640, 3)}
+    watched.previews.watch(frozenset())
+    watched.previews.make(FrameWork(frame_of(portrait, 200)))
+    assert len(watched.made) == 2 * 13 and not watched.previews.wants_pair
+
+
+def test_an_unknown_preview_is_refused_and_the_wanted_ones_stay():
+    watched = Watched("pair")
+    with pytest.raises(ConfigError, match="original: no preview; choose of pair, restored"):
+        watched.previews.watch(frozenset({"original"}))
+    assert watched.previews.wants_pair
