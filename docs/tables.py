@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stream.lab.bench.report import doubts, load, markdown
+from stream.lab.bench.report import load, load_warning, markdown
 from stream.lab.quality import tables as evaluations
 from stream.lab.quality.evaluation_report import EvaluationReport
 
@@ -43,7 +43,7 @@ def rewritten(text: str, folder: Path) -> str:
         tables = {table.name: table for table in report.tables}
         machine = report.machine
         where = f"{machine['cpu']}, {machine['threads']} threads, {machine['date']}."
-        return f"{start}\n{markdown(tables[name], where, doubts(report))}\n\n{end}"
+        return f"{start}\n{markdown(tables[name], where, load_warning(report))}\n\n{end}"
 
     def evaluation(place: re.Match) -> str:
         start, name, end = place.groups()
