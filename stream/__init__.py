@@ -1,26 +1,52 @@
 """gpen-stream: restores faces in video with GPEN.
 
-`restore_file` and `restored_frames` are the Python API; they load on first use, so that
-`import stream` costs nothing.
+These names are the Python interface. They are loaded on first use, so that `import stream` costs nothing.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING
 
 from stream._version import __version__
 
-_API = ("Options", "Outcome", "Progress", "Status", "restore_file", "restore_images", "restored_frames")
-__all__ = ["__version__", "load_config", *_API]
+if TYPE_CHECKING:
+    from stream import errors
+    from stream.config import load_config
+    from stream.job.api import restore_file, restore_images, restored_frames
+    from stream.job.interface import Options, Outcome, Progress, RunReport, Status
+
+_MODULES = {
+    "load_config": "stream.config",
+    "restore_file": "stream.job.api",
+    "restore_images": "stream.job.api",
+    "restored_frames": "stream.job.api",
+    "Options": "stream.job.interface",
+    "Outcome": "stream.job.interface",
+    "Progress": "stream.job.interface",
+    "RunReport": "stream.job.interface",
+    "Status": "stream.job.interface",
+}
+__all__ = [
+    "Options",
+    "Outcome",
+    "Progress",
+    "RunReport",
+    "Status",
+    "__version__",
+    "errors",
+    "load_config",
+    "restore_file",
+    "restore_images",
+    "restored_frames",
+]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _API:
-        from stream.job import api
+if not TYPE_CHECKING:  # a type checker would accept any name
 
-        return getattr(api, name)
-    if name == "load_config":
-        from stream.config import load_config
-
-        return load_config
-    raise AttributeError(f"module 'stream' has no attribute {name!r}")
+    def __getattr__(name):
+        if name == "errors":
+            return importlib.import_module("stream.errors")
+        if name in _MODULES:
+            return getattr(importlib.import_module(_MODULES[name]), name)
+        raise AttributeError(f"module 'stream' has no attribute {name!r}")

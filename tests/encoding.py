@@ -9,7 +9,7 @@ import av
 from stream.config import Encode
 from stream.media import quality_trial
 from stream.media.decode import FileSource
-from stream.media.encode import FileSink
+from stream.media.encode import FileSink, OutputOptions
 from stream.media.probe import probe
 from stream.picture.face import FrameWork
 
@@ -23,7 +23,8 @@ def run(
     """Source to sink with no face in between; returns the path and the sink."""
     info = probe(source)
     feed = FileSource(info, options.get("start_s"), options.get("duration_s"), threads=2)
-    sink = FileSink(info, target, config, restored_note=NOTE, cut_short=lambda: not complete, **options)
+    written = OutputOptions(restored_note=NOTE, cut_short=lambda: not complete, **options)
+    sink = FileSink(info, target, config, written)
     try:
         sink.open()
         for frame in feed.frames():
@@ -55,4 +56,4 @@ def pictures(path: Path) -> list[av.VideoFrame]:
 
 
 def luma_db(one: Path, two: Path) -> list[float]:
-    return [quality_trial._psnr(a, b) for a, b in zip(pictures(one), pictures(two), strict=True)]
+    return [quality_trial.luma_psnr_db(a, b) for a, b in zip(pictures(one), pictures(two), strict=True)]

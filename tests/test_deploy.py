@@ -124,7 +124,7 @@ def test_what_the_image_copies_is_enough_to_build_the_package(tmp_path):
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     (wheel,) = (tmp_path / "dist").iterdir()
     names = zipfile.ZipFile(wheel).namelist()
-    assert {"stream/serve/static/index.html", "stream/presets/fast.yaml"} <= set(names)
+    assert {"stream/server/dashboard/static/index.html", "stream/presets/fast.yaml"} <= set(names)
 
 
 def test_the_image_is_built_on_the_named_python_and_names_no_registry():

@@ -1,9 +1,8 @@
-"""A capture that runs in a thread, and the frames and statuses that it delivers."""
+"""A capture that runs in a thread, and records of all that it gave."""
 
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import av
@@ -19,11 +18,11 @@ from stream.live.source.capture import Capture
 from stream.live.status import ConnectionState, ConnectionStatus
 
 QUICK = SourceSettings(open_timeout_s=5.0, stall_s=2.0, retry_s=0.1, retry_most_s=1.0)
-"""Short time-outs, so that tests do not wait long."""
+"""Settings with short waits."""
 
 
 class Watching:
-    """A capture that runs until the block ends. It keeps facts of each frame, not the frames."""
+    """Runs a capture until the block ends. It records facts about each frame and drops the frame."""
 
     def __init__(self, url: str, source: SourceSettings = QUICK, **options) -> None:
         self.pts: list[int] = []
@@ -46,41 +45,45 @@ class Watching:
 
     @property
     def words(self) -> list[str]:
-        """The states so far, in words."""
         return [status.state.value for status in self.statuses]
 
     def frames(self, more: int = 10, timeout_s: float = 40.0) -> None:
-        """Wait for `more` frames."""
+        """Wait until so many more frames have come."""
         goal = len(self.pts) + more
         wait_for(lambda: len(self.pts) >= goal or not self._thread.is_alive(), timeout_s, "for frames")
         assert len(self.pts) >= goal, f"it ended with {self.error!r}"
 
     def state(self, state: ConnectionState, timeout_s: float = 40.0) -> ConnectionStatus:
-        """Wait for a state; the newest status with it."""
+        """Wait until a status of this state was reported; returns the newest of them."""
         wait_for(lambda: any(one.state is state for one in self.statuses), timeout_s, f"for {state}")
         return next(one for one in reversed(self.statuses) if one.state is state)
 
+    def attempts(self, more: int, timeout_s: float = 40.0) -> None:
+        """Wait until so many more attempts have failed."""
+        planned = {self.capture.status.retry_at_s}
+
+        def seen() -> int:
+            planned.add(self.capture.status.retry_at_s)
+            return len(planned - {None})
+
+        goal = seen() + more
+        wait_for(lambda: seen() >= goal, timeout_s, "for attempts")
+
     def ended(self, timeout_s: float = 40.0) -> None:
-        """Wait for the end."""
+        """Wait until the capture has ended."""
         self._thread.join(timeout_s)
         assert not self._thread.is_alive()
-
-    def stop(self) -> float:
-        """Stop the capture; how long that took, in s."""
-        began = time.monotonic()
-        self.capture.stop()
-        self.ended()
-        return time.monotonic() - began
 
     def __enter__(self) -> Watching:
         self._thread.start()
         return self
 
     def __exit__(self, *_) -> None:
-        self.stop()
+        self.capture.stop()
+        self.ended()
         assert all(a < b for a, b in zip(self.pts, self.pts[1:], strict=False)), "times must rise strictly"
-        sound_pts = [packet.pts for packet in self.sounds]
-        assert sound_pts == sorted(set(sound_pts)), "the sound's times must rise strictly"
+        heard = [packet.pts for packet in self.sounds]
+        assert heard == sorted(set(heard)), "the sound's times must rise strictly"
 
     def _run(self) -> None:
         try:
@@ -110,11 +113,11 @@ def luma(picture: av.VideoFrame) -> np.ndarray:
 
 CAMERA = {"preset": "ultrafast", "tune": "zerolatency", "g": "25", "sc_threshold": "0", "slices": "1",
           "threads": "1"}  # fmt: skip
-"""Options of an encoder as cameras use it: a keyframe each second, no B-frames."""
+"""A keyframe each second, no B-frames."""
 
 
 def camera_file(folder: Path) -> Path:
-    """A file of five seconds, encoded as a camera does, with sound."""
+    """Five seconds as a camera sends them, with sound."""
     clip = Clip(size=(320, 180), frames=125, options=CAMERA, sounds=(Sound(layout="mono"),), noise=3)
     return make(folder / "camera.mp4", clip)
 
@@ -126,7 +129,7 @@ def jpegs(count=5, size=(320, 180)):
 
 
 def ts_of(path: Path, skip: int = 0) -> Path:
-    """The video of a file as MPEG-TS, without its first `skip` packets."""
+    """The same as MPEG-TS, without its first packets of video."""
     target = path.with_name(f"skip{skip}.ts")
     with av.open(str(path)) as source, av.open(str(target), "w") as out:
         stream = out.add_stream_from_template(source.streams.video[0])

@@ -9,7 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from stream.job.run import Progress as Done
+from stream.job.interface import Progress as Done
 
 _PLAIN_EVERY_S = 10.0
 

@@ -19,7 +19,7 @@ from stream.errors import ConfigError, EncodeError
 
 if TYPE_CHECKING:  # loading them takes a second, which `--help` does without
     from stream.cli.progress import Display
-    from stream.job.api import Options, Outcome, RunReport
+    from stream.job.interface import Options, Outcome, RunReport
 
 app = typer.Typer()
 _PART, _HOW, _OUT = "What to restore", "How", "Output"
@@ -199,7 +199,7 @@ def restore(
     if output.upscale is not None:
         overrides.append(f"compose.upscale={output.upscale}")
     settings = load_config(method.preset, method.config, [*overrides, *part.overrides()])
-    from stream.job.api import Options
+    from stream.job.interface import Options
 
     options = Options(part.aligned, part.start, part.duration, output.overwrite, output.allow_loss)
     if output.report is not None:
@@ -219,8 +219,9 @@ def _region(key: str, text: str) -> str:
 
 def _restore(source: Path, target: Path, config: Config, options: Options, output: RestoreOutput) -> int:
     from stream.cli.progress import Display
-    from stream.job.api import Status, restore_file
+    from stream.job.api import restore_file
     from stream.job.folder import restore_folder
+    from stream.job.interface import Status
 
     is_folder = source.is_dir()
     with _stopped_by_signals() as (stop, caught), Display(output.quiet) as display:
@@ -261,7 +262,7 @@ def _stopped_by_signals() -> Iterator[tuple[threading.Event, list[int]]]:
 
 def _tell(outcomes: list[Outcome], display: Display) -> int:
     """Say in a line or more how each file went; the exit code of all."""
-    from stream.job.api import Status
+    from stream.job.interface import Status
 
     code = 0
     for outcome in outcomes:

@@ -42,19 +42,19 @@ def align(
     Faces that are small, blurred, turned away or cut off by the picture's edge are counted and left out.
     The same command continues where it was stopped. Exit codes: 0 done, 1 some files could not be read.
     """
-    from stream.lab.train.align import Rules
+    from stream.lab.train.align import AlignSettings
     from stream.lab.train.align import align as run
 
-    rules = Rules(size, min_scale, min_sharpness, every, kind)
-    tally = run(source, out, rules, lambda path: print(path, file=sys.stderr, flush=True))
-    for problem in tally.problems:
+    settings = AlignSettings(size, min_scale, min_sharpness, every, kind)
+    counts = run(source, out, settings, lambda path: print(path, file=sys.stderr, flush=True))
+    for problem in counts.problems:
         print(f"error: {problem}", file=sys.stderr, flush=True)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in tally.left_out.most_common()) or "none"
-    done = f", {tally.skipped} done before" if tally.skipped else ""
-    print(f"{out}: {tally.kept} faces of {tally.files} files{done}; left out: {reasons}")
-    if tally.empty:
-        print(f"{tally.empty} pictures show no face")
-    return 1 if tally.problems else 0
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.left_out.most_common()) or "none"
+    done = f", {counts.skipped} done before" if counts.skipped else ""
+    print(f"{out}: {counts.kept} faces of {counts.files} files{done}; left out: {reasons}")
+    if counts.empty:
+        print(f"{counts.empty} pictures show no face")
+    return 1 if counts.problems else 0
 
 
 @app.command()

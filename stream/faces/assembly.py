@@ -1,4 +1,4 @@
-"""Settings -> the stages between decoding and encoding. Nothing here acts: no thread, no file written."""
+"""Settings -> the stages between decoding and encoding. Starts no thread and writes no file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from stream.faces.detect.finder import FaceFinder, choose
 from stream.faces.detect.stills import DetectStage
 from stream.faces.restore import tasks
 from stream.faces.restore.crop import CropStage, WholeFrameStage, cut
-from stream.faces.restore.restore_stage import CropRestorer, Interval, RestoreStage
-from stream.faces.restore.sharpness import Gauge
+from stream.faces.restore.restore_stage import CropRestorer, RestoreStage
+from stream.faces.restore.schedule import Interval
+from stream.faces.restore.sharpness import SharpnessMeter
 from stream.faces.restore.stabilise import StabiliseStage
 from stream.faces.restore.tasks import Restoration
 from stream.faces.track.tracker import Tracker
@@ -28,15 +29,15 @@ from stream.picture.geometry import TEMPLATES, template
 from stream.pipeline.cpu_budget import ThreadBudget, available_cores, budget
 from stream.pipeline.stage import NamedStage
 
-Choose = Callable[[Sequence[Face], tuple[float, float]], Sequence[Face]]
-"""A frame's faces and the upright picture's (width, height), px -> the faces to restore, in their order."""
+ChooseFaces = Callable[[Sequence[Face], tuple[float, float]], Sequence[Face]]
+"""A frame's faces and the upright picture's (width, height), px -> the faces to restore, order kept."""
 
 
 def find_model(settings: Restore) -> tuple[Path, ModelInfo]:
-    """The weights file that the settings name, and what it says of itself.
+    """The weights file that the settings name, and the model information in it.
 
-    Raises ModelError where it is missing, broken or of an unknown template, ConfigError for an unknown
-    name and a licence that was not accepted.
+    Raises ModelError where the file is missing or broken, or its template is unknown. Raises ConfigError
+    for an unknown name, and for a licence that was not accepted.
     """
     path = registry.resolve(settings.model, accept_licence=settings.accept_licence)
     info = read_model_info(path)
@@ -49,7 +50,7 @@ def find_model(settings: Restore) -> tuple[Path, ModelInfo]:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What the settings come to on this machine."""
+    """The settings with the model, the task and the numbers of threads that they lead to on this machine."""
 
     config: Config
     model_path: Path
@@ -57,11 +58,11 @@ class Setup:
     task: Restoration
     threads: ThreadBudget
     aligned: bool = False
-    """Every frame already is an aligned crop: no detection, no mask."""
+    """Whether every frame is an aligned crop already, without detection and parsing."""
 
     @classmethod
     def of(cls, config: Config, *, aligned: bool = False) -> Setup:
-        """Find the model and share out the cores. Raises ConfigError, ModelError and SourceError."""
+        """Find the model and divide the cores. Raises ConfigError and ModelError."""
         threads = budget(
             available_cores(), config.restore.threads, config.decode.threads, config.encode.threads
         )
@@ -85,7 +86,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class FaceStages:
-    """The stages between decoding and encoding; None: left out."""
+    """The stages between decoding and encoding; None: the settings leave the stage out."""
 
     detect: Tracker | DetectStage | None
     crop: CropStage | WholeFrameStage
@@ -96,7 +97,7 @@ class FaceStages:
     compose: ComposeStage
 
     def in_line(self) -> list[NamedStage]:
-        """In the order in which a frame goes through them."""
+        """The stages with their names, in the order in which a frame passes them."""
         stages: list[NamedStage] = [] if self.detect is None else [("track", self.detect)]
         stages += [("crop", self.crop), ("restore", self.restore)]
         if self.stabilise is not None:
@@ -111,21 +112,21 @@ def assemble(
     setup: Setup,
     *,
     still: bool = False,
-    choose_faces: Choose | None = None,
+    choose_faces: ChooseFaces | None = None,
     create: Callable[[], CropRestorer] | None = None,
 ) -> FaceStages:
-    """Everything between source and sink, for pictures (`still`) or for the frames of a video.
+    """The stages between source and sink, for unrelated pictures (`still`) or for the frames of a video.
 
-    `choose_faces` picks the faces to restore in place of the settings' own choice. `create` makes the
-    engine, in the restoring stage's thread, in place of `setup.create_engine`.
+    `choose_faces` replaces the settings' choice of the faces to restore. `create` replaces
+    `setup.create_engine`; the restore stage calls it in its own thread.
     """
     config, model = setup.config, setup.model
     settings, compose, threads = config.restore, config.compose, setup.threads
-    restores = model.task == "restore"  # other tasks change what a face looks like on purpose
+    restores = model.task == "restore"  # the other tasks change a face on purpose
     landmarks = template(model.template, model.size)
-    gauge = Gauge(steady=not still) if settings.skip_sharp < 1 and restores else None
+    measure = SharpnessMeter(by_track=not still) if settings.skip_sharp < 1 and restores else None
     interval = Interval(
-        # Pictures do not follow from each other, nor do a hole and the face behind it.
+        # Unrelated pictures cannot be propagated, and neither can a face onto a hole in the next frame.
         frames=1 if still or not restores else settings.interval,
         lookahead=config.track.lookahead or still,
         landmarks=landmarks,
@@ -140,11 +141,11 @@ def assemble(
         background = background_net(compose, settings.device, threads.inference)
         upscale = UpscaleStage(compose.upscale, cut, background)
     detect: Tracker | DetectStage | None = None
-    crop: CropStage | WholeFrameStage = WholeFrameStage(model.size, gauge)
+    crop: CropStage | WholeFrameStage = WholeFrameStage(model.size, measure)
     if not setup.aligned:
         finder = FaceFinder(_with_weights(config.detect), threads.detector)
         detect = DetectStage(finder.certain) if still else Tracker(finder, config.detect, config.track)
-        crop = CropStage(model.template, model.size, choose_faces or _by_settings(config), gauge)
+        crop = CropStage(model.template, model.size, choose_faces or _by_settings(config), measure)
     return FaceStages(
         detect=detect,
         crop=crop,
@@ -163,12 +164,12 @@ def assemble(
     )
 
 
-def _by_settings(config: Config) -> Choose:
+def _by_settings(config: Config) -> ChooseFaces:
     return lambda faces, size: choose(faces, config.select, size)
 
 
 def _with_weights(detect: Detect) -> Detect:
-    """The settings with the catalogue's weights where the detector needs some and none are named."""
+    """The settings with the catalogue's weights where the detector needs weights and none are named."""
     if detect.detector != "retinaface" or detect.weights is not None:
         return detect
     return detect.model_copy(update={"weights": str(registry.resolve("retinaface-resnet50"))})

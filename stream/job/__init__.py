@@ -1,1 +1,1 @@
-"""One file or one folder restored, and the Python interface to that."""
+"""Files and folders restored: the runs, and the Python interface to them."""

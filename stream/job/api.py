@@ -1,11 +1,10 @@
-"""A file, a picture or a folder in; the same with restored faces out. What `restore` calls."""
+"""The Python interface: a video or pictures in, the same with restored faces out."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,58 +12,15 @@ import cv2
 from stream.config import Config
 from stream.errors import HardwareError, SourceError, StreamError
 from stream.faces.assembly import Setup, assemble
-from stream.faces.compose.upscale import check
-from stream.job.run import (
-    Options,
-    Progress,
-    ProgressCallback,
-    Run,
-    RunReport,
-    adapted,
-    check_colour,
-    video_source,
-)
-from stream.media.encode import FileSink, check_destination
+from stream.faces.compose.upscale import require_progressive
+from stream.job.interface import Options, Outcome, ProgressCallback, RunReport, Status
+from stream.job.run import Run, check_colour, prepared_still, video_source
+from stream.media.encode import FileSink, OutputOptions, check_destination
 from stream.media.images import ImageSink, ImageSource, is_image
 from stream.media.probe import probe
 from stream.picture.face import FrameWork
 from stream.picture.frame import StreamInfo
 from stream.pipeline.pipeline import Pipeline
-
-__all__ = [
-    "Options",
-    "Outcome",
-    "Progress",
-    "ProgressCallback",
-    "RunReport",
-    "Status",
-    "restore_file",
-    "restore_images",
-    "restored_frames",
-]
-
-
-class Status(Enum):
-    """How a run ended."""
-
-    COMPLETE = "complete"
-    INTERRUPTED = "interrupted"
-    """Stopped before the end: what there is lies under NAME.partial.EXT."""
-    TRUNCATED = "truncated"
-    """The input itself ends early: restored as far as it goes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a run left behind; `path` is the file, or the folder of pictures."""
-
-    path: Path
-    status: Status
-    report: RunReport
-    """What `--report` writes."""
-    notes: tuple[str, ...] = ()
-    failures: tuple[StreamError, ...] = field(default=())
-    """Pictures of a folder that could not be restored."""
 
 
 def restore_file(
@@ -76,10 +32,11 @@ def restore_file(
     progress: ProgressCallback | None = None,
     stop: threading.Event | None = None,
 ) -> Outcome:
-    """Restore the faces of a video or a picture; everything else goes out as it came in.
+    """Restore the faces of a video or a picture. Everything else stays as it is.
 
-    Blocks until done. Setting `stop` from elsewhere ends the run early and keeps what there is; so
-    does Ctrl-C, which is raised again. Raises a StreamError, in one line, and writes no `dst` then.
+    Returns when it is done. To stop early, set `stop` from another thread or from `progress`: the part
+    that was restored is kept. Ctrl-C does the same, and is then raised again as KeyboardInterrupt.
+    Raises a StreamError, whose message is one line, and writes no `dst` then.
     """
     src, dst = Path(src), Path(dst)
     config, options = config or Config(), options or Options()
@@ -110,16 +67,13 @@ def _restore_video(
 ) -> Outcome:
     info = probe(src)
     if info.duration_s and (options.start_s or 0.0) >= info.duration_s:
-        raise SourceError(_nothing_in(src, info, options, stopped=False))
+        raise SourceError(_no_frames(src, info, options, stopped=False))
     if config.compose.upscale > 1:
-        check(info)
+        require_progressive(info)
     setup = Setup.of(config, aligned=options.aligned)
     run = Run(setup)
     source = video_source(setup, options, info)
-    sink = FileSink(
-        source.info,
-        dst,
-        config.encode.model_copy(update={"threads": setup.threads.encoder}),
+    output = OutputOptions(
         overwrite=options.overwrite,
         allow_loss=options.allow_loss,
         start_s=options.start_s,
@@ -128,18 +82,20 @@ def _restore_video(
         upscale=config.compose.upscale,
         cut_short=run.was_cut_short,
     )
+    encode = config.encode.model_copy(update={"threads": setup.threads.encoder})
+    sink = FileSink(source.info, dst, encode, output)
     check_colour(setup, sink.recipe)
     try:
-        ended = run.execute(source, sink, _expected_frames(source.info, options), progress, stop)
+        interrupt = run.execute(source, sink, _expected_frames(source.info, options), progress, stop)
         if not sink.frames_out:
-            raise ended or SourceError(_nothing_in(src, source.info, options, run.was_cut_short()))
+            raise interrupt or SourceError(_no_frames(src, source.info, options, run.was_cut_short()))
     except BaseException:
         sink.discard()
         raise
     complete = not run.was_cut_short()
     path = sink.finish(complete)
-    if ended is not None:
-        raise ended
+    if interrupt is not None:
+        raise interrupt
     status = Status.COMPLETE if complete else Status.INTERRUPTED
     if complete and source.truncated:
         status = Status.TRUNCATED
@@ -162,14 +118,18 @@ def restore_images(
     progress: ProgressCallback | None = None,
     stop: threading.Event | None = None,
 ) -> Outcome:
-    """Restore pictures, (source, destination) each, as one batch; broken ones are in `failures`."""
+    """Restore pictures as one batch.
+
+    jobs: (source, destination) of each. One that cannot be read or written is listed in the outcome's
+    `failures`, and the others are restored. `stop` and Ctrl-C work as in `restore_file`.
+    """
     setup = Setup.of(config or Config(), aligned=(options or Options()).aligned)
     run = Run(setup, still=True)
-    source = ImageSource(jobs, lambda still: adapted(setup, still))
+    source = ImageSource(jobs, lambda still: prepared_still(setup, still))
     sink = ImageSink(source, run.note)
-    ended = run.execute(source, sink, len(jobs), progress, stop)
-    if ended is not None:
-        raise ended
+    interrupt = run.execute(source, sink, len(jobs), progress, stop)
+    if interrupt is not None:
+        raise interrupt
     failures: tuple[StreamError, ...] = (*source.failures, *sink.failures)
     whole = sink.frames_out + len(failures) == len(jobs)
     status = Status.COMPLETE if whole else Status.INTERRUPTED
@@ -184,10 +144,11 @@ def restore_images(
 def restored_frames(
     src: str | Path, config: Config | None = None, *, options: Options | None = None
 ) -> Iterator[FrameWork]:
-    """Iterate over a video's restored frames, in order, for callers with their own sink.
+    """Iterate over a video's restored frames in order, for callers that write or show them themselves.
 
     Each item's `frame.picture` is an `av.VideoFrame` in the input's pixel format, `frame.time` its
-    timestamp, `faces` what was found. Leaving the loop early stops the pipeline.
+    timestamp, and `faces` are the faces found. Leaving the loop early stops the pipeline. Raises
+    StreamError.
     """
     options = options or Options()
     setup = Setup.of(config or Config(), aligned=options.aligned)
@@ -196,7 +157,8 @@ def restored_frames(
     yield from Pipeline.from_source(source, assemble(setup).in_line())
 
 
-def _nothing_in(src: Path, info: StreamInfo, options: Options, stopped: bool) -> str:
+def _no_frames(src: Path, info: StreamInfo, options: Options, stopped: bool) -> str:
+    """The message for a run in which no frame was written."""
     if stopped:
         return f"{src}: stopped before its first frame was written"
     if options.start_s is None:

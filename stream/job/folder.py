@@ -9,7 +9,8 @@ from pathlib import Path
 
 from stream.config import Config
 from stream.errors import EncodeError, SourceError, StreamError
-from stream.job.api import Options, Outcome, ProgressCallback, RunReport, Status, restore_file, restore_images
+from stream.job.api import restore_file, restore_images
+from stream.job.interface import Options, Outcome, ProgressCallback, RunReport, Status
 from stream.media.container import VIDEO_SUFFIXES
 from stream.media.encode import check_destination
 from stream.media.images import is_image
@@ -26,9 +27,9 @@ def restore_folder(
 ) -> list[Outcome]:
     """Restore every video and picture below `src` to the same relative path below `dst`.
 
-    Pictures go through the network together. A file that fails is listed in its outcome's
-    `failures`, and the others go on. Once `stop` is set the files that are left are not begun.
-    Raises StreamError where nothing can be done at all.
+    All pictures are one batch with one outcome; every video has an outcome of its own. A file that fails
+    is listed in `failures`, and the others are restored. After `stop` is set no further file is begun.
+    Raises StreamError where no file can be restored at all.
     """
     if dst.exists() and not dst.is_dir():
         raise EncodeError(f"{dst}: is a file, but INPUT is a folder; name a folder")
@@ -41,7 +42,7 @@ def restore_folder(
     videos = [job for job in jobs if not is_image(job[0])]
     outcomes = []
     if stills:
-        ready, refused = _ready(stills, options)
+        ready, refused = _writable(stills, options)
         outcome = Outcome(dst, Status.COMPLETE, {})
         if ready:
             outcome = restore_images(ready, config, options=options, progress=progress, stop=stop)
@@ -82,10 +83,10 @@ def _make_folder(destination: Path) -> None:
         raise EncodeError(f"{destination.parent}: cannot be made ({error.strerror}); check OUTPUT") from None
 
 
-def _ready(
+def _writable(
     jobs: list[tuple[Path, Path]], options: Options
 ) -> tuple[list[tuple[Path, Path]], list[StreamError]]:
-    """Jobs whose destination may be written, and the errors of the others."""
+    """The jobs whose destination may be written, and the errors of the others."""
     ready: list[tuple[Path, Path]] = []
     refused: list[StreamError] = []
     for path, destination in jobs:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, TypedDict
+from dataclasses import asdict
 
 import cv2
 
 from stream import __version__
-from stream.errors import ConfigError, EncodeError
+from stream.errors import EncodeError
 from stream.faces.assembly import Setup, assemble
 from stream.faces.track.tracker import Tracker
+from stream.job.interface import Options, Progress, ProgressCallback, RunReport
 from stream.media.codecs import EncoderRecipe
-from stream.media.coloured import coloured_still, coloured_stream
 from stream.media.decode import FileSource
-from stream.media.images import Still
+from stream.media.images import Still, coloured_still
 from stream.models.engines import Engine
 from stream.picture.frame import StreamInfo, View
 from stream.pipeline.cpu_budget import available_cores
@@ -25,99 +23,16 @@ from stream.pipeline.meter import peak_rss_mb, process_age_s
 from stream.pipeline.pipeline import Pipeline
 from stream.pipeline.stage import Sink, Source
 
-_LONGEST_S = 1e7  # what lies beyond overflows the timestamps of some containers
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What concerns one run rather than the way of working."""
-
-    aligned: bool = False
-    """Every frame already is an aligned crop: no detection, no mask."""
-    start_s: float | None = None
-    duration_s: float | None = None
-    overwrite: bool = False
-    allow_loss: bool = False
-    """Streams that the output's container cannot hold may be left out."""
-
-    def __post_init__(self) -> None:
-        for name, value, low in (("start", self.start_s, 0.0), ("duration", self.duration_s, 1e-3)):
-            if value is not None and not low <= value <= _LONGEST_S:
-                raise ConfigError(f"--{name} {value:g}: write seconds, {low:g} to {_LONGEST_S:g}")
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is; `frames_total` 0 where the container does not say."""
-
-    frames_in: int
-    frames_done: int
-    frames_total: int
-    faces: int
-    elapsed_s: float
-
-
-ProgressCallback = Callable[[Progress], None]
-
-
-class RunReport(TypedDict, total=False):
-    """What `--report` writes. A file that could not be begun has `input`, `output` and `failures` only."""
-
-    input: str
-    output: str
-    frames_in: int
-    frames_out: int
-    faces_restored: int
-    """Crops that went through the network."""
-    faces_left_alone: int
-    """Crops too sharp to gain."""
-    faces_carried: int
-    """Crops made from restored ones of the same track."""
-    restorations_forced: int
-    """Of those restored: out of turn, because their neighbours did not explain them."""
-    faces_not_finite: int
-    """Crops that went out unchanged, because the network's output held NaN or infinity."""
-    faces_stabilised: int
-    faces_guarded: int
-    faces_parsed: int
-    detections_run: int
-    frames_tracked: int
-    tracks: int
-    scene_cuts: int
-    corrupt_packets: int
-    wall_s: float
-    cpu_s: float
-    """Of all threads of this process, while the pipeline ran."""
-    first_frame_s: float | None
-    """From the process's start to the first encoded frame."""
-    fps: float
-    stage_ms: dict[str, dict[str, float]]
-    """By stage: median, p95, calls, busy_s, cpu_s."""
-    peak_rss_mb: float
-    cores: int
-    threads: dict[str, int]
-    engine: str
-    model: str
-    model_sha256: str
-    notes: list[str]
-    config: dict[str, Any]
-    """The settings in force."""
-    decoder: str
-    encoder: str
-    status: str
-    """complete, interrupted or truncated."""
-    failures: list[str]
-    """Files of a folder that could not be restored, one line each."""
-
 
 class Run:
-    """One run over files. Raises StreamError in `execute`."""
+    """One run over files."""
 
     def __init__(self, setup: Setup, *, still: bool = False) -> None:
         """`still`: the frames are pictures that have nothing to do with one another."""
         self.setup = setup
         self.stages = assemble(setup, still=still, create=self._create_engine)
         self.note = f"faces restored by gpen-stream {__version__} ({setup.model.name})"
+        """Text for the metadata of what is written."""
         self._pipeline: Pipeline | None = None
         self._engine_name = ""
         self._wall_s = self._cpu_s = 0.0
@@ -135,23 +50,24 @@ class Run:
         progress: ProgressCallback | None = None,
         stop: threading.Event | None = None,
     ) -> KeyboardInterrupt | None:
-        """Run to the end; a Ctrl-C is handed back once what was on its way has been written.
+        """Run to the end. Raises StreamError.
 
-        `total`: frames to expect, 0 where nobody knows. A Ctrl-C that comes after `stop` was set only
-        hurries, and is not handed back.
+        total: frames to expect, 0 where nobody knows. After a Ctrl-C the frames in the pipeline are still
+        written, and the KeyboardInterrupt is returned. A Ctrl-C after `stop` was set is not returned: it
+        only ends the run sooner.
         """
         cv2.setNumThreads(self.setup.threads.cv2)
         began, cpu_began = time.monotonic(), time.process_time()
         began_age = process_age_s()
         stages = [*self.stages.in_line(), ("encode", sink)]
         self._pipeline = pipeline = Pipeline.from_source(source, stages)
-        restore = self.stages.restore
+        counts = self.stages.restore.counts
 
         def tick() -> None:
             if stop is not None and stop.is_set():
                 pipeline.stop()
             if progress is not None:
-                faces = restore.faces_restored + restore.faces_carried
+                faces = counts.restored + counts.propagated
                 elapsed = time.monotonic() - began
                 progress(Progress(source.frames_in, sink.frames_out, total, faces, elapsed))
 
@@ -170,20 +86,20 @@ class Run:
     def report(self, source: Source, sink: Sink) -> RunReport:
         """The counts, times and settings of the run."""
         stages, setup = self.stages, self.setup
-        restore, detect = stages.restore, stages.detect
+        counts, detect = stages.restore.counts, stages.detect
         tracker = detect if isinstance(detect, Tracker) else None
         meters = self._pipeline.meters if self._pipeline is not None else {}
         return {
             "frames_in": source.frames_in,
             "frames_out": sink.frames_out,
-            "faces_restored": restore.faces_restored,
-            "faces_left_alone": restore.faces_left_alone,
-            "faces_carried": restore.faces_carried,
-            "restorations_forced": restore.restorations_forced,
-            "faces_not_finite": restore.not_finite,
+            "faces_restored": counts.restored,
+            "faces_left_alone": counts.left_alone,
+            "faces_carried": counts.propagated,
+            "restorations_forced": counts.forced,
+            "faces_not_finite": counts.not_finite,
             "faces_stabilised": stages.stabilise.faces_stabilised if stages.stabilise is not None else 0,
-            "faces_guarded": stages.mask.guarded,
-            "faces_parsed": stages.mask.parsed,
+            "faces_guarded": stages.mask.faces_guarded,
+            "faces_parsed": stages.mask.faces_parsed,
             "detections_run": detect.detections_run if detect is not None else 0,
             "frames_tracked": tracker.frames_tracked if tracker is not None else 0,
             "tracks": tracker.tracks if tracker is not None else 0,
@@ -211,10 +127,10 @@ class Run:
 
 
 def video_source(setup: Setup, options: Options, info: StreamInfo) -> FileSource:
-    """A video's frames, as the task wants them; its `info` says what they are like. Raises SourceError."""
+    """The frames of the video `info`, in colour where the task needs it. Raises SourceError."""
     setup.task.check_size(info.path, info.view.upright_size)
     return FileSource(
-        coloured_stream(info) if setup.task.in_colour else info,
+        info,
         options.start_s,
         options.duration_s,
         setup.threads.decoder,
@@ -223,8 +139,8 @@ def video_source(setup: Setup, options: Options, info: StreamInfo) -> FileSource
     )
 
 
-def adapted(setup: Setup, still: Still) -> Still:
-    """A picture as the task wants it; SourceError where it cannot do with it."""
+def prepared_still(setup: Setup, still: Still) -> Still:
+    """The picture, in colour where the task needs it. Raises SourceError where the task cannot use it."""
     height, width = still.pixels.shape[:2]
     setup.task.check_size(still.path, View(width, height, turn=still.turn).upright_size)
     return coloured_still(still) if setup.task.in_colour else still

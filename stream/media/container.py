@@ -1,4 +1,4 @@
-"""A video file's container, opened with care; shared by the decoder and the encoder."""
+"""The container of a video file: opened with clear errors, its main stream found, its pictures decoded."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 
 from stream.errors import SourceError
+from stream.picture.frame import StreamInfo
 
 Window = tuple[Fraction | None, Fraction | None]
 """A part of a file: (start, end) in seconds of its own clock. None: from its beginning, to its end."""
@@ -20,15 +21,16 @@ VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".mxf", ".wmv",
     ".asf", ".flv", ".f4v", ".3gp", ".vob", ".ogv", ".dv", ".y4m", ".nut",
 )  # fmt: skip
-"""What the names of videos end like."""
+"""Endings of the names of video files."""
 _GIVE_UP_AFTER = 250
-"""Damaged packets in a row after which the rest of the file is taken as lost."""
+"""Lost packets in a row after which the rest of the file counts as lost."""
 
 
 def open_video(path: Path, hwaccel: HWAccel | None = None) -> InputContainer:
-    """Open a container that holds a video stream; SourceError, in one line, says why not.
+    """Open a container that holds a video stream. Raises SourceError.
 
-    With `hwaccel` its errors come as they are: av.FFmpegError, or RuntimeError where it fits no stream.
+    With `hwaccel` it also raises av.FFmpegError where the device fails, and RuntimeError where the device
+    fits no stream.
     """
     if not path.exists():
         raise SourceError(f"{path}: no such file; check the path")
@@ -36,7 +38,7 @@ def open_video(path: Path, hwaccel: HWAccel | None = None) -> InputContainer:
         raise SourceError(f"{path}: is a folder; name a file, or give a folder as OUTPUT too")
     if path.stat().st_size == 0:
         raise SourceError(f"{path}: is empty; copy it again")
-    try:  # absolute: in a relative name FFmpeg would take what stands before a colon as a protocol
+    try:  # absolute: in a relative name FFmpeg would read the part before a colon as a protocol
         container = av.open(
             str(path.absolute()),
             metadata_errors="replace",
@@ -58,8 +60,23 @@ def open_video(path: Path, hwaccel: HWAccel | None = None) -> InputContainer:
     return container
 
 
+def window_pts(
+    info: StreamInfo, start_s: float | None, duration_s: float | None
+) -> tuple[int | None, int | None]:
+    """First pts of a part of the video, and the pts at which the part ends; None: the video's own.
+
+    start_s: seconds after the video's first picture. The units are those of its time base.
+    """
+    start = None if start_s is None else info.start_pts + round(start_s / info.time_base)
+    first = info.start_pts if start is None else start
+    return start, None if duration_s is None else first + round(duration_s / info.time_base)
+
+
 def main_stream(container: InputContainer) -> av.VideoStream | None:
-    """The video stream to restore: the default one, else the first, cover pictures aside; None: no such."""
+    """The video stream to restore: the default one, else the first. None where there is no such.
+
+    Cover pictures do not count.
+    """
     moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     usable = [s for s in moving if s.codec_context is not None]
     chosen = [s for s in usable if s.disposition & Disposition.default]
@@ -67,7 +84,7 @@ def main_stream(container: InputContainer) -> av.VideoStream | None:
 
 
 def video_stream(container: InputContainer) -> av.VideoStream:
-    """The video stream to restore of a container from `open_video`. Raises SourceError where it has none."""
+    """The video stream to restore of a container that `open_video` gave. Raises SourceError."""
     stream = main_stream(container)
     if stream is None:
         raise SourceError(f"{container.name}: holds no video stream; name a video")
@@ -79,35 +96,37 @@ def _reason(error: av.FFmpegError) -> str:
 
 
 class Damage:
-    """Counts of what could not be decoded."""
+    """Counts of damaged packets."""
 
     def __init__(self) -> None:
         self.packets = 0
-        self.in_a_row = 0
+        """Packets that were lost or damaged."""
+        self.lost_in_a_row = 0
         self.ended_early = False
+        """Whether decoding stopped because too many packets in a row were lost."""
 
-    def count(self) -> None:
-        """One more packet is lost."""
+    def count_lost(self) -> None:
+        """Count a packet that could not be decoded."""
         self.packets += 1
-        self.in_a_row += 1
+        self.lost_in_a_row += 1
 
-    def mark(self) -> None:
-        """One more packet came damaged, and was decoded all the same."""
+    def count_damaged(self) -> None:
+        """Count a packet that was marked as damaged, but could be decoded."""
         self.packets += 1
 
 
-def pictures(
+def decoded_pictures(
     container: InputContainer, stream: av.VideoStream, damage: Damage
 ) -> Generator[av.VideoFrame, None, None]:
-    """Decoded pictures; a packet that fails is counted and skipped."""
+    """Pictures in the decoder's order; a packet that cannot be decoded is counted and skipped."""
     packets = container.demux(stream)
-    while damage.in_a_row <= _GIVE_UP_AFTER:
+    while damage.lost_in_a_row <= _GIVE_UP_AFTER:
         try:
             packet = next(packets, None)
         except av.EOFError:
             return
-        except av.FFmpegError:  # ends the generator: a new one goes on behind the damage
-            damage.count()
+        except av.FFmpegError:  # ends the generator: a new one continues behind the damage
+            damage.count_lost()
             packets = container.demux(stream)
             continue
         if packet is None:
@@ -117,10 +136,10 @@ def pictures(
         except av.EOFError:
             return
         except av.FFmpegError:
-            damage.count()
+            damage.count_lost()
             continue
-        damage.in_a_row = 0
+        damage.lost_in_a_row = 0
         if packet.is_corrupt:
-            damage.mark()
+            damage.count_damaged()
         yield from pictures
     damage.ended_early = True

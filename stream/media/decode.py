@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 from itertools import dropwhile
 from pathlib import Path
 
@@ -13,32 +14,31 @@ from av.video.reformatter import VideoReformatter
 
 from stream.errors import SourceError
 from stream.media import hardware
-from stream.media.container import Damage, open_video, pictures, video_stream
+from stream.media.container import Damage, decoded_pictures, open_video, video_stream, window_pts
 from stream.picture import pixel_formats
 from stream.picture.frame import Frame, StreamInfo, Timestamp
 from stream.picture.pixel_formats import CHROMA_SITES
 
 _COMPARED = 24
-"""Pictures of a hardware decoder that are held against the software's: a second of them shows every
+"""Pictures of a hardware decoder that are compared with the software's: a second of them shows every
 kind of prediction that the file uses."""
 
 
 class _NoDamage(Damage):
-    """For a hardware decoder: how it conceals damage is its own, so it is not asked to."""
+    """Refuses damage: each hardware decoder conceals it in its own way, so software has to."""
 
-    def count(self) -> None:
-        """See `Damage.count`."""
+    def count_lost(self) -> None:
+        """See `Damage.count_lost`."""
         raise hardware.Unusable("a packet could not be decoded")
 
-    def mark(self) -> None:
-        """See `Damage.mark`."""
+    def count_damaged(self) -> None:
+        """See `Damage.count_damaged`."""
         raise hardware.Unusable("a damaged packet")
 
 
 class FileSource:
     """Frames of a file in display order. One thread opens, reads and closes it.
 
-    With `in_colour` grey pictures come in a format that can hold colour, the same luma in it.
     After the last frame `corrupt_packets` and `truncated` are final, and `notes` says in words
     what was converted.
     """
@@ -51,21 +51,25 @@ class FileSource:
         threads: int = 0,
         try_hardware: bool = False,
         in_colour: bool = False,
+        thread_type: str = "AUTO",
     ) -> None:
-        self.info = info
+        """`info`: of the file, by `probe`. The frames are those from `start_s` on, `duration_s` long.
+
+        threads: of the decoder; 0: FFmpeg's choice. in_colour: grey pictures come in a format that can
+        hold colour, with the same luma. thread_type: FFmpeg's, "AUTO", "FRAME", "SLICE" or "NONE".
+        """
+        self.info = _with_colour(info) if in_colour else info
+        """What the frames are like."""
         self.notes: list[str] = []
         self.decoder = info.codec
-        """FFmpeg's name of what decodes; the device stands behind it."""
+        """FFmpeg's name of the decoder that was used, and the hardware's kind, if any, in parentheses."""
         self.frames_in = 0
         self._in_colour = in_colour
-        self.thread_type = "AUTO"
+        self._thread_type = thread_type
         self._damage = Damage()
         self._threads = threads
         self._try_hardware = try_hardware
-        unit = info.time_base
-        self._from_pts = None if start_s is None else info.start_pts + round(start_s / unit)
-        first = info.start_pts if self._from_pts is None else self._from_pts
-        self._until_pts = None if duration_s is None else first + round(duration_s / unit)
+        self._start_pts, self._end_pts = window_pts(info, start_s, duration_s)
         self._window_done = False
         self._last_pts: int | None = None
         self._only_dts = False
@@ -89,7 +93,7 @@ class FileSource:
 
     def frames(self) -> Generator[Frame, None, None]:
         """Decode; the caller may stop at any time. Raises SourceError."""
-        pictures = self._by_either() if self._try_hardware else self._by_software(self._from_pts)
+        pictures = self._by_either() if self._try_hardware else self._by_software(self._start_pts)
         with closing(pictures):
             yield from self._frames(pictures)
 
@@ -99,9 +103,9 @@ class FileSource:
         reformatter = VideoReformatter()
         for picture in pictures:
             pts = self._last_pts = self._pts(picture)
-            if self._from_pts is not None and pts < self._from_pts:
+            if self._start_pts is not None and pts < self._start_pts:
                 continue
-            if self._until_pts is not None and pts >= self._until_pts:
+            if self._end_pts is not None and pts >= self._end_pts:
                 self._window_done = True
                 return
             self._check_size(picture, pts)
@@ -116,52 +120,52 @@ class FileSource:
                 chroma_site=CHROMA_SITES.get(info.chroma_location, CHROMA_SITES["left"]),
             )
 
-    def _by_software(self, from_pts: int | None) -> Generator[av.VideoFrame, None, None]:
-        """All pictures of the file, or from where those at `from_pts` begin to be decoded."""
+    def _by_software(self, start_pts: int | None) -> Generator[av.VideoFrame, None, None]:
+        """All pictures of the file, or those from where decoding must begin for the one at `start_pts`."""
         container = self._open()
         try:
-            if from_pts is not None and not self._seek(container, from_pts):
+            if start_pts is not None and not self._seek(container, start_pts):
                 container.close()
                 container = self._open()
-            yield from pictures(container, video_stream(container), self._damage)
+            yield from decoded_pictures(container, video_stream(container), self._damage)
         finally:
             container.close()
 
     def _by_hardware(self) -> Generator[av.VideoFrame, None, None]:
-        """The same pictures by a hardware decoder; Unusable at the first that may be another one.
+        """The same pictures by a hardware decoder. Raises Unusable at the first that may differ.
 
-        The first of them are held against the software decoder's, bit by bit.
+        The first of them are compared with the software decoder's, bit by bit.
         """
         path, pix_fmt = Path(self.info.path), self.info.pix_fmt
         container, device = hardware.open_decoder(path, self.info.codec)
         reformatter = VideoReformatter()
-        twin = FileSource(self.info, threads=self._threads)._by_software(self._from_pts)
+        reference = FileSource(self.info, threads=self._threads)._by_software(self._start_pts)
         last: int | None = None
         left = _COMPARED
         try:
             if container.format.name == "avi":
                 raise hardware.Unusable("AVI stores no times to go on by")
-            if self._from_pts is not None and not self._seek(container, self._from_pts):
+            if self._start_pts is not None and not self._seek(container, self._start_pts):
                 container.close()
                 container, device = hardware.open_decoder(path, self.info.codec)
-            for picture in pictures(container, video_stream(container), _NoDamage()):
+            for picture in decoded_pictures(container, video_stream(container), _NoDamage()):
                 if picture.is_corrupt or picture.pts is None or (last is not None and picture.pts <= last):
                     raise hardware.Unusable("a damaged picture, or one out of order")
-                picture = hardware.as_software(picture, pix_fmt, reformatter)
+                picture = hardware.to_software_format(picture, pix_fmt, reformatter)
                 if left:
                     left -= 1
-                    other = next(twin, None)
-                    if other is None or not hardware.same(picture, other):
+                    other = next(reference, None)
+                    if other is None or not hardware.identical(picture, other):
                         raise hardware.Unusable(f"{device} shows other pictures than software")
                 else:
-                    twin.close()
+                    reference.close()
                 last = picture.pts
                 self.decoder = f"{self.info.codec} ({device})"
                 yield picture
-            if left and next(twin, None) is not None:
+            if left and next(reference, None) is not None:
                 raise hardware.Unusable(f"{device} shows fewer pictures than software")
         finally:
-            twin.close()
+            reference.close()
             container.close()
 
     def _by_either(self) -> Generator[av.VideoFrame, None, None]:
@@ -177,7 +181,7 @@ class FileSource:
         path = self.info.path
         if last is None:
             self.notes.append(f"{path}: decoded by software, no hardware would do ({reason})")
-            yield from self._by_software(self._from_pts)
+            yield from self._by_software(self._start_pts)
             return
         at = float((last - self.info.start_pts) * self.info.time_base)
         self.notes.append(f"{path}: decoded by software from {at:.2f} s on ({reason})")
@@ -189,27 +193,27 @@ class FileSource:
     def _open(self) -> InputContainer:
         container = open_video(Path(self.info.path))
         stream = video_stream(container)
-        stream.thread_type = self.thread_type
+        stream.thread_type = self._thread_type
         self._only_dts = container.format.name == "avi"
         if self._threads:
             stream.codec_context.thread_count = self._threads
         return container
 
-    def _seek(self, container: InputContainer, from_pts: int) -> bool:
-        """Go to where decoding has to begin for the frame at `from_pts`; False: read it all.
+    def _seek(self, container: InputContainer, start_pts: int) -> bool:
+        """Go to where decoding has to begin for the frame at `start_pts`; False: read from the beginning.
 
-        Containers without an index (MPEG-TS) land beyond the keyframe that is needed, and with a
-        longer run-up before it.
+        A container without an index (MPEG-TS) can land behind the keyframe that is needed. Then the seek
+        is repeated to earlier and earlier times.
         """
         stream = video_stream(container)
         for run_up_s in (0, 2, 8, 32):
-            target = from_pts - round(run_up_s / self.info.time_base)
+            target = start_pts - round(run_up_s / self.info.time_base)
             if target < self.info.start_pts:
                 return False
             try:
                 container.seek(target, stream=stream, backward=True)
-                first = next(pictures(container, stream, Damage()), None)
-                if first is not None and first.pts is not None and first.pts <= from_pts:
+                first = next(decoded_pictures(container, stream, Damage()), None)
+                if first is not None and first.pts is not None and first.pts <= start_pts:
                     container.seek(target, stream=stream, backward=True)
                     return True
             except av.FFmpegError:
@@ -247,3 +251,12 @@ class FileSource:
     def _note_once(self, note: str) -> None:
         if note not in self.notes:
             self.notes.append(note)
+
+
+def _with_colour(info: StreamInfo) -> StreamInfo:
+    """A grey video as its frames will be in a format that can hold colour; any other as it is."""
+    pix_fmt = pixel_formats.in_colour(info.pix_fmt)
+    if pix_fmt == info.pix_fmt:
+        return info
+    matrix = info.colour.matrix or 2  # 0 stands for RGB
+    return replace(info, pix_fmt=pix_fmt, colour=replace(info.colour, matrix=matrix))

@@ -1,13 +1,12 @@
-"""Frames -> file: the video encoded as it came, every other stream copied."""
+"""Frames -> file: the video encoded in its own codec, every other stream copied."""
 
 from __future__ import annotations
 
 import errno
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from fractions import Fraction
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -16,10 +15,16 @@ from av.stream import Disposition
 
 from stream.config import Encode
 from stream.errors import EncodeError, HardwareError
-from stream.media import codecs, hardware, mov_boxes, quality_trial, remux
-from stream.media.container import Window, open_video, video_stream
-from stream.media.limits import check_size
-from stream.media.output import Encoder, Output
+from stream.media import codecs, hardware, quality_trial, remux
+from stream.media.container import Window, open_video, video_stream, window_pts
+from stream.media.output import (
+    Encoder,
+    OutputFile,
+    PictureDurations,
+    create_container,
+    movie_timescale,
+    set_up_video,
+)
 from stream.media.remux import Copier
 from stream.picture.face import FrameWork
 from stream.picture.frame import StreamInfo
@@ -45,111 +50,149 @@ def check_destination(source: Path, destination: Path, overwrite: bool) -> None:
         raise EncodeError(f"{destination}: no permission to write in {folder}; choose another folder")
 
 
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """How a video file is written, apart from its encoding."""
+
+    overwrite: bool = False
+    allow_loss: bool = False
+    """Whether streams and metadata that the container cannot hold may be left out."""
+    start_s: float | None = None
+    """Where the part begins whose sound and other streams are copied; None: at the input's beginning."""
+    duration_s: float | None = None
+    """How long that part is; None: up to the input's end."""
+    restored_note: str = ""
+    """Text that is added to the file's metadata."""
+    upscale: int = 1
+    """How many times as wide and high as the input's the frames are."""
+    same_pictures: bool = True
+    """Whether what the input's container says of its pictures (rotation, HDR) holds for the frames, too."""
+    cut_short: Callable[[], bool] = _never
+    """Asked at the end: was the source stopped early? The copied streams then end with the picture."""
+
+
 class FileSink(Sink):
     """The last stage: encodes frames into a hidden partial file beside the destination.
 
-    One thread opens, feeds and flushes it; `finish` or `discard` come afterwards. `notes` says in
-    words what could not be kept as it was.
+    One thread opens, feeds and flushes it; `finish` or `discard` come afterwards.
     """
 
     def __init__(
-        self,
-        info: StreamInfo,
-        destination: Path,
-        config: Encode,
-        *,
-        overwrite: bool = False,
-        allow_loss: bool = False,
-        start_s: float | None = None,
-        duration_s: float | None = None,
-        restored_note: str = "",
-        upscale: int = 1,
-        carry: bool = True,
-        cut_short: Callable[[], bool] = lambda: False,
+        self, info: StreamInfo, destination: Path, config: Encode, options: OutputOptions | None = None
     ) -> None:
-        """`carry`: what the input's stream says of its pictures holds for those that come, too.
-
-        `cut_short` is asked at the end whether the source was left early: then the sound ends with the
-        picture.
-        """
+        """`info`: the input's video, from whose file the other streams are copied. Raises EncodeError."""
+        options = options or OutputOptions()
         self.info = info
-        self._shown = info.enlarged(upscale) if upscale > 1 else info
         self.destination = Path(destination)
-        self.frames_out = 0
-        self.notes: list[str] = []
-        self._config = config
-        self._allow_loss, self._carry = allow_loss, carry
-        self._note, self._cut_short = restored_note, cut_short
-        check_destination(Path(info.path), self.destination, overwrite)
-        self.recipe = codecs.recipe(self._shown, config)
-        if upscale > 1:
-            check_size(self._shown, self.recipe)
-        self.notes.extend(self.recipe.notes)
-        unit = info.time_base
-        self._from_pts = 0 if start_s is None else info.start_pts + round(start_s / unit)
-        first = info.start_pts if start_s is None else self._from_pts
-        end = None if duration_s is None else (first + round(duration_s / unit)) * unit
-        self._window: Window = (None if start_s is None else self._from_pts * unit, end)
         self.partial = self.destination.with_name(
             f".{self.destination.stem}.partial{self.destination.suffix}"
         )
-        self._output: Output | None = None
-        self._end_pts = 0
-        """Where the input's video ends, on the output's clock; 0: the container does not say."""
-        self._held: tuple[av.VideoFrame, int] | None = None
-        """The last picture and its pts: it is encoded once its duration is known."""
+        self.frames_out = 0
+        self._config, self._options = config, options
+        self._shown = info.enlarged(options.upscale) if options.upscale > 1 else info
+        """The video as it will be."""
+        check_destination(Path(info.path), self.destination, options.overwrite)
+        self.recipe = codecs.recipe(self._shown, config)
+        if options.upscale > 1:
+            codecs.check_size(self._shown, self.recipe)
+        self.notes: list[str] = list(self.recipe.notes)
+        start, end = window_pts(info, options.start_s, options.duration_s)
+        self._first_pts = start or 0
+        """The input's time that becomes 0."""
+        unit = info.time_base
+        self._window: Window = None if start is None else start * unit, None if end is None else end * unit
+        self._output: OutputFile | None = None
 
     def open(self) -> None:
-        """Open the input for the copied streams and make the partial file."""
-        info = self.info
+        """Open the input for the copied streams and create the partial file."""
+        info, options = self.info, self._options
         with self._errors(), ExitStack() as opened:
             source = open_video(Path(info.path))
             opened.callback(_close, source)
-            output = self._create()
+            output = create_container(self.partial, self.destination, info.time_base)
             opened.callback(_close, output)
-            self._settle()
+            self._settle_quality()
             main = video_stream(source)
             muxer = output.format.name
-            if main.duration is not None:
-                self._end_pts = (main.start_time or 0) + main.duration - self._from_pts
             metadata = remux.container_metadata(source)
-            metadata = remux.with_note(muxer, metadata, self._note)
+            metadata = remux.with_note(muxer, metadata, options.restored_note)
             covers = any(s.disposition & Disposition.attached_pic for s in source.streams)
             # With free keys the muxer writes no cover picture (measured).
             keys = remux.needs_keys(muxer, metadata) and not covers
             if keys:
                 output.container_options["movflags"] += "+use_metadata_tags"
-            same = self.destination.suffix.lower() == Path(info.path).suffix.lower()
-            shift = self._from_pts * info.time_base
+            same_container = self.destination.suffix.lower() == Path(info.path).suffix.lower()
+            shift = self._first_pts * info.time_base
             dynamic = quality_trial.dynamic_hdr(info)
-            stream = self._add_video(output, main, same, carry=self._carry and not dynamic)
-            copier = Copier(source, main, output, same=same, window=self._window, shift=shift)
+            stream = self._add_video(
+                output,
+                main,
+                copy_parameters=options.same_pictures and not dynamic,
+                same_container=same_container,
+            )
+            copier = Copier(
+                source, main, output, same_container=same_container, window=self._window, shift=shift
+            )
             copier.add_streams()
             self.notes.extend(copier.notes)
-            tags = remux.unheld(source, muxer, metadata, keys)
+            tags = remux.unsupported_tags(source, muxer, metadata, keys)
             self._check_losses(copier.losses + dynamic + tags)
             if muxer in remux.MOV:
-                output.container_options["movie_timescale"] = str(self._movie_timescale(output))
+                origin = Path(info.path) if self._window[0] is None else None
+                output.container_options["movie_timescale"] = str(movie_timescale(output, origin))
             output.metadata.update(metadata)
             output.set_chapters(remux.chapters(source, self._window, shift))
             output.start_encoding()
             encoder = Encoder(stream, self._shown, self.recipe, self._config.threads)
-            self._output = Output(output, encoder, copier, opened.pop_all())
+            end_pts = 0
+            if main.duration is not None:
+                end_pts = (main.start_time or 0) + main.duration - self._first_pts
+            durations = PictureDurations(info, end_pts)
+            self._output = OutputFile(output, encoder, copier, durations, opened.pop_all())
         ordinary_priority()
 
-    def _settle(self) -> None:
-        """Settle the quality, and whether a hardware encoder does the work."""
-        rivals = codecs.rivals(self.info, self.recipe, self._config)
+    def _settle_quality(self) -> None:
+        """Choose the quality, and whether a hardware encoder does the work."""
+        alternatives = codecs.hardware_alternatives(self.info, self.recipe, self._config)
         known = set(self.recipe.notes)
-        self.recipe = quality_trial.settle(self.info, self.recipe, self._config.threads, self._window, rivals)
+        self.recipe = quality_trial.settle(
+            self.info, self.recipe, self._config.threads, self._window, alternatives
+        )
         self.notes.extend(note for note in self.recipe.notes if note not in known)
-        if self._config.hardware == "auto" and not rivals:
+        if self._config.hardware == "auto" and not alternatives:
             self.notes.append(f"{self.info.path}: encoded by {self.recipe.encoder}, no hardware suits it")
+
+    def _add_video(
+        self, output: OutputContainer, main: av.VideoStream, *, copy_parameters: bool, same_container: bool
+    ) -> av.VideoStream:
+        recipe = self.recipe
+        try:
+            stream = output.add_stream(recipe.encoder, rate=self._shown.rate or 25)
+        except ValueError:
+            raise EncodeError(
+                f"{self.destination}: a {output.format.name} file cannot hold {recipe.codec}; "
+                "choose another ending or set encode.codec"
+            ) from None
+        assert isinstance(stream, av.VideoStream), "a recipe names an encoder of video"
+        set_up_video(
+            stream,
+            main,
+            self._shown,
+            recipe,
+            self._config.threads,
+            copy_parameters=copy_parameters,
+            same_container=same_container,
+        )
+        return stream
 
     def _check_losses(self, losses: list[str]) -> None:
         if not losses:
             return
-        if not self._allow_loss:
+        if not self._options.allow_loss:
             raise EncodeError(
                 f"{self.destination}: would lose {', '.join(losses)} of {self.info.path}; "
                 "choose another ending or add --allow-loss"
@@ -157,43 +200,29 @@ class FileSink(Sink):
         self.notes.append(f"{self.destination}: lost {', '.join(losses)}")
 
     def process(self, work: FrameWork) -> Iterable[None]:
-        """Take one frame; the one before it is encoded, its duration now being known."""
+        """Accept one frame; the one before it is encoded, its duration now being known."""
         output = self._opened()
         picture = work.frame.picture
-        pts = work.frame.time.pts - self._from_pts
-        if self._held is not None and pts <= self._held[1]:
-            note = f"{self.info.path}: times that do not rise were moved up"
-            if note not in self.notes:
-                self.notes.append(note)
-            pts = self._held[1] + 1
-        picture.pts, picture.time_base = pts, self.info.time_base
-        picture.pict_type = 0  # else the old stream's types would be forced on the encoder
-        if self._held is not None:
-            previous, its_pts = self._held
-            previous.duration = pts - its_pts
-            with self._errors():
-                output.write(previous, its_pts)
-        self._held = picture, pts
+        picture.pict_type = 0  # else the encoder would have to use the old stream's types
+        with self._errors():
+            output.write(picture, work.frame.time.pts - self._first_pts)
         self.frames_out += 1
         return ()
 
     def flush(self) -> Iterable[None]:
         """Drain the encoder, copy the rest of the other streams, write the file's end."""
         output = self._opened()
+        if output.durations.moved:
+            self.notes.append(f"{self.info.path}: times that do not rise were moved up")
         with self._errors():
-            if self._held is not None:
-                last, its_pts = self._held
-                last.duration = self._last_duration(last, its_pts)
-                output.write(last, its_pts)
-                output.drain()
-            output.end(self._end_of_video() if self._cut_short() else None)
+            output.end(self._options.cut_short())
         return ()
 
     def close(self) -> None:
         """Release both containers; the partial file stays."""
         if self._output is not None:
             self._output.close()
-        self._output = self._held = None
+        self._output = None
 
     def finish(self, complete: bool) -> Path:
         """Give the file its name: NAME.EXT, or NAME.partial.EXT where the work was interrupted."""
@@ -202,7 +231,7 @@ class FileSink(Sink):
         try:
             os.replace(self.partial, target)
         except OSError as error:
-            raise self._reason(error) from error
+            raise self._error_for(error) from error
         return target
 
     def discard(self) -> None:
@@ -210,87 +239,10 @@ class FileSink(Sink):
         self.close()
         self.partial.unlink(missing_ok=True)
 
-    def _opened(self) -> Output:
+    def _opened(self) -> OutputFile:
         if self._output is None:
-            raise RuntimeError(f"{self.destination}: the sink takes frames between open and close only")
+            raise RuntimeError(f"{self.destination}: the sink accepts frames between open and close only")
         return self._output
-
-    def _end_of_video(self) -> Fraction:
-        """The end of the last picture that came, in seconds of the output's clock."""
-        step = 1 / Fraction(self.info.rate) if self.info.rate else Fraction(1, 25)
-        last_pts = 0 if self._held is None else self._held[1]
-        return last_pts * self.info.time_base + step
-
-    def _movie_timescale(self, output: OutputContainer) -> int:
-        """Units a second of the edit lists: the input's, else such that every start is held exactly."""
-        if self._window[0] is None and (scale := mov_boxes.movie_timescale(Path(self.info.path))):
-            return scale
-        scale = 1000
-        for stream in output.streams:
-            finer = math.lcm(scale, stream.time_base.denominator) if stream.time_base else scale
-            scale = finer if finer <= 10_000_000 else scale
-        return scale
-
-    def _create(self) -> OutputContainer:
-        """The partial file, nothing written yet, with its muxer's options."""
-        options = {"flush_packets": "1", "max_interleave_delta": "1000000"}
-        try:
-            output = av.open(str(self.partial.absolute()), "w")
-        except ValueError:
-            raise EncodeError(
-                f"{self.destination}: the ending {self.destination.suffix or '(none)'} names no video "
-                "container; use .mp4, .mkv or .mov"
-            ) from None
-        name = output.format.name
-        if name in remux.MOV:
-            options |= {
-                "movflags": "hybrid_fragmented+delay_moov+frag_keyframe",
-                "min_frag_duration": "900000",
-                "avoid_negative_ts": "disabled",
-                "use_editlist": "1",
-                "video_track_timescale": str(self.info.time_base.denominator),
-            }
-        elif name == "mpegts":
-            options |= {"mpegts_copyts": "1"}
-        output.container_options.update(options)
-        return output
-
-    def _add_video(
-        self, output: OutputContainer, main: av.VideoStream, same: bool, carry: bool
-    ) -> av.VideoStream:
-        info, recipe = self._shown, self.recipe
-        try:
-            stream = output.add_stream(recipe.encoder, rate=info.rate or 25)
-        except ValueError:
-            raise EncodeError(
-                f"{self.destination}: a {output.format.name} file cannot hold {recipe.codec}; "
-                "choose another ending or set encode.codec"
-            ) from None
-        assert isinstance(stream, av.VideoStream), "a recipe names an encoder of video"
-        context = stream.codec_context
-        if carry and recipe.codec == codecs.canonical(info.codec):
-            # Copies all that the container knows of the stream: colour, aspect, rotation, HDR, spherical.
-            av.BitStreamFilterContext("null", in_stream=main, out_stream=stream)
-            context.extradata = None
-            context.bit_rate = 0
-            context.level = -99
-            if not same:
-                context.codec_tag = "\0\0\0\0"
-        codecs.configure(context, info, recipe, main.codec_context, self._config.threads)
-        if len(info.display_matrix) >= 36:
-            stream.set_display_matrix(memoryview(info.display_matrix[:36]).cast("i"))
-        stream.time_base = info.time_base
-        stream.metadata.update(remux.stream_metadata(main.metadata))
-        stream.disposition = main.disposition
-        stream.id = main.id
-        return stream
-
-    def _last_duration(self, picture: av.VideoFrame, pts: int) -> int:
-        """Of the last frame, by the stream's end where the container tells it."""
-        info = self.info
-        usual = round(1 / (info.rate * info.time_base)) if info.rate else picture.duration
-        left = self._end_pts - pts
-        return left if 0 < left <= 4 * usual else (picture.duration or usual)
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -298,21 +250,21 @@ class FileSink(Sink):
         try:
             yield
         except (av.FFmpegError, OSError) as error:
-            raise self._reason(error) from error
+            raise self._error_for(error) from error
 
-    def _reason(self, error: av.FFmpegError | OSError) -> EncodeError:
+    def _error_for(self, error: av.FFmpegError | OSError) -> EncodeError:
         code = error.errno
         if code == errno.ENOSPC:
             return EncodeError(f"{self.destination}: the disk is full; free some space and run again")
         if code == errno.EFBIG:
             return EncodeError(f"{self.destination}: the file grew beyond what is allowed; raise the limit")
         failed = f"{self.recipe.encoder} failed ({hardware.why(error)})"
-        if self.recipe.rival:
+        if self.recipe.is_hardware:
             return HardwareError(f"{self.destination}: {failed}; set encode.hardware to off")
         size = "" if self._shown is self.info else " or a smaller --upscale"
         return EncodeError(f"{self.destination}: {failed}; try encode.codec{size}")
 
 
 def _close(container: InputContainer | OutputContainer) -> None:
-    with suppress(av.FFmpegError, OSError):  # what went wrong was told when it did
+    with suppress(av.FFmpegError, OSError):  # the error was reported where it happened
         container.close()

@@ -1,7 +1,7 @@
 """Decoders and encoders of graphics hardware that FFmpeg offers: which are tried, and how they are set.
 
-Nothing here is trusted: a decoder's first pictures are compared with the software's (`decode.py`),
-an encoder has to keep the quality in a trial (`trial.py`), and both give way to software.
+Both are verified: `decode.py` compares a decoder's first pictures with the software's, and
+`quality_trial.py` measures an encoder's quality. Where hardware fails, software does the work.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ EXACT = ("h264", "hevc", "vp8", "vp9")
 transform's rounding open, so hardware shows other pictures. AV1 would be exact too, but FFmpeg reads
 it with libdav1d, which knows no hardware."""
 
-_KINDS = ("nvenc", "qsv", "amf")
+_FAMILIES = ("nvenc", "qsv", "amf")
 """Families of encoders that take pictures from ordinary memory, best known first."""
-_PRESETS = {
+_EFFORT_OPTIONS = {
     "nvenc": ("preset", {"low": "p2", "normal": "p5", "high": "p7"}),
     "qsv": ("preset", {"low": "veryfast", "normal": "medium", "high": "slower"}),
     "amf": ("quality", {"low": "speed", "normal": "balanced", "high": "quality"}),
 }
 _QUANTISERS = {"h264": (12, 19, 23), "hevc": (10, 19, 24), "av1": (6, 18, 32)}
-"""Best, first and worst tried, as in `codecs.RANGES`, on the scale of the software encoder, whose
-settings here keep its quantiser nearly constant too."""
-RANGES = {f"{codec}_{kind}": span for codec, span in _QUANTISERS.items() for kind in _KINDS}
-"""Of every encoder here, by FFmpeg's name."""
-_LAMBDA = 118
+"""Best, first and worst tried, as in `EncoderTraits.qualities`, on the scale of the software encoder,
+whose settings here keep its quantiser nearly constant, too."""
+QUALITIES = {f"{codec}_{family}": span for codec, span in _QUANTISERS.items() for family in _FAMILIES}
+"""The same for every encoder here, by FFmpeg's name."""
+_QP2LAMBDA = 118
 """FFmpeg's FF_QP2LAMBDA: `global_quality` counts quantiser steps in this unit."""
-_PIXELS = ("yuv420p", "yuv420p10le", "nv12", "p010le")
+_PIXEL_FORMATS = ("yuv420p", "yuv420p10le", "nv12", "p010le")
 
 
 class Unusable(Exception):
-    """A decoder or encoder of the hardware cannot go on; the message says why, in a few words."""
+    """A hardware decoder or encoder cannot go on; the message says why, in a few words."""
 
 
 def why(error: Exception) -> str:
@@ -53,7 +53,7 @@ def why(error: Exception) -> str:
 def open_decoder(path: Path, codec: str) -> tuple[InputContainer, str]:
     """A container whose main stream is decoded in hardware, and the device's kind, such as "cuda".
 
-    Its pictures come in ordinary memory. Raises Unusable, with every reason, where none can be had.
+    Its pictures come in ordinary memory. Raises Unusable, with every reason, where no device works.
     """
     if codec not in EXACT:
         raise Unusable(f"no decoder that is exact for {codec}")
@@ -75,16 +75,17 @@ def open_decoder(path: Path, codec: str) -> tuple[InputContainer, str]:
     raise Unusable(", ".join(reasons) or f"FFmpeg has none for {codec} here")
 
 
-def as_software(picture: av.VideoFrame, pix_fmt: str, reformatter: VideoReformatter) -> av.VideoFrame:
+def to_software_format(picture: av.VideoFrame, pix_fmt: str, reformatter: VideoReformatter) -> av.VideoFrame:
     """A picture with interleaved chroma, as hardware gives it, in the software decoder's format.
 
-    No sample changes its value (tested for every pair that is let through); other pairs raise Unusable.
+    No sample changes its value (tested for every pair of formats that is accepted). Raises Unusable for
+    other pairs.
     """
     name = picture.format.name
     if name == pix_fmt:
         return picture
     old, new = pixel_formats.layout_of(name), pixel_formats.layout_of(pix_fmt)
-    if old is None or new is None or not _alike(old, new):
+    if old is None or new is None or not _are_compatible(old, new):
         raise Unusable(f"pictures come as {name} in place of {pix_fmt}")
     full = 2 if pix_fmt.startswith("yuvj") else 1
     result = reformatter.reformat(
@@ -97,7 +98,7 @@ def as_software(picture: av.VideoFrame, pix_fmt: str, reformatter: VideoReformat
     return result
 
 
-def _alike(old: Layout, new: Layout) -> bool:
+def _are_compatible(old: Layout, new: Layout) -> bool:
     """Whether both are Y'CbCr on the same grids, and the new format holds every bit of the old one."""
     grids = [[(part.log2_w, part.log2_h) for part in layout.components] for layout in (old, new)]
     # p016 carries twelve bits as their upper ones: the only deeper format that a decoder gives.
@@ -105,7 +106,7 @@ def _alike(old: Layout, new: Layout) -> bool:
     return old.kind == new.kind == "yuv" and grids[0] == grids[1] and deep_enough
 
 
-def same(one: av.VideoFrame, two: av.VideoFrame) -> bool:
+def identical(one: av.VideoFrame, two: av.VideoFrame) -> bool:
     """Whether two pictures agree in time, format and every sample."""
     if (one.pts, one.format.name, one.width, one.height) != (two.pts, two.format.name, two.width, two.height):
         return False
@@ -117,27 +118,28 @@ def same(one: av.VideoFrame, two: av.VideoFrame) -> bool:
 
 
 def encoders(codec: str, pix_fmt: str) -> list[str]:
-    """Encoders of this build that could write `codec` from such pictures; whether they run is open."""
-    if pix_fmt not in _PIXELS:
+    """Encoders in this build of FFmpeg that write `codec` from such pictures. No device may be there."""
+    if pix_fmt not in _PIXEL_FORMATS:
         return []
-    return [name for name in (f"{codec}_{kind}" for kind in _KINDS) if name in RANGES and _is_built(name)]
+    names = (f"{codec}_{family}" for family in _FAMILIES)
+    return [name for name in names if name in QUALITIES and _is_built(name)]
 
 
-def options(encoder: str, effort: str) -> dict[str, str]:
-    """How much time an encoder takes: `encode.effort` in its own words; empty for software."""
-    key, values = _PRESETS.get(encoder.rpartition("_")[2], ("", {}))
-    return {key: values[effort]} if key else {}
+def effort_options(encoder: str, effort: str) -> dict[str, str]:
+    """The encoder's options for `encode.effort`: how much time it spends."""
+    name, values = _EFFORT_OPTIONS[encoder.rpartition("_")[2]]
+    return {name: values[effort]}
 
 
 def quality_options(encoder: str, quality: float) -> dict[str, str]:
-    """Constant quantisers, as each family spells them."""
-    codec, _, kind = encoder.partition("_")
+    """The encoder's options for constant quantisers."""
+    codec, _, family = encoder.partition("_")
     number = round(quality) * (4 if codec == "av1" else 1)  # 256 steps, where SVT-AV1 has 64
     level = str(number)
-    if kind == "nvenc":
+    if family == "nvenc":
         return {"rc": "constqp", "qp": level}
-    if kind == "qsv":
-        return {"global_quality": str(_LAMBDA * number), "flags": "+qscale"}
+    if family == "qsv":
+        return {"global_quality": str(_QP2LAMBDA * number), "flags": "+qscale"}
     return {"rc": "cqp", "qp_i": level, "qp_p": level} | ({"qp_b": level} if encoder == "h264_amf" else {})
 
 

@@ -1,4 +1,4 @@
-"""Still pictures: orientation, colour profile, transparency and depth go out as they came in."""
+"""Still pictures, read and written with their orientation, colour profile, transparency and depth."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import struct
 import warnings
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TypedDict
@@ -30,12 +30,12 @@ _PHOTOMETRIC, _DESCRIPTION, _ORIENTATION, _ICC_TAG = 262, 270, 274, 34675
 _TIFF_TEXTS = {271, 272, 305, 306, 315, 33432}
 """Make, model, software, date, artist, copyright."""
 _TIFF_TAGS = _TIFF_TEXTS | {_DESCRIPTION, _ORIENTATION, 282, 283, 296, 700, 33723, 34665, 34853}
-"""Those, density, XMP, IPTC, Exif and GPS."""
+"""Also density, XMP, IPTC, Exif and GPS."""
 _PNG_CHUNKS = (b"cHRM", b"gAMA", b"iCCP", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"pHYs", b"tIME", b"eXIf",
                b"tEXt", b"zTXt", b"iTXt")  # fmt: skip
 _BROKEN = (OSError, SyntaxError, ValueError, KeyError, EOFError, struct.error, zlib.error, cv2.error,
            Image.DecompressionBombError)  # fmt: skip
-"""What libraries raise over broken files and full disks."""
+"""Exceptions that libraries raise for broken files and full disks."""
 _TURNS = {
     1: ((1, 0), (0, 1)), 2: ((-1, 0), (0, 1)), 3: ((-1, 0), (0, -1)), 4: ((1, 0), (0, -1)),
     5: ((0, 1), (1, 0)), 6: ((0, -1), (1, 0)), 7: ((0, -1), (-1, 0)), 8: ((0, 1), (-1, 0)),
@@ -46,12 +46,12 @@ _SRGB = Colour(matrix=0, transfer=13, primaries=1, range_full=True)
 
 
 def is_image(path: Path) -> bool:
-    """Whether the name ends like a still picture's."""
+    """Whether the file's name has the ending of a still picture."""
     return path.suffix.lower() in SUFFIXES
 
 
-class Kept(TypedDict, total=False):
-    """What only the same format can carry on: options of Pillow's encoder, or a PNG's `chunks`."""
+class FormatDetails(TypedDict, total=False):
+    """What only a file of the same format can store: options of Pillow's encoder, or a PNG's `chunks`."""
 
     dpi: tuple[float, float]
     qtables: dict[int, list[int]]
@@ -65,20 +65,22 @@ class Kept(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Still:
-    """A picture as read: u8 or u16 [h,w,c], c 1, 3 or 4 (RGB, RGBA), stored orientation."""
+    """A picture as it was read."""
 
     path: Path
     pixels: np.ndarray
+    """u8 or u16 [h,w,c] in the stored orientation; c is 1 (grey), 3 (RGB) or 4 (RGBA)."""
     mode: str
     """Pillow's mode to write in, such as "LA"; "" for 16 bits."""
     turn: tuple[tuple[int, int], tuple[int, int]]
+    """From the stored to the upright orientation, as `View.turn`."""
     icc: bytes | None
     exif: bytes | None
     format: str
     """Pillow's name, such as "JPEG"."""
-    kept: Kept
+    details: FormatDetails
     note: str = ""
-    """What could not be kept as it was, in words; empty: nothing."""
+    """One line on what could not be kept; empty: all was."""
 
     def frame(self, index: int) -> Frame:
         """The picture as a frame with its own planes."""
@@ -91,7 +93,7 @@ class Still:
 
 
 def read_image(path: Path) -> Still:
-    """Read a picture; SourceError, in one line, when that fails."""
+    """Read a picture. Raises SourceError, in one line."""
     try:
         data = path.read_bytes()
         if not data:
@@ -104,7 +106,7 @@ def read_image(path: Path) -> Still:
     except UnidentifiedImageError:
         raise SourceError(f"{path}: not a picture that can be read; is it whole?") from None
     except _BROKEN as error:
-        raise SourceError(f"{path}: cannot be read ({_line(error)}); is it whole?") from None
+        raise SourceError(f"{path}: cannot be read ({_one_line(error)}); is it whole?") from None
 
 
 def _read(path: Path, data: bytes) -> Still:
@@ -118,11 +120,11 @@ def _read(path: Path, data: bytes) -> Still:
         icc, exif = file.info.get("icc_profile"), file.info.get("exif")
         white_is_zero = kind == "TIFF" and tags.get(_PHOTOMETRIC) == 0
         if kind == "TIFF":
-            exif = _described(tags).tobytes()
+            exif = _without_layout(tags).tobytes()
             data = _without_orientation(data)  # Pillow and OpenCV would turn the pixels
-        kept, note = _kept(file, data), ""
+        details, note = _format_details(file, data), ""
         if deep:
-            return Still(path, _deep_pixels(path, data, white_is_zero), "", turn, icc, exif, kind, kept)
+            return Still(path, _deep_pixels(path, data, white_is_zero), "", turn, icc, exif, kind, details)
     with Image.open(io.BytesIO(data)) as file:
         image: Image.Image = file
         image.load()
@@ -131,16 +133,16 @@ def _read(path: Path, data: bytes) -> Still:
         if "transparency" in image.info or image.mode == "PA":
             image = image.convert("RGBA")
         if image.mode == "CMYK":
-            icc, kept, note = None, {}, f"{path}: is CMYK; the result is RGB"
+            icc, details, note = None, {}, f"{path}: is CMYK; the result is RGB"
         if image.mode not in ("L", "LA", "RGB", "RGBA"):
             image = image.convert("L" if image.mode == "1" else "RGB")
         working = image.convert("RGBA") if image.mode == "LA" else image
         pixels = np.atleast_3d(np.asarray(working))
-        return Still(path, pixels, image.mode, turn, icc, exif, kind, kept, note)
+        return Still(path, pixels, image.mode, turn, icc, exif, kind, details, note)
 
 
 def _deep_pixels(path: Path, data: bytes, white_is_zero: bool) -> np.ndarray:
-    """16 bits a sample, u16[h,w,c], which Pillow does not read in colour."""
+    """Pixels of 16 bits a sample, u16[h,w,c]. Pillow does not read them in colour."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
         raise SourceError(f"{path}: its kind of 16-bit pixels is not supported; save it as RGB or grey")
@@ -150,73 +152,74 @@ def _deep_pixels(path: Path, data: bytes, white_is_zero: bool) -> np.ndarray:
 
 
 def _swapped(pixels: np.ndarray) -> np.ndarray:
-    """OpenCV's order of channels for ours and back; alpha stays last."""
+    """The same pixels with red and blue exchanged: OpenCV's order for ours, and back."""
     return pixels if pixels.ndim == 2 else pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
 
 
-def _kept(image: ImageFile.ImageFile, data: bytes) -> Kept:
-    kept: Kept = {}
+def _format_details(image: ImageFile.ImageFile, data: bytes) -> FormatDetails:
+    details: FormatDetails = {}
     if image.format == "PNG":
-        kept["chunks"] = _carried_chunks(data)
+        details["chunks"] = _descriptive_chunks(data)
     elif image.format == "WEBP":
         if b"VP8L" in data:
-            kept["lossless"] = True
+            details["lossless"] = True
         if "xmp" in image.info:
-            kept["xmp"] = image.info["xmp"]
+            details["xmp"] = image.info["xmp"]
     elif "dpi" in image.info:
-        kept["dpi"] = image.info["dpi"]
+        details["dpi"] = image.info["dpi"]
     if isinstance(image, JpegImagePlugin.JpegImageFile):
-        kept["qtables"], kept["extra"] = image.quantization, _carried_segments(data)
+        details["qtables"], details["extra"] = image.quantization, _descriptive_segments(data)
         if (sampling := JpegImagePlugin.get_sampling(image)) >= 0:
-            kept["subsampling"] = sampling
+            details["subsampling"] = sampling
         if image.info.get("progressive"):
-            kept["progressive"] = True
-    return kept
+            details["progressive"] = True
+    return details
 
 
-def jpeg_segments(data: bytes, at: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Markers and segments, lengths included, from `at` up to the picture's data or the end."""
+def _jpeg_segments(data: bytes, at: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Markers and whole segments, from offset `at` up to the picture's data or the end."""
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         yield data[at + 1], data[at:end]
         at = end
 
 
-def png_chunks(data: bytes, at: int = 0) -> Iterator[tuple[bytes, bytes]]:
-    """Names and chunks, lengths and checksums included, from `at` on."""
+def _png_chunks(data: bytes, at: int = 0) -> Iterator[tuple[bytes, bytes]]:
+    """Names and whole chunks, from offset `at` on."""
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
         yield data[at + 4 : at + 8], data[at:end]
         at = end
 
 
-def _carried_segments(data: bytes) -> bytes:
-    """Exif, XMP, colour profile, IPTC and comments as they stand before the picture's data."""
+def _descriptive_segments(data: bytes) -> bytes:
+    """The segments with Exif, XMP, colour profile, IPTC and comments."""
     return b"".join(
         segment
-        for marker, segment in jpeg_segments(data, 2)
+        for marker, segment in _jpeg_segments(data, 2)
         if (0xE1 <= marker <= 0xED or marker in (0xEF, 0xFE)) and segment[4:8] != b"MPF\0"
     )
 
 
-def _carried_chunks(data: bytes) -> bytes:
-    """The chunks that say something of the picture as a whole: colour, density, text, Exif."""
-    return b"".join(chunk for name, chunk in png_chunks(data, 8) if name in _PNG_CHUNKS)
+def _descriptive_chunks(data: bytes) -> bytes:
+    """The chunks that describe the picture as a whole: colour, density, text, Exif."""
+    return b"".join(chunk for name, chunk in _png_chunks(data, 8) if name in _PNG_CHUNKS)
 
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:
     return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
 
 
-def _described(exif: Image.Exif) -> Image.Exif:
-    """A TIFF's tags without those that lay out its pixels."""
+def _without_layout(exif: Image.Exif) -> Image.Exif:
+    """A TIFF's tags without those for the layout of its pixels."""
     for key in set(exif) - _TIFF_TAGS:
         del exif[key]
     return exif
 
 
 def _without_orientation(data: bytes) -> bytes:
-    import tifffile  # 30 ms that a video need not wait
+    """A TIFF whose tag says that it is upright."""
+    import tifffile  # takes 30 ms, which videos do not need
 
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         tag = file.pages.first.tags.get(_ORIENTATION)
@@ -226,8 +229,35 @@ def _without_orientation(data: bytes) -> bytes:
         return data[: tag.valueoffset] + one + data[tag.valueoffset + 2 :]
 
 
+def coloured_still(still: Still) -> Still:
+    """A grey picture as an RGB one, without its profile, which holds for grey only; others as they are."""
+    channels = still.pixels.shape[2]
+    if still.mode not in ("L", "LA") and channels > 1:
+        return still
+    details = still.details.copy()
+    if still.format == "JPEG":
+        details["extra"] = b"".join(
+            segment for _, segment in _jpeg_segments(details["extra"]) if segment[4:16] != b"ICC_PROFILE\0"
+        )
+        details["subsampling"] = 0
+    elif still.format == "PNG":
+        chunks = _png_chunks(details["chunks"])
+        details["chunks"] = b"".join(chunk for name, chunk in chunks if name != b"iCCP")
+    return replace(
+        still,
+        pixels=np.repeat(still.pixels, 3, axis=2) if channels == 1 else still.pixels,
+        mode={"L": "RGB", "LA": "RGBA"}.get(still.mode, still.mode),
+        icc=None,
+        details=details,
+        note=f"{still.path}: is grey; the result is in colour",
+    )
+
+
 def write_image(still: Still, frame: Frame, destination: Path, note: str) -> None:
-    """Write a frame in the format of the destination's name; atomically, in one rename."""
+    """Write a frame in the format of the destination's name, whole or not at all. Raises EncodeError.
+
+    still: the picture that the frame was made from. note: text for the file's comment.
+    """
     pixels = frame.picture.to_ndarray()
     partial = destination.with_name(f".{destination.stem}.partial{destination.suffix}")
     suffix = destination.suffix.lower()
@@ -247,7 +277,7 @@ def write_image(still: Still, frame: Frame, destination: Path, note: str) -> Non
         os.replace(partial, destination)
     except _BROKEN as error:
         partial.unlink(missing_ok=True)
-        raise EncodeError(f"{destination}: cannot be written ({_line(error)}); check the disk") from None
+        raise EncodeError(f"{destination}: cannot be written ({_one_line(error)}); check the disk") from None
 
 
 def _encode(still: Still, pixels: np.ndarray, suffix: str, note: str) -> bytes:
@@ -258,14 +288,14 @@ def _encode(still: Still, pixels: np.ndarray, suffix: str, note: str) -> bytes:
     if image.mode != still.mode:
         image = image.convert(still.mode)
     kind = Image.registered_extensions()[suffix]
-    options: dict[str, object] = dict(still.kept) if still.format == kind else {}
-    carried = {key: value for key, value in (("icc_profile", still.icc), ("exif", still.exif)) if value}
+    options: dict[str, object] = dict(still.details) if still.format == kind else {}
+    described = {key: value for key, value in (("icc_profile", still.icc), ("exif", still.exif)) if value}
     if kind == "JPEG":
-        options = (options or {"quality": 95, "subsampling": 0, **carried}) | {"comment": note}
+        options = (options or {"quality": 95, "subsampling": 0, **described}) | {"comment": note}
     elif kind == "WEBP":
-        options |= {"quality": 95, "exact": True, **carried}
+        options |= {"quality": 95, "exact": True, **described}
     elif kind == "TIFF":
-        options |= {"compression": "tiff_deflate", **carried}
+        options |= {"compression": "tiff_deflate", **described}
         options |= {} if still.exif and _has_description(still.exif) else {"description": note}
     elif kind == "PNG":
         options = {}
@@ -275,9 +305,9 @@ def _encode(still: Still, pixels: np.ndarray, suffix: str, note: str) -> bytes:
 
 
 def _with_chunks(png: bytes, still: Still, note: str) -> bytes:
-    """A plain PNG with the source's chunks, or what there is of them, behind its header."""
+    """A PNG with the source's descriptive chunks and the note behind its header."""
     header = 8 + 25
-    chunks = still.kept.get("chunks")
+    chunks = still.details.get("chunks")
     if chunks is None:
         chunks = _png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(still.icc)) if still.icc else b""
         chunks += _png_chunk(b"eXIf", still.exif.removeprefix(b"Exif\0\0")) if still.exif else b""
@@ -296,7 +326,7 @@ def _deep_tiff(still: Still, pixels: np.ndarray, note: str) -> bytes:
 
     tifffile.imwrite(
         file, pixels, photometric="rgb" if colour else "minisblack", compression="zlib", metadata=None,
-        description=exif.get(_DESCRIPTION, note), resolution=still.kept.get("dpi"), resolutionunit="inch",
+        description=exif.get(_DESCRIPTION, note), resolution=still.details.get("dpi"), resolutionunit="inch",
         extrasamples=["unassalpha"] if colour and pixels.shape[2] == 4 else None, extratags=tags,
     )  # fmt: skip
     return file.getvalue()
@@ -308,21 +338,22 @@ def _has_description(exif: bytes) -> bool:
     return _DESCRIPTION in tags
 
 
-def _line(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
 
 
 class ImageSource:
-    """Frames of several pictures, each with its own size; a broken one is told and left out.
+    """Frames of several pictures, each with its own size. A broken one goes into `failures`.
 
-    `adapt` may change a picture that was read, or refuse it by a SourceError.
+    jobs: (source, destination) of each. `adapt` may change a picture that was read, or refuse it by a
+    SourceError.
     """
 
     def __init__(
         self, jobs: Sequence[tuple[Path, Path]], adapt: Callable[[Still], Still] = lambda still: still
     ) -> None:
         self.stills: dict[int, tuple[Still, Path]] = {}
-        """Pictures that are on their way, by the frame's index; `ImageSink` takes them out."""
+        """Pictures in the pipeline, by the frame's index; `ImageSink` removes them."""
         self.failures: list[SourceError] = []
         self.frames_in, self.corrupt_packets = 0, 0
         self.notes: list[str] = []
@@ -344,7 +375,7 @@ class ImageSource:
 
 
 class ImageSink(Sink):
-    """Stage: writes every frame to its own file; one that cannot be written is told and left out."""
+    """Stage: writes every frame to its own file. One that cannot be written goes into `failures`."""
 
     def __init__(self, source: ImageSource, note: str) -> None:
         self.frames_out = 0

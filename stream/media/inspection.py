@@ -1,4 +1,4 @@
-"""What is in a file, for `gpen-stream probe`."""
+"""What a file contains, as `gpen-stream probe` shows it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stream.media.probe import probe
 
 
 class ImageFacts(TypedDict):
-    """A picture."""
+    """Facts about a picture; the keys are those of `probe --json`."""
 
     file: str
     size: str
@@ -26,7 +26,7 @@ class ImageFacts(TypedDict):
 
 
 class RestoredFacts(TypedDict):
-    """The video stream of a file that is restored."""
+    """Facts about the video stream that would be restored."""
 
     codec: str
     size: str
@@ -46,7 +46,7 @@ class RestoredFacts(TypedDict):
 
 
 class StreamFacts(TypedDict):
-    """One stream of a file."""
+    """Facts about one stream of a file."""
 
     type: str
     codec: str
@@ -57,7 +57,7 @@ class StreamFacts(TypedDict):
 
 
 class VideoFacts(TypedDict):
-    """A video file."""
+    """Facts about a video file."""
 
     file: str
     restored: RestoredFacts
@@ -70,12 +70,12 @@ class VideoFacts(TypedDict):
 
 
 def describe(path: Path) -> ImageFacts | VideoFacts:
-    """Facts about a video or a picture as plain values. Raises SourceError."""
+    """Facts about a video or a picture. Raises SourceError."""
     return _describe_image(path) if is_image(path) else _describe_video(path)
 
 
 def render(facts: Mapping[str, object], indent: str = "") -> str:
-    """The facts as indented text, one a line."""
+    """The facts as indented text, one in each line."""
     lines = []
     for key, value in facts.items():
         if isinstance(value, dict):

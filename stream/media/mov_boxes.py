@@ -1,4 +1,4 @@
-"""What FFmpeg does not tell of mov and mp4 files, and one repair of finished ones."""
+"""The box structure of mov and mp4 files, where FFmpeg does not read or repair it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _SAMPLE_COUNTS = (b"stsz", b"stz2")
 
 
 def movie_timescale(path: Path) -> int:
-    """Units a second of the file's edit lists, by its `mvhd` box; 0 where it has none."""
+    """Units a second of the file's edit lists, from its `mvhd` box; 0 where it has none."""
     with path.open("rb") as file:
-        for kind, start, length in _top(file):
+        for kind, start, length in _outer_boxes(file):
             if kind != b"moov":
                 continue
             file.seek(start + 8)
@@ -26,13 +26,12 @@ def movie_timescale(path: Path) -> int:
 def drop_empty_tracks(path: Path, indices: set[int]) -> None:
     """Remove tracks without samples from the `moov` box at the file's end, in place.
 
-    FFmpeg's hybrid_fragmented mode (8.1, measured) writes a track for an attached picture, beside
-    the `covr` box that holds it. `indices` counts tracks from 0. A file that looks different is
-    left alone.
+    FFmpeg's hybrid_fragmented mode (8.1, measured) writes a track for an attached picture, although the
+    `covr` box holds the picture. `indices` counts tracks from 0. Files of another structure are left alone.
     """
     with path.open("r+b") as file:
         size = file.seek(0, 2)
-        kind, start, length = [*_top(file), (b"", 0, 0)][-2:][0]
+        kind, start, length = [*_outer_boxes(file), (b"", 0, 0)][-2:][0]
         if kind != b"moov" or start + length != size:
             return
         file.seek(start + 8)
@@ -50,12 +49,12 @@ def drop_empty_tracks(path: Path, indices: set[int]) -> None:
 def drop_torn_end(path: Path) -> None:
     """Cut off what follows the last whole fragment of a fragmented file, in place.
 
-    A process that was killed, or a full disk, leaves a fragment whose data are not all there; players
-    read to it and then report an error. Whole files, and files without fragments, are left alone.
+    A killed process or a full disk leaves an incomplete fragment at the end. Players read up to it and
+    then report an error. Whole files, and files without fragments, are left alone.
     """
     with path.open("r+b") as file:
         size = file.seek(0, 2)
-        boxes = list(_top(file))
+        boxes = list(_outer_boxes(file))
         ends = [start + length for kind, start, length in boxes if kind == b"mdat" and start + length <= size]
         is_fragmented = any(kind == b"moof" for kind, _, _ in boxes)
         last_kind, last_start, last_length = boxes[-1] if boxes else (b"", 0, 0)
@@ -64,7 +63,7 @@ def drop_torn_end(path: Path) -> None:
             file.truncate(ends[-1])
 
 
-def _top(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+def _outer_boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
     """Kind, offset and length of the file's outermost boxes."""
     size = file.seek(0, 2)
     position = 0
@@ -91,7 +90,7 @@ def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _samples(track: bytes) -> int:
-    """Samples by the track's size table; 1 where there is none."""
+    """The track's number of samples by its size table; 1 where there is none."""
     inside = track[8:]
     for name in (b"mdia", b"minf", b"stbl"):
         inside = next((whole[8:] for kind, whole in _boxes(inside) if kind == name), b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -11,36 +12,50 @@ from av.container import OutputContainer
 from av.stream import Disposition, Stream
 from av.video.reformatter import VideoReformatter
 
-from stream.media import codecs, mov_boxes, remux
+from stream.errors import EncodeError
+from stream.media import codecs, encoder_setup, mov_boxes, remux
 from stream.media.codecs import EncoderRecipe
+from stream.media.encoder_traits import traits
 from stream.media.remux import Copier
 from stream.picture.frame import StreamInfo
 
+_FINEST_TIMESCALE = 10_000_000
 
-class Output:
+
+class OutputFile:
     """The partial file while it is open. `opened` holds what `close` has to close: input and output.
 
     Raises av.FFmpegError and OSError as they come.
     """
 
     def __init__(
-        self, container: OutputContainer, encoder: Encoder, copier: Copier, opened: ExitStack
+        self,
+        container: OutputContainer,
+        encoder: Encoder,
+        copier: Copier,
+        durations: PictureDurations,
+        opened: ExitStack,
     ) -> None:
-        self.copier = copier
+        self.copier, self.durations = copier, durations
         self._container, self._encoder, self._opened = container, encoder, opened
 
     def write(self, picture: av.VideoFrame, pts: int) -> None:
-        """Encode a picture whose duration is set; `pts` in units of the video's time base."""
-        self._mux(self._encoder.encode(picture, pts))
+        """Accept the next picture, `pts` in units of the video's time base; the one before is encoded."""
+        previous = self.durations.next(picture, pts)
+        if previous is not None:
+            self._mux(self._encoder.encode(*previous))
 
-    def drain(self) -> None:
-        """Write what the encoder holds back; no picture follows."""
-        self._mux(self._encoder.drain())
+    def end(self, cut_short: bool) -> None:
+        """Encode the last picture, copy the rest of the other streams and write the file's end.
 
-    def end(self, limit: Fraction | None) -> None:
-        """Copy the rest of the other streams, as far as `limit` in seconds, and write the file's end."""
+        cut_short: the other streams end with the last picture.
+        """
+        last = self.durations.last()
+        if last is not None:
+            self._mux(self._encoder.encode(*last))
+            self._mux(self._encoder.drain())
         container = self._container
-        self._copy(limit)
+        self._copy(self.durations.end() if cut_short else None)
         pictures = {s.index for s in container.streams if s.disposition & Disposition.attached_pic}
         container.close()
         if pictures and container.format.name in remux.MOV:
@@ -57,8 +72,49 @@ class Output:
             self._container.mux_one(packet)
 
     def _copy(self, limit: Fraction | None) -> None:
-        for packet in self.copier.until(limit):
+        for packet in self.copier.packets_until(limit):
             self._container.mux_one(packet)
+
+
+class PictureDurations:
+    """Sets the duration of every picture. It holds each back until the next one's time is known.
+
+    end_pts: where the input's video ends, on the output's clock; 0: its container does not say.
+    """
+
+    def __init__(self, info: StreamInfo, end_pts: int) -> None:
+        self.moved = False
+        """Whether a time was not later than the one before, and was moved up by one unit."""
+        self._info, self._end_pts = info, end_pts
+        self._held: tuple[av.VideoFrame, int] | None = None
+
+    def next(self, picture: av.VideoFrame, pts: int) -> tuple[av.VideoFrame, int] | None:
+        """Hold `picture`; returns the one held before, with its duration, and its pts."""
+        previous = self._held
+        if previous is not None and pts <= previous[1]:
+            self.moved = True
+            pts = previous[1] + 1
+        picture.pts, picture.time_base = pts, self._info.time_base
+        if previous is not None:
+            previous[0].duration = pts - previous[1]
+        self._held = picture, pts
+        return previous
+
+    def last(self) -> tuple[av.VideoFrame, int] | None:
+        """The last picture and its pts. It ends where the stream ends, if the container tells that."""
+        if self._held is None:
+            return None
+        (picture, pts), info = self._held, self._info
+        usual = round(1 / (info.rate * info.time_base)) if info.rate else picture.duration
+        left = self._end_pts - pts
+        picture.duration = left if 0 < left <= 4 * usual else (picture.duration or usual)
+        return self._held
+
+    def end(self) -> Fraction:
+        """The end of the last picture by the frame rate, in seconds of the output's clock."""
+        step = 1 / Fraction(self._info.rate) if self._info.rate else Fraction(1, 25)
+        last_pts = 0 if self._held is None else self._held[1]
+        return last_pts * self._info.time_base + step
 
 
 class Encoder:
@@ -75,13 +131,13 @@ class Encoder:
         self._stream, self._colour, self._unit = stream, shown.colour, shown.time_base
         self._threads = threads
         self._reformatter = VideoReformatter()
-        self._counts = recipe.encoder in codecs.COARSE_TIME
-        """Whether the encoder counts frames instead of taking their times."""
+        self._counts = traits(recipe.encoder).counts_frames
+        """Whether the encoder counts frames instead of using their times."""
         self._times: list[tuple[int, int]] = []
         """With such an encoder: pts and duration of every picture so far."""
 
     def encode(self, picture: av.VideoFrame, pts: int) -> list[av.Packet[Stream]]:
-        """The packets that a picture makes ready; its duration is set, `pts` is in units of the time base."""
+        """The packets that a picture completes; its duration is set, `pts` is in units of the time base."""
         if picture.format.name != self.recipe.pix_fmt:
             picture = self._converted(picture)
         if self._counts:
@@ -126,3 +182,75 @@ class Encoder:
         if index >= 0:
             return self._times[index][0]
         return self._times[0][0] + index * self._times[0][1]
+
+
+def create_container(partial: Path, destination: Path, time_base: Fraction) -> OutputContainer:
+    """The partial file with its muxer's options, nothing written yet.
+
+    time_base: the video's. Raises EncodeError that names `destination`, and av.FFmpegError.
+    """
+    options = {"flush_packets": "1", "max_interleave_delta": "1000000"}
+    try:
+        output = av.open(str(partial.absolute()), "w")
+    except ValueError:
+        raise EncodeError(
+            f"{destination}: the ending {destination.suffix or '(none)'} names no video "
+            "container; use .mp4, .mkv or .mov"
+        ) from None
+    if output.format.name in remux.MOV:
+        options |= {
+            "movflags": "hybrid_fragmented+delay_moov+frag_keyframe",
+            "min_frag_duration": "900000",
+            "avoid_negative_ts": "disabled",
+            "use_editlist": "1",
+            "video_track_timescale": str(time_base.denominator),
+        }
+    elif output.format.name == "mpegts":
+        options |= {"mpegts_copyts": "1"}
+    output.container_options.update(options)
+    return output
+
+
+def set_up_video(
+    stream: av.VideoStream,
+    main: av.VideoStream,
+    info: StreamInfo,
+    recipe: EncoderRecipe,
+    threads: int,
+    *,
+    copy_parameters: bool,
+    same_container: bool,
+) -> None:
+    """Set up the output's video stream and its encoder, which is not opened yet.
+
+    main: the input's stream, whose metadata is copied. info: the pictures that will be encoded.
+    copy_parameters: what the input's container says of its pictures holds for them, too. same_container:
+    the output is of the input's kind, so that the codec's tag stays.
+    """
+    context = stream.codec_context
+    if copy_parameters and recipe.codec == codecs.canonical(info.codec):
+        # Copies all that the container knows of the stream: colour, aspect, rotation, HDR, spherical.
+        av.BitStreamFilterContext("null", in_stream=main, out_stream=stream)
+        context.extradata = None
+        context.bit_rate = 0
+        context.level = -99
+        if not same_container:
+            context.codec_tag = "\0\0\0\0"
+    encoder_setup.configure(context, info, recipe, main.codec_context, threads)
+    if len(info.display_matrix) >= 36:
+        stream.set_display_matrix(memoryview(info.display_matrix[:36]).cast("i"))
+    stream.time_base = info.time_base
+    stream.metadata.update(remux.stream_metadata(main.metadata))
+    stream.disposition = main.disposition
+    stream.id = main.id
+
+
+def movie_timescale(output: OutputContainer, source: Path | None) -> int:
+    """Units a second of the edit lists: those of `source`, else such that every start is exact."""
+    if source is not None and (scale := mov_boxes.movie_timescale(source)):
+        return scale
+    scale = 1000
+    for stream in output.streams:
+        finer = math.lcm(scale, stream.time_base.denominator) if stream.time_base else scale
+        scale = finer if finer <= _FINEST_TIMESCALE else scale
+    return scale

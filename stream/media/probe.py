@@ -1,4 +1,4 @@
-"""What is in a video file: a glance at its container and its first picture."""
+"""Facts about a video file, from its container and its first picture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 
 from stream.errors import SourceError
-from stream.media.container import Damage, open_video, pictures, video_stream
+from stream.media.container import Damage, decoded_pictures, open_video, video_stream
 from stream.picture.colour import Colour
 from stream.picture.frame import StreamInfo, View
 
@@ -29,7 +29,7 @@ def probe(path: str | Path) -> StreamInfo:
     with open_video(path) as container:
         stream = video_stream(container)
         location = _chroma_location(path, stream.index, stream.codec_context.name)
-        picture = next(pictures(container, stream, Damage()), None)
+        picture = next(decoded_pictures(container, stream, Damage()), None)
         if picture is None:
             raise SourceError(f"{path}: not one picture of its video can be decoded; is it whole?")
         return _describe(path, container, stream, picture, location)
@@ -68,13 +68,13 @@ def _describe(
 
 
 def side_data(picture: av.VideoFrame) -> dict[SideDataType, bytes]:
-    """What the file says of a picture beside its samples, by kind; bytes as FFmpeg's structures hold them."""
+    """A picture's side data by kind, each as the bytes of FFmpeg's structure."""
     items: Iterable[SideData] = picture.side_data  # type: ignore[assignment]  # PyAV's stub names a TypedDict
     return {item.type: bytes(item) for item in items}
 
 
 def colour_of(picture: av.VideoFrame) -> Colour:
-    """A picture's colour tags; what names no range is taken by its pixel format."""
+    """A picture's colour tags. Where it names no range, the pixel format decides."""
     name = picture.format.name
     full = picture.color_range == 2 or name.startswith("yuvj")
     if picture.color_range == 0 and (picture.format.is_rgb or name.startswith("gray")):
@@ -83,7 +83,10 @@ def colour_of(picture: av.VideoFrame) -> Colour:
 
 
 def turn_of(matrix: bytes) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The linear part of a display matrix, where it is a quarter turn or a mirroring."""
+    """The linear part of a display matrix (see `View.turn`), if it only turns by quarters and mirrors.
+
+    Else, and without a matrix, the identity.
+    """
     if len(matrix) < 36:
         return (1, 0), (0, 1)
     a, b, _, c, d = struct.unpack("=5i", matrix[:20])
@@ -98,9 +101,9 @@ def _sign(fixed: int) -> int:
 
 
 def _chroma_location(path: Path, index: int, codec: str) -> str:
-    """Chroma sample location by the bitstream's own header, which PyAV does not hand out.
+    """Chroma sample location from the bitstream's header, which PyAV does not give.
 
-    FFmpeg's `trace_headers` filter spells out the parameter sets of the first packet.
+    FFmpeg's `trace_headers` filter logs the parameter sets of the first packet.
     """
     if codec in ("mjpeg", "mpeg1video"):
         return "center"
@@ -110,12 +113,12 @@ def _chroma_location(path: Path, index: int, codec: str) -> str:
     try:
         with av.open(str(path.absolute()), options={"protocol_whitelist": "file"}) as container:
             stream = container.streams[index]
-            av.logging.set_level(av.logging.INFO)  # not before: opening would print its complaints
+            av.logging.set_level(av.logging.INFO)  # not before: opening would print warnings
             with av.logging.Capture() as lines:
                 trace = av.bitstream.BitStreamFilterContext("trace_headers", in_stream=stream)
                 trace.filter(next(container.demux(stream)))
     except (av.FFmpegError, StopIteration):
-        return "unspecified"  # the header is damaged: decoding will tell more
+        return "unspecified"  # the header is damaged; decoding will report it
     finally:
         av.logging.set_level(level)
     text = "\n".join(line[2] for line in lines)

@@ -1,4 +1,4 @@
-"""Streams that are copied: everything beside the restored video, packet by packet."""
+"""Everything in a file except the restored video, copied packet by packet: streams, metadata, chapters."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 MOV = ("mp4", "mov", "ipod", "3gp", "3g2", "psp", "ismv", "f4v")
 """Muxers of the QuickTime family, by FFmpeg's names."""
 _UNTOUCHED = ("major_brand", "minor_version", "compatible_brands", "encoder", "software")
-"""Container metadata that describes the old file's own making."""
+"""Container metadata about how the old file was written."""
 _OF_OLD_PACKETS = ("BPS", "NUMBER_OF_", "_STATISTICS_", "DURATION")
-"""Matroska's statistics tags, which the muxer and the new packets make stale."""
+"""Beginnings of Matroska's statistics tags, which do not hold for the new packets."""
 _ITUNES = {
     "title", "artist", "album_artist", "composer", "album", "date", "encoding_tool", "comment", "genre",
     "copyright", "grouping", "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords",
@@ -40,7 +40,7 @@ _QUICKTIME = {
 
 
 def container_metadata(source: InputContainer) -> dict[str, str]:
-    """What of a file's metadata goes into the new file."""
+    """The part of a file's metadata that belongs into the new file."""
     kept = {key: value for key, value in source.metadata.items() if key.lower() not in _UNTOUCHED}
     for key in list(kept):
         base, dash, language = key.rpartition("-")
@@ -63,17 +63,16 @@ def program_metadata(container: InputContainer) -> dict[str, str]:
 
 
 def stream_metadata(metadata: dict[str, str]) -> dict[str, str]:
-    """What of a stream's metadata goes into the new file."""
+    """The part of a stream's metadata that belongs into the new file."""
     kept = dict(metadata)
     if "name" in kept and "title" not in kept:
-        kept["title"] = kept.pop(
-            "name"
-        )  # FFmpeg reads a mov track's title under one key and writes it from another
+        # FFmpeg reads a mov track's title under one key and writes it from another.
+        kept["title"] = kept.pop("name")
     return {key: value for key, value in kept.items() if not key.upper().startswith(_OF_OLD_PACKETS)}
 
 
-def unheld(source: InputContainer, muxer: str, metadata: dict[str, str], keys: bool) -> list[str]:
-    """What of chapters and metadata another container cannot hold, in words.
+def unsupported_tags(source: InputContainer, muxer: str, metadata: dict[str, str], keys: bool) -> list[str]:
+    """The chapters and metadata that the muxer's container cannot hold, in words.
 
     keys: whether a mov or mp4 file stores free keys.
     """
@@ -88,7 +87,7 @@ def unheld(source: InputContainer, muxer: str, metadata: dict[str, str], keys: b
 
 
 def needs_keys(muxer: str, metadata: dict[str, str]) -> bool:
-    """Whether a mov or mp4 file must store tags as free keys, since its own set lacks one of them."""
+    """Whether a mov or mp4 file must store tags as free keys, because its fixed set lacks one of them."""
     if muxer not in MOV:
         return False
     known = _QUICKTIME if muxer == "mov" else _ITUNES
@@ -96,9 +95,9 @@ def needs_keys(muxer: str, metadata: dict[str, str]) -> bool:
 
 
 def with_note(muxer: str, metadata: dict[str, str], note: str) -> dict[str, str]:
-    """Metadata with the note under the first free of a few keys that the container keeps.
+    """Metadata with the note under the first free one of a few keys that the container keeps.
 
-    Where none is free it stands behind the comment.
+    If none is free, the note is appended to the comment.
     """
     if not note or note in metadata.values():
         return metadata
@@ -109,13 +108,13 @@ def with_note(muxer: str, metadata: dict[str, str], note: str) -> dict[str, str]
         keys += ["restored"]
     elif muxer == "mpegts":
         keys = ["service_provider"]
-    taken = {key.lower(): key for key in metadata}
-    free = next((key for key in keys if key not in taken), None)
+    used = {key.lower(): key for key in metadata}
+    free = next((key for key in keys if key not in used), None)
     if muxer == "mpegts" and metadata.get("service_provider") == "FFmpeg":
-        free = "service_provider"  # the muxer's own filling
+        free = "service_provider"  # the muxer wrote this itself
     if free is not None:
         return metadata | {free: note}
-    return metadata | {taken[keys[0]]: f"{metadata[taken[keys[0]]]}; {note}"}
+    return metadata | {used[keys[0]]: f"{metadata[used[keys[0]]]}; {note}"}
 
 
 _TAGS = {
@@ -126,19 +125,20 @@ _TAGS = {
     "mpegts": {"service_name", "service_provider"},
 }  # fmt: skip
 _NO_CHAPTERS = ("avi", "mpegts", "flv", "mxf", "3gp", "3g2", "mpeg", "vob", "svcd")
-_STAND_INS = {
+_SUBSTITUTE_CODECS = {
     "subtitle": ("dvb_subtitle", "mov_text", "ass"),
     "audio": ("mp2", "aac", "pcm_s16le"),
     "video": ("mpeg2video", "mpeg4"),
 }
-"""Names to make a stream with whose own PyAV does not tell."""
+"""Codecs with which a stream is created when PyAV does not tell its own."""
 
 
 class Copier:
-    """Reads the input a second time and hands on the packets of all streams but the main one.
+    """Reads the input a second time and returns the packets of all streams but the main one.
 
-    Packets outside the window are left out. shift: seconds taken off every timestamp. `losses` names
-    what the output cannot hold, `notes` what was converted.
+    Packets outside the window are left out. shift: seconds that are subtracted from every timestamp.
+    same_container: the output is of the input's kind. `losses` names what the output cannot hold, `notes`
+    what was converted.
     """
 
     def __init__(
@@ -147,14 +147,14 @@ class Copier:
         main: av.VideoStream,
         output: OutputContainer,
         *,
-        same: bool,
+        same_container: bool,
         window: Window,
         shift: Fraction,
     ) -> None:
         self.losses: list[str] = []
         self.notes: list[str] = []
         self._source, self._main, self._output = source, main, output
-        self._same = same
+        self._same_container = same_container
         self._window, self._shift = window, shift
         self._copies: dict[int, Stream] = {}
         self._converters: dict[int, SoundConverter | TextConverter] = {}
@@ -162,7 +162,7 @@ class Copier:
         self._waiting: list[av.Packet[Stream]] = []
 
     def add_streams(self) -> None:
-        """Make the output's streams; called once, after the video stream was made."""
+        """Create the output's streams; called once, after the video stream was created."""
         for stream in self._source.streams:
             if stream.index != self._main.index:
                 self._add(stream)
@@ -171,7 +171,7 @@ class Copier:
         if wanted:
             self._packets = self._source.demux(wanted)
 
-    def until(self, limit: Fraction | None) -> Iterator[av.Packet[Stream]]:
+    def packets_until(self, limit: Fraction | None) -> Iterator[av.Packet[Stream]]:
         """Packets whose decoding time, in seconds of the output's clock, is below `limit`."""
         while True:
             if not self._waiting:
@@ -185,14 +185,14 @@ class Copier:
 
     def _add(self, stream: Stream) -> None:
         muxer = self._output.format.name
-        if self._made_by_muxer(stream):
+        if self._comes_from_muxer(stream):
             return
         picture = bool(stream.disposition & Disposition.attached_pic)
         if picture and muxer == "matroska":
             self._attach(stream)
             return
-        if self._holds(stream, picture):
-            copy = self._make(self._output, stream)
+        if self._is_accepted(stream, picture):
+            copy = self._create(self._output, stream)
             copy.metadata.update(stream_metadata(stream.metadata))
             copy.disposition = stream.disposition
             if muxer == "mpegts":
@@ -211,26 +211,26 @@ class Copier:
             self.losses.append(name)
             return
         self.notes.append(f"{self._source.name}: {name} becomes {converter.codec}")
-        converter.copy.metadata.update(stream_metadata(stream.metadata))
-        converter.copy.disposition = stream.disposition
+        converter.target.metadata.update(stream_metadata(stream.metadata))
+        converter.target.disposition = stream.disposition
         self._converters[stream.index] = converter
 
-    def _made_by_muxer(self, stream: Stream) -> bool:
-        """Chapter text and timecode tracks: the muxer makes its own from chapters and tags."""
+    def _comes_from_muxer(self, stream: Stream) -> bool:
+        """Whether it is a chapter or timecode track, which the muxer writes from chapters and tags."""
         if stream.type != "data":
             return False
         return stream.discard == Discard.all or (
             "timecode" in stream.metadata and "timecode" in self._main.metadata
         )
 
-    def _make(self, output: OutputContainer, stream: Stream) -> Stream:
-        if stream.codec_context is not None and not self._same:
+    def _create(self, output: OutputContainer, stream: Stream) -> Stream:
+        if stream.codec_context is not None and not self._same_container:
             return output.add_stream_from_template(stream, opaque=True)
         if stream.type in ("data", "attachment"):
             return output.add_stream_from_template(stream)
-        # A stream without codec context keeps every parameter, side data and the codec's tag; where
-        # FFmpeg has no decoder PyAV tells no name, and any that the container takes stands in.
-        names: tuple[str, ...] = _STAND_INS.get(stream.type, ())
+        # A stream without codec context keeps every parameter, side data and the codec's tag. PyAV tells
+        # no name where FFmpeg has no decoder; any codec that the container accepts serves then.
+        names: tuple[str, ...] = _SUBSTITUTE_CODECS.get(stream.type, ())
         if stream.codec_context is not None:
             names = (stream.codec_context.codec.canonical_name,)
         for name in names:
@@ -238,23 +238,23 @@ class Copier:
                 copy = output.add_mux_stream(name)
                 break
         else:
-            raise ValueError(f"{output.format.name} takes no {stream.type} stream {stream.index}")
+            raise ValueError(f"{output.format.name} accepts no {stream.type} stream {stream.index}")
         av.BitStreamFilterContext("null", in_stream=stream, out_stream=copy)
         copy.time_base = stream.time_base
         return copy
 
-    def _holds(self, stream: Stream, picture: bool) -> bool:
-        """Whether the output's container takes the stream: a header is written to memory."""
+    def _is_accepted(self, stream: Stream, picture: bool) -> bool:
+        """Whether the output's container accepts the stream: a header is written to memory."""
         if stream.type == "attachment" and self._output.format.name != "matroska":
             return False
         if picture and self._output.format.name not in (*MOV, "mp3", "flac", "asf"):
             return False
-        if self._same and self._output.format.name == "mxf":
-            return True  # its muxer takes no sound without a video stream
+        if self._same_container and self._output.format.name == "mxf":
+            return True  # its muxer accepts no sound without a video stream
         with io.BytesIO() as memory:
             trial = av.open(memory, "w", format=self._output.format.name)
             try:
-                copy = self._make(trial, stream)
+                copy = self._create(trial, stream)
                 copy.disposition = stream.disposition
                 trial.start_encoding()
             except (av.FFmpegError, ValueError):
@@ -265,7 +265,7 @@ class Copier:
         return True
 
     def _attach(self, stream: Stream) -> None:
-        """A cover picture becomes an attachment, which is what Matroska shows as a cover."""
+        """Add a cover picture as an attachment, which Matroska shows as a cover."""
         with av.open(self._source.name, options={"protocol_whitelist": "file"}) as container:
             data = next((bytes(p) for p in container.demux(container.streams[stream.index]) if p.size), b"")
         kind = "png" if _codec_name(stream) == "png" else "jpeg"
@@ -280,15 +280,15 @@ class Copier:
             if index in self._converters:
                 converter = self._converters[index]
                 ready = converter.convert(packet if packet.size else None)
-                if ready := [p for p in ready if self._in_window(p)]:
+                if ready := [p for p in ready if self._fit_to_window(p)]:
                     return ready
-            elif (packet.size or packet.dts is not None) and self._in_window(packet):
+            elif (packet.size or packet.dts is not None) and self._fit_to_window(packet):
                 packet.stream = self._copies[index]
                 return [packet]
         return []
 
-    def _in_window(self, packet: av.Packet[Stream]) -> bool:
-        """Cut to the window and shift, in place; False where the packet lies outside."""
+    def _fit_to_window(self, packet: av.Packet[Stream]) -> bool:
+        """Cut a packet to the window and shift it, in place. False: it lies outside."""
         start, end = self._window
         unit = packet.time_base
         time = packet.pts if packet.pts is not None else packet.dts
@@ -303,15 +303,15 @@ class Copier:
                 return False
             packet.pts = packet.dts = first
             packet.duration = left
-        move = round(self._shift / unit)
-        if move:
-            packet.pts = None if packet.pts is None else packet.pts - move
-            packet.dts = None if packet.dts is None else packet.dts - move
+        shift = round(self._shift / unit)
+        if shift:
+            packet.pts = None if packet.pts is None else packet.pts - shift
+            packet.dts = None if packet.dts is None else packet.dts - shift
         return True
 
 
 def chapters(source: InputContainer, window: Window, shift: Fraction) -> list[Chapter]:
-    """The input's chapters, cut to the window and shifted (seconds)."""
+    """The input's chapters, cut to the window. `shift` seconds are subtracted from their times."""
     start, end = window
     kept = []
     for chapter in source.chapters():

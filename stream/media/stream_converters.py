@@ -1,4 +1,4 @@
-"""Sound and text that a container cannot hold as they are: converted to what it can."""
+"""Converters of sound and text to codecs that the output's container can hold."""
 
 from __future__ import annotations
 
@@ -25,11 +25,14 @@ Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
 """
 _BITS_PER_CHANNEL = 96_000
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-"""For files that tell the number of channels only."""
+"""By number of channels, for files that tell nothing else."""
 
 
 class SoundConverter:
-    """Decodes a sound stream and encodes it as `codec` at about 96 kbit/s a channel."""
+    """Decodes a sound stream and encodes it as `codec`, at about 96 kbit/s for each channel.
+
+    `target` is the stream in the output.
+    """
 
     def __init__(
         self, stream: av.AudioStream, output: OutputContainer, codec: Literal["aac", "libopus"]
@@ -37,9 +40,9 @@ class SoundConverter:
         self.codec = "opus" if codec == "libopus" else codec
         source = stream.codec_context
         rate = 48000 if codec == "libopus" else source.sample_rate
-        self.copy = output.add_stream(codec, rate=rate)
-        self.copy.time_base = Fraction(1, rate)
-        context = self.copy.codec_context
+        self.target = output.add_stream(codec, rate=rate)
+        self.target.time_base = Fraction(1, rate)
+        context = self.target.codec_context
         context.time_base = Fraction(1, rate)
         count = source.layout.nb_channels
         known = source.layout.name not in ("", f"{count} channels")
@@ -49,51 +52,57 @@ class SoundConverter:
         self._resampler = av.AudioResampler(format=context.format, layout=context.layout, rate=rate)
         self._fifo = av.AudioFifo()
         self._unit = Fraction(1, rate)
-        self._due: int | None = None
-        self._first = 0
+        self._next_pts: int | None = None
+        """Where the next samples belong if there is no gap."""
+        self._buffer_pts = 0
+        """Of the first buffered sample."""
 
     def convert(self, packet: av.Packet[Stream] | None) -> list[av.Packet[Stream]]:
-        """Packets of the new codec that a packet of the old one completes; None drains."""
+        """Packets of the new codec that a packet of the old one completes; None: the stream has ended."""
         frames = self._stream.codec_context.decode(packet)
         packets = []
         for frame in frames:
             for part in self._resampler.resample(frame):
                 packets.extend(self._encode(part))
         if packet is None:
-            packets.extend(self._take(last=True))
-            packets.extend(self.copy.encode(None))
+            packets.extend(self._encode_buffered(last=True))
+            packets.extend(self.target.encode(None))
         return packets
 
     def _encode(self, frame: av.AudioFrame) -> list[av.Packet[Stream]]:
-        pts = self._due or 0
+        pts = self._next_pts or 0
         if frame.pts is not None and frame.time_base is not None:
             pts = round(frame.pts * frame.time_base / self._unit)
-        if self._due is None or abs(pts - self._due) > 0.02 / self._unit:
-            packets = self._take(last=True)  # a gap: what comes later starts at its own time
-            self._due = pts
-            self._first = pts
+        if self._next_pts is None or abs(pts - self._next_pts) > 0.02 / self._unit:
+            packets = self._encode_buffered(last=True)  # a gap: what follows starts at its own time
+            self._next_pts = pts
+            self._buffer_pts = pts
             self._fifo = av.AudioFifo()
         else:
             packets = []
         frame.pts, frame.time_base = None, self._unit
-        self._due += frame.samples
+        self._next_pts += frame.samples
         self._fifo.write(frame)
-        return packets + self._take()
+        return packets + self._encode_buffered()
 
-    def _take(self, last: bool = False) -> list[av.Packet[Stream]]:
+    def _encode_buffered(self, last: bool = False) -> list[av.Packet[Stream]]:
+        """Encode the buffered samples in whole frames; `last`: also those that do not fill one."""
         packets = []
-        if not self.copy.codec_context.is_open:
-            self.copy.codec_context.open()
-        size = self.copy.codec_context.frame_size or 1024
+        if not self.target.codec_context.is_open:
+            self.target.codec_context.open()
+        size = self.target.codec_context.frame_size or 1024
         while (frame := self._fifo.read(size, partial=last)) is not None:
-            frame.pts, frame.time_base = self._first, self._unit
-            self._first += frame.samples
-            packets.extend(self.copy.encode(frame))
+            frame.pts, frame.time_base = self._buffer_pts, self._unit
+            self._buffer_pts += frame.samples
+            packets.extend(self.target.encode(frame))
         return packets
 
 
 class TextConverter:
-    """Turns text subtitles into plain `mov_text` or `subrip`; styles are left behind."""
+    """Converts text subtitles to plain `mov_text` or `subrip`, without their styles.
+
+    `target` is the stream in the output.
+    """
 
     def __init__(
         self, stream: SubtitleStream, output: OutputContainer, codec: Literal["mov_text", "subrip"]
@@ -102,22 +111,22 @@ class TextConverter:
         self.codec = codec
         self._stream, self._unit = stream, stream.time_base
         self._end: int | None = None
-        self.copy: Stream
+        self.target: Stream
         if codec == "mov_text":
-            self.copy = text = output.add_stream(codec)
+            self.target = text = output.add_stream(codec)
             text.codec_context.subtitle_header = _ASS_HEADER
         else:
-            self.copy = output.add_mux_stream(codec)
-        self.copy.time_base = self._unit
+            self.target = output.add_mux_stream(codec)
+        self.target.time_base = self._unit
 
     @staticmethod
     def reads(stream: SubtitleStream) -> bool:
-        """Whether a subtitle stream holds text, not pictures."""
+        """Whether a subtitle stream holds text rather than pictures."""
         context = stream.codec_context
         return context is not None and bool(context.codec.text_sub)
 
     def convert(self, packet: av.Packet[Stream] | None) -> list[av.Packet[Stream]]:
-        """One packet of text, behind an empty one where mov_text must end the text before it."""
+        """One packet of text. In mov_text an empty packet before it ends the previous text."""
         if packet is None or packet.pts is None:
             return self._blank(None)
         lines = [_plain(item) for item in self._stream.decode(packet) if isinstance(item, AssSubtitle)]
@@ -142,7 +151,7 @@ class TextConverter:
         packet.pts = packet.dts = pts
         packet.duration = duration
         packet.time_base = self._unit
-        packet.stream = self.copy
+        packet.stream = self.target
         return packet
 
 

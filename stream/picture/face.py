@@ -53,6 +53,11 @@ class Crop:
     sharpness: float = 0.0
     """In 0..1, see `stream.faces.restore.sharpness`; 0 where it was not measured."""
 
+    @property
+    def track_id(self) -> int | None:
+        """The track of its face; None for an input that already is a crop."""
+        return self.face.track_id if self.face is not None else None
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Patch:

@@ -20,7 +20,7 @@ from stream.errors import ConfigError
 from stream.live.session.live_settings import LiveSettings, Region
 from stream.live.sinks import SinkSpec, parse_sink
 from stream.live.source.address import parse_address
-from stream.server.schedule import check_schedule
+from stream.server.opening_hours import check_schedule
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 ON_DISK_SINKS = frozenset({"file", "segments", "hls", "snapshots"})

@@ -22,7 +22,7 @@ from stream import __version__
 from stream.errors import ConfigError
 from stream.live.source.address import expand
 from stream.live.source.retry import Retry
-from stream.pipeline.channel import Channel, Closed, Overflow
+from stream.pipeline.channel import Channel, ChannelClosed, Overflow
 from stream.pipeline.processes import start_thread
 
 SECRET_HEADER = "X-Gpen-Stream-Secret"
@@ -108,7 +108,7 @@ class Webhook:
     def post(self, event: Event) -> None:
         """Add an event to those that wait; returns at once."""
         if not self._kinds or event.kind in self._kinds:
-            with contextlib.suppress(Closed):  # `stop` was called
+            with contextlib.suppress(ChannelClosed):  # the event comes after the end
                 self._waiting.put(event)
 
     def stop(self, timeout_s: float = 2.0) -> None:

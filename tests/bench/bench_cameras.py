@@ -1,6 +1,6 @@
 """What bad cameras do to a healthy one: its frames a second and its delay, alone and beside them, in turn.
 
-    python -m tests.bench.bench_cameras [--rounds 3] [--seconds 20]
+    python -m tests.bench.bench_cameras [--rounds 3] [--seconds 20] [--json FILE]
 
 Four cameras at 640x360 under one supervisor: a healthy one at 25 fps with a face, one whose source
 has stalled, one whose source announces 25 fps and sends a face at four times that rate, and one whose
@@ -18,16 +18,20 @@ import tempfile
 import time
 from pathlib import Path
 
+from stream.lab.bench.report import Row, Table
 from stream.pipeline.processes import ChildProcess
 from tests.bench.live_tools import (
     Client,
+    add_json_option,
     figures,
     process_figures,
     strip_source,
     write_clip,
+    write_json,
 )
 from tests.servers import free_port, rtsp_server, sending
 
+WORDS = {"fps": "frames", "median_ms": "median delay", "p95_ms": "delay, 95th percentile"}
 SETTLE_S = 12.0
 """After the others were added or removed: they start, stall, flood and meet the breaker meanwhile."""
 
@@ -100,6 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20)
+    add_json_option(parser)
     arguments = parser.parse_args()
     ports = {name: free_port(socket.SOCK_DGRAM) for name in ("healthy", "flooding", "crashing")}
     viewers = free_port()
@@ -162,9 +167,14 @@ def main() -> None:
             finally:
                 supervise.close()
     alone, beside = (figures(delays[side], arguments.rounds * arguments.seconds) for side in (False, True))
+    rows: list[Row] = []
     for key in ("fps", "median_ms", "p95_ms"):
         ratio = beside[key] / alone[key]
         print(f"{key}: alone {alone[key]:.1f}, beside three bad ones {beside[key]:.1f}: {ratio:.3f}")
+        rows.append({"figure": WORDS[key], "part": ratio})
+    columns = {"figure": "figure", "part": "beside them"}
+    title = "A healthy camera beside a stalled, a flooding and a crashing one, in parts of what it does alone"
+    write_json(arguments.json, "neighbours", [Table("neighbours", title, columns, rows)])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What a camera without motion costs beyond decoding.
 
-    python -m tests.bench.bench_idle [--seconds 60]
+    python -m tests.bench.bench_idle [--seconds 60] [--json FILE]
 
 An RTSP server plays a still 640x360 picture with a little noise at 25 fps. Three processes read it at the
 same time: PyAV decoding alone, the capture alone, and a session with its motion gate closed that records
@@ -18,9 +18,10 @@ from pathlib import Path
 import av
 import numpy as np
 
+from stream.lab.bench.report import Row, Table
 from stream.pipeline.processes import ChildProcess
 from tests.bench.bench_live import session_body
-from tests.bench.live_tools import SAMPLES, process_figures
+from tests.bench.live_tools import SAMPLES, add_json_option, process_figures, write_json
 from tests.servers import rtsp_server
 
 SETTLE_S = 20.0
@@ -78,6 +79,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
+    add_json_option(parser)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         make_still(Path(name) / "still.mp4")
@@ -104,6 +106,10 @@ def main() -> None:
                 job.end(10)
     for key, value in cost.items():
         print(f"{key}: {value:.2f} ms of CPU a frame, {value - cost['decoding']:+.2f} beyond decoding alone")
+    rows: list[Row] = [{"figure": key, "ms": value} for key, value in cost.items()]
+    columns = {"figure": "process", "ms": "ms of a core a frame"}
+    title = "A camera without motion, its gate closed"
+    write_json(arguments.json, "idle", [Table("idle", title, columns, rows)])
     print(f"idle: {report['idle']}, {report['fps_in']} fps in, {report['fps_out']} out, {report['drops']}")
 
 

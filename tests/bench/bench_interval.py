@@ -1,6 +1,6 @@
 """What `restore.interval` costs in quality and gains in speed.
 
-    python tests/bench/bench_interval.py [--clean FOLDER] [--only quality|speed] [--json]
+    python tests/bench/bench_interval.py [--clean FOLDER] [--only quality|speed] [--json FILE]
 
 Quality: PSNR to the clean picture inside the face masks, over all faces of the two samples, for
 every frame restored and for intervals of 2, 3 and 5; "live" carries without look-ahead. The clean
@@ -31,15 +31,19 @@ import numpy as np
 from stream import load_config, restore_file
 from stream.faces.detect.finder import FaceFinder, choose
 from stream.faces.restore.crop import CropStage
-from stream.faces.restore.restore_stage import Interval, RestoreStage
+from stream.faces.restore.restore_stage import RestoreStage
+from stream.faces.restore.schedule import Interval
 from stream.faces.track.tracker import Tracker
 from stream.lab.bench.bench_models import weights_file
+from stream.lab.bench.machine import machine
+from stream.lab.bench.report import BenchReport, Row, Table, markdown
 from stream.media.decode import FileSource
 from stream.media.probe import probe
 from stream.models.engines import create_engine
 from stream.models.info import bundled_model_path, read_model_info
 from stream.picture import geometry
 from stream.picture.face import Crop, FrameWork
+from stream.pipeline.cpu_budget import available_cores
 
 SAMPLES = Path(__file__).parent.parent.parent / "samples"
 SETTINGS = ((1, True), (2, True), (3, True), (5, True), (3, False))
@@ -109,7 +113,22 @@ class Remembered:
         self._engine.close()
 
 
-def quality(name: str, clip, folder: Path) -> list[dict]:
+QUALITY = {
+    "clip": "clip",
+    "interval": "interval",
+    "mode": "mode",
+    "rigid_db": "rigid, dB",
+    "rigid_loss_db": "loss, rigid, dB",
+    "non_rigid_db": "non-rigid, dB",
+    "non_rigid_loss_db": "loss, non-rigid, dB",
+    "worst_loss_db": "most lost, dB",
+    "restored": "restored",
+    "forced": "of them out of turn",
+    "carried": "carried",
+}
+
+
+def quality(name: str, clip, folder: Path) -> list[Row]:
     """One row for each setting."""
     truth = json.loads((SAMPLES / f"{name}.truth.json").read_text())["frames_truth"]
     engine = Remembered()
@@ -153,8 +172,8 @@ def quality(name: str, clip, folder: Path) -> list[dict]:
              "rigid_db": psnr(own[still]), "rigid_loss_db": loss(own[still], table[0][still]),
              "non_rigid_db": psnr(own[~still]), "non_rigid_loss_db": loss(own[~still], table[0][~still]),
              "worst_loss_db": round(float(10 * np.log10(own / table[0]).max()), 2),
-             "restored": stage.faces_restored, "forced": stage.restorations_forced,
-             "carried": stage.faces_carried}
+             "restored": stage.counts.restored, "forced": stage.counts.forced,
+             "carried": stage.counts.propagated}
         )  # fmt: skip
     return rows
 
@@ -167,8 +186,18 @@ def loss(errors: np.ndarray, reference: np.ndarray) -> float:
     return round(float(10 * np.log10(errors.mean() / reference.mean())), 2)
 
 
-def speed(rounds: int) -> dict:
-    """Frames a second of whole runs, in turn, and the ratio's median."""
+SPEED = {
+    "side": "side",
+    "fps": "frames a second",
+    "times": "times every frame restored",
+    "restored": "restored",
+    "carried": "carried",
+    "forced": "out of turn",
+}
+
+
+def speed(rounds: int) -> list[Row]:
+    """Frames a second of whole runs, in turn: medians, and the median of the rounds' ratios."""
     rates: dict[int, list[float]] = {1: [], 3: []}
     report = {}
     with tempfile.TemporaryDirectory() as name:
@@ -182,10 +211,18 @@ def speed(rounds: int) -> dict:
                 outcome = restore_file(SAMPLES / "portrait.mp4", folder / f"{time.time_ns()}.mp4", config)
                 report[interval] = outcome.report
                 rate.append(outcome.report["fps"])
-    ratios = [fast / slow for slow, fast in zip(rates[1], rates[3], strict=True)]
-    counts = {key: report[3][key] for key in ("faces_restored", "faces_carried", "restorations_forced")}
-    return {"fps_every_frame": rates[1], "fps_interval_3": rates[3],
-            "ratio": round(statistics.median(ratios), 2), **counts}  # fmt: skip
+    ratio = statistics.median(fast / slow for slow, fast in zip(rates[1], rates[3], strict=True))
+    return [
+        {
+            "side": f"interval {interval}",
+            "fps": statistics.median(rate),
+            "times": ratio if interval == 3 else 1.0,
+            "restored": report[interval]["faces_restored"],
+            "carried": report[interval]["faces_carried"],
+            "forced": report[interval]["restorations_forced"],
+        }
+        for interval, rate in rates.items()
+    ]
 
 
 def main() -> None:
@@ -196,27 +233,28 @@ def main() -> None:
     parser.add_argument("--only", choices=("quality", "speed"))
     parser.add_argument("--clip", choices=("portrait", "group"), action="append")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    result: dict = {}
+    tables = []
     if arguments.only != "speed":
         with tempfile.TemporaryDirectory() as name:
-            folder, rows = arguments.clean or Path(name), []
-            for clip, build in clips().items():
-                if arguments.clip is None or clip in arguments.clip:
-                    rows += quality(clip, build(), folder / clip)
-        result["quality"] = rows
+            folder = arguments.clean or Path(name)
+            rows = [
+                row
+                for clip, build in clips().items()
+                if arguments.clip is None or clip in arguments.clip
+                for row in quality(clip, build(), folder / clip)
+            ]
+        tables.append(Table("quality", "Spared restorations against every frame restored", QUALITY, rows))
     if arguments.only != "quality":
-        result["speed"] = speed(arguments.rounds)
+        title = "Whole runs of the portrait, GPEN-BFR-256 (random weights)"
+        tables.append(Table("speed", title, SPEED, speed(arguments.rounds)))
+    options = {"rounds": arguments.rounds}
+    report = BenchReport("interval", machine(available_cores()), options, None, tables)
     if arguments.json:
-        print(json.dumps(result, indent=2))
-        return
-    if rows := result.get("quality"):
-        print("| " + " | ".join(rows[0]) + " |\n" + "|---" * len(rows[0]) + "|")
-        print("\n".join("| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows))
-    if "speed" in result:
-        print(result["speed"])
+        arguments.json.write_text(report.to_json() + "\n", encoding="utf-8")
+    print("\n\n".join(markdown(table) for table in tables))
 
 
 if __name__ == "__main__":

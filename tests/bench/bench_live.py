@@ -1,6 +1,6 @@
 """How long restoration holds a live picture up, read from the picture itself by clients outside.
 
-    python -m tests.bench.bench_live [--rounds 4] [--seconds 10] [--preset fast]
+    python -m tests.bench.bench_live [--rounds 4] [--seconds 10] [--preset fast] [--json FILE]
 
 A process sends the portrait as 640x360 at 25 fps with the time burnt in; `gpen-stream`'s session
 restores it and delivers by MJPEG and by RTSP (through GStreamer's server). One run, the two sides in
@@ -15,11 +15,23 @@ import socket
 import threading
 import time
 
+from stream.lab.bench.report import Table
 from stream.pipeline.processes import ChildProcess, start_thread
-from tests.bench.live_tools import Client, figures, process_figures, strip_source
+from tests.bench.live_tools import (
+    Client,
+    add_json_option,
+    figures,
+    process_figures,
+    strip_source,
+    write_json,
+)
 from tests.servers import Mount, free_port, rtsp_server
 
 SETTLE_S = 3.0
+COLUMNS = {
+    "sink": "sink", "median": "added delay, median ms", "p95": "added delay, p95 ms",
+    "on": "cores, restored", "off": "cores, passed through",
+}  # fmt: skip
 
 
 def session_body(link, source: str, sinks: list[str], preset: str, overrides: list[str]) -> None:
@@ -53,6 +65,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--rate", type=float, default=25)
+    add_json_option(parser)
     arguments = parser.parse_args()
     port, viewers = free_port(socket.SOCK_DGRAM), free_port()
     source = f"udp://127.0.0.1:{port}"
@@ -82,15 +95,22 @@ def main() -> None:
             job.link.close()
             job.join(15)
     seconds = arguments.rounds * arguments.seconds
+    rows = []
     for name in clients:
         on, off = (figures(delays[name, side], seconds) for side in (True, False))
         print(f"{name}: restored {on}, passed through {off}")
         beyond = on["median_ms"] - off["median_ms"], on["p95_ms"] - off["median_ms"]
+        rows.append(
+            {"sink": name, "median": beyond[0], "p95": beyond[1], "on": cpu[True] / seconds,
+             "off": cpu[False] / seconds}
+        )  # fmt: skip
         print(
             f"{name}: beyond the chain without restoration: median {beyond[0]:.0f} ms, p95 {beyond[1]:.0f} ms"
         )
     print(f"cores in use: restored {cpu[True] / seconds:.2f}, passed through {cpu[False] / seconds:.2f}")
     print(json.dumps(report, indent=2))
+    title = f"640x360 at {arguments.rate:g} fps, one face, preset {arguments.preset}: delay by restoration"
+    write_json(arguments.json, "live", [Table("delay", title, COLUMNS, rows)])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How soon a session is live again when a camera comes back, and what ten losses leave behind.
 
-    python -m tests.bench.bench_reconnect
+    python -m tests.bench.bench_reconnect [--json FILE]
 
 An RTSP server (GStreamer, a keyframe a second) is killed and started again on its port, after outages
 of half a second to twenty seconds. Timed from the moment the server listens again to the first new
@@ -9,15 +9,17 @@ picture that the session has delivered to its recording.
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 import time
 from pathlib import Path
 
 import av
 
+from stream.lab.bench.report import Row, Table
 from stream.pipeline.processes import ChildProcess
 from tests.bench.bench_live import session_body
-from tests.bench.live_tools import process_figures
+from tests.bench.live_tools import add_json_option, process_figures, write_json
 from tests.servers import Mount, rtsp_server
 
 OUTAGES_S = (0.5, 1, 2, 4, 6, 8, 10, 10, 14, 20)
@@ -26,6 +28,10 @@ SETTLE_S = 4.0
 
 def main() -> None:
     """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_json_option(parser)
+    arguments = parser.parse_args()
+    again: list[Row] = []
     with rtsp_server({"live": Mount(size=(640, 360))}) as server, tempfile.TemporaryDirectory() as name:
         job = ChildProcess("bench session", session_body, server.url("live"), [f"{name}/"], "fast", [])
 
@@ -51,6 +57,7 @@ def main() -> None:
                 live_s = time.monotonic() - back
                 time.sleep(SETTLE_S)
                 rows.append(process_figures(job.pid))
+                again.append({"outage": outage_s, "live": live_s})
                 told = {key: round(value, 1) for key, value in rows[-1].items()}
                 print(f"outage {outage_s:g} s: live again after {live_s:.2f} s; {told}", flush=True)
         finally:
@@ -65,6 +72,10 @@ def main() -> None:
                 times = [frame.pts for frame in container.decode(video=0)]
             assert times and times == sorted(set(times)), path
             count += len(times)
+        columns = {"outage": "outage, s", "live": "live again after, s"}
+        write_json(
+            arguments.json, "reconnect", [Table("reconnect", "Live again after an outage", columns, again)]
+        )
         print(f"{count} pictures in the recordings, all playable, times rising in each")
 
 

@@ -1,6 +1,7 @@
 """Does the sharpness measure leave the right faces alone? Aligned faces at four levels of damage.
 
-    python tests/bench/bench_sharpness.py --faces DIR [--draws 1] [--docs | --json | --calibrate --more DIR]
+    python tests/bench/bench_sharpness.py --faces DIR [--draws 1] [--json FILE] [--chart FILE.png]
+    python tests/bench/bench_sharpness.py --faces DIR [--draws 1] --calibrate [--more DIR]
 
 Every picture of DIR (aligned faces of 288 px: the FFHQ template at 256 px with 16 px of margin) is
 shown at 64, 128, 256 and 512 px and damaged at each level, by chance but from fixed seeds: blur,
@@ -9,14 +10,14 @@ mixture ("mixed"). It goes through the product's own
 crop, network and compositor; PSNR is taken over the face's mask, at the picture's own size, against
 the undamaged picture. The half of the people on which models are chosen calibrates, together with
 every eighth face of the folder `--more`, since 48 people are too few (`--calibrate` writes
-`stream/weights/sharpness.safetensors`). The other half reports. `--docs` puts table and chart
-(matplotlib) into docs/.
+`stream/weights/sharpness.safetensors`). The other half reports: `docs/bench/sharpness.json` and
+`docs/img/sharpness.png` are what `--json` and `--chart` wrote.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -30,6 +31,8 @@ from stream.config import Restore
 from stream.faces.compose.compose_stage import ComposeStage
 from stream.faces.restore import sharpness
 from stream.faces.restore.crop import cut
+from stream.lab.bench.machine import machine
+from stream.lab.bench.report import BenchReport, Row, Table, markdown
 from stream.lab.quality.portraits import split
 from stream.models.engines import create_engine
 from stream.models.info import bundled_model_path
@@ -38,7 +41,6 @@ from stream.picture.colour import Colour
 from stream.picture.face import Crop, Face, FrameWork, Patch
 from stream.picture.frame import Frame, Timestamp, View
 
-DOCS = Path(__file__).parent.parent.parent / "docs"
 SIZES = (64, 128, 256, 512)
 """Sides of the face's crop, px of the picture."""
 FEATHER = 0.16
@@ -193,14 +195,14 @@ def sample(engine, picture: int, image: np.ndarray, name: str, size: int, draw: 
     mask = np.dstack([geometry.feather_mask(256, FEATHER)] * 3)
     mask = geometry.warp(mask, geometry.invert(to_stored), (side, side), cv2.BORDER_CONSTANT)[..., 0] > 0.5
     scale = geometry.scale_of(to_stored)
-    sharp = sharpness.sharpness(sharpness.predicted_gain(crop.image, scale))
+    sharp = sharpness.sharpness_of_gain(sharpness.predicted_gain(crop.image, scale))
 
     def result(weight: float) -> float:
         work = FrameWork(frame_of(bad), patches=(Patch(crop, residual * np.float32(weight)),))
         (done,) = ComposeStage(FEATHER).process(work)
         return psnr(done.frame.picture.to_ndarray(format="rgb24"), clean, mask)
 
-    restored, weight = result(1.0), sharpness.keep(sharp, limit)
+    restored, weight = result(1.0), sharpness.restoration_weight(sharp, limit)
     return Sample(
         picture, name, size, sharpness.features(crop.image, scale), psnr(bad, clean, mask), restored,
         restored if weight == 1 else result(weight), sharp,
@@ -271,40 +273,44 @@ def roc(samples: list[Sample]) -> tuple[np.ndarray, np.ndarray, float]:
     return false, true, float(np.trapezoid(true, false))
 
 
-def tables(samples: list[Sample]) -> dict:
-    """Mean PSNR by size and level without and with the measure, and the area under the ROC."""
-    rows = []
+COLUMNS = {
+    "face": "face",
+    "level": "damage",
+    "input": "input, dB",
+    "restored": "gain of restoring in full, dB",
+    "product": "gain with `skip_sharp`, dB",
+    "worst": "its worst tenth, dB",
+    "alone": "left alone, %",
+}
+
+
+def tables(samples: list[Sample]) -> list[Table]:
+    """Mean PSNR by size and level without and with the measure, and the area under the ROC curve."""
+    rows: list[Row] = []
     for size in (*SIZES, "all"):
         for name in [*LEVELS, "mixed"] if size == "all" else LEVELS:
             some = [s for s in samples if s.level == name and size in (s.size, "all")]
+            gains = [s.product - s.before for s in some]
             rows.append(
                 {
-                    "face_px": size, "level": name, "input_db": np.mean([s.before for s in some]),
-                    "restored_db": np.mean([s.gain for s in some]),
-                    "product_db": np.mean([s.product - s.before for s in some]),
-                    "worst_tenth_db": np.percentile([s.product - s.before for s in some], 10),
-                    "left_alone": np.mean([s.product == s.before for s in some]),
+                    "face": "all sizes" if size == "all" else f"{size} px",
+                    "level": name,
+                    "input": float(np.mean([s.before for s in some])),
+                    "restored": float(np.mean([s.gain for s in some])),
+                    "product": float(np.mean(gains)),
+                    "worst": float(np.percentile(gains, 10)),
+                    "alone": 100 * float(np.mean([s.product == s.before for s in some])),
                 }
-            )  # fmt: skip
-    areas = {str(size): roc([s for s in samples if s.size == size])[2] for size in SIZES}
-    areas["all"] = roc(samples)[2]
-    return {"faces": len({s.picture for s in samples}), "rows": rows, "roc_area": areas}
-
-
-def markdown(result: dict) -> str:
-    """The tables as docs/sharpness.md has them."""
-    lines = [
-        "| face | damage | input | restored in full | with `skip_sharp` | its worst tenth | left alone |",
-        "|---|---|---|---|---|---|---|",
+            )
+    areas: list[Row] = [
+        {"face": f"{n} px", "area": roc([s for s in samples if s.size == n])[2]} for n in SIZES
     ]
-    for row in result["rows"]:
-        face = "all sizes" if row["face_px"] == "all" else f"{row['face_px']} px"
-        lines.append(
-            f"| {face} | {row['level']} | {row['input_db']:.2f} dB | {row['restored_db']:+.2f} dB "
-            f"| {row['product_db']:+.2f} dB | {row['worst_tenth_db']:+.2f} dB | {row['left_alone']:.0%} |"
-        )
-    areas = ", ".join(f"{size}: {area:.2f}" for size, area in result["roc_area"].items())
-    return "\n".join([*lines, "", f"Area under the ROC curve by face size: {areas}."])
+    areas.append({"face": "all sizes", "area": roc(samples)[2]})
+    faces = len({s.picture for s in samples})
+    return [
+        Table("levels", f"PSNR over the face's mask, means over {faces} faces", COLUMNS, rows),
+        Table("roc", "Area under the ROC curve", {"face": "face", "area": "area"}, areas),
+    ]
 
 
 def draw(samples: list[Sample], path: Path) -> None:
@@ -321,7 +327,7 @@ def draw(samples: list[Sample], path: Path) -> None:
         left.scatter([s.sharp for s in some], [max(s.gain, -4) for s in some], s=5, alpha=0.5, label=name)
     x = np.linspace(0, 1, 201)
     weight = left.twinx()
-    weight.plot(x, [sharpness.keep(v, limit) for v in x], "k-", lw=1)
+    weight.plot(x, [sharpness.restoration_weight(v, limit) for v in x], "k-", lw=1)
     weight.set_ylabel("weight of the restoration (line)")
     left.axhline(0, color="grey", lw=0.5)
     left.set(xlabel="sharpness", ylabel="gain of restoring in full, dB (cut at -4)")
@@ -337,15 +343,6 @@ def draw(samples: list[Sample], path: Path) -> None:
     figure.savefig(path, dpi=90)
 
 
-def write_docs(samples: list[Sample], text: str) -> None:
-    """Put the chart and the tables into docs/."""
-    draw(samples, DOCS / "img" / "sharpness.png")
-    page = DOCS / "sharpness.md"
-    before, rest = page.read_text().split("<!-- tables -->\n")
-    after = rest.split("<!-- end -->\n")[1]
-    page.write_text(f"{before}<!-- tables -->\n{text}\n<!-- end -->\n{after}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -353,8 +350,9 @@ def main() -> None:
     parser.add_argument("--faces", type=Path, required=True)
     parser.add_argument("--more", type=Path, help="other faces, to calibrate with too")
     parser.add_argument("--draws", type=int, default=1)
-    for name in ("--docs", "--json", "--calibrate"):
-        parser.add_argument(name, action="store_true")
+    parser.add_argument("--calibrate", action="store_true", help="fit the weights anew")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--chart", type=Path, help="PNG for the chart")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     limit = Restore().skip_sharp
@@ -366,10 +364,14 @@ def main() -> None:
         save_file(calibrate(samples), sharpness.WEIGHTS)
         return
     samples = gather(half(arguments.faces, "report"), draws, 8 * draws, limit)
-    result = tables(samples)
-    print(json.dumps(result, indent=2) if arguments.json else markdown(result))
-    if arguments.docs:
-        write_docs(samples, markdown(result))
+    digest = hashlib.sha256(sharpness.WEIGHTS.read_bytes()).hexdigest()
+    options = {"draws": draws, "skip_sharp": limit, "sharpness_sha256": digest}
+    report = BenchReport("sharpness", machine(1), options, None, tables(samples))
+    if arguments.json is not None:
+        arguments.json.write_text(report.to_json() + "\n", encoding="utf-8")
+    if arguments.chart is not None:
+        draw(samples, arguments.chart)
+    print("\n\n".join(markdown(table) for table in report.tables))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What one camera costs: the table of `docs/operators.md`.
 
-    python -m tests.bench.bench_sizing [--seconds 20]
+    python -m tests.bench.bench_sizing [--seconds 20] [--json FILE]
 
 Each row is a camera of its own under one supervisor: a source that sends samples/portrait.mp4 (one face)
 at a size, 25 fps, recorded to disk. Idle: a still picture with the motion gate on.
@@ -14,8 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from stream.lab.bench.report import Row, Table
 from tests.bench.bench_cameras import Supervisor, wait_live
-from tests.bench.live_tools import process_figures, strip_source
+from tests.bench.live_tools import add_json_option, process_figures, strip_source, write_json
 from tests.servers import free_port
 
 ROWS = (
@@ -25,6 +26,10 @@ ROWS = (
     ("1280x720", "fast", "portrait", False),
     ("1280x720", "fast", "portrait", True),
 )
+COLUMNS = {
+    "picture": "picture", "preset": "preset", "view": "in view", "cores": "cores", "memory": "memory, MiB",
+    "median": "delay, median ms", "p95": "delay, p95 ms", "disk": "GiB a day", "level": "level",
+}  # fmt: skip
 SETTLE_S = 18.0
 
 
@@ -32,7 +37,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20)
+    add_json_option(parser)
     arguments = parser.parse_args()
+    rows: list[Row] = []
     for size, preset, clip, idle in ROWS:
         port = free_port(socket.SOCK_DGRAM)
         with (
@@ -64,6 +71,13 @@ def main() -> None:
         print(f"  with restorer and server {all_cores:.2f} cores, {after['rss_mb']:.0f} MiB")
         print(f"  {report['fps_in']} fps in, {report['fps_out']} out, delay {report['delay']}")
         print(f"  {gib_a_day:.1f} GiB a day", flush=True)
+        rows.append(
+            {"picture": size, "preset": preset, "view": "nothing moves" if idle else "one face",
+             "cores": all_cores, "memory": after["rss_mb"], "median": report["delay"]["median_ms"],
+             "p95": report["delay"]["p95_ms"], "disk": gib_a_day, "level": str(report["level"])}
+        )  # fmt: skip
+    title = "One camera, H.264, 25 fps, recorded to disk"
+    write_json(arguments.json, "sizing", [Table("cameras", title, COLUMNS, rows)])
 
 
 if __name__ == "__main__":

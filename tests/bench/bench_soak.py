@@ -1,6 +1,6 @@
 """An hour of a camera in a few minutes: what a session holds in memory, threads and files must stay flat.
 
-    python -m tests.bench.bench_soak [--frames 90000] [--rate 250]
+    python -m tests.bench.bench_soak [--frames 90000] [--rate 250] [--json FILE]
 
 A source sends an hour's frames (25 fps) at ten times that rate, is killed and started again every
 tenth of the run, and the session records segments, keeps a few of them, and serves MJPEG. The first
@@ -17,9 +17,10 @@ from pathlib import Path
 
 import av
 
+from stream.lab.bench.report import Row, Table
 from stream.pipeline.processes import ChildProcess
 from tests.bench.bench_live import session_body
-from tests.bench.live_tools import Client, process_figures, strip_source
+from tests.bench.live_tools import Client, add_json_option, process_figures, strip_source, write_json
 from tests.servers import free_port
 
 PARTS = 10
@@ -30,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=90_000)
     parser.add_argument("--rate", type=float, default=250)
+    add_json_option(parser)
     arguments = parser.parse_args()
     port, viewers = free_port(socket.SOCK_DGRAM), free_port()
     source = f"udp://127.0.0.1:{port}"
@@ -59,9 +61,14 @@ def main() -> None:
             assert times == sorted(set(times)), path
         size = sum(path.stat().st_size for path in segments) / 2**30
         print(f"{len(segments)} segments kept, {size:.3f} GiB, all playable, times rising")
-    for key in ("rss_mb", "threads", "files"):
+    held: list[Row] = []
+    for key, words in (("rss_mb", "memory"), ("threads", "threads"), ("files", "open files")):
         base, last = rows[0][key], max(row[key] for row in rows[1:])
         print(f"{key}: after a tenth {base:.1f}, most later {last:.1f}: {last / base:.3f}")
+        held.append({"figure": words, "times": last / base})
+    columns = {"figure": "figure", "times": "at the most, times that after a tenth"}
+    title = "An hour's frames in a few minutes, the source killed ten times"
+    write_json(arguments.json, "soak", [Table("soak", title, columns, held)])
 
 
 if __name__ == "__main__":

@@ -40,9 +40,12 @@ from bench_interval import SAMPLES, clean_picture, clips, is_rigid
 from stream import load_config
 from stream.faces.detect.finder import FaceFinder, choose
 from stream.faces.restore.crop import CropStage
-from stream.faces.restore.restore_stage import Interval, RestoreStage
+from stream.faces.restore.restore_stage import RestoreStage
+from stream.faces.restore.schedule import Interval
 from stream.faces.restore.stabilise import StabiliseStage
 from stream.faces.track.tracker import Tracker
+from stream.lab.bench.machine import machine
+from stream.lab.bench.report import BenchReport, Row, Table, markdown
 from stream.lab.quality import picture_measures, video_measures
 from stream.media.decode import FileSource
 from stream.media.probe import probe
@@ -76,7 +79,25 @@ def through(stage, works: Iterable[FrameWork]) -> Iterator[FrameWork]:
     yield from stage.flush()
 
 
-def quality(name: str, clip, folder: Path, model: ModelInfo, engine, options) -> list[dict]:
+QUALITY = {
+    "clip": "clip",
+    "mode": "mode",
+    "part": "part",
+    "frames": "frames",
+    "e_warp_change": "E_warp, %",
+    "e_warp_off": "off, 1e-6",
+    "e_warp_on": "on",
+    "e_warp_clean": "clean",
+    "flicker_change": "flicker, %",
+    "flicker_off": "off, squared levels",
+    "flicker_on": "on",
+    "flicker_clean": "clean",
+    "sharpness_change": "sharpness, %",
+    "psnr_change": "PSNR, dB",
+}
+
+
+def quality(name: str, clip, folder: Path, model: ModelInfo, engine, options) -> list[Row]:
     """One row for each mode, for the rigid and for the other stretches."""
     landmarks, size = geometry.template(model.template, model.size), model.size
     truth = json.loads((SAMPLES / f"{name}.truth.json").read_text())["frames_truth"]
@@ -120,15 +141,13 @@ def quality(name: str, clip, folder: Path, model: ModelInfo, engine, options) ->
                                [[clean[key] for key in run] for run in runs])
                 for kind, found in (("clean", clean), ("off", seen[mode, False]), ("on", seen[mode, True]))
             }  # fmt: skip
-            change = {
-                f"{key}_change": round(figures["on"][key] / figures["off"][key] - 1, 3)
-                for key in ("e_warp", "flicker", "sharpness")
-            }
-            rows.append(
-                {"clip": name, "mode": mode, "part": "rigid" if part else "non-rigid",
-                 "frames": sum(map(len, runs)), **change,
-                 "psnr_change_db": round(figures["on"]["psnr"] - figures["off"]["psnr"], 2), **figures}
-            )  # fmt: skip
+            off, on, clean_ones = figures["off"], figures["on"], figures["clean"]
+            row: Row = {"clip": name, "mode": mode, "part": "rigid" if part else "non-rigid"}
+            row |= {"frames": sum(map(len, runs)), "psnr_change": on["psnr"] - off["psnr"]}
+            for key in ("e_warp", "flicker", "sharpness"):
+                row[f"{key}_change"] = 100 * (on[key] / off[key] - 1)
+                row |= {f"{key}_off": off[key], f"{key}_on": on[key], f"{key}_clean": clean_ones[key]}
+            rows.append(row)
     return rows
 
 
@@ -175,11 +194,14 @@ def measured(
     }
 
 
-def cost(name: str, model: ModelInfo, engine, options) -> dict:
+COST = {"mode": "mode", "restore": "restorer, ms", "stabilise": "stabiliser, ms", "part": "part, %"}
+
+
+def cost(name: str, model: ModelInfo, engine, options) -> list[Row]:
     """CPU time a crop in ms, and the part that the stabiliser's is of the restorer's."""
     landmarks = geometry.template(model.template, model.size)
     works = [work for work, _ in zip(tracked(name, model, True), range(80), strict=False)]
-    rows = {}
+    rows: list[Row] = []
     for mode, lookahead in (("files", True), ("live", False)):
         spent: dict[str, list[float]] = {"restore": [], "stabilise": []}
         restore = RestoreStage(lambda: engine, 4, 1.0)
@@ -197,16 +219,27 @@ def cost(name: str, model: ModelInfo, engine, options) -> dict:
             if at and count:
                 spent["restore"].append(1e3 * (turn - began) / count)
                 spent["stabilise"].append(1e3 * (ended - turn) / count)
-        ms = {kind: round(statistics.median(values), 2) for kind, values in spent.items()}
-        rows[mode] = {**ms, "part": round(ms["stabilise"] / ms["restore"], 3)}
+        ms = {kind: statistics.median(values) for kind, values in spent.items()}
+        rows.append({"mode": mode, **ms, "part": 100 * ms["stabilise"] / ms["restore"]})
     return rows
 
 
-def jitter(model: ModelInfo) -> dict:
-    """Per phase of the portrait, in % of the eye distance; lag in frames."""
+JITTER = {
+    "phase": "phase",
+    "mode": "mode",
+    "rms": "rms, %",
+    "most": "most, %",
+    "step": "step, %",
+    "tlme": "TLME, %",
+    "lag_frames": "lag, frames",
+}
+
+
+def jitter(model: ModelInfo) -> list[Row]:
+    """A row for each phase of the portrait, in % of the eye distance; lag in frames."""
     truth = json.loads((SAMPLES / "portrait.truth.json").read_text())
     template = geometry.template(model.template, model.size)
-    rows: dict[str, dict] = {}
+    rows: list[Row] = []
     for mode, lookahead in (("files", True), ("live", False)):
         found, true, eyes = [], [], []
         for work in tracked("portrait", model, lookahead):
@@ -221,20 +254,23 @@ def jitter(model: ModelInfo) -> dict:
             error = off[part] - off[part].mean(axis=0)
             speed = np.gradient(centre[part], axis=0)
             lag = -(error.mean(axis=1) * speed).sum() / max((speed**2).sum(), 1e-4)
-            rows.setdefault(mode, {})[phase["name"]] = {
-                "rms": percent(error),
-                "most": round(100 * float(np.linalg.norm(error, axis=-1).max()), 3),
-                "step": percent(np.diff(error, axis=0)),
-                "tlme": round(
-                    100 * video_measures.landmark_jitter(np.array(found)[part], np.array(true)[part]), 3
-                ),
-                "lag_frames": round(float(lag), 3),
-            }
+            rows.append(
+                {
+                    "phase": phase["name"],
+                    "mode": mode,
+                    "rms": percent(error),
+                    "most": 100 * float(np.linalg.norm(error, axis=-1).max()),
+                    "step": percent(np.diff(error, axis=0)),
+                    "tlme": 100 * video_measures.landmark_jitter(np.array(found)[part], np.array(true)[part]),
+                    "lag_frames": float(lag),
+                }
+            )
     return rows
 
 
 def percent(offsets: np.ndarray) -> float:
-    return round(100 * float(np.sqrt((offsets**2).sum(axis=-1).mean())), 3)
+    """Root mean square length of offsets f64[..., 2], in hundredths."""
+    return 100 * float(np.sqrt((offsets**2).sum(axis=-1).mean()))
 
 
 def main() -> None:
@@ -247,32 +283,34 @@ def main() -> None:
     parser.add_argument("--interval", type=int, default=1, help="restore.interval")
     parser.add_argument("--only", choices=("quality", "cost", "jitter"))
     parser.add_argument("--clip", choices=("portrait", "group"), action="append")
-    parser.add_argument("--json", type=Path, help="where the figures go; default: the terminal")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     cv2.setNumThreads(1)
     path = registry.resolve(options.model)
     model = read_model_info(path)
     engine = create_engine("auto", path, threads=2, info=model)
     names = options.clip or ["portrait", "group"]
-    result: dict = {"model": model.name, "model_sha256": model.sha256, "engine": engine.name,
-                    "strength": options.strength, "interval": options.interval}  # fmt: skip
+    tables = []
     if options.only in (None, "quality"):
         with tempfile.TemporaryDirectory() as temporary:
             folder = options.clean or Path(temporary)
-            result["quality"] = [
+            rows = [
                 row
                 for name in names
                 for row in quality(name, clips()[name](), folder / name, model, engine, options)
             ]
+        tables.append(Table("quality", "The stabiliser on against off", QUALITY, rows))
     if options.only in (None, "cost"):
-        result["cost"] = cost(names[-1], model, engine, options)
+        rows = cost(names[-1], model, engine, options)
+        tables.append(Table("cost", "CPU time a crop", COST, rows))
     if options.only in (None, "jitter"):
-        result["jitter"] = jitter(model)
-    text = json.dumps(result, indent=1)
+        tables.append(Table("jitter", "Where the crop lies, in % of the eye distance", JITTER, jitter(model)))
+    asked = {"model": model.name, "model_sha256": model.sha256, "engine": engine.description,
+             "strength": options.strength, "interval": options.interval}  # fmt: skip
+    report = BenchReport("stabilise", machine(2), asked, None, tables)
     if options.json:
-        options.json.write_text(text + "\n", encoding="utf-8")
-    else:
-        print(text)
+        options.json.write_text(report.to_json() + "\n", encoding="utf-8")
+    print("\n\n".join(markdown(table) for table in tables))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT / "samples"))
 from stream.config import load_config  # noqa: E402
 from stream.faces.assembly import Setup, assemble  # noqa: E402
 from stream.media.decode import FileSource  # noqa: E402
-from stream.media.encode import FileSink  # noqa: E402
+from stream.media.encode import FileSink, OutputOptions  # noqa: E402
 from stream.media.probe import probe  # noqa: E402
 from stream.picture.face import FrameWork  # noqa: E402
 from stream.pipeline.cpu_budget import available_cores  # noqa: E402
@@ -100,7 +100,7 @@ def one_round(path: Path, folder: Path, settings: list[str]) -> tuple[Clock, dic
     stages, clock = assemble(Setup.of(config)), Clock()
     info = probe(path)
     source = FileSource(info, threads=available_cores())
-    sink = FileSink(info, folder / "out.mp4", config.encode, overwrite=True)
+    sink = FileSink(info, folder / "out.mp4", config.encode, OutputOptions(overwrite=True))
     line = [*stages.in_line(), ("encode", sink)]
     finder = stages.detect._finder
     finder(next(FileSource(info).frames()))  # compiles the detector for this size
@@ -128,7 +128,7 @@ def one_round(path: Path, folder: Path, settings: list[str]) -> tuple[Clock, dic
     sink.discard()
     facts = {
         "frames": count,
-        "faces": stages.restore.faces_restored,
+        "faces": stages.restore.counts.restored,
         "detections": stages.detect.detections_run,
     }
     return clock, facts

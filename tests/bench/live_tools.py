@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import http.client
 import os
 import subprocess
@@ -16,10 +17,25 @@ from pathlib import Path
 import av
 import numpy as np
 
+from stream.lab.bench.machine import machine
+from stream.lab.bench.report import BenchReport, Table
 from stream.live.source import time_strip
+from stream.pipeline.cpu_budget import available_cores
 
 ROOT = Path(__file__).parent.parent.parent
 SAMPLES = ROOT / "samples"
+
+
+def add_json_option(parser: argparse.ArgumentParser) -> None:
+    """Let a bench write its figures to a file, for docs/bench."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for the figures")
+
+
+def write_json(path: Path | None, bench: str, tables: list[Table]) -> None:
+    """The figures with machine, commit and weights, where a file was named."""
+    if path is not None:
+        report = BenchReport(bench, machine(available_cores()), {}, None, tables)
+        path.write_text(report.to_json() + "\n", encoding="utf-8")
 
 
 def now_ms() -> int:

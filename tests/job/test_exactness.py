@@ -121,8 +121,7 @@ def clip(tmp_path_factory):
 
 def restored(path: Path, thread_type: str = "AUTO", strength: float = 1.0, engine=None):
     """All stages but the encoder. Returns planes and the crops' affines of every frame."""
-    source = FileSource(probe(path))
-    source.thread_type = thread_type
+    source = FileSource(probe(path), thread_type=thread_type)
     crops = Passer(lambda work: [patch.crop.to_stored for patch in work.patches])
     stages = [
         ("track", Tracker(FaceFinder(Detect(), 2), Detect(), Track())),
@@ -179,8 +178,7 @@ def test_pixels_outside_the_masks_are_bit_exact_for_every_thread_type(clip, kind
 @pytest.mark.parametrize("kind", ["yuv420p", "yuv422p10le"])
 def test_a_frame_written_at_once_never_reaches_the_decoders_references(clip, kind, thread_type):
     """In a run the decoder is far ahead; here each frame is changed before the next is decoded."""
-    source = FileSource(probe(clip(kind)))
-    source.thread_type = thread_type
+    source = FileSource(probe(clip(kind)), thread_type=thread_type)
     for frame, reference in zip(source.frames(), decoded(clip(kind)), strict=True):
         for ours, theirs in zip(planes(frame.picture), reference, strict=True):
             np.testing.assert_array_equal(ours, theirs, err_msg=f"{frame.index = }")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from stream.errors import ConfigError, EncodeError, SourceError
 from stream.faces.detect.detectors import CenterFace
-from stream.lab.train.align import LEDGER, Rules, align
+from stream.lab.train.align import JOURNAL, AlignSettings, align
 from stream.lab.train.training_pairs import read_face
 from stream.picture.geometry import template
 
@@ -62,10 +62,10 @@ def album(tmp_path_factory):
 
 
 def test_faces_lie_on_the_template_however_the_head_was_held(album):
-    _, faces, tally = album
+    _, faces, counts = album
     files = sorted(faces.glob("*.jpg"))
     assert [path.name for path in files] == [f"trip-p{n}_0.jpg" for n in range(4)]
-    assert tally.kept == 4
+    assert counts.kept == 4
     for path in files:
         assert read_face(path, 256).shape == (288, 288, 3)
         assert off_template(path) < BOUND
@@ -83,17 +83,17 @@ def test_a_face_comes_out_as_it_went_in(album):
 
 
 def test_what_is_left_out_is_counted_by_its_reason(album):
-    _, _, tally = album
-    assert tally.left_out == {"blurred": 1, "small": 1, "cut off": 1}
-    assert tally.empty == 1 and tally.files == 8
-    assert len(tally.problems) == 1 and "broken.jpg" in tally.problems[0] and "\n" not in tally.problems[0]
+    _, _, counts = album
+    assert counts.left_out == {"blurred": 1, "small": 1, "cut off": 1}
+    assert counts.empty == 1 and counts.files == 8
+    assert len(counts.problems) == 1 and "broken.jpg" in counts.problems[0] and "\n" not in counts.problems[0]
 
 
 def test_files_are_jpegs_without_chroma_loss_or_png(album, tmp_path):
     with Image.open(album[1] / "trip-p0_0.jpg") as image:
         assert image.layer[0][1:3] == image.layer[1][1:3] == (1, 1)
     source = album[0] / "trip" / "p0.jpg"
-    assert align(source, tmp_path / "png", Rules(format="png")).kept == 1
+    assert align(source, tmp_path / "png", AlignSettings(format="png")).kept == 1
     assert Image.open(tmp_path / "png" / "p0_0.png").size == (288, 288)
 
 
@@ -101,38 +101,38 @@ def test_a_second_run_does_only_what_is_new_or_changed(album, tmp_path):
     photos, faces = tmp_path / "photos", tmp_path / "faces"
     shutil.copytree(album[0] / "trip", photos)
     seen = []
-    assert align(photos, faces, tick=seen.append).kept == 4
+    assert align(photos, faces, on_file=seen.append).kept == 4
     before = {path: path.stat().st_mtime_ns for path in faces.glob("*.jpg")}
     photo(FACES[4], photos / "new.jpg")
     photo(FACES[0], photos / "p1.jpg")
     seen.clear()
-    tally = align(photos, faces, tick=seen.append)
+    counts = align(photos, faces, on_file=seen.append)
     assert sorted(path.rpartition("/")[2] for path in seen) == ["new.jpg", "p1.jpg"]
-    assert (tally.skipped, tally.files, tally.kept) == (3, 2, 2)
+    assert (counts.skipped, counts.files, counts.kept) == (3, 2, 2)
     touched = {path.name for path in faces.glob("*.jpg") if path.stat().st_mtime_ns != before.get(path)}
     assert touched == {"new_0.jpg", "p1_0.jpg"}
 
 
-def test_a_ledger_that_was_cut_off_costs_one_file(album, tmp_path):
+def test_a_journal_that_was_cut_off_costs_one_file(album, tmp_path):
     faces = tmp_path / "faces"
     align(album[0] / "trip", faces)
-    ledger = faces / LEDGER
-    ledger.write_text(ledger.read_text()[:-30])
+    journal = faces / JOURNAL
+    journal.write_text(journal.read_text()[:-30])
     assert align(album[0] / "trip", faces).files == 1
     assert align(album[0] / "trip", faces).files == 0
 
 
 def test_one_folder_is_made_with_one_set_of_rules(album):
     with pytest.raises(ConfigError, match="other settings; name another folder"):
-        align(album[0], album[1], Rules(size=512))
+        align(album[0], album[1], AlignSettings(size=512))
 
 
 def test_a_video_gives_a_face_now_and_then(portrait, tmp_path):
-    rules = Rules(min_scale=0.5, min_sharpness=0, every_s=2)
-    tally = align(portrait, tmp_path / "faces", rules)
+    settings = AlignSettings(min_scale=0.5, min_sharpness=0, every_s=2)
+    counts = align(portrait, tmp_path / "faces", settings)
     files = sorted(path.name for path in (tmp_path / "faces").glob("*.jpg"))
     assert files == [f"portrait_{frame:06d}0.jpg" for frame in (0, 50, 100, 150, 200)]
-    assert tally.kept == 5
+    assert counts.kept == 5
     for name in files:
         assert off_template(tmp_path / "faces" / name) < 2 * BOUND  # she turns her head
 
@@ -146,9 +146,9 @@ def test_nothing_to_do_is_told_in_one_line(tmp_path):
     with pytest.raises(EncodeError, match="is IN itself"):
         align(tmp_path / "empty", tmp_path / "empty")
     with pytest.raises(ConfigError, match="--size 128"):
-        Rules(size=128)
+        AlignSettings(size=128)
     with pytest.raises(ConfigError, match="--format gif"):
-        Rules(format="gif")
+        AlignSettings(format="gif")
 
 
 def test_the_command_says_what_came_of_it(album, run_cli, tmp_path):
@@ -156,5 +156,5 @@ def test_the_command_says_what_came_of_it(album, run_cli, tmp_path):
     assert done.returncode == 1  # one file could not be read
     assert "4 faces of 8 files; left out: 1 blurred, 1 cut off, 1 small" in done.stdout.replace("\n", " ")
     assert sum(line.startswith("error: ") for line in done.stderr.splitlines()) == 1
-    lines = (tmp_path / "faces" / LEDGER).read_text().splitlines()
+    lines = (tmp_path / "faces" / JOURNAL).read_text().splitlines()
     assert json.loads(lines[0])["rules"]["size"] == 256 and len(lines) == 9

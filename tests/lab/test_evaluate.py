@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from collections import Counter
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, SAMPLES
+from conftest import SAMPLES
 from PIL import Image
 from skimage import data
 from small_models import write_model
@@ -21,7 +20,7 @@ from stream.errors import ConfigError, ModelError, SourceError
 from stream.lab.damage import LEVELS
 from stream.lab.quality import tables
 from stream.lab.quality.contender import Contender
-from stream.lab.quality.evaluation import PSNR_MOST, damaged, evaluate
+from stream.lab.quality.evaluation import LARGEST_PSNR, damaged, evaluate
 from stream.lab.quality.picture_measures import psnr, ssim
 from stream.lab.quality.portraits import Portrait, person_of, read_portraits, source_of, split
 from stream.picture import geometry
@@ -320,8 +319,8 @@ def test_a_model_for_another_task_is_refused(tmp_path):
 def test_any_function_can_be_judged(portrait):
     """As training scripts do; and equal pictures do not upset the means."""
     found = evaluate({"truth": lambda _: portrait.picture.copy()}, [portrait], ["heavy"], threads=2)
-    assert found.middle("heavy", "truth", "psnr") == PSNR_MOST
-    assert found.middle("heavy", "truth", "landmarks") == 0
+    assert found.average("heavy", "truth", "psnr") == LARGEST_PSNR
+    assert found.average("heavy", "truth", "landmarks") == 0
     assert found.difference("heavy", "truth", "input", "haarpsi").verdict(+1) == "better"
 
     def broken(_):
@@ -339,15 +338,3 @@ def test_a_report_becomes_markdown_and_another_file_does_not(run, tmp_path):
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(SourceError, match="no evaluation"):
         tables.load(tmp_path / "other.json")
-
-
-def test_the_page_is_in_step_with_its_figures():
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
-    pages = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(pages)
-    for page, kind in zip(pages.EVALUATIONS, ("evaluate", "groups"), strict=True):
-        text = page.read_text()
-        assert text.count(f"<!-- {kind}:") == text.count(f"<!-- /{kind} -->") > 0
-        assert pages.rewritten(text, pages.FOLDER) == text
-        stale = text.replace(f"<!-- /{kind} -->", f"more\n<!-- /{kind} -->")
-        assert pages.rewritten(stale, pages.FOLDER) == text

@@ -25,7 +25,7 @@ from stream.lab.train.loop import train
 from stream.lab.train.perceptual import Backbone
 from stream.lab.train.settings import TrainSettings
 from stream.lab.train.step import Step
-from stream.lab.train.training_pairs import Numbers, TrainingPairs, augmented, batches, inner, read_face
+from stream.lab.train.training_pairs import PairNumbers, TrainingPairs, augmented, batches, inner, read_face
 from stream.models.engines import create_engine
 from stream.models.info import read_model_info
 from stream.models.nets.loader import load_generator
@@ -71,7 +71,7 @@ def test_a_pair_follows_from_its_number_alone_and_every_face_has_its_turn(tmp_pa
     pairs = TrainingPairs(tmp_path, 64, {"near-clean": 1.0}, seed=1)
     first = [pairs[n] for n in range(6)]
     handler = signal.getsignal(signal.SIGCHLD)
-    again = list(batches(pairs, Numbers(0, 6, 2), 1))
+    again = list(batches(pairs, PairNumbers(0, 6, 2), 1))
     assert signal.getsignal(signal.SIGCHLD) is handler
     for n, (damaged, clean) in enumerate(first):
         assert damaged.shape == clean.shape == (3, 64, 64) and clean.dtype == np.uint8
@@ -83,8 +83,8 @@ def test_a_pair_follows_from_its_number_alone_and_every_face_has_its_turn(tmp_pa
 
 
 def test_ranks_share_the_numbers_of_a_step():
-    whole = [n for batch in Numbers(4, 20, 4) for n in batch]
-    parts = [list(Numbers(4, 20, 2, rank, 2)) for rank in range(2)]
+    whole = [n for batch in PairNumbers(4, 20, 4) for n in batch]
+    parts = [list(PairNumbers(4, 20, 2, rank, 2)) for rank in range(2)]
     assert whole == list(range(4, 20))
     assert [n for step in zip(*parts, strict=True) for batch in step for n in batch] == whole
 
@@ -164,9 +164,9 @@ def test_the_backbone_is_centerface_s_own():
     picture = np.random.default_rng(0).random((1, 3, 96, 96), np.float32) * 255
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     wanted = compiled(picture)[len(model.outputs) - 1]
-    taps = Backbone()(torch.from_numpy(picture))
-    assert [tap.shape[-1] for tap in taps] == [48, 48, 24, 24, 12, 12]
-    assert np.allclose(taps[3].numpy(), wanted, rtol=1e-3, atol=1e-3 * wanted.std())
+    activations = Backbone()(torch.from_numpy(picture))
+    assert [each.shape[-1] for each in activations] == [48, 48, 24, 24, 12, 12]
+    assert np.allclose(activations[3].numpy(), wanted, rtol=1e-3, atol=1e-3 * wanted.std())
 
 
 def test_the_perceptual_loss_sees_a_face_gone_and_hardly_a_level_of_light():

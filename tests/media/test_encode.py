@@ -18,7 +18,7 @@ from encoding import FAST, NOTE, luma_db, packets, pictures, run
 
 from stream.config import Encode
 from stream.errors import EncodeError
-from stream.media.encode import FileSink
+from stream.media.encode import FileSink, OutputOptions
 from stream.media.probe import probe
 from stream.picture import pixel_formats
 
@@ -208,7 +208,7 @@ import os, sys, resource
 from pathlib import Path
 sys.path[:0] = {paths!r}
 from encoding import FAST, run
-from stream.media.encode import FileSink
+from stream.media.encode import FileSink, OutputOptions
 mode, source, target = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 if mode == "kill":
     process = FileSink.process
@@ -229,7 +229,7 @@ except Exception as error:
 
 
 def child(mode: str, source: Path, target: Path) -> subprocess.CompletedProcess:
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    paths = [str(folder) for folder in Path(__file__).parents[1:3]]
     code = textwrap.dedent(CHILD).format(paths=paths)
     command = [sys.executable, "-c", code, mode, str(source), str(target)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -286,7 +286,7 @@ def test_every_refusal_names_what_is_wrong(tmp_path):
 
     def refuse(target: Path, pattern: str, config: Encode = FAST, **options) -> None:
         with pytest.raises(EncodeError, match=pattern) as caught:
-            sink = FileSink(info, target, config, **options)
+            sink = FileSink(info, target, config, OutputOptions(**options))
             try:
                 sink.open()
             finally:

@@ -21,6 +21,7 @@ from encoding import luma_db, packets, run
 from stream.config import Config, Decode, Encode, parse_config
 from stream.errors import ConfigError, HardwareError, SourceError
 from stream.job import api
+from stream.job.interface import Status
 from stream.media import codecs, decode, hardware, quality_trial
 from stream.media.codecs import EncoderRecipe
 from stream.media.container import open_video
@@ -71,7 +72,7 @@ def test_unknown_values_are_refused_by_name(settings, words):
     assert str(caught.value).startswith(words)
 
 
-@pytest.mark.parametrize("encoder", hardware.RANGES)
+@pytest.mark.parametrize("encoder", hardware.QUALITIES)
 @pytest.mark.parametrize("effort", ["low", "normal", "high"])
 def test_every_option_and_value_is_one_that_the_encoder_knows(encoder, effort):
     codec = encoder.partition("_")[0]
@@ -89,9 +90,9 @@ def test_every_option_and_value_is_one_that_the_encoder_knows(encoder, effort):
             return type(error)
         return None
 
-    best, _, worst = hardware.RANGES[encoder]
+    best, _, worst = hardware.QUALITIES[encoder]
     for level in (best, worst):
-        options = hardware.options(encoder, effort) | hardware.quality_options(encoder, level)
+        options = hardware.effort_options(encoder, effort) | hardware.quality_options(encoder, level)
         assert error_of(options) is not av.ArgumentError  # a missing device is another error
     for name in options:
         assert error_of(options | {name: "no such value"}) is av.ArgumentError, name
@@ -127,7 +128,7 @@ def semi_planar(name: str, depth: int, size=(70, 54)) -> tuple[av.VideoFrame, li
 )  # fmt: skip
 def test_interleaved_chroma_becomes_planes_without_a_changed_bit(name, target, depth):
     picture, values = semi_planar(name, depth)
-    planar = hardware.as_software(picture, target, av.video.reformatter.VideoReformatter())
+    planar = hardware.to_software_format(picture, target, av.video.reformatter.VideoReformatter())
     layout = pixel_formats.layout_of(target)
     assert planar.format.name == target
     for part in range(3):
@@ -150,8 +151,8 @@ def test_what_swscale_interleaves_comes_back_as_it_was(name, target):
     device.pts = picture.pts = 3
     device.time_base = Fraction(1, 25)
     assert device.format.name == name
-    back = hardware.as_software(device, target, av.video.reformatter.VideoReformatter())
-    assert hardware.same(back, picture)
+    back = hardware.to_software_format(device, target, av.video.reformatter.VideoReformatter())
+    assert hardware.identical(back, picture)
 
 
 @pytest.mark.parametrize(
@@ -161,19 +162,19 @@ def test_what_swscale_interleaves_comes_back_as_it_was(name, target):
 )  # fmt: skip
 def test_pictures_that_would_lose_or_guess_something_are_refused(name, target):
     with pytest.raises(hardware.Unusable, match=f"{name} in place of {target}"):
-        hardware.as_software(av.VideoFrame(64, 48, name), target, None)
+        hardware.to_software_format(av.VideoFrame(64, 48, name), target, None)
 
 
 def test_pictures_are_the_same_only_with_the_same_time_and_every_sample():
     one, _ = semi_planar("p010le", 10)
-    assert hardware.same(one, semi_planar("p010le", 10)[0])
+    assert hardware.identical(one, semi_planar("p010le", 10)[0])
     for part in range(3):
         other, _ = semi_planar("p010le", 10)
         pixel_formats.view(other, pixel_formats.layout_of("p010le"), part)[-1, -1] ^= 1 << 6
-        assert not hardware.same(one, other)
+        assert not hardware.identical(one, other)
     later, _ = semi_planar("p010le", 10)
     later.pts = 78
-    assert not hardware.same(one, later)
+    assert not hardware.identical(one, later)
 
 
 # --- decoding ---------------------------------------------------------------------------------
@@ -298,7 +299,7 @@ def test_pictures_of_a_device_arrive_in_the_software_decoders_format(
 ):
     source = make(tmp_path / "in.mp4", **LONG | {"pix_fmt": pix_fmt, "interlaced": fields})
     soft, _ = decoded(source, False)
-    opened, kept = pretend(monkeypatch), decode.pictures
+    opened, kept = pretend(monkeypatch), decode.decoded_pictures
 
     def interleaved(container, stream, damage):
         for picture in kept(container, stream, damage):
@@ -309,7 +310,7 @@ def test_pictures_of_a_device_arrive_in_the_software_decoders_format(
                 picture = other
             yield picture
 
-    monkeypatch.setattr(decode, "pictures", interleaved)
+    monkeypatch.setattr(decode, "decoded_pictures", interleaved)
     found, feed = decoded(source, True)
     assert found == soft and found[0][1:3] == (pix_fmt, bool(fields))
     assert feed.decoder == "h264 (pretended)" and not feed.notes
@@ -330,7 +331,8 @@ def test_hardware_is_tried_only_where_it_can_do_all_that_software_does(clip):
     info, auto = probe(clip), Encode(hardware="auto")
 
     def names(info, config=auto):
-        return [rival.encoder for rival in codecs.rivals(info, codecs.recipe(info, config), config)]
+        software = codecs.recipe(info, config)
+        return [recipe.encoder for recipe in codecs.hardware_alternatives(info, software, config)]
 
     built = [n for n in ("h264_nvenc", "h264_qsv", "h264_amf") if n in hardware.encoders("h264", "yuv420p")]
     assert names(info) == built
@@ -340,8 +342,9 @@ def test_hardware_is_tried_only_where_it_can_do_all_that_software_does(clip):
     for change in ({"field_order": "tt"}, {"content_light": b"12345678"}, {"pix_fmt": "yuv444p"}):
         assert names(replace(info, **change)) == []
     assert names(replace(info, codec="mpeg4")) == []
-    for rival in codecs.rivals(info, codecs.recipe(info, auto), auto):
-        assert rival.rival and not rival.settled and rival.quality == hardware.RANGES[rival.encoder][1]
+    for recipe in codecs.hardware_alternatives(info, codecs.recipe(info, auto), auto):
+        assert recipe.is_hardware and not recipe.is_settled
+        assert recipe.quality == hardware.QUALITIES[recipe.encoder][1]
 
 
 @without_device
@@ -351,7 +354,7 @@ def test_without_a_device_the_file_is_softwares_and_one_note_says_so(tmp_path, c
     assert packets(auto) == packets(soft)
     assert len(sink.notes) == 1
     assert "encoded by libx264, no hardware would do (h264_" in sink.notes[0]
-    assert sink.recipe.encoder == "libx264" and not sink.recipe.rival
+    assert sink.recipe.encoder == "libx264" and not sink.recipe.is_hardware
 
 
 def test_where_no_hardware_suits_the_video_a_note_says_so(tmp_path):
@@ -363,13 +366,13 @@ def test_where_no_hardware_suits_the_video_a_note_says_so(tmp_path):
 def pretended(**options) -> EncoderRecipe:
     """A rival that runs here: x264, with options that its trial has to judge."""
     settings = {"preset": "veryfast"} | options
-    return EncoderRecipe("libx264", "h264", "yuv420p", settings, 19.0, settled=False, rival=True)
+    return EncoderRecipe("libx264", "h264", "yuv420p", settings, 19.0, is_settled=False, is_hardware=True)
 
 
 def test_an_encoder_that_keeps_the_quality_takes_softwares_place(tmp_path, clip, monkeypatch):
-    monkeypatch.setattr(codecs, "rivals", lambda *_: [pretended()])
+    monkeypatch.setattr(codecs, "hardware_alternatives", lambda *_: [pretended()])
     target, sink = run(clip, tmp_path / "out.mp4", Encode(threads=1, hardware="auto"))
-    assert sink.recipe.rival and sink.recipe.settled and not sink.notes
+    assert sink.recipe.is_hardware and sink.recipe.is_settled and not sink.notes
     assert min(luma_db(clip, target)) >= 42
     assert target.stat().st_size <= 2.5 * clip.stat().st_size
 
@@ -384,9 +387,9 @@ def test_an_encoder_that_keeps_the_quality_takes_softwares_place(tmp_path, clip,
 )
 def test_an_encoder_that_breaks_the_promise_of_quality_is_refused(tmp_path, clip, monkeypatch, options, why):
     soft, _ = run(clip, tmp_path / "soft.mp4", Encode(threads=1))
-    monkeypatch.setattr(codecs, "rivals", lambda *_: [pretended(**options)])
+    monkeypatch.setattr(codecs, "hardware_alternatives", lambda *_: [pretended(**options)])
     target, sink = run(clip, tmp_path / "out.mp4", Encode(threads=1, hardware="auto"))
-    assert not sink.recipe.rival and packets(target) == packets(soft)
+    assert not sink.recipe.is_hardware and packets(target) == packets(soft)
     assert len(sink.notes) == 1
     assert re.search(why, sink.notes[0])
 
@@ -407,7 +410,7 @@ def test_an_encoder_that_fails_on_its_way_is_made_up_for_by_software(tmp_path, c
     encode, taken = Encoder.encode, []
 
     def failing(encoder, picture, pts):
-        if encoder.recipe.rival:
+        if encoder.recipe.is_hardware:
             taken.append(pts)
             if len(taken) == at + 1:
                 fail_for_real()
@@ -415,12 +418,14 @@ def test_an_encoder_that_fails_on_its_way_is_made_up_for_by_software(tmp_path, c
 
     monkeypatch.setattr(Encoder, "encode", failing)
     monkeypatch.setattr(
-        codecs, "rivals", lambda info, plan, config: [pretended()] if config.hardware == "auto" else []
+        codecs,
+        "hardware_alternatives",
+        lambda info, plan, config: [pretended()] if config.hardware == "auto" else [],
     )
     auto = Config(encode=Encode(threads=1, hardware="auto"))
     outcome = api.restore_file(clip, tmp_path / "auto.mp4", auto)
     assert packets(outcome.path) == packets(soft.path)
-    assert outcome.status is api.Status.COMPLETE and outcome.report["frames_out"] == 60
+    assert outcome.status is Status.COMPLETE and outcome.report["frames_out"] == 60
     assert len(outcome.notes) == 1 and "made again by libx264 (" in outcome.notes[0]
     assert outcome.report["notes"] == list(outcome.notes)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["auto.mp4", "soft.mp4"]
@@ -429,11 +434,11 @@ def test_an_encoder_that_fails_on_its_way_is_made_up_for_by_software(tmp_path, c
 def test_only_a_chosen_hardware_encoders_own_failure_calls_for_software(tmp_path, clip):
     sink = FileSink(probe(clip), tmp_path / "out.mp4", Encode())
     broken = av.error.ExternalError(-542398533, "failed")
-    assert not isinstance(sink._reason(broken), HardwareError)
+    assert not isinstance(sink._error_for(broken), HardwareError)
     sink.recipe = pretended()
-    assert isinstance(sink._reason(broken), HardwareError)
-    assert "set encode.hardware to off" in str(sink._reason(broken))
-    assert not isinstance(sink._reason(OSError(28, "no space left")), HardwareError)
+    assert isinstance(sink._error_for(broken), HardwareError)
+    assert "set encode.hardware to off" in str(sink._error_for(broken))
+    assert not isinstance(sink._error_for(OSError(28, "no space left")), HardwareError)
 
 
 @without_device
@@ -468,7 +473,7 @@ def test_the_input_is_read_once_however_many_encoders_are_tried(clip):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quality_trial, "_sample", lambda *given: read.append(1) or sample(*given))
         failing = [replace(pretended(), encoder=name) for name in hardware.encoders("h264", "yuv420p")]
-        assert quality_trial.settle(info, plan, 1, (None, None), failing).settled
+        assert quality_trial.settle(info, plan, 1, (None, None), failing).is_settled
     assert read == [1]
 
 

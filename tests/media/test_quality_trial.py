@@ -11,6 +11,7 @@ from encoding import luma_db, run
 
 from stream.config import Encode
 from stream.media import codecs, quality_trial
+from stream.media.encoder_traits import traits
 from stream.media.probe import probe
 
 LOSSY = {
@@ -77,9 +78,9 @@ def test_a_noisy_and_a_poor_input_get_different_qualities(tmp_path):
     for source in (noisy, poor):
         info = probe(source)
         plan = quality_trial.settle(info, codecs.recipe(info, Encode()), 2, (None, None))
-        assert plan.settled
+        assert plan.is_settled
         found.append(plan.quality)
-    assert found[0] + 2 <= found[1] == codecs.RANGES["libx264"][2]
+    assert found[0] + 2 <= found[1] == traits("libx264").qualities[2]
 
 
 def test_a_set_crf_is_not_tried(tmp_path):

@@ -202,7 +202,9 @@ def test_hdr10_plus_data_are_refused_by_name_unless_they_may_be_lost(tmp_path):
 def test_dolby_vision_data_are_refused_by_name(tmp_path, monkeypatch):
     """No real stream is at hand: another kind of side data stands in for it."""
     source = make(tmp_path / "in.mp4", frames=3)
-    monkeypatch.setattr("stream.media.quality_trial._DYNAMIC", {"Dolby Vision data": {"SEI_UNREGISTERED"}})
+    monkeypatch.setattr(
+        "stream.media.quality_trial._DYNAMIC_HDR", {"Dolby Vision data": {"SEI_UNREGISTERED"}}
+    )
     with pytest.raises(EncodeError, match=r"would lose Dolby Vision data.*--allow-loss"):
         run(source, tmp_path / "out.mp4")
     assert len(pictures(run(source, tmp_path / "out.mp4", allow_loss=True)[0])) == 3

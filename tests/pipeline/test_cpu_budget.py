@@ -116,7 +116,9 @@ if cores == "1":
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import cv2
 import stream.models.engines, openvino as ov
-from stream import api, codecs, decode
+from stream.job import api
+from stream.job.interface import Options
+from stream.media import decode, encoder_setup
 from stream.config import load_config
 
 compiled, encoders, decoders = [], [], []
@@ -129,7 +131,7 @@ def noting(function, into, result=True):
     return call
 
 ov.Core.compile_model = noting(ov.Core.compile_model, compiled)
-codecs.configure = noting(codecs.configure, encoders, result=False)
+encoder_setup.configure = noting(encoder_setup.configure, encoders, result=False)
 decode.FileSource._open = noting(decode.FileSource._open, decoders)
 opened = decode.FileSource._open
 def threads_of_decoder(source):
@@ -137,7 +139,7 @@ def threads_of_decoder(source):
     decoders[-1] = decode.video_stream(container).codec_context.thread_count
     return container
 decode.FileSource._open = threads_of_decoder
-options = api.Options(duration_s=0.2)
+options = Options(duration_s=0.2)
 report = api.restore_file(source, target, load_config(overrides=settings), options=options).report
 torch = sys.modules.get("torch")
 print(json.dumps({

@@ -15,7 +15,7 @@ from stream.server.camera_config import (
     redacted,
     save_cameras,
 )
-from stream.server.schedule import is_open, next_opening
+from stream.server.opening_hours import is_open, next_opening
 
 SECRET = "rtsp://admin:hunter2@192.0.2.7/stream"
 WEDNESDAY = datetime(2026, 11, 25, 12, 0)

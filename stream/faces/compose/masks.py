@@ -1,4 +1,4 @@
-"""Patches -> masked patches: hair, hands and microphones before a face are left alone."""
+"""Patches -> masked patches: hair, hands and microphones in front of a face keep their pixels."""
 
 from __future__ import annotations
 
@@ -12,64 +12,72 @@ import numpy as np
 
 from stream.config import Compose
 from stream.errors import ModelError
-from stream.faces.compose.occlusion import trust
+from stream.faces.compose.occlusion import agreement
 from stream.models import registry
 from stream.picture.face import FrameWork, Patch
+from stream.pipeline.stage import Stage
 
 _EDGE = 0.02
 """Width of a parsed mask's soft edge, as a part of the crop: facexlib blurs by 0.03, outwards too."""
-_EASE = 0.3
-"""Part of the way from the mask shown to the one parsed last that each frame goes."""
-_GLANCE = 32
-"""Side of the small crops by which a change before the face is noticed, px."""
-_MOVED, _MOVED_SHARE = 0.15, 0.08
-"""A change of colour (part of full scale) over this share of the face's middle calls the parser: with
-an interval of 25 it adds 6 calls in 215 frames of samples/portrait.mp4."""
+_EASING = 0.3
+"""Part of the difference to the mask parsed last that each frame's mask makes up."""
+_THUMBNAIL = 32
+"""Side of the thumbnails by which a change in the crop is detected, px."""
+_CHANGE, _CHANGED_SHARE = 0.15, 0.08
+"""A change of colour (part of full scale) in more than this share of the crop's middle has it parsed. With
+an interval of 25 that adds 6 parser runs in 215 frames of samples/portrait.mp4."""
 _WEIGHTS = "parsenet"
-"""In the catalogue."""
+"""Name of the parser's weights in the catalogue."""
 _FORGET = 250
-"""Frames after which a track that is not seen any more is forgotten."""
+"""Frames without a track after which its mask is dropped."""
 
 
 class Parser(Protocol):
-    """What finds the face in a crop; see `stream.models.engines.parsenet`."""
+    """A network that finds the face in a crop; see `stream.models.engines.parsenet`."""
 
     side: int
+    """Side of its input and its output, px."""
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """RGB f32[side,side,3] of 0..1 -> the share of face at every pixel, f32[side,side] of 0..1."""
+        """RGB f32[side,side,3] in 0..1 -> the share of face in every pixel, f32[side,side] in 0..1."""
 
 
 @dataclass(slots=True)
-class _KnownMask:
-    """What was parsed of a track last."""
+class _TrackMask:
+    """The mask of one track."""
 
-    glance: np.ndarray
+    thumbnail: np.ndarray
+    """Of the crop that was parsed last, see `_thumbnail`."""
     parsed: np.ndarray
+    """f32[S,S]: the mask parsed last."""
     shown: np.ndarray
+    """f32[S,S]: the mask of the newest frame, on its way to `parsed`."""
     parsed_at: int
+    """Index of the frame that was parsed last."""
     seen_at: int
+    """Index of the newest frame with the track."""
 
 
-class MaskStage:
-    """Stage: fills `Patch.mask` by face parsing, by the guard, or both.
+class MaskStage(Stage[FrameWork, FrameWork]):
+    """Stage: fills `Patch.mask` by face parsing, by the occlusion guard, or by both.
 
-    In crop space a face hardly moves, and parsing costs more than restoring: a track is parsed
-    every `interval` frames, and at once where the crop has changed since (a hand comes, a head
-    turns). In between the mask eases towards the one parsed last. What is parsed is the crop, not
-    its restoration, in which the network may have painted over what stood before the face.
+    In crop space a face hardly moves, and parsing costs more than restoring. So a track is parsed every
+    `interval` frames, and at once where the crop has changed (a hand comes, a head turns). In between the
+    mask moves gradually to the one parsed last. The parser sees the crop, not its restoration, in which
+    the network may have painted over what is in front of the face.
 
-    `create` makes the parser, None: no parsing. Faces without a track (`--aligned`) are not parsed.
+    `create` makes the parser, in the stage's own thread; None: no parsing. Crops without a track
+    (`--aligned`) are not parsed. `guard` says whether masks leave out what `occlusion.agreement` rejects.
     """
 
     def __init__(self, create: Callable[[], Parser] | None, interval: int = 1, guard: bool = True) -> None:
-        self.parsed = 0
+        self.faces_parsed = 0
         """Crops that were parsed."""
-        self.guarded = 0
-        """Crops of which the guard kept a part, or all, as it was."""
+        self.faces_guarded = 0
+        """Crops that the guard left unchanged, in part or wholly."""
         self._create, self._interval, self._guard = create, interval, guard
         self._parser: Parser | None = None
-        self._tracks: dict[int, _KnownMask] = {}
+        self._tracks: dict[int, _TrackMask] = {}
 
     def open(self) -> None:
         """Load the parser, in this thread."""
@@ -82,10 +90,6 @@ class MaskStage:
             self._tracks = {k: t for k, t in self._tracks.items() if index - t.seen_at <= _FORGET}
         yield replace(work, patches=tuple(self._masked(patch, index) for patch in work.patches))
 
-    def flush(self) -> Iterable[FrameWork]:
-        """Nothing is held back."""
-        return ()
-
     def close(self) -> None:
         """Release the parser."""
         self._parser = None
@@ -96,35 +100,36 @@ class MaskStage:
         mask = None
         if self._parser is not None and patch.crop.face is not None:
             mask = self._face_mask(self._parser, patch.crop.image, patch.crop.face.track_id, index)
-        if self._guard and (weight := trust(patch.crop.image, patch.residual)) is not None:
-            self.guarded += 1
+        if self._guard and (weight := agreement(patch.crop.image, patch.residual)) is not None:
+            self.faces_guarded += 1
             mask = weight if mask is None else mask * weight
         return patch if mask is None else replace(patch, mask=mask)
 
     def _face_mask(self, parser: Parser, image: np.ndarray, track_id: int, index: int) -> np.ndarray:
-        glance = _glance(image)
-        known = self._tracks.get(track_id)
-        if known is None or _changed(known.glance, glance):
+        """The mask f32[S,S] of a track in the frame `index`."""
+        thumbnail = _thumbnail(image)
+        track = self._tracks.get(track_id)
+        if track is None or _has_changed(track.thumbnail, thumbnail):
             parsed = self._parse(parser, image)
-            known = self._tracks[track_id] = _KnownMask(glance, parsed, parsed, index, index)
+            self._tracks[track_id] = _TrackMask(thumbnail, parsed, parsed, index, index)
             return parsed
-        if index - known.parsed_at >= self._interval:
-            known.glance, known.parsed, known.parsed_at = glance, self._parse(parser, image), index
-        known.seen_at = index
-        known.shown = known.shown + np.float32(_EASE) * (known.parsed - known.shown)
-        return known.shown
+        if index - track.parsed_at >= self._interval:
+            track.thumbnail, track.parsed, track.parsed_at = thumbnail, self._parse(parser, image), index
+        track.seen_at = index
+        track.shown = track.shown + np.float32(_EASING) * (track.parsed - track.shown)
+        return track.shown
 
     def _parse(self, parser: Parser, image: np.ndarray) -> np.ndarray:
-        self.parsed += 1
+        self.faces_parsed += 1
         side, target = image.shape[0], parser.side
-        way = cv2.INTER_AREA if target < side else cv2.INTER_LINEAR
-        return soft_mask(parser(cv2.resize(image, (target, target), interpolation=way)), side)
+        mode = cv2.INTER_AREA if target < side else cv2.INTER_LINEAR
+        return soft_mask(parser(cv2.resize(image, (target, target), interpolation=mode)), side)
 
 
 def face_parser(compose: Compose, threads: int) -> Callable[[], Parser] | None:
-    """What makes the parser that the settings ask for, or None: the feathered box is the mask.
+    """A function that makes the parser the settings ask for; None: the feathered box is the only mask.
 
-    Raises ModelError where the weights are asked for and not there, or not the ones meant.
+    Raises ModelError where the weights that the settings ask for are missing, or of another SHA-256.
     """
     if compose.mask == "box":
         return None
@@ -146,22 +151,24 @@ def face_parser(compose: Compose, threads: int) -> Callable[[], Parser] | None:
 
 
 def soft_mask(share: np.ndarray, size: int) -> np.ndarray:
-    """Mask f32[size,size] of a share of face f32[n,n], both in 0..1.
+    """Mask f32[size,size] from the share of face f32[n,n] in each pixel, both in 0..1.
 
-    Its soft edge lies inside: 0 from the contour (a share of one half) outwards.
+    The soft edge lies inside the face: the mask is 0 from the contour (a share of one half) outwards.
     """
-    way = cv2.INTER_AREA if size < share.shape[0] else cv2.INTER_LINEAR
-    share = cv2.resize(share, (size, size), interpolation=way)
+    mode = cv2.INTER_AREA if size < share.shape[0] else cv2.INTER_LINEAR
+    share = cv2.resize(share, (size, size), interpolation=mode)
     share = cv2.GaussianBlur(share, (0, 0), _EDGE * size, borderType=cv2.BORDER_REPLICATE)
     t = np.clip(2 * share - 1, 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def _glance(image: np.ndarray) -> np.ndarray:
-    small = cv2.resize(image, (_GLANCE, _GLANCE), interpolation=cv2.INTER_AREA)
-    margin = _GLANCE // 8
+def _thumbnail(image: np.ndarray) -> np.ndarray:
+    """The middle of a crop f32[S,S,3], small and blurred."""
+    small = cv2.resize(image, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+    margin = _THUMBNAIL // 8
     return cv2.GaussianBlur(small, (0, 0), 1.0)[margin:-margin, margin:-margin]
 
 
-def _changed(before: np.ndarray, now: np.ndarray) -> bool:
-    return float((np.abs(now - before).max(axis=2) > _MOVED).mean()) > _MOVED_SHARE
+def _has_changed(before: np.ndarray, now: np.ndarray) -> bool:
+    """Whether two thumbnails differ enough for the crop to be parsed again."""
+    return float((np.abs(now - before).max(axis=2) > _CHANGE).mean()) > _CHANGED_SHARE

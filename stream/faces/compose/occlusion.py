@@ -1,8 +1,8 @@
-"""Where the network's answer cannot be the face that it was given: occluders, and failures.
+"""Finds where a restoration cannot be the face in the crop: occluders, and failures of the network.
 
-Restoring changes texture and edges; seen from afar, face and restored face are the same picture.
-Where they are not, either something stood before the face and the network painted a face over it,
-or the network failed. Pure functions in crop space; thresholds are parts of full scale.
+Restoration changes texture and edges. At low resolution a face and its restoration are the same picture.
+Where they differ, either something was in front of the face and the network painted a face over it, or
+the network failed. Pure functions in crop space; thresholds are parts of full scale.
 """
 
 from __future__ import annotations
@@ -12,54 +12,55 @@ import numpy as np
 import numpy.typing as npt
 
 _SIDE = 64
-"""Both pictures are compared at this side, px: what is finer is texture."""
+"""Side at which crop and restoration are compared, px: finer differences are texture."""
 _SCALES = ((2.0, 0.20, 0.35), (4.0, 0.10, 0.20))
-"""Blur (sigma, px of 64), difference at which trust begins to fall, and at which it is gone.
+"""Blur (sigma, px of 64), the difference at which agreement begins to fall, and that at which it is 0.
 
 Over 48 faces at ten kinds of damage, blurred, noisy, dark, bright and of a wrong colour cast, the
-bundled network changes no pixel by more than 0.08 and 0.04 at these two blurs; the clean picture, which no
-restorer can be better than, differs by 0.19 and 0.07 on heavy damage."""
-_TONE = 0.08
-"""A shift of the whole face's colour up to this is restoration."""
+bundled network changes no pixel by more than 0.08 and 0.04 at these two blurs; the clean picture, the best
+that a restorer can give, differs by 0.19 and 0.07 on heavy damage."""
+_TINT = 0.08
+"""A shift of the whole face's colour counts as restoration up to this size."""
 _REACH = 9
-"""Px of 64 by which doubt spreads: a blurred difference halves at an occluder's own edge."""
-_EXPLAINED = 0.2, 0.6
-"""Part of the face's coarse structure that the answer must keep: below the first it failed."""
+"""Diameter by which disagreement is dilated, px of 64: at an occluder's edge a blurred difference halves."""
+_KEPT = 0.2, 0.6
+"""Part of the face's coarse structure that is kept: below the first the network failed, from the second on
+nothing is wrong."""
 _FLAT = 0.02
 """Standard deviation below which a face has no structure that could be lost."""
 
 
-def trust(image: np.ndarray, residual: np.ndarray) -> np.ndarray | None:
-    """Weights f32[S,S] in 0..1 for a residual f32[S,S,3] on a crop f32[S,S,3] of 0..1, or None: all 1.
+def agreement(image: np.ndarray, residual: np.ndarray) -> np.ndarray | None:
+    """Weights f32[S,S] in 0..1 for a residual f32[S,S,3] on a crop f32[S,S,3] in 0..1; None: all are 1.
 
-    Smooth; 0 where crop and crop + residual disagree grossly at low frequencies, and everywhere
-    where what is left of the answer does not resemble the crop (a solid colour, say).
+    The weights are smooth. They are 0 where crop and crop + residual differ grossly at low frequencies,
+    and 0 everywhere if the rest of the restoration does not resemble the crop, such as a solid colour.
     """
-    small = _shrunk(image)
-    change = _shrunk(residual)
-    inner = slice(_SIDE // 10, -(_SIDE // 10))  # the mask's own soft edge lies beyond
-    tone = np.median(change[inner, inner].reshape(-1, 3), axis=0)
-    change = change - np.clip(tone, -_TONE, _TONE)
-    doubt = np.zeros((_SIDE, _SIDE), np.float32)
+    small = _downscaled(image)
+    change = _downscaled(residual)
+    inner = slice(_SIDE // 10, -(_SIDE // 10))  # the rest lies under the mask's soft edge
+    tint = np.median(change[inner, inner].reshape(-1, 3), axis=0)
+    change = change - np.clip(tint, -_TINT, _TINT)
+    disagreement = np.zeros((_SIDE, _SIDE), np.float32)
     for sigma, low, high in _SCALES:
-        size = np.abs(_blurred(change, sigma)).max(axis=2)
-        doubt = np.maximum(doubt, _smoothstep(size, low, high))
-    if not doubt.any() and _structure(small, change, 1 - doubt) >= _EXPLAINED[1]:
+        difference = np.abs(_blurred(change, sigma)).max(axis=2)
+        disagreement = np.maximum(disagreement, _smoothstep(difference, low, high))
+    if not disagreement.any() and _kept_structure(small, change, 1 - disagreement) >= _KEPT[1]:
         return None
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (_REACH, _REACH))
-    doubt = _blurred(cv2.dilate(doubt, disc), 1.5)
-    weight = (1 - doubt) * _smoothstep(_structure(small, change, 1 - doubt), *_EXPLAINED)
+    disagreement = _blurred(cv2.dilate(disagreement, disc), 1.5)
+    weight = (1 - disagreement) * _smoothstep(_kept_structure(small, change, 1 - disagreement), *_KEPT)
     side = image.shape[0]
     large = cv2.resize(weight, (side, side), interpolation=cv2.INTER_LINEAR)
     np.clip(large, 0, 1, out=large)
     return large
 
 
-def _structure(image: np.ndarray, change: np.ndarray, weight: np.ndarray) -> float:
-    """Part of the coarse picture's weighted variance that the change leaves standing, up to 1.
+def _kept_structure(image: np.ndarray, change: np.ndarray, weight: np.ndarray) -> float:
+    """Part of the picture's coarse weighted variance that a change keeps, at most 1.
 
-    1 - <c^2> / (<(i - mean)^2> + flat^2), c and i blurred: a coefficient of determination. 0 where
-    too little of the picture is trusted for a judgement.
+    It is 1 - <c^2> / (<(i - mean)^2> + 3 flat^2) for the blurred picture i and change c, a coefficient of
+    determination. It is 0 where the weights are too small for a judgement.
     """
     weight = weight[..., None]
     total = float(weight.sum())
@@ -72,7 +73,7 @@ def _structure(image: np.ndarray, change: np.ndarray, weight: np.ndarray) -> flo
     return 1 - lost / (spread + 3 * _FLAT * _FLAT)
 
 
-def _shrunk(image: np.ndarray) -> np.ndarray:
+def _downscaled(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
 
 

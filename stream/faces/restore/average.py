@@ -1,8 +1,8 @@
-"""Running averages of a restored face, carried along dense flow in crop space.
+"""Running averages of a restored face, warped from frame to frame along dense flow in crop space.
 
-How far the past may be believed is judged on the *input* crops: where the flow does not explain one
-by the other (a blink, a hand, another face), the new picture stands alone. Pictures are kept as luma
-at the crop's size and colour at half of it: colour flickers in areas, not in detail.
+How much of the past is used is judged on the *input* crops: where the flow does not explain one by the
+other (a blink, a hand, another face), the new picture stands alone. Pictures are kept as luma at the
+crop's size and chroma at half of it: colour flickers in areas, not in detail.
 docs/stabiliser.md holds the reasons and the figures.
 """
 
@@ -14,50 +14,56 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from stream.faces.restore.propagate import EXPLAINED, NOISIEST, QUIETEST, Match, Propagator, coarse
+from stream.faces.restore.propagate import (
+    MAX_NOISE,
+    MIN_NOISE,
+    NOISE_FACTOR,
+    Match,
+    Propagator,
+    light_change,
+)
 
 _CHANGED = (7.0 / 255) ** 2
-"""Energy beyond the noise's at which a px has a new state: a blink leaves 7 to 16 levels unexplained."""
-_ANOTHER = (11.0 / 255) ** 2
-"""Median energy in the face from which it is not the same face: a cut that nobody saw."""
-_SMOOTH = 13 / 256
-"""Standard deviation of the blur of the flow, in parts of the side: motion finer than a face's is noise
-that the flow went after, and to average along that would keep it."""
+"""Energy beyond the noise's at which a pixel has changed: a blink leaves 7 to 16 levels unexplained."""
+_OTHER_FACE = (11.0 / 255) ** 2
+"""Median energy in the face above which it is another face, as after a cut that was not detected."""
+_FLOW_BLUR = 13 / 256
+"""Standard deviation of the blur of the flow, as a part of the side. Motion finer than a face's is noise
+that the flow followed; to average along it would preserve that noise."""
 _BLACK = np.float32(0.03)
-"""Luma that is added before light is taken as a factor: in the dark a ratio is noise."""
-_FINE = 1.5
-"""Detail is what a blur of this standard deviation takes away, px of a crop of 256."""
-_SETTLES = 0.25
-"""Part of the way to the newest frame's energies that the running ones go."""
-_AT_FIRST = 6
-"""Frames of a face in each of which detail is measured."""
-_MOST_RAISED = 0.6
-"""Most of the detail that is added to it."""
-_EDGE = 0.16
-"""Detail is measured this far from the crop's border, in parts of its side."""
+"""Added to luma before two frames' light is compared as a ratio: in the dark a ratio is noise."""
+_DETAIL_SIGMA = 1.5
+"""Detail is what a blur of this standard deviation removes, px of a crop of 256."""
+_ENERGY_GAIN = 0.25
+"""Weight of the newest frame in the running averages of energies."""
+_FIRST_FRAMES = 6
+"""A face's detail is measured in each of so many first frames, then in every third."""
+_MAX_DETAIL_GAIN = 0.6
+_DETAIL_MARGIN = 0.16
+"""Detail is measured this far from the crop's border, as a part of its side."""
 
 
-class Tones(NamedTuple):
+class LumaChroma(NamedTuple):
     """A picture, or the difference of two."""
 
     luma: np.ndarray
     """f32[S,S], BT.601"""
-    colour: np.ndarray
-    """f32[h,h,2]: red and blue less luma, at the side at which crops are compared."""
+    chroma: np.ndarray
+    """f32[h,h,2]: red and blue minus luma, at the side at which crops are compared."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SmoothedFace:
-    """A face as it is remembered from one frame to the next."""
+    """What is kept of a face from one frame to the next."""
 
-    small: np.ndarray
+    crop: np.ndarray
     """f32[h,h,3]: the input crop."""
-    own: Tones
+    restored: LumaChroma
     """The network's picture of this frame alone."""
-    mean: Tones
+    average: LumaChroma
     """That picture averaged with the past."""
     count: np.ndarray
-    """f32[h,h], 1 and more: how many restorations each px is averaged of."""
+    """f32[h,h], 1 and more: of how many restorations each pixel is the average."""
     match: Match | None = None
     """How this crop follows from the one before; None: it does not."""
 
@@ -69,191 +75,205 @@ class Averager:
     """
 
     def __init__(self, landmarks: np.ndarray, size: int) -> None:
-        self._carrier = Propagator(landmarks, size)
-        self._sigma = _FINE * size / 256
-        edge, reach = round(_EDGE * size), int(np.ceil(4 * self._sigma))
-        self._inner = np.s_[edge:-edge, edge:-edge]
-        # What the blur reads beyond it.
-        self._round = np.s_[edge - reach : reach - edge, edge - reach : reach - edge]
+        self._propagator = Propagator(landmarks, size)
+        self._sigma = _DETAIL_SIGMA * size / 256
+        margin, reach = round(_DETAIL_MARGIN * size), int(np.ceil(4 * self._sigma))
+        self._inner = np.s_[margin:-margin, margin:-margin]
+        # The blur also reads this far round it.
+        self._padded = np.s_[margin - reach : reach - margin, margin - reach : reach - margin]
         self._buffers = np.empty((2, size, size, 3), np.float32)  # fresh memory costs more than the sums
         self._planes = np.empty((5, size, size), np.float32)
 
-    def begin(self, image: np.ndarray, change: np.ndarray, weight: float) -> SmoothedFace:
-        """A face of which nothing is known yet.
+    def begin(self, image: np.ndarray, residual: np.ndarray, weight: float) -> SmoothedFace:
+        """The first frame of a face.
 
-        `image` f32[S,S,3] is the input crop, `change` f32[S,S,3] over `weight` what the network made of
-        it, less the crop.
+        `image` f32[S,S,3] is the input crop. `residual` f32[S,S,3] is `weight` times (restored - crop).
         """
-        small, own = self._seen(image, change, weight)
-        return SmoothedFace(small, own, own, np.ones(small.shape[:2], np.float32))
+        crop, restored = self._restored(image, residual, weight)
+        return SmoothedFace(crop, restored, restored, np.ones(crop.shape[:2], np.float32))
 
     def follow(
-        self, past: SmoothedFace, image: np.ndarray, change: np.ndarray, weight: float, longest: float
+        self,
+        past: SmoothedFace,
+        image: np.ndarray,
+        residual: np.ndarray,
+        weight: float,
+        max_count: float,
     ) -> SmoothedFace:
-        """The next frame of a face, averaged over `longest` (1 and more) restorations at most; see `begin`.
+        """The next frame of a face, averaged over at most `max_count` (1 and more) restorations.
 
-        A running mean: the new picture weighs 1 / n, n being 1 + trust times the past's n. That is
-        the filter of Kalman (1960) for a face that stays as it is where the trust is 1, begun anew
-        where it is 0.
+        The other arguments are as for `begin`. The average is a running one: the new picture weighs
+        1 / n, n being 1 + r times the past's n, for the reliability r of the match. Where r is 1 that is
+        the filter of Kalman (1960) for a constant state; where r is 0 the average starts again.
         """
-        carrier = self._carrier
-        small, own = self._seen(image, change, weight)
-        match = carrier.compare(small, past.small, _SMOOTH)
-        if match.noise > _ANOTHER:
-            return SmoothedFace(small, own, own, np.ones(small.shape[:2], np.float32))
-        count = np.minimum(1 + _trust(match) * carrier.along(past.count, match.flow), np.float32(longest))
-        mean = self._mixed(own, past.mean, match.flow, _light(small, match), 1 - 1 / count)
-        return SmoothedFace(small, own, mean, count, match)
+        propagator = self._propagator
+        crop, restored = self._restored(image, residual, weight)
+        match = propagator.match_small(crop, past.crop, _FLOW_BLUR)
+        if match.noise > _OTHER_FACE:
+            return SmoothedFace(crop, restored, restored, np.ones(crop.shape[:2], np.float32))
+        past_count = propagator.warp_small(past.count, match.flow)
+        count = np.minimum(1 + _reliability(match) * past_count, np.float32(max_count))
+        light = _light_of(crop, match)
+        average = self._mixed(restored, past.average, match.flow, light, 1 - 1 / count)
+        return SmoothedFace(crop, restored, average, count, match)
 
-    def joined(self, state: SmoothedFace, following: SmoothedFace, most: float) -> Tones:
-        """The state's mean with the luma of the next frame's own picture, which counts as `most`, 0..1.
+    def with_next(self, state: SmoothedFace, following: SmoothedFace, count: float) -> LumaChroma:
+        """The state's average, with the luma of the next frame's picture counted as `count` (0..1) more.
 
-        The flow back from the next frame is known; its inverse g(x) = -f(x + g(x)) is one step of the
-        fixed-point iteration of Chen et al. (2008) from g = -f. It is judged anew: what is there now and
-        gone in the next frame, no flow from there leads to.
+        The flow f from the next frame back to this one is known. Its inverse g(x) = -f(x + g(x)) is
+        approximated by one step of the fixed-point iteration of Chen et al. (2008) from g = -f. Its
+        reliability is judged anew: no flow leads to what is here now and gone in the next frame.
         """
         if following.match is None:
-            return state.mean
-        carrier, flow = self._carrier, following.match.flow
-        here, there = (cv2.cvtColor(one.small, cv2.COLOR_RGB2GRAY) for one in (state, following))
-        match = carrier.judge(here, there, -carrier.along(flow, -flow))
-        share = most * _trust(match)
+            return state.average
+        propagator, flow = self._propagator, following.match.flow
+        luma, next_luma = (cv2.cvtColor(one.crop, cv2.COLOR_RGB2GRAY) for one in (state, following))
+        match = propagator.match_along(luma, next_luma, -propagator.warp_small(flow, -flow))
+        share = count * _reliability(match)
         share = share / (state.count + share)
-        gain = _gain(coarse(here), coarse(match.difference))
-        luma = self._mixed_luma(state.mean.luma, following.own.luma, match.flow, gain, share)
-        return Tones(luma, state.mean.colour)  # what the next would add to the colour is not seen
+        gain = _light_gain(light_change(luma), light_change(match.difference))
+        mixed = self._mixed_luma(state.average.luma, following.restored.luma, match.flow, gain, share)
+        return LumaChroma(mixed, state.average.chroma)  # what the next frame adds to chroma is not seen
 
-    def changed(self, change: np.ndarray, weight: float, own: Tones, wanted: Tones) -> np.ndarray:
-        """`change` f32[S,S,3] for a picture that is to be `wanted` in place of its `own`; see `begin`."""
-        colour = self._carrier.large(_grey(wanted.colour - own.colour), self._buffers[0])
-        luma = cv2.subtract(wanted.luma, own.luma, dst=self._planes[0])
+    def residual_for(
+        self, wanted: LumaChroma, restored: LumaChroma, residual: np.ndarray, weight: float
+    ) -> np.ndarray:
+        """The residual f32[S,S,3] that gives `wanted` where `residual` gave `restored`; see `begin`."""
+        rgb = self._propagator.upscale(_to_rgb(wanted.chroma - restored.chroma), self._buffers[0])
+        luma = cv2.subtract(wanted.luma, restored.luma, dst=self._planes[0])
         luma = cv2.cvtColor(luma, cv2.COLOR_GRAY2RGB, dst=self._buffers[1])
-        return cv2.scaleAdd(cv2.add(colour, luma, dst=colour), weight, change)
+        return cv2.scaleAdd(cv2.add(rgb, luma, dst=rgb), weight, residual)
 
-    def sharpened(self, tones: Tones, own: Tones, detail: Detail) -> Tones:
-        """`tones` with as much energy of detail as the network's `own` picture has; `detail` is brought on.
+    def sharpened(self, average: LumaChroma, restored: LumaChroma, detail: DetailGain) -> LumaChroma:
+        """`average` with as much energy of detail as the network's `restored` picture; updates `detail`.
 
-        What two restorations do not share averages out, and with it some of what they should. With f
-        the detail of the mean's luma and g the detail of f, adding a f changes its energy from <f f>
-        to <f f> + 2 a <f g> + a^2 <g g>: the a that restores it, 0.6 at most, from running sums.
+        What two restorations do not share averages out, and with it some of the detail that they should
+        keep. With f the detail of the average's luma and g the detail of f, adding a f changes its energy
+        from <f f> to <f f> + 2 a <f g> + a^2 <g g>. Running averages of these energies give the a that
+        restores the energy, 0.6 at most.
         """
-        near, inner, (blurred, alone, fine, finer, _) = self._round, self._inner, self._planes
-        self._fine(tones.luma, blurred, fine)
-        if detail.is_due:
-            self._fine(own.luma[near], blurred[near], alone[near])
-            self._fine(fine[near], blurred[near], finer[near])
-            detail.take(alone[inner], fine[inner], finer[inner])
-        if detail.raised < 1e-3:
-            return tones
-        return Tones(cv2.scaleAdd(fine, detail.raised, tones.luma), tones.colour)
+        padded, inner = self._padded, self._inner
+        blurred, single, fine, finer, _ = self._planes
+        self._fine(average.luma, blurred, fine)
+        if detail.begin_frame():
+            self._fine(restored.luma[padded], blurred[padded], single[padded])
+            self._fine(fine[padded], blurred[padded], finer[padded])
+            detail.update(single[inner], fine[inner], finer[inner])
+        if detail.gain < 1e-3:
+            return average
+        return LumaChroma(cv2.scaleAdd(fine, detail.gain, average.luma), average.chroma)
 
-    def _seen(self, image: np.ndarray, change: np.ndarray, weight: float) -> tuple[np.ndarray, Tones]:
-        """The crop shrunk, and the network's picture."""
-        carrier = self._carrier
-        small = carrier.shrunk(image)
-        colour = _colour(cv2.scaleAdd(carrier.shrunk(change), 1 / weight, small))
-        luma = cv2.cvtColor(change, cv2.COLOR_RGB2GRAY, dst=self._planes[0])
-        return small, Tones(cv2.scaleAdd(luma, 1 / weight, cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)), colour)
+    def _restored(
+        self, image: np.ndarray, residual: np.ndarray, weight: float
+    ) -> tuple[np.ndarray, LumaChroma]:
+        """The downscaled crop, and the network's picture."""
+        propagator = self._propagator
+        crop = propagator.downscale(image)
+        chroma = _chroma(cv2.scaleAdd(propagator.downscale(residual), 1 / weight, crop))
+        luma = cv2.cvtColor(residual, cv2.COLOR_RGB2GRAY, dst=self._planes[0])
+        return crop, LumaChroma(
+            cv2.scaleAdd(luma, 1 / weight, cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)), chroma
+        )
 
     def _mixed(
         self,
-        tones: Tones,
-        other: Tones,
+        picture: LumaChroma,
+        past: LumaChroma,
         flow: np.ndarray,
         light: tuple[np.ndarray, np.ndarray],
         share: np.ndarray,
-    ) -> Tones:
-        """Tones with a `share` f32[h,h] of another frame's, brought along a flow and into a new `_light`."""
-        carrier = self._carrier
-        colour = carrier.along(other.colour, flow, cv2.INTER_CUBIC)
-        colour += cv2.resize(light[1], share.shape[::-1])
-        return Tones(
-            self._mixed_luma(tones.luma, other.luma, flow, light[0], share),
-            cv2.blendLinear(tones.colour, colour, 1 - share, share),
+    ) -> LumaChroma:
+        """A picture mixed with a `share` f32[h,h] of the past, warped along a flow and relit by `light`."""
+        chroma = self._propagator.warp_small(past.chroma, flow, cv2.INTER_CUBIC)
+        chroma += cv2.resize(light[1], share.shape[::-1])
+        return LumaChroma(
+            self._mixed_luma(picture.luma, past.luma, flow, light[0], share),
+            cv2.blendLinear(picture.chroma, chroma, 1 - share, share),
         )
 
     def _mixed_luma(
         self, luma: np.ndarray, other: np.ndarray, flow: np.ndarray, gain: np.ndarray, share: np.ndarray
     ) -> np.ndarray:
-        carrier, (plane, lit, large, rest, _) = self._carrier, self._planes
-        other = carrier.moved(other, carrier.places(flow), plane)
-        carrier.large(gain, lit)
+        """Luma f32[S,S] mixed with a `share` f32[h,h] of another, warped and multiplied by `_light_gain`."""
+        propagator, (plane, factor, large_share, rest, _) = self._propagator, self._planes
+        other = propagator.warp(other, propagator.sample_map(flow), plane)
+        propagator.upscale(gain, factor)
         other += _BLACK
-        other *= lit
+        other *= factor
         other -= _BLACK
-        carrier.large(share, large)
-        np.subtract(1, large, out=rest)
-        return cv2.blendLinear(luma, other, rest, large)
+        propagator.upscale(share, large_share)
+        np.subtract(1, large_share, out=rest)
+        return cv2.blendLinear(luma, other, rest, large_share)
 
     def _fine(self, luma: np.ndarray, blurred: np.ndarray, result: np.ndarray) -> None:
+        """Write the detail of luma to `result`, its blur to `blurred`; all f32 of one shape."""
         cv2.GaussianBlur(luma, (0, 0), self._sigma, dst=blurred)
         cv2.subtract(luma, blurred, dst=result)
 
 
-class Detail:
-    """Energies of detail of one face, running means; see `Averager.sharpened`."""
+class DetailGain:
+    """How much detail one face's average has lost, by running averages; see `Averager.sharpened`."""
 
     def __init__(self) -> None:
-        self.raised = 0.0
-        """The part of the detail to add, 0..0.6."""
+        self.gain = 0.0
+        """The part of the average's detail to add to it, 0..0.6."""
         self._energies: np.ndarray | None = None
         self._frames = 0
 
-    @property
-    def is_due(self) -> bool:
-        """Whether this frame is to be measured; asked once for each. Later frames are every third time."""
+    def begin_frame(self) -> bool:
+        """Count one more frame; returns whether its detail is to be measured."""
         self._frames += 1
-        return self._frames <= _AT_FIRST or self._frames % 3 == 0
+        return self._frames <= _FIRST_FRAMES or self._frames % 3 == 0
 
-    def take(self, alone: np.ndarray, fine: np.ndarray, finer: np.ndarray) -> None:
-        """One more frame's detail f32[n,n] in the face."""
-        own, mean, twice = (cv2.norm(part, cv2.NORM_L2SQR) for part in (alone, fine, finer))
+    def update(self, single: np.ndarray, fine: np.ndarray, finer: np.ndarray) -> None:
+        """Add a frame's detail f32[n,n] in the face: of its restoration, its average, and of that detail."""
+        own, mean, twice = (cv2.norm(part, cv2.NORM_L2SQR) for part in (single, fine, finer))
         common = float(np.vdot(fine, finer))
         energies = np.array([own, mean, common, twice])
         if self._energies is None:
             self._energies = energies
-        self._energies += _SETTLES * (energies - self._energies)
+        self._energies += _ENERGY_GAIN * (energies - self._energies)
         own, mean, common, twice = self._energies
         lost = max(own - mean, 0.0)
-        raised = (np.sqrt(common * common + twice * lost) - common) / max(twice, 1e-12)
-        self.raised = float(min(raised, _MOST_RAISED))
+        gain = (np.sqrt(common * common + twice * lost) - common) / max(twice, 1e-12)
+        self.gain = float(min(gain, _MAX_DETAIL_GAIN))
 
 
-def _colour(rgb: np.ndarray) -> np.ndarray:
-    """Red and blue less luma, f32[n,n,2]; by planes, in a third of the time of `cv2.transform`."""
+def _chroma(rgb: np.ndarray) -> np.ndarray:
+    """Red and blue minus luma, f32[n,n,2]; by planes, in a third of the time of `cv2.transform`."""
     luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     return cv2.merge([cv2.subtract(cv2.extractChannel(rgb, at), luma) for at in (0, 2)])
 
 
-def _grey(colour: np.ndarray) -> np.ndarray:
-    """RGB f32[n,n,3] without luma (BT.601) of that `_colour`."""
-    red, blue = (cv2.extractChannel(colour, at) for at in (0, 1))
+def _to_rgb(chroma: np.ndarray) -> np.ndarray:
+    """RGB f32[n,n,3] of that chroma f32[n,n,2] and luma 0 (BT.601)."""
+    red, blue = (cv2.extractChannel(chroma, at) for at in (0, 1))
     return cv2.merge([red, cv2.addWeighted(red, -0.299 / 0.587, blue, -0.114 / 0.587, 0), blue])
 
 
-def _light(small: np.ndarray, match: Match) -> tuple[np.ndarray, np.ndarray]:
+def _light_of(crop: np.ndarray, match: Match) -> tuple[np.ndarray, np.ndarray]:
     """How light changed from a match's source to its crop f32[h,h,3].
 
-    The `_gain` of luma, and an offset of the colour f32[16,16,2].
+    Returns the `_light_gain` of luma f32[16,16] and an offset of chroma f32[16,16,2].
     """
-    change = coarse(match.difference)
-    gain = _gain(*(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in (coarse(small), change)))
-    return gain, _colour(change)
+    change = light_change(match.difference)
+    gain = _light_gain(*(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in (light_change(crop), change)))
+    return gain, _chroma(change)
 
 
-def _gain(now: np.ndarray, change: np.ndarray) -> np.ndarray:
-    """The factor of (luma + black) f32[16,16] by which light changed, from coarse luma and its change.
+def _light_gain(luma: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """The factor f32[16,16] by which (luma + black) changed, from coarse luma and its change f32[16,16].
 
-    A factor, since what is lit more has more contrast too.
+    A factor, since brighter light also raises contrast.
     """
-    now = now + _BLACK
-    gain: np.ndarray = now / np.maximum(now - change, _BLACK)
+    luma = luma + _BLACK
+    gain: np.ndarray = luma / np.maximum(luma - change, _BLACK)
     return gain
 
 
-def _trust(match: Match) -> np.ndarray:
-    """How far a match's source explains its crop, f32[h,h] 0..1: wholly up to thrice the noise's energy."""
-    noise = float(np.clip(match.noise, QUIETEST, NOISIEST))
-    t = np.clip(1 - (match.energy - EXPLAINED * noise) / _CHANGED, 0, 1)
-    trust: np.ndarray = t * t * (3 - 2 * t)
-    return trust
+def _reliability(match: Match) -> np.ndarray:
+    """How well a match's source explains its crop, f32[h,h] in 0..1; 1 up to thrice the noise's energy."""
+    noise = float(np.clip(match.noise, MIN_NOISE, MAX_NOISE))
+    t = np.clip(1 - (match.energy - NOISE_FACTOR * noise) / _CHANGED, 0, 1)
+    reliability: np.ndarray = t * t * (3 - 2 * t)
+    return reliability

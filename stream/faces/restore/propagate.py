@@ -1,9 +1,9 @@
-"""What the network made of one crop, carried along dense flow onto the crops round it.
+"""Propagates a restored face along dense flow onto the same face in nearby frames.
 
-The restored *picture* is carried, not its difference to its own crop: that difference holds the
-noise of its frame, negated, and would add it to the noise of the next. Crops are aligned, so what
-is left to follow is small; where the flow cannot explain a crop by its neighbours, the crop itself
-shows through, and where that lies in the face, `Propagation.unexplained` says so.
+The restored *picture* is propagated, not its difference from its crop: that difference holds the noise of
+its frame, negated, and would add it to the noise of the next. Crops are aligned, so little motion is left
+to follow. Where the flow cannot explain a crop by its neighbours, the crop itself shows through.
+`Propagation.unexplained` says whether that happens in the face.
 """
 
 from __future__ import annotations
@@ -14,178 +14,184 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-_LEAST_SIDE, _MOST_SIDE = 64, 256
-"""Crops are compared at half their size, within these bounds, px."""
-_SPREAD = 3 / 128
-"""Standard deviation of the window in which differences are judged, in parts of the side."""
-_COARSE = 16
-"""Changes of light are what is left of a difference at this many px a side."""
-QUIETEST, NOISIEST = (0.5 / 255) ** 2, (5.0 / 255) ** 2
+_MIN_SIDE, _MAX_SIDE = 64, 256
+"""Bounds of the side at which crops are compared, px; between them it is half the crop's side."""
+_WINDOW_SIGMA = 3 / 128
+"""Standard deviation of the window in which differences are averaged, as a part of the side."""
+_LIGHT_SIDE = 16
+"""What is left of a difference at this side, px, counts as a change of light."""
+MIN_NOISE, MAX_NOISE = (0.5 / 255) ** 2, (5.0 / 255) ** 2
 """Bounds of the noise's variance. Faces of the samples: 1 to 4 levels; two different faces: 17 or more."""
-EXPLAINED = 3.0
-"""Energy up to so many times the noise's needs no explanation."""
+NOISE_FACTOR = 3.0
+"""Energy up to this multiple of the noise's variance counts as noise."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Match:
-    """How a crop follows from a source crop, at the side h at which they are compared."""
+    """How a crop follows from a source crop. All arrays have the side h at which crops are compared."""
 
     flow: np.ndarray
-    """f32[h,h,2] px: where in the source each px of the crop comes from, as an offset."""
+    """f32[h,h,2] px: offset from each pixel of the crop to the place in the source that it comes from."""
     difference: np.ndarray
-    """f32[h,h,3], or of luma alone f32[h,h]: crop minus the source along the flow."""
+    """f32[h,h,3], or f32[h,h] of luma alone: the crop minus the source warped along the flow."""
     energy: np.ndarray
-    """f32[h,h]: local mean of the squared luma difference, changes of light left out."""
+    """f32[h,h]: local mean of the squared luma difference, without changes of light."""
     noise: float
-    """Median energy in the face: the two crops' noise, where most of the face is explained."""
+    """Median of the energy in the face: the noise of both crops, where most of the face is explained."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Propagation:
-    """How a crop is made up of restored sources."""
+    """How the restored picture of a crop is composed of its restored sources, one or two of them."""
 
     flows: tuple[np.ndarray, ...]
-    shares: tuple[np.ndarray, ...]
-    """f32[h,h] each: weights of the sources, 1 in sum."""
+    """The flow of each source, as `Match.flow`."""
+    weights: tuple[np.ndarray, ...]
+    """The weight of each source, f32[h,h]; they sum to 1."""
     light: np.ndarray
-    """f32[16,16,3]: change of light from the sources to the crop."""
-    own: np.ndarray
-    """f32[h,h] 0..1: how much of the crop itself shows."""
+    """f32[16,16,3]: change of light from the sources to the crop, added to the warped pictures."""
+    crop_weight: np.ndarray
+    """f32[h,h] in 0..1: how much of the unrestored crop shows."""
     unexplained: float
-    """0..1: largest local root-mean-square difference in the face beyond the noise."""
+    """0..1: largest local root-mean-square difference in the face, beyond the noise."""
 
 
 class Propagator:
-    """Compares aligned crops and carries restored pictures between them; for one thread.
+    """Compares aligned crops and propagates restored pictures between them; for one thread.
 
-    `landmarks` f64[5,2] are the template's, px of a crop of `size` px; they say where the face is.
+    `landmarks` f64[5,2] are the template's, in px of a crop of `size` px. They say where the face is.
     """
 
     def __init__(self, landmarks: np.ndarray, size: int) -> None:
         self._size = size
-        self.side = side = int(np.clip(size // 2, _LEAST_SIDE, _MOST_SIDE))
+        self.side = side = int(np.clip(size // 2, _MIN_SIDE, _MAX_SIDE))
         """Side h at which crops are compared, px."""
         self._face = face_region(landmarks * (side / size), side)
-        self._sigma = _SPREAD * side
+        self._sigma = _WINDOW_SIGMA * side
         self._buffers = np.empty((3, size, size, 3), np.float32)  # fresh memory: 0.3 ms each
-        self._places = np.empty((size, size, 2), np.float32)
+        self._sample_map = np.empty((size, size, 2), np.float32)
         self._grids = {n: _grid(n) for n in (side, size)}
         # At half size the quarter-pixel start of the fast preset would step over an eyelid.
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._flow.setFinestScale(1)
-        # What is blurred afterwards needs no more; it takes half the time, and follows less noise.
-        self._rough = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
-        self._rough.setFinestScale(1)
-        self._rough.setGradientDescentIterations(6)
-        self._rough.setPatchStride(6)
+        # A flow that is blurred afterwards needs fewer steps: half the time, and it follows less noise.
+        self._rough_flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._rough_flow.setFinestScale(1)
+        self._rough_flow.setGradientDescentIterations(6)
+        self._rough_flow.setPatchStride(6)
 
-    def match(self, image: np.ndarray, source: np.ndarray) -> Match:
-        """Follow crop `image` back to crop `source`, both f32[S,S,3] RGB 0..1."""
-        return self.compare(self.shrunk(image), self.shrunk(source))
+    def match(self, crop: np.ndarray, source: np.ndarray) -> Match:
+        """Match a crop to a source crop, both f32[S,S,3] RGB in 0..1."""
+        return self.match_small(self.downscale(crop), self.downscale(source))
 
-    def compare(self, here: np.ndarray, there: np.ndarray, smooth: float = 0.0) -> Match:
-        """As `match`, of crops that are `shrunk` already; the flow blurred by `smooth` parts of the side."""
-        now, before = _luma8(here), _luma8(there)
-        if not smooth:
-            return self.judge(here, there, _flow(self._flow, now, before))
-        # Few steps do not get over a change of light; the mean of both is made one.
+    def match_small(self, crop: np.ndarray, source: np.ndarray, flow_blur: float = 0.0) -> Match:
+        """Match crops f32[h,h,3] that `downscale` made.
+
+        `flow_blur` is the standard deviation by which the flow is blurred, as a part of the side.
+        """
+        now, before = _luma8(crop), _luma8(source)
+        if not flow_blur:
+            return self.match_along(crop, source, _flow(self._flow, now, before))
+        # A rough flow does not survive a change of light, so both get the same mean.
         before = cv2.convertScaleAbs(before, alpha=cv2.mean(now)[0] / max(cv2.mean(before)[0], 1.0))
-        flow = _flow(self._rough, now, before)
-        # Blurred at a quarter of the side: the same, in a tenth of the time.
+        flow = _flow(self._rough_flow, now, before)
+        # Blurred at a quarter of the side: the same result in a tenth of the time.
         quarter = cv2.resize(flow, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
-        quarter = cv2.GaussianBlur(quarter, (0, 0), smooth * self.side / 4)
+        quarter = cv2.GaussianBlur(quarter, (0, 0), flow_blur * self.side / 4)
         flow = cv2.resize(quarter, flow.shape[1::-1])
-        return self.judge(here, there, flow)
+        return self.match_along(crop, source, flow)
 
-    def judge(self, here: np.ndarray, there: np.ndarray, flow: np.ndarray) -> Match:
-        """How well a flow f32[h,h,2] explains a crop by another, both `shrunk`, or the luma of both."""
-        difference = here - self.along(there, flow)
+    def match_along(self, crop: np.ndarray, source: np.ndarray, flow: np.ndarray) -> Match:
+        """The match that a given flow f32[h,h,2] makes, of crops f32[h,h,3] or their luma f32[h,h]."""
+        difference = crop - self.warp_small(source, flow)
         energy = self._energy(difference)
         return Match(flow, difference, energy, float(np.median(energy[self._face])))
 
-    def shrunk(self, image: np.ndarray) -> np.ndarray:
+    def downscale(self, image: np.ndarray) -> np.ndarray:
         """An image f32[S,S,C] at the side at which crops are compared, f32[h,h,C]."""
-        # Means of 2x2 px either way at half the size; bilinear has them in a third of the time.
+        # At half the size both modes average 2x2 px; bilinear takes a third of the time.
         mode = cv2.INTER_LINEAR if self._size == 2 * self.side else cv2.INTER_AREA
         return cv2.resize(image, (self.side, self.side), interpolation=mode)
 
-    def places(self, flow: np.ndarray) -> np.ndarray:
-        """Where in the source each px of the crop comes from, f32[S,S,2]; the next call overwrites it."""
-        at = cv2.resize(flow, (self._size, self._size), dst=self._places)
+    def upscale(self, values: np.ndarray, buffer: np.ndarray | None = None) -> np.ndarray:
+        """Values f32[n,n] or f32[n,n,C] at the crop's size S, bilinear; written to `buffer` if given."""
+        return cv2.resize(values, (self._size, self._size), dst=buffer)
+
+    def sample_map(self, flow: np.ndarray) -> np.ndarray:
+        """The map f32[S,S,2] that `warp` needs for a flow f32[h,h,2]; the next call overwrites it."""
+        at = cv2.resize(flow, (self._size, self._size), dst=self._sample_map)
         return cv2.scaleAdd(at, self._size / self.side, self._grids[self._size], dst=at)
 
-    def moved(self, picture: np.ndarray, at: np.ndarray, buffer: np.ndarray | None = None) -> np.ndarray:
-        """A source's picture f32[S,S] or f32[S,S,C] as seen at `places`, bicubic.
+    def warp(self, picture: np.ndarray, at: np.ndarray, buffer: np.ndarray | None = None) -> np.ndarray:
+        """A picture f32[S,S] or f32[S,S,C] sampled at the places f32[S,S,2], bicubic.
 
-        Channel by channel: half the time of OpenCV's bicubic for three side by side, same result.
+        Each channel is warped by itself: the result of OpenCV's bicubic for three interleaved channels,
+        in half the time.
         """
         if picture.ndim == 2:
             return _remapped(picture, at, cv2.INTER_CUBIC, buffer)
-        return cv2.merge([self.moved(plane, at) for plane in cv2.split(picture)], buffer)
+        return cv2.merge([self.warp(plane, at) for plane in cv2.split(picture)], buffer)
 
-    def along(self, values: np.ndarray, flow: np.ndarray, mode: int = cv2.INTER_LINEAR) -> np.ndarray:
-        """A source's values f32[h,h] or f32[h,h,C] along a match's flow f32[h,h,2]."""
+    def warp_small(self, values: np.ndarray, flow: np.ndarray, mode: int = cv2.INTER_LINEAR) -> np.ndarray:
+        """A source's values f32[h,h] or f32[h,h,C] warped along a flow f32[h,h,2]; `mode` as in OpenCV."""
         at = self._grids[self.side] + flow
         if mode == cv2.INTER_CUBIC:
-            return self.moved(values, at)
+            return self.warp(values, at)
         return _remapped(values, at, mode)
 
-    def large(self, values: np.ndarray, buffer: np.ndarray | None = None) -> np.ndarray:
-        """Values f32[n,n] or f32[n,n,C] at the crop's size, bilinear."""
-        return cv2.resize(values, (self._size, self._size), dst=buffer)
+    def plan(self, matches: Sequence[Match], nearness: Sequence[float]) -> Propagation:
+        """Decide how a crop is composed of its sources, given a match with each.
 
-    def weigh(self, matches: Sequence[Match], parts: Sequence[float]) -> Propagation:
-        """Make up a crop from its matches, `parts` being the sources' weights by nearness in time.
-
-        A source counts in proportion to its part over its energy beyond the noise; the crop's own
-        share is Wiener's, 1 - k n / e, for noise n and energy e of the blended difference.
+        `nearness` weighs the sources by their distance in time. A source's weight is its nearness over
+        its energy beyond the noise. The crop's own weight is Wiener's, 1 - k n / e, for the noise n and
+        the energy e of the blended difference.
         """
-        noise = float(np.clip(min(match.noise for match in matches), QUIETEST, NOISIEST))
-        weights = [
-            part / (noise + np.maximum(match.energy - 2 * noise, 0))
-            for match, part in zip(matches, parts, strict=True)
+        noise = float(np.clip(min(match.noise for match in matches), MIN_NOISE, MAX_NOISE))
+        scores = [
+            near / (noise + np.maximum(match.energy - 2 * noise, 0))
+            for match, near in zip(matches, nearness, strict=True)
         ]
-        total = sum(weights)
-        shares = tuple((weight / total).astype(np.float32) for weight in weights)
+        total = sum(scores)
+        weights = tuple((score / total).astype(np.float32) for score in scores)
         difference = sum(
-            share[..., None] * match.difference for share, match in zip(shares, matches, strict=True)
+            weight[..., None] * match.difference for weight, match in zip(weights, matches, strict=True)
         )
         energy = self._energy(difference)
-        own = np.maximum(1 - EXPLAINED * noise / np.maximum(energy, 1e-12), 0).astype(np.float32)
-        beyond = float(energy[self._face].max()) - EXPLAINED * noise
-        light = coarse(difference)
+        crop_weight = np.maximum(1 - NOISE_FACTOR * noise / np.maximum(energy, 1e-12), 0).astype(np.float32)
+        beyond = float(energy[self._face].max()) - NOISE_FACTOR * noise
         flows = tuple(match.flow for match in matches)
-        return Propagation(flows, shares, light, own, float(np.sqrt(max(beyond, 0.0))))
+        unexplained = float(np.sqrt(max(beyond, 0.0)))
+        return Propagation(flows, weights, light_change(difference), crop_weight, unexplained)
 
-    def carry(self, image: np.ndarray, carry: Propagation, restored: Sequence[np.ndarray]) -> np.ndarray:
-        """The picture f32[S,S,3] that stands for crop `image` restored, from its restored sources."""
-        moved = [
-            self.moved(picture, self.places(flow), buffer)
-            for picture, flow, buffer in zip(restored, carry.flows, self._buffers, strict=False)
+    def propagate(self, crop: np.ndarray, plan: Propagation, restored: Sequence[np.ndarray]) -> np.ndarray:
+        """The restored picture f32[S,S,3] of a crop f32[S,S,3], from those of its sources."""
+        warped = [
+            self.warp(picture, self.sample_map(flow), buffer)
+            for picture, flow, buffer in zip(restored, plan.flows, self._buffers, strict=False)
         ]
-        result = moved[0]
-        if len(moved) > 1:
-            share, other_share = map(self.large, carry.shares)
-            result = cv2.blendLinear(result, moved[1], share, other_share, dst=result)
-        light = self.large(carry.light, self._buffers[2])
+        result = warped[0]
+        if len(warped) > 1:
+            weight, other_weight = map(self.upscale, plan.weights)
+            result = cv2.blendLinear(result, warped[1], weight, other_weight, dst=result)
+        light = self.upscale(plan.light, self._buffers[2])
         cv2.add(result, light, dst=result)
-        own = self.large(carry.own)
-        return cv2.blendLinear(result, image, 1 - own, own)
+        crop_weight = self.upscale(plan.crop_weight)
+        return cv2.blendLinear(result, crop, 1 - crop_weight, crop_weight)
 
     def _energy(self, difference: np.ndarray) -> np.ndarray:
-        """Local mean square f32[h,h] of a difference's luma without its coarse part."""
+        """Local mean square f32[h,h] of a difference's luma, without the change of light."""
         luma = difference if difference.ndim == 2 else cv2.cvtColor(difference, cv2.COLOR_RGB2GRAY)
-        fine = luma - cv2.resize(coarse(luma), luma.shape[::-1])
+        fine = luma - cv2.resize(light_change(luma), luma.shape[::-1])
         return cv2.GaussianBlur(fine * fine, (0, 0), self._sigma)
 
 
-def coarse(difference: np.ndarray) -> np.ndarray:
-    """The part of a difference f32[n,n] or f32[n,n,C] that is a change of light, at 16 px a side."""
-    return cv2.resize(difference, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA)
+def light_change(difference: np.ndarray) -> np.ndarray:
+    """The part of a difference f32[n,n] or f32[n,n,C] that is a change of light, f32[16,16] or [16,16,C]."""
+    return cv2.resize(difference, (_LIGHT_SIDE, _LIGHT_SIDE), interpolation=cv2.INTER_AREA)
 
 
 def face_region(landmarks: np.ndarray, size: int) -> np.ndarray:
-    """bool[size,size]: the ellipse from brow to chin round landmarks f64[5,2] px of upright eyes."""
+    """bool[size,size]: an ellipse from brow to chin round landmarks f64[5,2] px of an upright face."""
     left, right = landmarks[:2]
     reach = np.linalg.norm(right - left)
     x, y = (left + right) / 2 + (0.0, 0.5 * reach)
@@ -195,17 +201,17 @@ def face_region(landmarks: np.ndarray, size: int) -> np.ndarray:
 
 
 def _flow(method: cv2.DISOpticalFlow, now: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """f32[h,w,2] px: where in `before` u8[h,w] each px of `now` u8[h,w] comes from, as an offset."""
+    """Flow f32[h,w,2] px from `now` u8[h,w] to `before` u8[h,w]; see `Match.flow`."""
     flow: np.ndarray = method.calc(now, before, None)  # type: ignore[call-overload]  # stubs forbid None
     return flow
 
 
 def _remapped(picture: np.ndarray, at: np.ndarray, mode: int, buffer: np.ndarray | None = None) -> np.ndarray:
-    """f32[h,w] or f32[h,w,C]: the picture at the places f32[h,w,2], mirrored beyond its edges."""
-    moved: np.ndarray = cv2.remap(  # type: ignore[call-overload]  # stubs forbid None
+    """A picture f32[h,w] or f32[h,w,C] sampled at places f32[h,w,2]; mirrored beyond its edges."""
+    warped: np.ndarray = cv2.remap(  # type: ignore[call-overload]  # stubs forbid None
         picture, at, None, mode, buffer, borderMode=cv2.BORDER_REFLECT_101
     )
-    return moved
+    return warped
 
 
 def _luma8(image: np.ndarray) -> np.ndarray:

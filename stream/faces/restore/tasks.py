@@ -1,8 +1,8 @@
-"""What a model was trained for: what its network is shown of a crop, and what its answer does there.
+"""Tasks that models are trained for: how each prepares the network's input and uses its output.
 
-A task stands round the engine's call: `prepare` before it, `finish` and `opacity` after it. It takes
-the whole `Crop`, since a hole that is drawn in the picture has to be found in the crop. Crops are
-cut at the model's size; the network of an SR variant sees them shrunk to its own.
+`prepare` runs before the engine, `finish` and `opacity` after it. All take the whole `Crop`, since a hole
+that is drawn in the picture has to be found in the crop. Crops have the model's size; the network of a
+super-resolution variant takes a smaller input.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from stream.picture import colour, geometry
 from stream.picture.face import Crop
 
 EDGE = 4
-"""Width of an inpainted hole's soft edge outside of it, px of the crop or of the picture, the larger."""
-KEY_GROWS = 2
-"""So far beyond pixels of the key's colour a hole reaches, px as for EDGE: there both are mixed."""
+"""Width of the soft edge round an inpainted hole, px of the crop or of the picture, whichever are larger."""
+KEY_MARGIN = 2
+"""Width of the border that is added to pixels of the key's colour, px as for EDGE: there colours mix."""
 
 
 class Restoration:
-    """Blind restoration: the crop as it is; and what all tasks share.
+    """Blind restoration, and what all tasks share: the network's input is the crop itself.
 
-    `in_size` is the side of what the network takes, px; None: the crop's own.
+    `in_size` is the side of the network's input, px; None: the crop's own.
     """
 
     in_colour = False
@@ -39,33 +39,34 @@ class Restoration:
         self._in_size = in_size
 
     def prepare(self, crop: Crop) -> np.ndarray:
-        """What the network is shown: RGB f32[in,in,3] in 0..1, shrunk by averaging areas."""
-        image = self._shown(crop)
+        """The network's input: RGB f32[in,in,3] in 0..1, averaged down where it is smaller."""
+        image = self._input(crop)
         size = self._in_size or image.shape[0]
         if image.shape[0] == size:
             return image
         return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
 
     def finish(self, crop: Crop, output: np.ndarray) -> np.ndarray:
-        """The crop as it shall be, RGB f32[S,S,3] in 0..1, of the network's output f32[S,S,3]."""
+        """The restored crop, RGB f32[S,S,3] in 0..1, from the network's output f32[S,S,3]."""
         clipped: np.ndarray = np.clip(output, 0, 1)
         return clipped
 
     def opacity(self, crop: Crop) -> np.ndarray | None:
-        """How far the picture gives way to that, f32[S,S] in 0..1; None: the difference is added."""
+        """How far the restored crop replaces the picture, f32[S,S] in 0..1; None: its residual is added."""
         return None
 
     def check_size(self, name: str | Path, size: tuple[float, float]) -> None:
         """Raise SourceError where the task cannot work on an upright picture of (width, height) px."""
 
-    def _shown(self, crop: Crop) -> np.ndarray:
+    def _input(self, crop: Crop) -> np.ndarray:
+        """The network's input at the crop's size, RGB f32[S,S,3] in 0..1."""
         return crop.image
 
 
 class Colorization(Restoration):
-    """The network sees grey (luma of BT.601); the crop keeps its L*, and gets the output's a* and b*.
+    """Colorization: the input is grey (luma of BT.601).
 
-    See `colour.with_lightness` for the formula.
+    The crop keeps its L* and gets the a* and b* of the output; `colour.with_lightness` has the formula.
     """
 
     in_colour = True
@@ -74,44 +75,44 @@ class Colorization(Restoration):
         """See `Restoration.finish`."""
         return colour.with_lightness(np.clip(output, 0, 1), of=crop.image)
 
-    def _shown(self, crop: Crop) -> np.ndarray:
+    def _input(self, crop: Crop) -> np.ndarray:
         return cv2.cvtColor(cv2.cvtColor(crop.image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
 class Inpainting(Restoration, ABC):
-    """The hole is white for the network, as the strokes are that the published model was shown.
+    """Inpainting: the hole is white in the input, as in the published model's training.
 
-    In the hole the output takes the picture's place; EDGE px round it they are blended; beyond, the
+    The output replaces the picture in the hole and is blended with it EDGE px round it. Farther out the
     picture keeps every bit.
     """
 
     def opacity(self, crop: Crop) -> np.ndarray:
-        """1 in the hole and a pixel beyond, then a smoothstep to 0; so too at a face's crop's border."""
+        """1 in the hole and a pixel round it, then a smoothstep to 0; 0 at the border of a face's crop."""
         size, unit = crop.image.shape[0], _unit(crop)
         t = np.clip((unit * (1 + EDGE) - self._distance(crop)) / (unit * EDGE), 0, 1)
         soft = np.asarray(t * t * (3 - 2 * t), np.float32)
         return soft if crop.face is None else soft * geometry.feather_mask(size, EDGE / size)
 
-    def _shown(self, crop: Crop) -> np.ndarray:
+    def _input(self, crop: Crop) -> np.ndarray:
         return np.where(self._distance(crop)[..., None] <= 0, np.float32(1), crop.image)
 
     def _distance(self, crop: Crop) -> npt.NDArray[np.float32]:
-        """Distance of every pixel from the hole, f32[S,S] px; 0 and below in it."""
-        hole, grows = self._hole(crop)
+        """Distance of every pixel from the hole, f32[S,S] px; 0 or less in it."""
+        hole, margin = self._hole(crop)
         if not hole.any():
             return np.full(hole.shape, np.inf, np.float32)
         away = cv2.distanceTransform((~hole).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        return np.subtract(away, np.float32(grows), dtype=np.float32)
+        return np.subtract(away, np.float32(margin), dtype=np.float32)
 
     @abstractmethod
     def _hole(self, crop: Crop) -> tuple[npt.NDArray[np.bool_], float]:
-        """Where in a crop the hole is, bool[S,S], and how far it reaches beyond, px of the crop."""
+        """The hole's pixels bool[S,S], and the margin by which the hole exceeds them, px of the crop."""
 
 
 class MaskInpainting(Inpainting):
-    """The hole is where `mask` (u8[H,W], the size of the upright picture) is at least 128.
+    """Inpainting where `mask` (u8[H,W], of the upright picture's size) is at least 128.
 
-    `name` says in an error which mask it is.
+    `name` stands for the mask in errors.
     """
 
     def __init__(self, in_size: int | None, mask: np.ndarray, name: str = "the mask") -> None:
@@ -131,13 +132,13 @@ class MaskInpainting(Inpainting):
         size = crop.image.shape[0]
         to_upright = geometry.chain(crop.view.to_upright, crop.to_stored)
         drawn = geometry.warp(self._mask, to_upright, (size, size), cv2.BORDER_CONSTANT)
-        return drawn > 0.05, 0.0  # all that the hole touches; bicubic filters ring below 0
+        return drawn > 0.05, 0.0  # every pixel that the hole touches, but no ringing of the filter
 
 
 class KeyInpainting(Inpainting):
-    """The hole is where a crop is within `tolerance` of `key` in each channel.
+    """Inpainting where a crop differs from `key` by at most `tolerance` in each channel.
 
-    `key` is f32[3], RGB of 0..255, as is the tolerance.
+    `key` is f32[3] RGB in 0..255; the tolerance has the same unit.
     """
 
     def __init__(self, in_size: int | None, key: np.ndarray, tolerance: int = 24) -> None:
@@ -146,11 +147,11 @@ class KeyInpainting(Inpainting):
 
     def _hole(self, crop: Crop) -> tuple[npt.NDArray[np.bool_], float]:
         apart = np.abs(crop.image * 255 - self._key).max(axis=2)
-        return apart <= self._tolerance, KEY_GROWS * _unit(crop)
+        return apart <= self._tolerance, KEY_MARGIN * _unit(crop)
 
 
 class Segmentation(Restoration):
-    """A label map becomes a face, which takes its place whole."""
+    """Face synthesis: the crop is a label map, and the output replaces all of it."""
 
     in_colour = True
 
@@ -160,7 +161,7 @@ class Segmentation(Restoration):
 
 
 def create(model: ModelInfo, settings: Restore, aligned: bool) -> Restoration:
-    """The task that `restore.task` and the model say; ConfigError, in one line, where they do not fit."""
+    """The task of a model. Raises ConfigError where the settings or `aligned` do not fit it."""
     task = model.task if settings.task == "auto" else settings.task
     where = "set restore.model to one that can"
     if task != model.task:
@@ -201,5 +202,5 @@ def _read_mask(path: str) -> np.ndarray:
 
 
 def _unit(crop: Crop) -> float:
-    """The larger of a pixel of the crop and one of the picture, in px of the crop."""
+    """Side of a pixel of the crop or of the picture, whichever is larger, in px of the crop."""
     return max(1.0, 1 / geometry.scale_of(crop.to_stored))

@@ -1,1 +1,1 @@
-"""Training a restorer: faces in, damage made on the fly, weights out."""
+"""Training of a restorer on aligned faces that are damaged during training."""

@@ -1,6 +1,6 @@
 """The adversary: a network that learns to tell clean pictures from restored ones.
 
-The restorer follows its gradient, and so draws texture that a mean over all possible faces lacks.
+The restorer follows its gradient and so produces texture, which a mean over all possible faces lacks.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from stream.models.nets.discriminator import Discriminator
 from stream.models.nets.patch_critic import PatchCritic
 
 LARGEST_SCALE = 10.0
-"""By which the patch critic's gradient is multiplied at most: a critic that is sure of itself has a
-vanishing gradient, and what is left of it is noise."""
+"""Largest factor of the patch critic's gradient. A confident critic has a vanishing gradient, of which
+mostly noise is left."""
 _PATCH_BETAS = (0.5, 0.99)
 _GPEN_BETAS = (0.0, 0.99)
-"""StyleGAN2's."""
+"""The betas of Adam in StyleGAN2."""
 _GPEN_RISE = 1000
-"""Images after the warm-up over which the weight of GPEN's discriminator rises."""
+"""Number of images after the warm-up over which the weight of GPEN's discriminator rises to its value."""
 Figures = dict[str, Tensor]
-"""Scalars for the log, by name."""
+"""Scalars for the log by name."""
 AverageGradients = Callable[[nn.Module], None]
-"""Makes a network's gradients the mean over all processes."""
+"""Replaces a network's gradients by their mean over all processes."""
 
 
 class AdversaryState(TypedDict):
-    """What a checkpoint keeps of an adversary."""
+    """What a checkpoint stores of an adversary."""
 
     network: dict[str, Tensor]
     optimizer: dict[str, object]
@@ -42,7 +42,7 @@ class AdversaryState(TypedDict):
 
 
 class Adversary(ABC):
-    """A network, its optimiser, and what it has seen. Pictures are cuts, f32[N,3,cut,cut] RGB in -1..1."""
+    """A network and its optimiser. Pictures are random squares, RGB f32[N,3,cut,cut] in -1..1."""
 
     def __init__(
         self, network: nn.Module, cut: int, lr: float, betas: tuple[float, float], execution: Execution
@@ -51,25 +51,24 @@ class Adversary(ABC):
         self.cut = cut
         """Side of the pictures, px."""
         self.images = 0
-        """Pairs that it has learned from, in all processes together."""
+        """Pairs that it has been trained on, in all processes together."""
         self._steps = 0
         self._execution = execution
         self._optimizer = torch.optim.Adam(self.network.parameters(), lr, betas)
 
     @abstractmethod
     def gradient(self, restored: Tensor, others: Tensor) -> tuple[Tensor, Figures]:
-        """The gradient at `restored` of the loss that the restorer pays for looking unreal.
+        """The gradient at `restored` of the restorer's adversarial loss; zero during the warm-up.
 
-        `others`, f32[N,3,S,S], is the gradient of its other losses at the whole pictures. Zero while
-        the adversary warms up.
+        `others`, f32[N,3,S,S], is the gradient of the restorer's other losses at the whole pictures.
         """
 
     @abstractmethod
     def _loss(self, clean: Tensor, restored: Tensor) -> tuple[Tensor, Figures]:
-        """The loss that the adversary itself pays."""
+        """The adversary's own loss."""
 
     def learn(self, clean: Tensor, restored: Tensor, average_gradients: AverageGradients) -> Figures:
-        """One step of the adversary. A step whose gradient is not finite is left out."""
+        """Train the adversary for one step. A step whose gradient is not finite changes no weights."""
         self.network.requires_grad_(True)
         loss, figures = self._loss(clean, restored)
         self._optimizer.zero_grad(set_to_none=True)
@@ -82,11 +81,11 @@ class Adversary(ABC):
         return figures
 
     def count(self, images: int) -> None:
-        """Record that all processes together have learned from `images` more pairs."""
+        """Add the number of pairs that all processes were trained on in this step."""
         self.images += images
 
     def state(self) -> AdversaryState:
-        """All that the adversary needs to go on."""
+        """Everything that the adversary needs to continue."""
         return {
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
@@ -95,7 +94,7 @@ class Adversary(ABC):
         }
 
     def load(self, state: AdversaryState) -> None:
-        """Go on from `state()`. The state of another network is ignored: the adversary starts anew."""
+        """Continue from a `state()`. A different network's state is ignored: it starts anew."""
         if _shapes(state.get("network", {})) != _shapes(self.network.state_dict()):
             return
         self.network.load_state_dict(state["network"])
@@ -104,11 +103,11 @@ class Adversary(ABC):
 
 
 class PatchAdversary(Adversary):
-    """A patch critic with the hinge loss; the length of its gradient is a given part of the others'.
+    """A patch critic with the hinge loss. Its gradient has a set share of the other gradients' length.
 
-    The rule is that of the adaptive weight of VQGAN (Esser et al., 2021), taken at the picture, not at
-    the last layer, and for each picture by itself: so the result does not depend on how the pictures
-    are grouped into batches and processes.
+    The rule is the adaptive weight of VQGAN (Esser et al., 2021). It is computed at the picture rather
+    than at the last layer, and for each picture alone. The result therefore does not depend on how the
+    pictures are grouped into batches and processes.
     """
 
     def __init__(self, settings: TrainSettings, size: int, execution: Execution) -> None:
@@ -117,6 +116,7 @@ class PatchAdversary(Adversary):
         self._ratio, self._warm_up = settings.loss.adversarial, own.warm_up
 
     def gradient(self, restored: Tensor, others: Tensor) -> tuple[Tensor, Figures]:
+        """The scaled hinge gradient, see `Adversary.gradient`."""
         if self.images < self._warm_up:
             return torch.zeros_like(restored), {}
         restored = restored.detach().requires_grad_(True)
@@ -130,14 +130,14 @@ class PatchAdversary(Adversary):
         return loss, {"judgement": loss}
 
     def _logits(self, pictures: Tensor) -> Tensor:
-        # Not compiled: five convolutions gain nothing by it (measured), and it takes a minute.
+        # Not compiled: that takes a minute and does not speed up five convolutions (measured).
         with self._execution.autocast():
             logits: Tensor = self.network(pictures)
             return logits.float()
 
 
 class GpenAdversary(Adversary):
-    """GPEN's discriminator with the logistic loss, a fixed weight, and R1 every few steps."""
+    """GPEN's discriminator with the logistic loss, a fixed weight, and the R1 penalty every few steps."""
 
     def __init__(self, settings: TrainSettings, size: int, execution: Execution) -> None:
         self._settings = settings.adversary.gpen
@@ -148,13 +148,14 @@ class GpenAdversary(Adversary):
         self._logits = execution.compiled(self._logits_eagerly)
 
     def gradient(self, restored: Tensor, others: Tensor) -> tuple[Tensor, Figures]:
-        listens = min(1.0, (self.images - self._settings.warm_up) / _GPEN_RISE)
-        if listens <= 0:
+        """The gradient of the weighted logistic loss, see `Adversary.gradient`."""
+        rise = min(1.0, (self.images - self._settings.warm_up) / _GPEN_RISE)
+        if rise <= 0:
             return torch.zeros_like(restored), {}
-        self.network.requires_grad_(False)  # the compiled graph then computes no gradients of weights
+        self.network.requires_grad_(False)  # so that the compiled graph computes no gradients of weights
         restored = restored.detach().requires_grad_(True)
         loss = losses.realness(self._logits(restored))
-        (gradient,) = torch.autograd.grad(self._weight * listens * loss, restored)
+        (gradient,) = torch.autograd.grad(self._weight * rise * loss, restored)
         return gradient, {"adversarial": loss}
 
     def _loss(self, clean: Tensor, restored: Tensor) -> tuple[Tensor, Figures]:
@@ -174,9 +175,9 @@ class GpenAdversary(Adversary):
 
 
 def make_adversary(settings: TrainSettings, size: int, execution: Execution) -> Adversary | None:
-    """The adversary of a restorer of `size` px; None if the weight of its loss is 0.
+    """The adversary for a restorer of `size` px; None if the weight of its loss is 0.
 
-    Its first weights follow from the seed: all processes begin with the same.
+    Its initial weights follow from the seed, so all processes start with the same.
     """
     if not settings.loss.adversarial:
         return None
@@ -187,7 +188,7 @@ def make_adversary(settings: TrainSettings, size: int, execution: Execution) -> 
 
 
 def _norms(pictures: Tensor) -> Tensor:
-    """Euclidean norm of each of `[N,C,H,W]`, as `[N,1,1,1]`."""
+    """Euclidean norm of each picture of `[N,C,H,W]`, as `[N,1,1,1]`."""
     return pictures.square().sum((1, 2, 3), keepdim=True).sqrt()
 
 

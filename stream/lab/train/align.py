@@ -1,4 +1,4 @@
-"""Photos or a video -> a folder of aligned faces to train on; what is not worth it is left out."""
+"""Photos and videos to a folder of aligned faces for training. Unsuitable faces are left out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stream.config import Detect
 from stream.errors import ConfigError, EncodeError, SourceError
 from stream.faces.detect.finder import FaceFinder
 from stream.faces.restore.crop import cut
-from stream.faces.restore.sharpness import SIDE, predicted_gain, sharpness
+from stream.faces.restore.sharpness import SIDE, predicted_gain, sharpness_of_gain
 from stream.lab.train.training_pairs import MARGIN, inner
 from stream.media.container import VIDEO_SUFFIXES
 from stream.media.decode import FileSource
@@ -28,33 +28,33 @@ from stream.picture import geometry
 from stream.picture.face import Detection
 from stream.picture.frame import Frame
 
-LEDGER = "align.jsonl"
-"""In the folder of faces: the settings, then a line for each file that is done."""
+JOURNAL = "align.jsonl"
+"""File in the folder of faces: the first line holds the settings, each further line a finished file."""
 TURNED = 0.22
-"""Mean distance of a face's five landmarks from the template's, in eye distances, above which it looks
-away: what a similarity cannot bring to the template. The five of a frontal face lie within 0.1."""
+"""A face looks away if its five landmarks, aligned by a similarity, lie farther than this from the template
+(mean distance, in eye distances). Those of a frontal face lie within 0.1."""
 OUTSIDE = 0.1
-"""Share of the square that may lie outside the picture, where it is mirrored."""
+"""Largest share of the square outside the picture, where the picture is mirrored."""
 _TILE, _LARGEST = 1024, 8192
-_QUALITY = 95
-Tick = Callable[[str], None]
+"""Side of the detector's tiles, and longest side of a picture that is searched unreduced, px."""
+_JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """What is kept, and how."""
+class AlignSettings:
+    """Which faces are kept, and how they are written."""
 
     size: int = 256
-    """Side of the face, px, 256 or more; the file has a margin of a sixteenth of it on each side."""
+    """Side of the face, px, 256 or more. The file has a margin of 1/16 of it on each side."""
     min_scale: float = 0.9
-    """Px of the picture for a px of the face at least: 1 keeps what need not be enlarged at all."""
+    """Least number of picture px for a px of the face. 1 keeps only faces that need no enlarging."""
     min_sharpness: float = 0.75
-    """By `stream.faces.restore.sharpness`, 0..1. It keeps 98 % of a set of clean faces, and 30 % and
-    1 % of the same blurred by 1 and 1.5 px (measured)."""
+    """Least sharpness by `stream.faces.restore.sharpness`, 0..1. The default keeps 98 % of a set of clean
+    faces, and 30 % and 1 % of the same faces blurred by 1 and 1.5 px (measured)."""
     every_s: float = 1.0
-    """Of a video: seconds from one frame looked at to the next."""
+    """Seconds between the frames of a video that are searched."""
     format: str = "jpeg"
-    """jpeg (quality 95, 4:4:4) or png."""
+    """File format: jpeg (quality 95, 4:4:4) or png."""
 
     def __post_init__(self) -> None:
         if self.size < SIDE:
@@ -64,115 +64,126 @@ class Rules:
 
 
 @dataclass(slots=True)
-class Tally:
-    """What came of a run."""
+class AlignCounts:
+    """What a run did."""
 
     files: int = 0
-    """Looked at now."""
+    """Files that this run read."""
     skipped: int = 0
-    """Done by an earlier run."""
+    """Files that an earlier run had finished."""
     kept: int = 0
+    """Faces written."""
     left_out: Counter[str] = field(default_factory=Counter)
-    """Faces by reason: small, blurred, turned away, cut off."""
+    """Faces left out, by reason: small, blurred, turned away, cut off."""
     empty: int = 0
     """Pictures without a face."""
     problems: list[str] = field(default_factory=list)
-    """One line for each file that could not be read."""
+    """One line of text for each file that could not be read."""
 
 
 def align(
-    source: str | Path, target: str | Path, rules: Rules | None = None, tick: Tick = lambda path: None
-) -> Tally:
-    """Write the faces of a picture, a video or a folder of either into `target`, aligned.
+    source: str | Path,
+    target: str | Path,
+    settings: AlignSettings | None = None,
+    on_file: Callable[[str], None] = lambda path: None,
+) -> AlignCounts:
+    """Write the aligned faces of a picture, a video or a folder of either into `target`.
 
-    Each becomes NAME_N.jpg: N counts the faces of a photo; of a video it starts with the frame. So all
-    that comes of one file counts as one person, see `stream.lab.quality`. A file that was done by an
-    earlier run is skipped where it has not changed. `tick` hears each file before it is read.
-    Raises StreamError where nothing can be done at all.
+    The files are called NAME_N.jpg. N counts the faces of a photo; for a video N begins with the frame's
+    number. All faces from one file therefore count as one person, see `stream.lab.quality.portraits`. A
+    file that an earlier run finished is skipped unless it has changed. `on_file` is called with each
+    file's path before it is read.
+
+    Raises StreamError if the run cannot start at all.
     """
-    source, target, rules = Path(source), Path(target), rules or Rules()
+    source, target, settings = Path(source), Path(target), settings or AlignSettings()
     files = _files(source, target)
-    ledger = _Ledger(target, rules)
-    aligner = Aligner(rules)
-    tally = Tally()
+    journal = _Journal(target, settings)
+    aligner = Aligner(settings)
+    total = AlignCounts()
     for path, name in files:
-        if ledger.holds(path, name):
-            tally.skipped += 1
+        if journal.has(path, name):
+            total.skipped += 1
             continue
-        tick(str(path))
-        found = Tally(files=1)
+        on_file(str(path))
+        counts = AlignCounts(files=1)
         try:
-            for number, frame in _frames(path, rules.every_s):
-                found.empty += not _write_faces(frame, f"{name}_{number}", target, aligner, found)
+            for number, frame in _frames(path, settings.every_s):
+                counts.empty += not _write_faces(frame, f"{name}_{number}", target, aligner, counts)
         except SourceError as error:
-            tally.problems.append(str(error))
+            total.problems.append(str(error))
             continue
-        ledger.add(path, name, found)
-        for key in ("files", "kept", "empty"):
-            setattr(tally, key, getattr(tally, key) + getattr(found, key))
-        tally.left_out += found.left_out
-    return tally
+        journal.add(path, name, counts)
+        total.files += counts.files
+        total.kept += counts.kept
+        total.empty += counts.empty
+        total.left_out += counts.left_out
+    return total
 
 
 class Aligner:
-    """Frame -> aligned faces, or why not. One thread at a time may use it."""
+    """Cuts the aligned faces out of a frame. Only one thread may use it at a time."""
 
-    def __init__(self, rules: Rules) -> None:
-        self._rules = rules
-        self.format = rules.format
+    def __init__(self, settings: AlignSettings) -> None:
+        self._settings = settings
+        self.format = settings.format
         self._find = FaceFinder(Detect(max_side=_LARGEST, tile=_TILE))
-        margin = round(rules.size * MARGIN)
-        self.landmarks = geometry.template("ffhq_512", rules.size) + margin
-        """f64[5,2]: where a face's landmarks lie in the file."""
-        self.side = rules.size + 2 * margin
+        margin = round(settings.size * MARGIN)
+        self.landmarks = geometry.template("ffhq_512", settings.size) + margin
+        """f64[5,2]: position of a face's landmarks in the file, px."""
+        self.side = settings.size + 2 * margin
+        """Side of the file's picture, px."""
 
     def __call__(self, frame: Frame) -> Iterator[np.ndarray | str]:
-        """RGB u8[side,side,3] of each face, or the reason why it is left out; best first."""
+        """For each face its picture, RGB u8[side,side,3], or the reason why it is left out.
+
+        Faces come in order of falling score.
+        """
         for hit in self._find.certain(frame):
             yield self._aligned(frame, hit)
 
     def _aligned(self, frame: Frame, hit: Detection) -> np.ndarray | str:
         to_upright = geometry.similarity(self.landmarks, hit.landmarks)
         scale = geometry.scale_of(to_upright)
-        if scale < self._rules.min_scale:
+        if scale < self._settings.min_scale:
             return "small"
-        there = geometry.apply(geometry.invert(to_upright), hit.landmarks)
+        aligned = geometry.apply(geometry.invert(to_upright), hit.landmarks)
         eyes = np.linalg.norm(self.landmarks[1] - self.landmarks[0])
-        if np.linalg.norm(there - self.landmarks, axis=1).mean() > TURNED * eyes:
+        if np.linalg.norm(aligned - self.landmarks, axis=1).mean() > TURNED * eyes:
             return "turned away"
         if _outside(to_upright, self.side, frame.view.upright_size) > OUTSIDE:
             return "cut off"
         crop = cut(frame, geometry.chain(frame.view.to_stored, to_upright), self.side)
         if crop is None:
             return "cut off"
-        if sharpness(predicted_gain(inner(crop), scale)) < self._rules.min_sharpness:
+        if sharpness_of_gain(predicted_gain(inner(crop), scale)) < self._settings.min_sharpness:
             return "blurred"
         levels: npt.NDArray[np.float32] = crop * 255
         return np.rint(levels).astype(np.uint8)
 
 
 def _outside(to_upright: np.ndarray, side: int, size: tuple[float, float]) -> float:
-    """Share of the square that lies outside an upright picture of (width, height) `size`."""
+    """Share of the crop's square that lies outside an upright picture of (width, height) `size`."""
     at = (np.arange(32) + 0.5) * side / 32
     points = geometry.apply(to_upright, np.stack(np.meshgrid(at, at), axis=-1).reshape(-1, 2))
     return 1 - float(np.mean(((points >= 0) & (points <= size)).all(axis=1)))
 
 
-def _write_faces(frame: Frame, stem: str, target: Path, aligner: Aligner, tally: Tally) -> bool:
-    """Write what is worth it and count the rest; whether there was a face at all."""
+def _write_faces(frame: Frame, stem: str, target: Path, aligner: Aligner, counts: AlignCounts) -> bool:
+    """Write the suitable faces of a frame and count all others; whether there was any face."""
     count = 0
     for count, face in enumerate(aligner(frame), 1):
         if isinstance(face, str):
-            tally.left_out[face] += 1
+            counts.left_out[face] += 1
             continue
         _save(face, target, f"{stem}{count - 1}", aligner.format)
-        tally.kept += 1
+        counts.kept += 1
     return count > 0
 
 
 def _save(face: np.ndarray, target: Path, stem: str, kind: str) -> None:
     file = io.BytesIO()
-    options = {"quality": _QUALITY, "subsampling": 0} if kind == "jpeg" else {}
+    options = {"quality": _JPEG_QUALITY, "subsampling": 0} if kind == "jpeg" else {}
     Image.fromarray(face).save(file, kind, **options)
     path = target / f"{stem}{'.jpg' if kind == 'jpeg' else '.png'}"
     partial = path.with_name(f".{path.name}.partial")
@@ -184,7 +195,7 @@ def _save(face: np.ndarray, target: Path, stem: str, kind: str) -> None:
 
 
 def _frames(path: Path, every_s: float) -> Iterator[tuple[str, Frame]]:
-    """Frames to look at, and what their faces' numbers begin with."""
+    """The frames to search, each with the text that its faces' numbers begin with."""
     if is_image(path):
         yield "", read_image(path).frame(0)
         return
@@ -198,7 +209,7 @@ def _frames(path: Path, every_s: float) -> Iterator[tuple[str, Frame]]:
 
 
 def _files(source: Path, target: Path) -> list[tuple[Path, str]]:
-    """Files to look at, and what their faces are called: the path in the folder, without its ending."""
+    """The files to read, each with the name of its faces: its path within the folder, without the suffix."""
     if not source.exists():
         raise SourceError(f"{source}: no such file; check the path")
     if source.is_dir() and target.resolve() == source.resolve():
@@ -223,18 +234,18 @@ def _files(source: Path, target: Path) -> list[tuple[Path, str]]:
     ]
 
 
-class _Ledger:
-    """What is done, kept in the folder of faces, so that a run that was stopped goes on."""
+class _Journal:
+    """The finished files, recorded in the folder of faces so that a stopped run can continue."""
 
-    def __init__(self, target: Path, rules: Rules) -> None:
-        self._path = target / LEDGER
+    def __init__(self, target: Path, settings: AlignSettings) -> None:
+        self._path = target / JOURNAL
         self._done: dict[str, list[int]] = {}
         try:
             target.mkdir(parents=True, exist_ok=True)
             text = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
             if not text:
-                self._append({"rules": asdict(rules)})
-            elif not text.endswith("\n"):  # a run was killed while it wrote
+                self._append({"rules": asdict(settings)})
+            elif not text.endswith("\n"):  # a run was killed while writing a line
                 self._path.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
             raise EncodeError(f"{target}: cannot be written ({error.strerror}); check OUT") from None
@@ -242,20 +253,20 @@ class _Ledger:
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:
-                continue  # that file is done again
-            if entry.get("rules", asdict(rules)) != asdict(rules):
+                continue  # the incomplete line's file is done again
+            if entry.get("rules", asdict(settings)) != asdict(settings):
                 raise ConfigError(f"{target}: was made with other settings; name another folder")
             if "name" in entry:
                 self._done[entry["name"]] = entry["state"]
 
-    def holds(self, path: Path, name: str) -> bool:
-        """Whether the file is done, and as it was then."""
+    def has(self, path: Path, name: str) -> bool:
+        """Whether the file is finished and has not changed since."""
         return self._done.get(name) == _state(path)
 
-    def add(self, path: Path, name: str, found: Tally) -> None:
-        """Note that a file is done."""
-        entry = {"name": name, "source": str(path), "state": _state(path), "kept": found.kept}
-        self._append(entry | {"left_out": dict(found.left_out)})
+    def add(self, path: Path, name: str, counts: AlignCounts) -> None:
+        """Record a finished file."""
+        entry = {"name": name, "source": str(path), "state": _state(path), "kept": counts.kept}
+        self._append(entry | {"left_out": dict(counts.left_out)})
 
     def _append(self, entry: dict[str, object]) -> None:
         try:
@@ -266,5 +277,6 @@ class _Ledger:
 
 
 def _state(path: Path) -> list[int]:
+    """Size in bytes and time of the last change in ns."""
     facts = path.stat()
     return [facts.st_size, facts.st_mtime_ns]

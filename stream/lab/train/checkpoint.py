@@ -1,4 +1,4 @@
-"""A run's files: checkpoints that a crash cannot break, and weights that the pipeline loads."""
+"""Checkpoints, which a crash cannot corrupt, and weights files, which the pipeline loads."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ CHECKPOINT = "checkpoint.pt"
 
 
 def save(state: StepState, folder: Path) -> None:
-    """Write the checkpoint whole or not at all: under another name, to the disk, then renamed.
+    """Write the checkpoint completely or not at all: to a draft file that is synced and then renamed.
 
-    Raises TrainError where it cannot be written; the one before stays.
+    Raises TrainError if it cannot be written; the previous checkpoint then stays.
     """
     path, draft = folder / CHECKPOINT, folder / f".{CHECKPOINT}"
     try:
@@ -28,7 +28,7 @@ def save(state: StepState, folder: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into the latter
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError when the disk is full
         draft.unlink(missing_ok=True)
         detail = " ".join(str(getattr(error, "strerror", None) or error).split())[:80]
         raise TrainError(
@@ -37,20 +37,20 @@ def save(state: StepState, folder: Path) -> None:
 
 
 def load(folder: Path) -> StepState | None:
-    """The checkpoint in a folder, None where there is none; TrainError where it is broken."""
+    """The checkpoint in a folder, or None if there is none. Raises TrainError if it is damaged."""
     path = folder / CHECKPOINT
     if not path.exists():
         return None
     try:
         state: StepState = torch.load(path, map_location="cpu", weights_only=True)
         return state
-    except Exception as error:  # whatever an unpickler meets in a file that is no checkpoint
+    except Exception as error:  # unpickling another kind of file can raise anything
         detail = " ".join(str(error).split())[:120]
         raise TrainError(f"{path}: no whole checkpoint ({detail}); move it away to start anew") from None
 
 
 def export(tensors: dict[str, Tensor], info: ModelInfo, path: Path, note: dict[str, str]) -> None:
-    """Weights as FP16 safetensors with the model's facts, and `note` beside them in the metadata."""
+    """Write weights as FP16 safetensors whose metadata hold the model's facts and `note`."""
     half = {name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in tensors.items()}
     draft = path.with_name(f".{path.name}")
     save_file(half, draft, metadata_of(info) | note)

@@ -1,6 +1,6 @@
-"""What a restored picture is judged by while training. Pictures are RGB `[N,3,H,W]` in -1..1, FP32.
+"""Training losses. Pictures are RGB f32`[N,3,H,W]` in -1..1.
 
-Every loss is a mean over the batch and about 1 where the picture is useless, so that weights compare.
+Every loss is a mean over the batch. It is about 1 for a useless picture, so that weights can be compared.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _LUMA = (0.299, 0.587, 0.114)
-_FINE_SIGMA, _CELL_SIGMA = 1.5, 3.0
-_QUIET = (2 / 255) ** 2
-"""Energy of fine detail, in units of (-1..1)^2 / 4, below which nobody sees a difference."""
+_DETAIL_SIGMA, _AVERAGING_SIGMA = 1.5, 3.0
+"""px"""
+_ENERGY_FLOOR = (2 / 255) ** 2
+"""Energy of fine detail below which no difference is visible, for luma with a range of 1."""
 
 
 def pixels(out: Tensor, clean: Tensor) -> Tensor:
@@ -23,7 +24,7 @@ def pixels(out: Tensor, clean: Tensor) -> Tensor:
 
 
 def squares(out: Tensor, clean: Tensor) -> Tensor:
-    """Root of the mean squared difference of each picture: what PSNR measures."""
+    """Root mean squared difference of each picture, the quantity that PSNR measures."""
     return (out - clean).square().mean((1, 2, 3)).add(1e-8).sqrt().mean()
 
 
@@ -35,7 +36,10 @@ def gradients(out: Tensor, clean: Tensor) -> Tensor:
 
 
 def scales(rgbs: Sequence[Tensor], clean: Tensor) -> Tensor:
-    """Deep supervision: every intermediate RGB against the clean picture at its size, mean over scales."""
+    """Deep supervision: mean absolute difference of each intermediate RGB from the clean picture at its size.
+
+    The result is the mean over the scales.
+    """
     total = clean.new_zeros(())
     for rgb in rgbs:
         small = F.interpolate(clean, rgb.shape[-1], mode="area")
@@ -44,26 +48,29 @@ def scales(rgbs: Sequence[Tensor], clean: Tensor) -> Tensor:
 
 
 def detail(out: Tensor, clean: Tensor) -> Tensor:
-    """How far the amount of fine detail is off, wherever it lies exactly.
+    """Difference in the amount of fine detail around each pixel, whatever its exact position.
 
-    Per place, the energy of luma above a Gaussian blur of 1.5 px, averaged over 3 px, as a logarithm,
-    weighted by the square root of the clean energy: edges count for more than skin. A regression to the
-    mean is soft; this asks for the energy it leaves out, and for no more than that: overshoot costs too.
+    The mean absolute difference of the logarithms of `energy`, weighted by the square root of the clean
+    energy, so that edges count more than skin. Regression to the mean gives soft pictures; this loss
+    asks for the missing energy. It also penalises excess energy, such as overshoot.
     """
-    there, wanted = energy(out), energy(clean)
-    weight = wanted.sqrt()
-    return (weight * (there / wanted).log().abs()).mean() / weight.mean()
+    restored, target = energy(out), energy(clean)
+    weight = target.sqrt()
+    return (weight * (restored / target).log().abs()).mean() / weight.mean()
 
 
 def energy(picture: Tensor) -> Tensor:
-    """Local energy `[N,1,H,W]` of luma above a Gaussian of 1.5 px, never below a quiet floor."""
+    """Local energy of fine detail, `[N,1,H,W]`.
+
+    The square of luma minus its Gaussian blur of 1.5 px, averaged by a Gaussian of 3 px, plus a floor.
+    """
     luma = picture.mul(picture.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True) / 2
-    fine = luma - blurred(luma, _FINE_SIGMA)
-    return blurred(fine.square(), _CELL_SIGMA) + _QUIET
+    fine = luma - blurred(luma, _DETAIL_SIGMA)
+    return blurred(fine.square(), _AVERAGING_SIGMA) + _ENERGY_FLOOR
 
 
 def blurred(x: Tensor, sigma: float) -> Tensor:
-    """`[N,1,H,W]` through a Gaussian cut at 3 sigma, mirrored at the border."""
+    """Gaussian blur of `[N,1,H,W]`, the kernel cut off at 3 sigma, the picture mirrored at its border."""
     reach = int(3 * sigma + 0.5)
     axis = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
     kernel = torch.exp(-axis.square() / (2 * sigma * sigma))
@@ -73,16 +80,16 @@ def blurred(x: Tensor, sigma: float) -> Tensor:
 
 
 def perceptual(backbone: nn.Module, out: Tensor, clean: Tensor) -> Tensor:
-    """Mean relative difference of a backbone's activations; sides multiples of 32 px."""
+    """Mean relative difference of a backbone's activations. Sides must be multiples of 32 px."""
     with torch.no_grad():
-        wanted = backbone((clean + 1) * 127.5)
-    seen = backbone((out + 1) * 127.5)
-    parts = [(a - b).abs().mean() / b.abs().mean().add(1e-3) for a, b in zip(seen, wanted, strict=True)]
+        target = backbone((clean + 1) * 127.5)
+    restored = backbone((out + 1) * 127.5)
+    parts = [(a - b).abs().mean() / b.abs().mean().add(1e-3) for a, b in zip(restored, target, strict=True)]
     return torch.stack(parts).mean()
 
 
 def realness(logits: Tensor) -> Tensor:
-    """Of fakes, for the generator: non-saturating (Goodfellow et al., 2014)."""
+    """The generator's non-saturating loss from the logits of its pictures (Goodfellow et al., 2014)."""
     return F.softplus(-logits).mean()
 
 
@@ -94,17 +101,17 @@ def judgement(real: Tensor, fake: Tensor) -> Tensor:
 def critic_hinge(real: Tensor, fake: Tensor) -> Tensor:
     """The patch critic's hinge loss (Lim & Ye, 2017).
 
-    0 where every real patch has a logit above 1 and every fake one below -1; 2 where all are 0.
+    It is 0 if every real patch has a logit above 1 and every fake patch one below -1, and 2 if all are 0.
     """
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
 def generator_hinge(fake: Tensor) -> Tensor:
-    """What goes with `critic_hinge` for the generator (Lim & Ye, 2017): minus the mean logit."""
+    """The generator's loss beside `critic_hinge` (Lim & Ye, 2017): the negative mean logit."""
     return -fake.mean()
 
 
 def gradient_penalty(logits: Tensor, real: Tensor) -> Tensor:
-    """R1 (Mescheder et al., 2018): squared gradient of the logits at real pictures, per picture."""
+    """R1 penalty (Mescheder et al., 2018): squared gradient of the logits at each real picture."""
     (slope,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
     return slope.square().sum((1, 2, 3)).mean()

@@ -1,4 +1,4 @@
-"""What a run looks like: faces at each level, damaged, restored and clean; its losses as a plot."""
+"""Pictures of a run: a contact sheet of faces at each level of damage, and a plot of the losses."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from stream.lab.damage import LEVELS, damage
 from stream.lab.train.training_pairs import face_files, inner, read_face
 
 _FACES = 5
+"""Columns of the sheet."""
 
 
 def draw(weights: Path, folder: Path, path: Path) -> None:
-    """A PNG: for each level three rows, damaged, restored, clean; `_FACES` columns, always the same."""
+    """Write a PNG with three rows for each level: damaged, restored, clean. The faces are always the same."""
     import torch
 
     from stream.models.nets.loader import load_generator
@@ -35,7 +36,7 @@ def draw(weights: Path, folder: Path, path: Path) -> None:
 
 
 def plot_losses(log: Path, path: Path) -> None:
-    """Every figure of the log against images seen, on logarithmic scales."""
+    """Plot every figure of the log over the number of images seen, on a logarithmic scale if possible."""
     if not log.exists():
         return
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,4 +1,4 @@
-"""What the stages of a live session are told while they run."""
+"""The settings and the state that the stages of a live session follow while they run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from stream.config import Config
 from stream.faces.detect.finder import choose
-from stream.faces.restore.restore_stage import RestoreMode
+from stream.faces.restore.schedule import RestoreMode
 from stream.live.session.degradation import LEVELS, DegradationLevel
 from stream.picture.face import Face
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from stream.errors import StageError
-from stream.faces.restore.restore_stage import RestoreStage
+from stream.faces.restore.restore_stage import RestoreCounts
 from stream.live.session.control import Control
 from stream.live.session.delivery import DeliveryStage
 from stream.live.session.graph import Graph
@@ -18,32 +17,10 @@ _MAX_FAILURES, _FAILURES_WITHIN_S = 3, 60.0
 """The session ends when its stages fail more often than this within a minute."""
 
 
-@dataclass(frozen=True, slots=True)
-class FaceCounts:
-    """Faces by what became of them."""
-
-    restored: int = 0
-    carried: int = 0
-    """Restored from other frames of the track, without the network."""
-    left_alone: int = 0
-    """Too sharp to gain by it."""
-    not_finite: int = 0
-    """Left as they were because the network's output was not finite."""
-
-    def plus(self, stage: RestoreStage) -> FaceCounts:
-        """These counts and those of a stage."""
-        return FaceCounts(
-            self.restored + stage.faces_restored,
-            self.carried + stage.faces_carried,
-            self.left_alone + stage.faces_left_alone,
-            self.not_finite + stage.not_finite,
-        )
-
-
 class GraphRunner:
     """Runs a graph, or no stages at all, between the inlet and the delivery; one pipeline at a time.
 
-    `on_event` is told of stages that fail.
+    `on_event(kind, text)` is called when a stage fails.
     """
 
     def __init__(
@@ -51,7 +28,7 @@ class GraphRunner:
     ) -> None:
         self._inlet, self._delivery, self._control = inlet, delivery, control
         self._on_event = on_event
-        self._running: tuple[Graph | None, FaceCounts] = None, FaceCounts()
+        self._running: tuple[Graph | None, RestoreCounts] = None, RestoreCounts()
         """The graph that runs and the counts of those before it, changed together for other threads."""
         self._failed_at_s: list[float] = []
 
@@ -61,10 +38,10 @@ class GraphRunner:
         return self._running[0]
 
     @property
-    def faces(self) -> FaceCounts:
+    def faces(self) -> RestoreCounts:
         """Counts over all graphs; from any thread."""
         graph, counts = self._running
-        return counts if graph is None else counts.plus(graph.restore)
+        return counts if graph is None else counts.plus(graph.restore.counts)
 
     def apply(self) -> None:
         """Let the running graph work as the control says now; from any thread."""

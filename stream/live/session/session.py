@@ -134,7 +134,7 @@ class Session:
 
     @property
     def is_loading(self) -> bool:
-        """Whether a network is being loaded, which nothing can interrupt; after `run` it is of no use."""
+        """Whether a network is being loaded, which nothing can interrupt; after `run` it is discarded."""
         return self._loader.is_loading
 
     def _run_graph(self, stop: threading.Event, on_tick: Callable[[], None]) -> None:
@@ -196,7 +196,7 @@ class Session:
             delay_stages=delivery.ages.summary(),
             faces=delivery.faces,
             faces_restored=faces.restored,
-            faces_carried=faces.carried,
+            faces_carried=faces.propagated,
             faces_left_alone=faces.left_alone,
             faces_not_finite=faces.not_finite,
             frames_in=capture.frames_in,

@@ -10,14 +10,14 @@ from typing import TypedDict
 from stream.live.packets import Finish, Message, Packet, Start
 from stream.live.sinks import KINDS, SinkKind, SinkSpec
 from stream.live.sinks.backlog import Backlog, is_picture
-from stream.live.sinks.backoff import Backoff
 from stream.live.sinks.sink_process import SinkProgress, run_sink
 from stream.live.status import ConnectionState, ConnectionStatus, Delays, DelaySummary
+from stream.pipeline.backoff import Backoff
 from stream.pipeline.processes import ChildProcess, start_thread
 
-_LONGEST_PAUSE_S = 30.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _STARTING_S = 60.0
-"""A new process may take so long until its first report: a busy machine is slow."""
+"""A new process may need this long until its first report: a busy machine is slow."""
 _KILL_S = 0.2
 _HEALTHY = (ConnectionState.LIVE, ConnectionState.CONNECTING)
 
@@ -73,7 +73,7 @@ class SinkHandle:
         """The newest one: each new process needs it."""
         self._status = ConnectionStatus(ConnectionState.STOPPED)
         """While there is no process."""
-        self._backoff = Backoff(_LONGEST_PAUSE_S)
+        self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self._restart_at_s: float | None = None
         self._delivered = self._dropped = 0
         """By processes that have ended, or while there was none."""

@@ -12,19 +12,19 @@ from typing import TypeVarTuple
 from stream.live.packets import Finish, Jpeg, Message, Packet, Raw, Snapshot, Start
 from stream.live.sinks import KINDS, SinkSpec, create
 from stream.live.sinks.backlog import is_picture
-from stream.live.sinks.backoff import Backoff
 from stream.live.sinks.sink import LiveSink, SinkDone, SinkError
 from stream.live.status import ConnectionState, ConnectionStatus
+from stream.pipeline.backoff import Backoff
 from stream.pipeline.processes import Connection
 
 Arguments = TypeVarTuple("Arguments")
 
 _TICK_S = 0.1
 _REPORT_S = 0.2
-_LONGEST_PAUSE_S = 15.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 15.0
 _OCCASIONAL: frozenset[type[Message]] = frozenset({Jpeg, Snapshot})
-"""Messages that come only when somebody looks or a face is seen. A sink that accepts nothing else is live
-once it is open. Every other sink is live once it has delivered a picture: many a server refuses only that."""
+"""Messages that come only while there are viewers or faces. A sink that accepts nothing else is live once it
+is open. Every other sink is live once it has delivered a picture, because some servers refuse only that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class _SinkRunner:
         """Whether packets are dropped until a keyframe comes."""
         self._done = False
         """Whether the user has ended the sink."""
-        self._backoff = Backoff(_LONGEST_PAUSE_S)
+        self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self._attempt_at_s = self._failed_at_s = 0.0
 
     def run(self) -> None:

@@ -60,7 +60,8 @@ FromJob = JobRate | JobProgress | JobDone | JobError
 def run_job(link: Connection[FromJob, Never], source: str, target: str, config: Config) -> None:
     """Restore `source` into `target`; stop as soon as the other end of the link is closed."""
     # Imported here because these load the networks' libraries, which the server does without.
-    from stream.job.api import Progress, restore_file
+    from stream.job.api import restore_file
+    from stream.job.interface import Progress
     from stream.media.images import is_image
     from stream.media.probe import probe
 

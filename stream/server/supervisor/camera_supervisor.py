@@ -15,7 +15,7 @@ from stream.live.session.session_report import SessionReport
 from stream.pipeline.processes import start_thread
 from stream.server.camera_messages import Preview, SessionEvent, WatchPreviews
 from stream.server.camera_process import CameraSpec
-from stream.server.schedule import is_open, next_opening
+from stream.server.opening_hours import is_open, next_opening
 from stream.server.supervisor.camera_handle import CameraHandle
 from stream.server.supervisor.camera_status import CameraStatus, HistoryPoint, ProcessState
 from stream.server.supervisor.niceness import CameraNiceness

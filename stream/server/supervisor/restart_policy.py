@@ -7,6 +7,8 @@ import time
 from collections import deque
 from dataclasses import dataclass
 
+from stream.pipeline.backoff import Backoff
+
 
 @dataclass(frozen=True, slots=True)
 class SupervisionLimits:
@@ -30,24 +32,6 @@ class SupervisionLimits:
     """`breaker_crashes` crashes within this time open the circuit breaker."""
     breaker_s: float = 300.0
     """Pause before the next start while the breaker is open."""
-
-
-class Backoff:
-    """Pauses that double from `first_s` up to `longest_s`."""
-
-    def __init__(self, first_s: float, longest_s: float) -> None:
-        self._first_s, self._longest_s = first_s, longest_s
-        self._pause_s = first_s
-
-    def next_s(self) -> float:
-        """The pause to make now, in seconds; the next one is twice as long."""
-        pause_s = self._pause_s
-        self._pause_s = min(2 * pause_s, self._longest_s)
-        return pause_s
-
-    def reset(self) -> None:
-        """Begin with the first pause again."""
-        self._pause_s = self._first_s
 
 
 class RestartPolicy:

@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Never
 
+from stream.pipeline.backoff import Backoff
 from stream.pipeline.cpu_budget import available_cores
 from stream.pipeline.processes import ChildProcess, Connection, start_thread
 from stream.server.restorer_service.protocol import RestorerAddress
 from stream.server.restorer_service.restorer_messages import RestorerReport
 from stream.server.supervisor.camera_status import RestorerStatus
-from stream.server.supervisor.restart_policy import Backoff, describe_exit
+from stream.server.supervisor.restart_policy import describe_exit
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
 """Pauses before a restart; they double from the first to the longest."""

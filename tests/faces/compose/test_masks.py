@@ -130,14 +130,14 @@ def run(stage, crops_by_frame):
 def test_a_track_is_parsed_every_so_many_frames(parser):
     stage = MaskStage(lambda: parser, interval=10, guard=False)
     masks = list(run(stage, [[crop_of(0), crop_of(1)]] * 25))
-    assert stage.parsed == 2 * 3
+    assert stage.faces_parsed == 2 * 3
     assert all(mask.min() > 0.99 for pair in masks for mask in pair)
 
 
 def test_a_hand_that_comes_or_goes_is_seen_at_once(parser):
     stage = MaskStage(lambda: parser, interval=100, guard=False)
     masks = [m for (m,) in run(stage, [[crop_of(hand=h)] for h in (0, 0, 32, 32, 32, 0, 0)])]
-    assert stage.parsed == 3
+    assert stage.faces_parsed == 3
     for index in (2, 3, 4):
         assert masks[index][40:].max() == 0 and masks[index][:16].min() > 0.99
     for index in (0, 1, 5, 6):
@@ -156,7 +156,7 @@ def test_crops_without_a_track_or_a_change_are_not_parsed(parser):
     assert list(run(stage, [[crop_of(None)]])) == [[None]]
     still = Patch(crop_of(0), np.zeros((SIDE, SIDE, 3), np.float32))
     (done,) = stage.process(FrameWork(frame(np.zeros((16, 16, 3), np.uint8)), patches=(still,)))
-    assert done.patches == (still,) and stage.parsed == 0
+    assert done.patches == (still,) and stage.faces_parsed == 0
 
 
 def test_forgotten_tracks_take_no_memory(parser):
@@ -173,7 +173,7 @@ def test_the_guard_and_the_parser_work_together(parser):
     broken.residual[8:24, 8:24] = 0.6
     (done,) = stage.process(FrameWork(frame(np.zeros((16, 16, 3), np.uint8)), patches=(broken,)))
     mask = done.patches[0].mask
-    assert stage.guarded == stage.parsed == 1
+    assert stage.faces_guarded == stage.faces_parsed == 1
     assert mask[10:22, 10:22].max() < 0.05 and mask[40:].max() == 0 and mask[8:20, 50:].min() > 0.95
 
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from stream.faces.compose.occlusion import trust
+from stream.faces.compose.occlusion import agreement
 from stream.models.engines import create_engine
 from stream.models.info import bundled_model_path
 from stream.picture.geometry import feather_mask
@@ -53,7 +53,7 @@ def restore():
 
 
 def weight_of(image, answer):
-    weight = trust(image, answer - image)
+    weight = agreement(image, answer - image)
     return np.ones((SIDE, SIDE, 1), np.float32) if weight is None else weight[..., None]
 
 
@@ -67,7 +67,7 @@ def test_ordinary_restoration_is_left_alone(faces, restore, level):
 
 
 def test_the_clean_face_itself_is_a_credible_answer_to_a_heavily_damaged_one(faces):
-    assert all(trust(image := damaged(clean, *HEAVY), clean - image) is None for clean in faces)
+    assert all(agreement(image := damaged(clean, *HEAVY), clean - image) is None for clean in faces)
 
 
 def occluders():
@@ -139,10 +139,10 @@ def test_a_failing_network_does_little_harm(faces, restore):
 def test_weights_are_smooth_and_the_same_at_every_size(faces, restore):
     image = damaged(faces[0], *HEAVY)
     answer = failures(restore(image))["a colour that blows up"]
-    weight = trust(image, answer - image)
+    weight = agreement(image, answer - image)
     assert weight.shape == (SIDE, SIDE) and weight.dtype == np.float32
     assert weight.min() == 0 and weight.max() == 1
     assert np.abs(np.diff(weight, axis=0)).max() < 0.12 and np.abs(np.diff(weight, axis=1)).max() < 0.12
     large = [cv2.resize(i, (512, 512), interpolation=cv2.INTER_CUBIC) for i in (image, answer)]
-    again = cv2.resize(trust(large[0], large[1] - large[0]), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    again = cv2.resize(agreement(large[0], large[1] - large[0]), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     assert np.abs(again - weight).max() < 0.05

@@ -17,7 +17,7 @@ from stream.config import Detect, Select
 from stream.errors import ModelError
 from stream.faces.detect.detectors import Haar, RetinaFace, overlap, suppress
 from stream.faces.detect.finder import FaceFinder, choose, tiling
-from stream.faces.track.person import spread
+from stream.faces.track.face_axes import rms_length
 from stream.media.decode import FileSource
 from stream.media.probe import probe
 from stream.picture.colour import Colour
@@ -58,7 +58,7 @@ def stored(upright: np.ndarray, turn) -> np.ndarray:
 def gap(hit: Detection, person: dict) -> float:
     """Root mean square distance of the landmarks in eye distances."""
     true = np.array(person["landmarks"])
-    return spread(hit.landmarks - true) / float(np.linalg.norm(true[1] - true[0]))
+    return rms_length(hit.landmarks - true) / float(np.linalg.norm(true[1] - true[0]))
 
 
 def assert_all_found(hits: list[Detection], people: list[dict], within: float) -> None:

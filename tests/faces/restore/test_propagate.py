@@ -11,8 +11,10 @@ from conftest import SAMPLES
 from stream.config import load_config
 from stream.errors import ConfigError
 from stream.faces.restore.propagate import Propagator, face_region
-from stream.faces.restore.restore_stage import _MAX_HELD, UNEXPLAINED, Interval, RestoreMode, RestoreStage
-from stream.job.api import Options, restore_file, restore_images
+from stream.faces.restore.restore_stage import _MAX_HELD, RestoreStage
+from stream.faces.restore.schedule import MAX_UNEXPLAINED, Interval, RestoreMode
+from stream.job.api import restore_file, restore_images
+from stream.job.interface import Options
 from stream.models.engines import create_engine
 from stream.models.info import bundled_model_path
 from stream.picture import geometry
@@ -31,62 +33,63 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def judged(image, *sources) -> float:
-    carrier = Propagator(LANDMARKS, SIZE)
-    return carrier.weigh([carrier.match(image, source) for source in sources], [1] * len(sources)).unexplained
+    propagator = Propagator(LANDMARKS, SIZE)
+    matches = [propagator.match(image, source) for source in sources]
+    return propagator.plan(matches, [1] * len(sources)).unexplained
 
 
 # --- the arithmetic -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [64, 256, 512])
-def test_the_flow_finds_a_known_shift_and_carries_the_restored_picture_along_it(size):
+def test_the_flow_finds_a_known_shift_and_propagates_the_restored_picture_along_it(size):
     scale = size / SIZE
     shift = (1.6 * scale, -0.9 * scale)
     source = cv2.resize(clean(), (size, size), interpolation=cv2.INTER_AREA)
     moved = geometry.warp(source, np.array([[1, 0, -shift[0]], [0, 1, -shift[1]]]), (size, size), 4)
-    carrier = Propagator(geometry.template("ffhq_512", size), size)
-    match = carrier.match(moved, source)
+    propagator = Propagator(geometry.template("ffhq_512", size), size)
+    match = propagator.match(moved, source)
     face = face_region(geometry.template("ffhq_512", match.flow.shape[0]), match.flow.shape[0])
     found = np.median(match.flow[face], axis=0) * size / match.flow.shape[0]
     np.testing.assert_allclose(found, np.negative(shift), atol=0.15 * max(scale, 1))
-    carry = carrier.weigh([match], [1.0])
-    result = carrier.carry(moved, carry, [source * 0.9])
+    plan = propagator.plan([match], [1.0])
+    result = propagator.propagate(moved, plan, [source * 0.9])
     inner = np.s_[size // 8 : -size // 8, size // 8 : -size // 8]
     assert np.abs(result - moved * 0.9)[inner].mean() < 0.012
     assert np.abs(source * 0.9 - moved * 0.9)[inner].mean() > 1.5 * np.abs(result - moved * 0.9)[inner].mean()
 
 
-def test_the_noise_of_neither_frame_is_in_a_carried_crop():
+def test_the_noise_of_neither_frame_is_in_a_propagated_crop():
     before, here, after = (filmed(clean(), seed) for seed in range(3))
-    carrier = Propagator(LANDMARKS, SIZE)
-    carry = carrier.weigh([carrier.match(here, before), carrier.match(here, after)], [1, 1])
-    result = carrier.carry(here, carry, [clean(), clean()])
+    propagator = Propagator(LANDMARKS, SIZE)
+    plan = propagator.plan([propagator.match(here, before), propagator.match(here, after)], [1, 1])
+    result = propagator.propagate(here, plan, [clean(), clean()])
     assert psnr(result, clean()) > psnr(here, clean()) + 6
-    residual_carried = here + (clean() - before)
-    assert psnr(result, clean()) > psnr(residual_carried, clean()) + 6
+    residual_propagated = here + (clean() - before)
+    assert psnr(result, clean()) > psnr(residual_propagated, clean()) + 6
 
 
 def test_two_sources_are_better_than_one_where_the_restorer_errs_differently():
     rng = np.random.default_rng(5)
     crops = [filmed(clean(), seed) for seed in range(3)]
     errs = [clean() + rng.normal(0, 0.02, clean().shape).astype(np.float32) for _ in range(2)]
-    carrier = Propagator(LANDMARKS, SIZE)
-    matches = [carrier.match(crops[1], crops[0]), carrier.match(crops[1], crops[2])]
-    one = carrier.carry(crops[1], carrier.weigh(matches[:1], [1.0]), errs[:1])
-    both = carrier.carry(crops[1], carrier.weigh(matches, [0.5, 0.5]), errs)
+    propagator = Propagator(LANDMARKS, SIZE)
+    matches = [propagator.match(crops[1], crops[0]), propagator.match(crops[1], crops[2])]
+    one = propagator.propagate(crops[1], propagator.plan(matches[:1], [1.0]), errs[:1])
+    both = propagator.propagate(crops[1], propagator.plan(matches, [0.5, 0.5]), errs)
     assert psnr(both, clean()) > psnr(one, clean()) + 1
 
 
-def test_carrying_twice_gives_the_same_and_results_own_their_memory():
-    carrier = Propagator(LANDMARKS, SIZE)
+def test_propagating_twice_gives_the_same_and_results_own_their_memory():
+    propagator = Propagator(LANDMARKS, SIZE)
     a, b = filmed(clean(), 0), filmed(clean(), 1)
-    carry = carrier.weigh([carrier.match(b, a)], [1.0])
-    first = carrier.carry(b, carry, [a])
+    plan = propagator.plan([propagator.match(b, a)], [1.0])
+    first = propagator.propagate(b, plan, [a])
     kept = first.copy()
-    second = carrier.carry(b, carry, [a * 0.5])
+    second = propagator.propagate(b, plan, [a * 0.5])
     np.testing.assert_array_equal(first, kept)
     assert not np.array_equal(first, second)
-    np.testing.assert_array_equal(carrier.carry(b, carry, [a]), kept)
+    np.testing.assert_array_equal(propagator.propagate(b, plan, [a]), kept)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,7 @@ def test_carrying_twice_gives_the_same_and_results_own_their_memory():
     ],
 )
 def test_what_the_flow_explains_needs_no_restoration(name, picture):
-    assert judged(filmed(picture, 1), filmed(clean(), 0), filmed(clean(), 2)) < UNEXPLAINED, name
+    assert judged(filmed(picture, 1), filmed(clean(), 0), filmed(clean(), 2)) < MAX_UNEXPLAINED, name
 
 
 @pytest.mark.parametrize(
@@ -115,17 +118,17 @@ def test_what_the_flow_explains_needs_no_restoration(name, picture):
     ],
 )
 def test_what_the_flow_cannot_explain_is_noticed(name, picture):
-    assert judged(filmed(picture, 1), filmed(clean(), 0), filmed(clean(), 2)) > UNEXPLAINED, name
+    assert judged(filmed(picture, 1), filmed(clean(), 0), filmed(clean(), 2)) > MAX_UNEXPLAINED, name
 
 
 def test_what_one_side_explains_is_explained():
     """A board that comes: the frame before it follows from the one before, the next from the other."""
     free, covered = filmed(clean(), 0), filmed(occluded(clean(), 120), 2)
-    carrier = Propagator(LANDMARKS, SIZE)
+    propagator = Propagator(LANDMARKS, SIZE)
     here = filmed(clean(), 1)
-    carry = carrier.weigh([carrier.match(here, free), carrier.match(here, covered)], [1, 1])
-    assert carry.unexplained < UNEXPLAINED
-    result = carrier.carry(here, carry, [clean(), occluded(clean(), 120)])
+    plan = propagator.plan([propagator.match(here, free), propagator.match(here, covered)], [1, 1])
+    assert plan.unexplained < MAX_UNEXPLAINED
+    result = propagator.propagate(here, plan, [clean(), occluded(clean(), 120)])
     assert visible(result, clean()) < 8
 
 
@@ -140,10 +143,11 @@ def test_a_background_that_moves_on_shows_itself_and_forces_nothing():
         return picture
 
     crops = [filmed(before_wall(25 * i), i) for i in range(3)]
-    carrier = Propagator(LANDMARKS, SIZE)
-    carry = carrier.weigh([carrier.match(crops[1], crops[0]), carrier.match(crops[1], crops[2])], [1, 1])
-    assert carry.unexplained < UNEXPLAINED
-    result = carrier.carry(crops[1], carry, [before_wall(0), before_wall(50)])
+    propagator = Propagator(LANDMARKS, SIZE)
+    matches = [propagator.match(crops[1], crops[at]) for at in (0, 2)]
+    plan = propagator.plan(matches, [1, 1])
+    assert plan.unexplained < MAX_UNEXPLAINED
+    result = propagator.propagate(crops[1], plan, [before_wall(0), before_wall(50)])
     error = np.abs(result - before_wall(25)).mean(axis=2)
     travelled = np.abs(before_wall(0) - before_wall(25)).mean(axis=2)
     assert error[outside].mean() < travelled[outside].mean() / 3
@@ -218,7 +222,7 @@ def test_the_first_every_third_and_the_last_are_restored(batch_size):
     works = [work((7, image)) for image in STILL[:9]]
     done, stage, seen = run(works, Brighter(), batch_size=batch_size)
     assert seen == {(0, 0), (3, 0), (6, 0), (8, 0)}
-    assert (stage.faces_restored, stage.faces_carried, stage.restorations_forced) == (4, 5, 0)
+    assert (stage.counts.restored, stage.counts.propagated, stage.counts.forced) == (4, 5, 0)
     for item in done:
         np.testing.assert_allclose(item.patches[0].residual.mean(), 0.1, atol=0.01)
         assert np.abs(item.patches[0].residual).max() < 0.3
@@ -227,7 +231,7 @@ def test_the_first_every_third_and_the_last_are_restored(batch_size):
 def test_an_interval_of_one_restores_everything():
     works = [work((7, image)) for image in STILL[:5]]
     _, stage, seen = run(works, Brighter(), interval=1)
-    assert len(seen) == stage.faces_restored == 5 and stage.faces_carried == 0
+    assert len(seen) == stage.counts.restored == 5 and stage.counts.propagated == 0
 
 
 def test_tracks_have_intervals_of_their_own_and_a_gap_ends_a_track():
@@ -240,13 +244,13 @@ def test_tracks_have_intervals_of_their_own_and_a_gap_ends_a_track():
     expected = {1: {0, 3, 6, 8}, 2: {2, 4}}
     by_track = {(at, works[at].crops[place].face.track_id) for at, place in seen}
     assert by_track == {(at, track) for track in expected for at in expected[track]}
-    assert stage.faces_carried == 10 - 6
+    assert stage.counts.propagated == 10 - 6
 
 
 def test_an_input_that_is_crops_already_counts_as_one_track():
     works = [FrameWork(None, crops=(crop_of(None, image),)) for image in STILL[:4]]
     _, stage, seen = run(works, Brighter())
-    assert {at for at, _ in seen} == {0, 3} and stage.faces_carried == 2
+    assert {at for at, _ in seen} == {0, 3} and stage.counts.propagated == 2
 
 
 def test_frames_without_a_face_ride_along_and_pass_at_once_where_nothing_waits():
@@ -275,20 +279,20 @@ def test_without_lookahead_every_frame_goes_on_at_once():
         (done,) = stage.process(work((1, image)))
         np.testing.assert_allclose(done.patches[0].residual.mean(), 0.1, atol=0.01)
         assert len(engine.seen) == at // 3 + 1
-    assert list(stage.flush()) == [] and stage.faces_carried == 4
+    assert list(stage.flush()) == [] and stage.counts.propagated == 4
 
 
-def test_a_crop_that_is_not_finite_goes_through_unchanged_and_so_do_those_carried_from_it():
+def test_a_crop_that_is_not_finite_goes_through_unchanged_and_so_do_those_propagated_from_it():
     done, stage, _ = run([work((1, image)) for image in STILL[:8]], Brighter(failing=1))
     passed = [not item.patches[0].residual.any() for item in done]
     assert [at for at in range(8) if passed[at]] == [1, 2, 3, 4, 5]
-    assert stage.not_finite == 5 and all(np.isfinite(d.patches[0].residual).all() for d in done)
+    assert stage.counts.not_finite == 5 and all(np.isfinite(d.patches[0].residual).all() for d in done)
 
 
 def test_without_lookahead_a_crop_that_is_not_finite_is_followed_by_another_try():
     done, stage, _ = run([work((1, image)) for image in STILL[:8]], Brighter(failing=1), lookahead=False)
     passed = [not item.patches[0].residual.any() for item in done]
-    assert [at for at in range(8) if passed[at]] == [3] and stage.not_finite == 1
+    assert [at for at in range(8) if passed[at]] == [3] and stage.counts.not_finite == 1
     assert all(np.isfinite(d.patches[0].residual).all() for d in done)
 
 
@@ -297,20 +301,20 @@ def test_strength_and_interval_change_while_frames_run_through():
     means = []
     for at, image in enumerate(STILL[:12]):
         if at == 4:
-            stage.way = RestoreMode(strength=0.5, interval=1)
+            stage.set_mode(RestoreMode(strength=0.5, interval=1))
         if at == 8:
-            stage.way = RestoreMode(strength=1.0, interval=30)
+            stage.set_mode(RestoreMode(strength=1.0, interval=30))
         (done,) = stage.process(work((1, image)))
         means.append(done.patches[0].residual.mean())
     np.testing.assert_allclose(means, [0.1] * 4 + [0.05] * 4 + [0.1] * 4, atol=0.01)
     assert len(engine.seen) == 2 + 4 + 1
 
 
-def test_a_strict_way_restores_nothing_out_of_turn():
+def test_a_strict_mode_restores_nothing_out_of_turn():
     other = np.roll(STILL[0], 90, axis=0)
     for strict in (False, True):
         stage = stage_of(engine := Brighter(), lookahead=False)
-        stage.way = RestoreMode(interval=3, strict=strict)
+        stage.set_mode(RestoreMode(interval=3, strict=strict))
         for image in (STILL[0], other, STILL[0]):
             list(stage.process(work((1, image))))
         assert (len(engine.seen) == 1) is strict
@@ -375,12 +379,12 @@ def test_quality_stays_within_a_fifth_of_a_decibel_of_every_frame_restored(motio
     losses = [psnr(e, p) - psnr(s, p) for e, s, p in zip(every, spared, pictures, strict=True)]
     assert np.mean(losses) < 0.2 and max(losses) < 0.7
     if motion is swaying:
-        assert stage.restorations_forced == 0 and stage.faces_restored == 5
+        assert stage.counts.forced == 0 and stage.counts.restored == 5
     else:
-        assert stage.restorations_forced > 0 and stage.faces_carried > 0
+        assert stage.counts.forced > 0 and stage.counts.propagated > 0
 
 
-def test_carried_crops_flicker_no_more_than_restored_ones_and_keep_their_sharpness(network):
+def test_propagated_crops_flicker_no_more_than_restored_ones_and_keep_their_sharpness(network):
     pictures = [clean(swaying(at)) for at in range(13)]
     every, _, _ = restored(pictures, network, interval=1)
     spared, _, _ = restored(pictures, network, interval=3)
@@ -419,7 +423,7 @@ def test_nothing_of_another_frame_shows(event, lookahead, network):
     every, _, _ = restored(pictures, network, interval=1)
     spared, stage, _ = restored(pictures, network, interval=3, lookahead=lookahead)
     # With look-ahead a cut lies between two restored frames, one of which explains each side.
-    assert stage.restorations_forced > 0 or event == "fast motion" or (lookahead and event == "a scene cut")
+    assert stage.counts.forced > 0 or event == "fast motion" or (lookahead and event == "a scene cut")
     for at, (e, s, p) in enumerate(zip(every, spared, pictures, strict=True)):
         assert visible(s, e) < 6, f"frame {at}"
         assert psnr(e, p) - psnr(s, p) < 0.6, f"frame {at}"
@@ -429,12 +433,12 @@ def test_a_new_track_in_the_same_place_takes_nothing_from_the_old_one(network):
     pictures = [clean(code="C001092" if at < 5 else "W000815") for at in range(9)]
     every, _, _ = restored(pictures, network, interval=1)
     spared, stage, _ = restored(pictures, network, tracks=[1] * 5 + [2] * 4)
-    assert stage.restorations_forced == 0
+    assert stage.counts.forced == 0
     assert all(visible(s, e) < 6 for e, s in zip(every, spared, strict=True))
 
 
 @pytest.mark.parametrize("lookahead", ["true", "false"])
-def test_a_whole_run_reports_what_was_carried(portrait, tmp_path, lookahead):
+def test_a_whole_run_reports_what_was_propagated(portrait, tmp_path, lookahead):
     config = load_config("fast", overrides=[f"track.lookahead={lookahead}"])
     outcome = restore_file(portrait, tmp_path / "out.mp4", config, options=Options(duration_s=0.4))
     report = outcome.report

@@ -64,7 +64,7 @@ def test_crops_are_batched_across_frames_and_every_frame_gets_its_own_back():
         assert [patch.crop for patch in after.patches] == list(before.crops)
         for patch in after.patches:
             np.testing.assert_allclose(patch.residual, 0.1, atol=1e-6)
-    assert max(engine.batches) == 4 and sum(engine.batches) == sum(faces) == stage.faces_restored
+    assert max(engine.batches) == 4 and sum(engine.batches) == sum(faces) == stage.counts.restored
 
 
 def test_frames_without_a_face_are_not_held_back():
@@ -78,7 +78,7 @@ def test_a_crop_whose_output_is_not_finite_goes_through_unchanged_and_is_counted
     work = FrameWork(frame(np.zeros((16, 16, 3), np.uint8)), crops=(crop(0.2), crop(1.0), crop(0.3)))
     (done,), _, stage = run_restore([work])
     assert [bool(patch.residual.any()) for patch in done.patches] == [True, False, True]
-    assert stage.not_finite == 1 and stage.faces_restored == 2
+    assert stage.counts.not_finite == 1 and stage.counts.restored == 2
 
 
 def test_strength_scales_the_residual():

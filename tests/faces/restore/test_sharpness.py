@@ -15,7 +15,7 @@ from stream.faces.compose.compose_stage import ComposeStage
 from stream.faces.restore import sharpness
 from stream.faces.restore.crop import CropStage
 from stream.faces.restore.restore_stage import RestoreStage
-from stream.faces.restore.sharpness import Gauge, keep
+from stream.faces.restore.sharpness import SharpnessMeter, restoration_weight
 from stream.picture import pixel_formats
 from stream.picture.colour import Colour
 from stream.picture.face import Crop, Face, FrameWork
@@ -47,16 +47,16 @@ def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def sharp(image: np.ndarray, scale: float = 1.0) -> float:
-    return sharpness.sharpness(sharpness.predicted_gain(eight_bits(image), scale))
+    return sharpness.sharpness_of_gain(sharpness.predicted_gain(eight_bits(image), scale))
 
 
 @pytest.mark.parametrize("path", FACES, ids=lambda path: path.stem)
 def test_a_clean_face_is_left_alone_and_a_damaged_one_is_not(path):
     face = portrait(path)
-    assert keep(sharp(face), LIMIT) == 0
-    assert keep(sharp(cv2.GaussianBlur(face, (0, 0), 2)), LIMIT) > 0.9
-    assert keep(sharp(noisy(face, 15)), LIMIT) > 0.9, "noise counts as sharp"
-    assert keep(sharp(jpeg(face, 8)), LIMIT) > 0.9, "blocks count as sharp"
+    assert restoration_weight(sharp(face), LIMIT) == 0
+    assert restoration_weight(sharp(cv2.GaussianBlur(face, (0, 0), 2)), LIMIT) > 0.9
+    assert restoration_weight(sharp(noisy(face, 15)), LIMIT) > 0.9, "noise counts as sharp"
+    assert restoration_weight(sharp(jpeg(face, 8)), LIMIT) > 0.9, "blocks count as sharp"
 
 
 def test_more_blur_is_less_sharp():
@@ -73,10 +73,10 @@ def test_a_crop_of_another_size_is_judged_alike():
 
 
 def test_the_weight_falls_from_1_to_0_without_a_step_and_a_limit_of_1_spares_none():
-    weights = [keep(s, 0.7) for s in np.linspace(0, 1, 1001)]
+    weights = [restoration_weight(s, 0.7) for s in np.linspace(0, 1, 1001)]
     assert weights[0] == 1 and weights[-1] == 0
     assert max(np.abs(np.diff(weights))) < 0.005 and max(np.diff(weights)) <= 0
-    assert keep(1.0, 1.0) == 1
+    assert restoration_weight(1.0, 1.0) == 1
 
 
 def still_clip(frames: int) -> list[np.ndarray]:
@@ -87,10 +87,10 @@ def still_clip(frames: int) -> list[np.ndarray]:
 
 def test_the_weight_of_a_still_noisy_face_does_not_flicker():
     clip = still_clip(40)
-    gauge = Gauge(steady=True)
-    shown = [gauge(image, SAME_SIZE, 1) for image in clip]
+    meter = SharpnessMeter(by_track=True)
+    shown = [meter(image, SAME_SIZE, 1) for image in clip]
     limit = float(np.median(shown)) + 0.1  # in the middle of the ramp, where it would show most
-    weights = [keep(s, limit) for s in shown]
+    weights = [restoration_weight(s, limit) for s in shown]
     assert min(weights) > 0.1 and max(weights) < 0.9
     assert max(weights) - min(weights) < 0.05
     assert max(np.abs(np.diff(weights))) < 0.02
@@ -99,33 +99,33 @@ def test_the_weight_of_a_still_noisy_face_does_not_flicker():
 def test_the_sharpness_rests_on_earlier_frames_of_the_same_track_only():
     clip = still_clip(6)
     other = eight_bits(portrait(FACES[1]))
-    plain, mixed = Gauge(steady=True), Gauge(steady=True)
+    plain, mixed = SharpnessMeter(by_track=True), SharpnessMeter(by_track=True)
     alone = [plain(image, SAME_SIZE, 1) for image in clip]
     between = []
     for image in clip:
         between.append(mixed(image, SAME_SIZE, 1))
         mixed(other, SAME_SIZE, 2)
     assert alone == between
-    again = Gauge(steady=True)
+    again = SharpnessMeter(by_track=True)
     assert [again(image, SAME_SIZE, 1) for image in clip[:3]] == alone[:3]
 
 
 def test_a_face_that_turns_soft_is_followed():
-    gauge = Gauge(steady=True)
+    meter = SharpnessMeter(by_track=True)
     face = eight_bits(portrait())
-    before = [gauge(face, SAME_SIZE, 1) for _ in range(20)][-1]
+    before = [meter(face, SAME_SIZE, 1) for _ in range(20)][-1]
     soft = eight_bits(cv2.GaussianBlur(face, (0, 0), 2.5))
-    after = [gauge(soft, SAME_SIZE, 1) for _ in range(30)]
-    assert keep(before, LIMIT) == 0 and keep(after[-1], LIMIT) > 0.9
+    after = [meter(soft, SAME_SIZE, 1) for _ in range(30)]
+    assert restoration_weight(before, LIMIT) == 0 and restoration_weight(after[-1], LIMIT) > 0.9
     assert max(np.abs(np.diff([before, *after]))) < 0.15, "it jumped"
 
 
 def test_unrelated_pictures_are_judged_one_by_one():
-    gauge = Gauge(steady=False)
+    meter = SharpnessMeter(by_track=False)
     face = eight_bits(portrait())
     soft = eight_bits(cv2.GaussianBlur(face, (0, 0), 2.5))
-    first = gauge(face, SAME_SIZE, 0)
-    assert gauge(soft, SAME_SIZE, 0) == gauge(soft, SAME_SIZE, 0) < first == gauge(face, SAME_SIZE, 0)
+    first = meter(face, SAME_SIZE, 0)
+    assert meter(soft, SAME_SIZE, 0) == meter(soft, SAME_SIZE, 0) < first == meter(face, SAME_SIZE, 0)
 
 
 # --- in the stages ------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_a_sharp_crop_never_reaches_the_network_and_a_fairly_sharp_one_gets_less
     blank = frame(np.zeros((16, 16, 3), np.uint8))
     done = [*stage.process(FrameWork(blank, crops=crops)), *stage.flush()]
     (work,) = done
-    assert engine.crops == stage.faces_restored == 2 and stage.faces_left_alone == 2
+    assert engine.crops == stage.counts.restored == 2 and stage.counts.left_alone == 2
     np.testing.assert_allclose(work.patches[0].residual, 0.1, atol=1e-6)
     np.testing.assert_allclose(work.patches[1].residual, 0.05, atol=1e-6)
 
@@ -186,7 +186,7 @@ def test_a_face_free_frame_goes_through_crop_restore_and_compose_uncopied():
     before = [pixel_formats.view(picture, work.frame.layout, i).copy() for i in range(3)]
     restore = RestoreStage(Recorder, 4, 1.0, skip_sharp=0.7)
     restore.open()
-    crop = CropStage("ffhq_512", 256, lambda faces, _: faces, Gauge(steady=True))
+    crop = CropStage("ffhq_512", 256, lambda faces, _: faces, SharpnessMeter(by_track=True))
     for stage in (crop, restore, ComposeStage(0.16)):
         (work,) = stage.process(work)
     assert work.frame.picture is picture
@@ -219,5 +219,5 @@ def test_crops_carry_their_sharpness():
 
     marks = (geometry.template("ffhq_512", 256) + 22).astype(np.float32)
     work = FrameWork(frame(rgb), faces=(replace(face(3), landmarks=marks),))
-    (done,) = CropStage("ffhq_512", 256, lambda faces, _: faces, Gauge(steady=True)).process(work)
+    (done,) = CropStage("ffhq_512", 256, lambda faces, _: faces, SharpnessMeter(by_track=True)).process(work)
     assert done.crops[0].sharpness > 0.7

@@ -13,7 +13,8 @@ from stream.config import load_config
 from stream.faces.assembly import Setup, assemble
 from stream.faces.restore.propagate import face_region
 from stream.faces.restore.stabilise import StabiliseStage
-from stream.job.api import Options, restore_file
+from stream.job.api import restore_file
+from stream.job.interface import Options
 from stream.lab.quality.picture_measures import sharpness
 from stream.lab.quality.video_measures import flicker
 from stream.live.session.control import Control
@@ -126,7 +127,7 @@ def test_the_strength_follows_a_change_and_a_change_to_0_loses_no_frame():
     works, _ = moving(9)
     made, done = stage(0.6, lookahead=True), []
     for at, item in enumerate(works):
-        made.strength = (0.6, 0.0, 1.0)[at // 3]
+        made.set_strength((0.6, 0.0, 1.0)[at // 3])
         done += made.process(item)
     done += made.flush()
     assert [d.patches[0].crop for d in done] == [w.patches[0].crop for w in works]

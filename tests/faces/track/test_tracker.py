@@ -15,9 +15,9 @@ import pytest
 from conftest import SAMPLES
 
 from stream.config import Detect, Track
-from stream.faces.track.association import associate
-from stream.faces.track.flow import Anchor
-from stream.faces.track.person import face_size, spread
+from stream.faces.track.association import FaceToMatch, associate
+from stream.faces.track.face_axes import face_size, rms_length
+from stream.faces.track.flow import ReferencePatch
 from stream.faces.track.scene_cuts import SceneCuts
 from stream.faces.track.tracker import Tracker
 from stream.media.decode import FileSource
@@ -125,7 +125,7 @@ class Scene:
     def error(self, item: FrameWork, face: int = 0) -> float:
         """Root mean square distance from the truth, in eye distances."""
         true = self.truth[item.frame.index]
-        return spread(item.faces[face].landmarks - true) / face_size(true)
+        return rms_length(item.faces[face].landmarks - true) / face_size(true)
 
 
 def placed(x: float, y: float, scale: float = 0.5, angle: float = 0.0) -> np.ndarray:
@@ -163,7 +163,7 @@ def test_visible_faces_are_followed_to_a_few_hundredths_of_the_eye_distance(grou
                 continue
             face = next(face for face in item.faces if face.track_id == track)
             true = np.array(person["landmarks"])
-            errors.append(spread(face.landmarks - true) / np.linalg.norm(true[1] - true[0]))
+            errors.append(rms_length(face.landmarks - true) / np.linalg.norm(true[1] - true[0]))
     assert missing <= 0.01 * total
     assert np.median(errors) < 0.045 and np.percentile(errors, 95) < 0.12
 
@@ -279,7 +279,7 @@ def test_noisy_detections_do_not_shake_the_face(lookahead):
     done = run(Tracker(scene, Detect(), Track(lookahead=lookahead)), scene.frames)
     offsets = np.array([item.faces[0].landmarks - scene.truth[i] for i, item in enumerate(done)])
     size = face_size(scene.truth[0])
-    steps = [spread(after - before) / size for before, after in pairwise(offsets)]
+    steps = [rms_length(after - before) / size for before, after in pairwise(offsets)]
     # Two detections with 3 % of noise in each part differ by 8 %.
     assert np.median(steps) < 0.008
     assert np.median([scene.error(item) for item in done]) < 0.06
@@ -357,8 +357,8 @@ def test_flow_does_not_mind_pixels_that_are_not_square_or_a_turned_picture():
         narrow = cv2.resize(rgb, (360, 270), interpolation=cv2.INTER_AREA)
         wide.append(framed(np.rot90(narrow), index, View(270, 360, Fraction(3, 4), ((0, -1), (1, 0)))))
     assert wide[0].view.upright_size == (480, 270)
-    found = Anchor(wide[0], start).follow(wide[1], start)
-    assert spread(found.landmarks - end) / face_size(end) < 0.012
+    found = ReferencePatch(wide[0], start).follow(wide[1], start)
+    assert rms_length(found.landmarks - end) / face_size(end) < 0.012
     assert found.confidence > 0.8
 
 
@@ -370,8 +370,8 @@ def test_flow_reads_every_kind_of_picture(pix_fmt):
         replace(scene.frames[i].frame, picture=scene.frames[i].frame.picture.reformat(format=pix_fmt))
         for i in (0, 5)
     )
-    found = Anchor(first, start).follow(last, start)
-    assert spread(found.landmarks - end) / face_size(end) < 0.012
+    found = ReferencePatch(first, start).follow(last, start)
+    assert rms_length(found.landmarks - end) / face_size(end) < 0.012
     assert found.confidence > 0.8
     scenes = SceneCuts(0.5)
     assert not scenes.is_cut(first) and not scenes.is_cut(last)
@@ -399,10 +399,14 @@ def test_assignment_minds_place_size_and_looks():
     rng = np.random.default_rng(0)
     looks = rng.normal(0, 1, (2, 256))
     looks /= np.linalg.norm(looks, axis=1, keepdims=True)
-    a, b = (np.array([100.0, 100]), 40.0, looks[0]), (np.array([130.0, 100]), 40.0, looks[1])
-    swapped = [(np.array([118.0, 100]), 40.0, looks[1]), (np.array([112.0, 100]), 40.0, looks[0])]
+    a = FaceToMatch(np.array([100.0, 100]), 40.0, looks[0])
+    b = FaceToMatch(np.array([130.0, 100]), 40.0, looks[1])
+    swapped = [
+        FaceToMatch(np.array([118.0, 100]), 40.0, looks[1]),
+        FaceToMatch(np.array([112.0, 100]), 40.0, looks[0]),
+    ]
     assert sorted(associate([a, b], swapped, [0, 0])) == [(0, 1), (1, 0)]
-    far = (np.array([400.0, 100]), 40.0, looks[0])
-    larger = (np.array([100.0, 100]), 100.0, looks[0])
+    far = FaceToMatch(np.array([400.0, 100]), 40.0, looks[0])
+    larger = FaceToMatch(np.array([100.0, 100]), 100.0, looks[0])
     assert associate([a], [far, larger], [0]) == []
     assert associate([], [a], []) == []

@@ -1,0 +1,137 @@
+"""What a caller gives to a run, and what the run gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
+
+from stream.errors import ConfigError, StreamError
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+_LONGEST_S = 1e7  # longer times overflow the timestamps of some containers
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What concerns one run only, unlike the settings of `Config`. Raises ConfigError for wrong times."""
+
+    aligned: bool = False
+    """Whether every frame already is an aligned crop: nothing is detected or masked then."""
+    start_s: float | None = None
+    """Where the part to restore begins, seconds; None: at the beginning."""
+    duration_s: float | None = None
+    """How long the part is, seconds; None: up to the end."""
+    overwrite: bool = False
+    """Whether an existing output may be replaced."""
+    allow_loss: bool = False
+    """Whether streams that the output's container cannot hold may be left out."""
+
+    def __post_init__(self) -> None:
+        for name, value, low in (("start", self.start_s, 0.0), ("duration", self.duration_s, 1e-3)):
+            if value is not None and not low <= value <= _LONGEST_S:
+                raise ConfigError(f"--{name} {value:g}: write seconds, {low:g} to {_LONGEST_S:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is."""
+
+    frames_in: int
+    """Frames decoded."""
+    frames_done: int
+    """Frames written."""
+    frames_total: int
+    """Frames to expect; 0 where the container does not say."""
+    faces: int
+    """Faces restored so far."""
+    elapsed_s: float
+
+
+ProgressCallback = Callable[[Progress], None]
+"""Called about ten times a second, and once at the end."""
+
+
+class RunReport(TypedDict, total=False):
+    """What `--report` writes. For a file that failed it has only `input`, `output` and `failures`."""
+
+    input: str
+    output: str
+    frames_in: int
+    frames_out: int
+    faces_restored: int
+    """Crops that the network restored."""
+    faces_left_alone: int
+    """Crops left unchanged because they are sharp already."""
+    faces_carried: int
+    """Crops made from restored crops of the same track."""
+    restorations_forced: int
+    """How many of `faces_restored` came before their turn, because their neighbours did not explain them."""
+    faces_not_finite: int
+    """Crops left unchanged because the network's output held NaN or infinity."""
+    faces_stabilised: int
+    faces_guarded: int
+    """Crops that stayed as they were, at least in part, because the restoration differed too much."""
+    faces_parsed: int
+    """Crops whose outline the face parser computed."""
+    detections_run: int
+    """Frames on which the detector looked for faces."""
+    frames_tracked: int
+    """Frames that went through the tracker."""
+    tracks: int
+    scene_cuts: int
+    corrupt_packets: int
+    wall_s: float
+    cpu_s: float
+    """CPU time of all threads of this process while the pipeline ran."""
+    first_frame_s: float | None
+    """From the process's start to the first encoded frame."""
+    fps: float
+    """Frames written in a second of `wall_s`."""
+    stage_ms: dict[str, dict[str, float]]
+    """By stage: median, p95, calls, busy_s, cpu_s."""
+    peak_rss_mb: float
+    cores: int
+    threads: dict[str, int]
+    """By pool."""
+    engine: str
+    model: str
+    model_sha256: str
+    notes: list[str]
+    config: dict[str, JsonValue]
+    """The settings that were used."""
+    decoder: str
+    encoder: str
+    status: str
+    """A value of `Status`."""
+    failures: list[str]
+    """Files of a folder that could not be restored, one line each."""
+
+
+class Status(Enum):
+    """How a run ended."""
+
+    COMPLETE = "complete"
+    INTERRUPTED = "interrupted"
+    """It was stopped before the end. The part that was restored is in NAME.partial.EXT."""
+    TRUNCATED = "truncated"
+    """The input itself ends early. It was restored as far as it goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of a run."""
+
+    path: Path
+    """The file that was written, or the folder of pictures."""
+    status: Status
+    report: RunReport
+    """What `--report` writes."""
+    notes: tuple[str, ...] = ()
+    """What the user should know, one line each."""
+    failures: tuple[StreamError, ...] = field(default=())
+    """Pictures of a folder that could not be restored."""
