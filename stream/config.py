@@ -1,4 +1,4 @@
-"""Settings: frozen models over YAML; an unknown key, a wrong type or value is refused by name."""
+"""Settings: frozen models, filled from YAML. A wrong key, type or value is refused with its key's path."""
 
 from __future__ import annotations
 
@@ -30,184 +30,211 @@ Settings = TypeVar("Settings", bound=Section)
 
 
 class Detect(Section):
-    """Which detector finds faces, at which size and how often."""
+    """How faces are detected: by which detector, at which size and how often."""
 
     detector: Literal["centerface", "retinaface", "haar"] = Field(
         "centerface", description="retinaface needs weights: gpen-stream models fetch retinaface-resnet50"
     )
     weights: str | None = Field(
-        None, description="a file of weights for it; unset: the fetched retinaface-resnet50"
+        None, description="path of its weights; unset: the fetched retinaface-resnet50"
     )
-    interval: int = Field(10, ge=1, le=250, description="frames from keyframe to keyframe")
+    interval: int = Field(10, ge=1, le=250, description="frames from one detection to the next")
     max_side: int = Field(
-        960, ge=128, le=8192, description="longer side of the picture that the detector sees, px"
+        960, ge=128, le=8192, description="longer side to which the picture is shrunk for the detector, px"
     )
     tile: int = Field(
-        0, ge=0, le=4096, description="largest side of tiles in which detection works, px; 0: one picture"
+        0,
+        ge=0,
+        le=4096,
+        description="largest side of the tiles into which the picture is divided, px; 0: no tiles",
     )
-    min_score: float = Field(0.5, ge=0.05, le=1.0, description="lower scores start no track")
+    min_score: float = Field(
+        0.5, ge=0.05, le=1.0, description="least score of a detection that starts a track"
+    )
     keep_score: float = Field(
-        0.3, ge=0.05, le=1.0, description="a face already followed may score as low as this"
+        0.3, ge=0.05, le=1.0, description="least score of a detection that continues a track"
     )
     sure_score: float = Field(
-        0.65, ge=0.05, le=1.0, description="a new face below it waits for a second detection"
+        0.65, ge=0.05, le=1.0, description="a new face with a lower score must be detected a second time"
     )
-    refine: bool = Field(True, description="second pass on a crop round each face")
+    refine: bool = Field(True, description="detect each face again on a crop around it")
     scene_cut: float = Field(
-        0.5, ge=0.0, le=1.0, description="how easily a change counts as a scene cut; 0: never"
+        0.5, ge=0.0, le=1.0, description="how easily a change of the picture counts as a scene cut; 0: never"
     )
     pyramid: tuple[Scale, ...] = Field(
-        (1.0,), min_length=1, description="sizes of the picture that the detector sees, as parts of max_side"
+        (1.0,), min_length=1, description="sizes at which the detector runs, as parts of max_side"
     )
 
 
 class Track(Section):
-    """How faces are followed between keyframes."""
+    """How faces are tracked between detections."""
 
-    lookahead: bool = Field(True, description="run tracks from both keyframes; files only")
-    min_confidence: float = Field(
-        0.4, ge=0.0, le=1.0, description="below it a track is doubtful: the detector runs again"
+    lookahead: bool = Field(
+        True, description="track from both detections, forwards and backwards; files only"
     )
-    max_lost: int = Field(25, ge=0, le=1000, description="frames after which a lost track is forgotten")
+    min_confidence: float = Field(
+        0.4, ge=0.0, le=1.0, description="below this confidence of a track the detector runs again"
+    )
+    max_lost: int = Field(25, ge=0, le=1000, description="frames after which a lost track ends")
 
 
 class Select(Section):
-    """Which of the faces found are restored."""
+    """Which of the detected faces are restored."""
 
     min_size: float = Field(
-        0.0, ge=0.0, le=10000.0, description="smaller faces (box height, px) are left alone"
+        0.0, ge=0.0, le=10000.0, description="smaller faces (box height, px) are left unchanged"
     )
-    max_size: float = Field(10000.0, gt=0.0, le=10000.0, description="larger ones likewise, px")
-    min_score: float = Field(0.0, ge=0.0, le=1.0, description="detector's score")
-    max_faces: int = Field(0, ge=0, le=1000, description="at most so many, largest first; 0: all")
+    max_size: float = Field(10000.0, gt=0.0, le=10000.0, description="larger faces are left unchanged, px")
+    min_score: float = Field(
+        0.0, ge=0.0, le=1.0, description="faces with a lower detector's score are left unchanged"
+    )
+    max_faces: int = Field(
+        0, ge=0, le=1000, description="most faces that are restored in a frame, largest first; 0: all"
+    )
     include: tuple[tuple[Fraction, Fraction, Fraction, Fraction], ...] = Field(
-        (), description="x, y, width, height of upright regions, as fractions: faces inside only"
+        (),
+        description="regions as x, y, width, height in fractions of the upright picture: only faces "
+        "inside are restored",
     )
     exclude: tuple[tuple[Fraction, Fraction, Fraction, Fraction], ...] = Field(
-        (), description="regions, likewise: faces inside are left alone"
+        (), description="regions in the same form: faces inside are left unchanged"
     )
 
 
 class Restore(Section):
-    """Which network restores the crops, on what and how strongly."""
+    """Which network restores faces, on which device and how strongly."""
 
-    model: str = Field("gpen-lite-256", description="a model's name (gpen-stream models list) or file")
-    engine: Literal["auto", "openvino", "torch", "torch-compile", "onnxruntime", "tensorrt"] = Field(
-        "auto", description="what runs it; auto: torch on CUDA, else the fastest on this CPU"
+    model: str = Field(
+        "gpen-lite-256", description="a model's name (see gpen-stream models list), or its file"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where")
-    batch_size: int = Field(4, ge=1, le=64, description="crops in one call")
-    strength: float = Field(1.0, ge=0.0, le=1.0, description="0 leaves the face as it is")
-    threads: int = Field(0, ge=0, le=256, description="for inference; 0: by the cores at hand")
-    accept_licence: bool = Field(False, description="you keep to the licence of the models that you name")
+    engine: Literal["auto", "openvino", "torch", "torch-compile", "onnxruntime", "tensorrt"] = Field(
+        "auto", description="library that runs the network; auto: torch on CUDA, else the fastest on this CPU"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="device that runs the network; auto: CUDA where it is usable"
+    )
+    batch_size: int = Field(4, ge=1, le=64, description="most crops that run at once")
+    strength: float = Field(
+        1.0, ge=0.0, le=1.0, description="share of the restoration in the result; 0: the face is unchanged"
+    )
+    threads: int = Field(0, ge=0, le=256, description="threads for inference; 0: by the number of cores")
+    accept_licence: bool = Field(
+        False, description="true: you accept the licences of the models that you name"
+    )
     task: Literal["auto", "restore", "colorize", "inpaint", "segment"] = Field(
-        "auto", description="what to do; auto: what the model was trained for"
+        "auto", description="what the network does; auto: what the model was trained for"
     )
     inpaint_mask: str | None = Field(
-        None, description="path of a picture as large as the upright input, white where to fill"
+        None, description="path of a picture of the upright input's size, white where to fill"
     )
     inpaint_key: str | None = Field(
-        None, pattern="^#?[0-9A-Fa-f]{6}$", description="RRGGBB, the colour to fill, such as '00ff00'"
+        None,
+        pattern="^#?[0-9A-Fa-f]{6}$",
+        description="RRGGBB, the colour of the pixels to fill, such as '00ff00'",
     )
     inpaint_tolerance: int = Field(
-        24, ge=0, le=255, description="how far from the key, in each channel of 0..255, a pixel may be"
+        24,
+        ge=0,
+        le=255,
+        description="largest difference of such a pixel from inpaint_key, in each channel of 0..255",
     )
     skip_sharp: float = Field(
         0.8,
         ge=0.0,
         le=1.0,
-        description="faces sharper than this are left alone; 0.5: restoring would gain nothing; 1: none are",
+        description="faces sharper than this are left unchanged; at 0.5 restoring gains nothing; 1: "
+        "all are restored",
     )
     interval: int = Field(
         1,
         ge=1,
         le=30,
-        description="frames from restoration to restoration of a face in a video, carried on optical "
-        "flow between; 1: every frame; what the flow cannot explain is restored all the same",
+        description="frames from one restoration of a face to the next in a video; between them the result "
+        "is moved by optical flow, or restored too where the flow fails; 1: every frame",
     )
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         "auto",
-        description="auto: half precision where the device computes in it (fp16 on CUDA, bf16 on newer "
-        "CPUs) and comes close enough to fp32",
+        description="precision of the computation; auto: half precision where the device has it (fp16 on "
+        "CUDA, bf16 on newer CPUs) and its result is close enough to fp32's",
     )
     fidelity: float = Field(
         1.0,
         ge=0.0,
         le=1.0,
-        description="how much of the input's features the network sees; 1: the published network",
+        description="factor of the input's features in the network; 1: the published network",
     )
 
 
 class Stabilise(Section):
-    """How restored faces are kept from flickering in videos."""
+    """How flicker of restored faces in videos is reduced."""
 
     strength: float = Field(
         0.6,
         ge=0.0,
         le=1.0,
-        description="how long a restored face is remembered where it does not change: 1: for six frames; "
-        "0: each frame stands alone",
+        description="how long a restored face is averaged where it does not change; 1: over six frames; "
+        "0: not at all",
     )
 
 
 class Compose(Section):
-    """How restored faces are put back."""
+    """How restored faces are put back into the frame."""
 
     feather: float = Field(
-        0.16, gt=0.0, le=0.5, description="width of the mask's soft edge, as a part of the crop"
+        0.16, gt=0.0, le=0.5, description="width of the mask's soft edge, as a fraction of the crop"
     )
-    label: str = Field("", max_length=80, description="text drawn into the picture; empty: none")
+    label: str = Field("", max_length=80, description="text that is drawn into every frame; empty: none")
     mask: Literal["auto", "box", "parse"] = Field(
         "auto",
-        description="box: a soft square; parse: the face's own outline by ParseNet, without hair, hands "
-        "and what else is before it; auto: parse where its weights are present",
+        description="box: a square with soft edges; parse: the face's outline by ParseNet, without hair, "
+        "hands and other things in front of it; auto: parse where its weights are present",
     )
     mask_weights: str | None = Field(
         None, description="path of parsing_parsenet.pth; unset: the one in the models folder"
     )
     mask_interval: int = Field(
-        24, ge=1, le=1000, description="frames after which a face is parsed again; sooner where it changes"
+        24, ge=1, le=1000, description="frames after which a face is parsed again; sooner if it changes"
     )
     guard: bool = Field(
         True,
-        description="where restored and input face disagree grossly, as before a hand or after a failure "
-        "of the network, the input stays",
+        description="keep the input where the restored face differs grossly, as where a hand covers the face "
+        "or the network fails",
     )
-    upscale: int = Field(1, ge=1, le=4, description="how many times as wide and high the result is")
+    upscale: int = Field(1, ge=1, le=4, description="factor by which the result is wider and higher")
     upscale_weights: str | None = Field(
         None,
-        description="weights of a Real-ESRGAN-class network for the background, in any architecture that "
-        "spandrel reads; unset: Lanczos. On a CPU it takes minutes for a frame",
+        description="path of the weights of a super-resolution network for the background, of any "
+        "architecture that spandrel reads; unset: Lanczos. On a CPU a frame takes minutes",
     )
 
 
 class Encode(Section):
-    """How the result is encoded; unset values follow the input."""
+    """How the result is encoded. Values that are not set follow the input."""
 
-    codec: str | None = Field(None, description="FFmpeg's encoder, such as libx264")
-    crf: float | None = Field(None, ge=0, le=63, description="constant quality, encoder's scale")
+    codec: str | None = Field(None, description="FFmpeg's name of the encoder, such as libx264")
+    crf: float | None = Field(None, ge=0, le=63, description="constant quality, on the encoder's own scale")
     effort: Literal["low", "normal", "high"] = Field(
-        "normal", description="how hard the encoder works for a small file, whichever encoder it is"
+        "normal", description="how much time any encoder spends on a small file"
     )
-    preset: str | None = Field(None, description="encoder's own speed preset, in place of the effort")
-    threads: int = Field(0, ge=0, le=256, description="of the encoder; 0: by the cores at hand")
+    preset: str | None = Field(None, description="the encoder's own speed preset, instead of the effort")
+    threads: int = Field(0, ge=0, le=256, description="threads of the encoder; 0: by the number of cores")
     hardware: Literal["auto", "off"] = Field(
         "off",
-        description="auto: an encoder of the graphics card, where a trial shows that it keeps the quality",
+        description="auto: an encoder of the graphics card, if a trial shows that it keeps the quality",
     )
 
 
 class Decode(Section):
-    """How the input is decoded; the pictures are the same either way."""
+    """How the input is decoded. The pictures do not depend on it."""
 
-    threads: int = Field(0, ge=0, le=256, description="of the decoder; 0: by the cores at hand")
+    threads: int = Field(0, ge=0, le=256, description="threads of the decoder; 0: by the number of cores")
     hardware: Literal["auto", "off"] = Field(
-        "off", description="auto: by the graphics card, where its pictures are bit for bit the software's"
+        "off", description="auto: by the graphics card, if its pictures equal the software's bit for bit"
     )
 
 
 class Config(Section):
-    """Everything that can be set."""
+    """All settings, by section."""
 
     detect: Detect = Detect()
     track: Track = Track()
@@ -225,7 +252,7 @@ class Config(Section):
 
 
 def preset_path(name: str) -> Path:
-    """Path of a preset's YAML, in the package or the clone; ConfigError for an unknown name."""
+    """Path of a preset's YAML file, in the package or the clone. Raises ConfigError for an unknown name."""
     if name not in PRESETS:
         raise ConfigError(f"--preset {name}: unknown; choose one of {', '.join(PRESETS)}")
     installed = Path(str(resources.files("stream"))) / "presets"
@@ -236,9 +263,9 @@ def preset_path(name: str) -> Path:
 def load_config(
     preset: str = "default", file: str | Path | None = None, overrides: Sequence[str] = ()
 ) -> Config:
-    """Merge, later ones winning: preset, YAML file, `key.path=value` overrides.
+    """The settings of a preset, changed by a YAML file and then by `key.path=value` overrides.
 
-    Raises ConfigError with one line that names the key's path and what is allowed.
+    Raises ConfigError for a wrong setting, with the path of its key and the values that are allowed.
     """
     return load_settings(Config, read_yaml(preset_path(preset)), file, overrides)
 
@@ -246,7 +273,7 @@ def load_config(
 def load_settings(
     kind: type[Settings], data: Mapping[str, object], file: str | Path | None, overrides: Sequence[str]
 ) -> Settings:
-    """`load_config` for settings of any kind, over `data`."""
+    """`load_config` for settings of any kind, with `data` in place of a preset."""
     if file is not None:
         data = _merge(data, read_yaml(Path(file)))
     for text in overrides:
@@ -255,9 +282,9 @@ def load_settings(
 
 
 def parse_config(data: Mapping[str, object]) -> Config:
-    """Validate nested settings; ConfigError names the first key that is wrong.
+    """Validate nested settings. Raises ConfigError that names the first wrong key.
 
-    A section that is there but empty counts as left out.
+    An empty section counts as missing.
     """
     return _parse(Config, data)
 
@@ -270,7 +297,7 @@ def _parse(kind: type[Settings], data: Mapping[str, object]) -> Settings:
 
 
 def read_yaml(path: Path) -> dict[str, object]:
-    """A file of settings as it stands; ConfigError where it is none."""
+    """The content of a YAML file with settings, not validated. Raises ConfigError where it has none."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -314,7 +341,7 @@ def _merge(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, 
 
 
 def tuples(value: object) -> object:
-    """YAML's lists as the tuples, and whole numbers as the floats, that strict models take."""
+    """The value with lists as tuples and their whole numbers as floats, as strict models require."""
     if isinstance(value, Mapping):
         return {key: tuples(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -323,7 +350,7 @@ def tuples(value: object) -> object:
 
 
 def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
-    """The first error in one line: the key's path, what is allowed there, what was given."""
+    """The first error in one line: the key's path, what is allowed, and the value that was given."""
     first = error.errors(include_url=False)[0]
     keys = [str(part) for part in first["loc"]]
     path, given = ".".join(keys), repr(first["input"])
@@ -339,7 +366,7 @@ def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
 
 
 def _resolve(keys: Sequence[str], model: type[BaseModel]) -> tuple[type[BaseModel], FieldInfo | None]:
-    """The section of `model` that a path leads to or into, and the setting in it that the path names."""
+    """The section that a path of keys names or enters, and the setting in it that the path names."""
     for key in keys:
         field = model.model_fields.get(key)
         kind = field.annotation if field is not None else None

@@ -1,10 +1,10 @@
-"""Every error that a user can meet, as one clear line with an exit code."""
+"""All errors that a user can meet. Each has a message of one line and an exit code."""
 
 from __future__ import annotations
 
 
 class StreamError(Exception):
-    """Base of all expected errors. The message is one line: what is wrong, where, and what to do."""
+    """The base of all expected errors. The message is one line: what is wrong, where, and what to do."""
 
     exit_code = 1
 
@@ -20,7 +20,7 @@ class SourceError(StreamError):
 
 
 class ModelError(StreamError):
-    """Weights are missing, broken or do not fit the network; the message names the file."""
+    """Weights are missing or broken, or do not fit the network; the message names the file."""
 
 
 class EncodeError(StreamError):
@@ -28,15 +28,15 @@ class EncodeError(StreamError):
 
 
 class HardwareError(EncodeError):
-    """A hardware encoder that nobody named failed: the video can be made in software."""
+    """A hardware encoder that the user did not name failed. Software can encode the video."""
 
 
 class StageError(StreamError):
-    """A stage failed unexpectedly; the original exception is its `__cause__`."""
+    """A stage failed unexpectedly. The original exception is its `__cause__`."""
 
 
 class TrainError(StreamError):
-    """Training cannot start or go on: faces, weights or a checkpoint are not what they should be."""
+    """Training cannot start or continue, because faces, weights or a checkpoint are wrong."""
 
 
 class NotFoundError(StreamError):

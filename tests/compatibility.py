@@ -23,7 +23,7 @@ from typing import Any
 
 import av
 import numpy as np
-from dashboard_client import until
+from waiting import until
 
 ROOT = Path(__file__).parent.parent
 RECORD = ROOT / "tests" / "golden" / "compatibility.json"

@@ -1,4 +1,4 @@
-"""The dashboard's own server for the tests of the pages, over cameras whose state the test decides."""
+"""The dashboard's server for tests of the pages, with cameras whose state the test sets."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import uvicorn
+from waiting import until
 
 from stream.config import Config, load_config
 from stream.errors import ConfigError, NotFoundError
@@ -40,7 +41,7 @@ _SEGMENT = "2026-11-24T19-3{}-44Z.mp4"
 
 
 def jpeg(*colours: tuple[int, int, int]) -> bytes:
-    """Halves of one colour (RGB) above each other, 320x180 each."""
+    """A picture of fields above each other, 320x180 each, of one colour (RGB) each."""
     halves = [np.full((180, 320, 3), colour[::-1], np.uint8) for colour in colours]
     return cv2.imencode(".jpg", np.vstack(halves))[1].tobytes()
 
@@ -50,7 +51,7 @@ PICTURES = {"pair": jpeg(RED, GREEN), "restored": jpeg(GREEN)}
 
 
 def report(**changes: Any) -> SessionReport:
-    """Of a healthy camera."""
+    """The report of a healthy camera, with changes."""
     sink = SinkReport(
         name="entrance/", kind="segments", state="live", words="live", dropped=0, delivered=4580000,
         restarts=0, pid=4711, delay={"median_ms": 118.0, "p95_ms": 171.0},
@@ -95,15 +96,15 @@ def report(**changes: Any) -> SessionReport:
     return replace(healthy, **changes)
 
 
-class Showing(Viewer):
-    """One colour, newly drawn each time that it is looked for."""
+class ColourViewer(Viewer):
+    """A viewer that gets pictures of one colour, five per second."""
 
     def __init__(self, kind: str) -> None:
-        self.kind, self._shown_s, self.is_over = kind, 0.0, False
+        self.kind, self._shown_s = kind, 0.0
 
     @property
     def closed(self) -> bool:
-        return self.is_over
+        return False
 
     def next(self, timeout_s: float) -> Jpeg | None:
         if time.monotonic() - self._shown_s < 0.2:
@@ -112,8 +113,8 @@ class Showing(Viewer):
         return Jpeg(PICTURES[self.kind], self._shown_s, 0)
 
 
-class Cameras:
-    """In the supervisor's place: settings as it keeps them, reports as the test wants them."""
+class FakeSupervisor:
+    """A supervisor without processes: it keeps settings, and reports what the test sets."""
 
     def __init__(self, server: ServerSettings) -> None:
         self.server, self.events = server, Events()
@@ -134,16 +135,16 @@ class Cameras:
     def camera(self, name: str) -> CameraStatus:
         if name not in self.settings:
             raise NotFoundError(f"{name!r}: there is no such camera")
-        told = self.reports[name]
+        now = self.reports[name]
         return CameraStatus(
             name,
             redacted(self.settings[name]),
             "running",
-            told.words,
+            now.words,
             pid=4711,
             restarts=0,
             nice=0,
-            report=told,
+            report=now,
         )
 
     def add(self, name: str, settings: CameraSettings) -> None:
@@ -168,8 +169,8 @@ class Cameras:
         given = changes.given()
         regions = {key: given[key] for key in ("include", "exclude") if key in given}
         self.settings[name] = self.settings[name].model_copy(update=regions)
-        told = self.reports[name]
-        self.reports[name] = replace(told, settings=told.settings.model_copy(update=given))
+        now = self.reports[name]
+        self.reports[name] = replace(now, settings=now.settings.model_copy(update=given))
         with self.changed:
             self.changes.append((name, given))
             self.changed.notify_all()
@@ -188,9 +189,9 @@ class Cameras:
         ]
 
     @contextlib.contextmanager
-    def watch(self, name: str, kind: str) -> Iterator[Showing]:
+    def watch(self, name: str, kind: str) -> Iterator[ColourViewer]:
         self.camera(name)
-        yield Showing(kind)
+        yield ColourViewer(kind)
 
     def test_source(self, source: str) -> SourceTestResult:
         if source == "test:":
@@ -207,19 +208,18 @@ class Cameras:
         return self.server.files_folder / "portrait.mp4"
 
 
-class Queue(JobQueue):
-    """A queue whose jobs stand at a quarter until they are cancelled."""
+class StalledQueue(JobQueue):
+    """A queue whose jobs stay at a quarter until they are cancelled."""
 
     def _restore(self, job: Job, config: Config) -> tuple[None, str]:
         with self._changed:
             job.status = updated_status(job.status, JobProgress(25, 100, 3), 65 / 3)
-        while job.status.state == "running" and not self._closing:
-            time.sleep(0.02)
+            self._changed.wait_for(lambda: job.status.state != "running" or self._closing)
         return None, ""
 
 
 class Dashboard:
-    """What the pages are served, and what they asked for."""
+    """A dashboard with cameras, files and a job, and the changes that its pages ask for."""
 
     def __init__(self, folder: Path, token: str | None) -> None:
         self.url = ""
@@ -228,14 +228,14 @@ class Dashboard:
         self.files.mkdir(parents=True)
         clip = self.files / "portrait.mp4"
         shutil.copy(ROOT / "samples" / "portrait.mp4", clip)
-        self.cameras = Cameras(server)
+        self.cameras = FakeSupervisor(server)
         self.add("entrance", exclude=[[0.62, 0.1, 0.3, 0.4]])
         self.add("lobby")
         self.add("car-park")
         self.report("car-park", state=ConnectionState.STALLED, words="stalled (no frame for 12 s)")
         for kind in ("camera_up", "face_seen", "camera_down"):
             self.event("entrance", kind, "as it happened")
-        self.jobs = Queue(self.files)
+        self.jobs = StalledQueue(self.files)
         self.job = "a1"
         self.jobs.results.mkdir()
         shutil.copy(clip, self.jobs.results)
@@ -247,24 +247,24 @@ class Dashboard:
         self.app = create_app(self.cameras, self.jobs, token=token, is_ending=lambda: self.is_ending)
 
     def add(self, name: str, **settings: Any) -> None:
-        """A healthy camera with a password."""
+        """Add a healthy camera whose address has a password."""
         source = f"rtsp://user:{SECRET}@127.0.0.1:554/{name}"
         self.cameras.add(name, parse_camera(name, {"source": source, "preset": "fast"} | settings))
 
     def settings(self, name: str) -> CameraSettings:
-        """What the server would keep, secrets too."""
+        """The settings that the server would save, with their secrets."""
         return self.cameras.settings[name]
 
     def report(self, name: str, **changes: Any) -> None:
-        """A camera's next report."""
+        """Change a camera's report."""
         self.cameras.reports[name] = replace(self.cameras.reports[name], **changes)
 
     def event(self, camera: str, kind: str, text: str) -> None:
-        """Something happens."""
+        """Add an event."""
         self.cameras.events.add(camera, kind, text)
 
     def wait_for_change(self, camera: str, **wanted: Any) -> dict[str, Any]:
-        """The change that a page asked for."""
+        """The change of a camera that a page asks for, as soon as it does."""
 
         def found() -> dict[str, Any] | None:
             for name, changes in reversed(self.cameras.changes):
@@ -273,13 +273,13 @@ class Dashboard:
             return None
 
         with self.cameras.changed:
-            assert self.cameras.changed.wait_for(lambda: found() is not None, timeout=20)
+            assert self.cameras.changed.wait_for(lambda: found() is not None, timeout=60)
             return found()
 
 
 @contextlib.contextmanager
 def dashboard(folder: Path, *, port: int = 0, token: str | None = None) -> Iterator[Dashboard]:
-    """A server on a free port of this machine."""
+    """Run a dashboard; `port` 0: on a free port."""
     served = Dashboard(folder, token)
     config = uvicorn.Config(served.app, port=port, log_level="error", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
@@ -287,9 +287,7 @@ def dashboard(folder: Path, *, port: int = 0, token: str | None = None) -> Itera
     served.jobs.start()
     thread.start()
     try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.02)
+        assert until(lambda: server.started or not thread.is_alive()) and server.started
         served.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         yield served
     finally:

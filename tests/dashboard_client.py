@@ -1,4 +1,4 @@
-"""A running `gpen-stream serve` for tests, and a client that sends exactly what it is told."""
+"""A `gpen-stream serve` that runs for tests, and a client that sends exactly the headers it is given."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ class Answer:
 
 
 class Client:
-    """Of one server; sends its token where there is one."""
+    """A client of one server; it sends the token if there is one."""
 
     def __init__(self, port: int, token: str | None = None) -> None:
         self.port, self.token = port, token
@@ -45,13 +44,13 @@ class Client:
         return OURS | own | (more or {})
 
     def open(self, method: str, path: str, body: bytes | None = None, **headers: str):
-        """A connection and its answer, whose body is still to be read."""
+        """A connection and the answer to a request, whose body is not read yet."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=100)
         connection.request(method, path, body, self.headers(headers))
         return connection, connection.getresponse()
 
     def ask(self, method: str, path: str, data: Any = None, *, body: bytes | None = None, **headers: str):
-        """The whole answer; `data` is sent as JSON."""
+        """The whole answer to a request; `data` is sent as JSON."""
         if data is not None:
             body, headers = json.dumps(data).encode(), {"Content-Type": "application/json"} | headers
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -65,16 +64,17 @@ class Client:
         return self.ask("GET", path, **headers)
 
     def upload(self, path: Path) -> Answer:
+        """Send a file as the form of the pages does."""
         head = f'--x\r\nContent-Disposition: form-data; name="file"; filename="{path.name}"\r\n\r\n'
         body = head.encode() + path.read_bytes() + b"\r\n--x--\r\n"
         return self.ask("POST", "/api/files", body=body, Content_Type="multipart/form-data; boundary=x")
 
     def watch(self, path: str):
-        """A WebSocket."""
+        """An open WebSocket."""
         return connect(f"ws://127.0.0.1:{self.port}{path}", additional_headers=self.headers(), max_size=None)
 
-    def news(self):
-        """Server-sent events as (kind, data), without an end."""
+    def updates(self):
+        """Server-Sent Events as (type, data), without an end."""
         connection, answer = self.open("GET", "/api/events/stream")
         kind = ""
         try:
@@ -115,16 +115,18 @@ class Server:
 
     @property
     def output(self) -> str:
+        """What the server has printed so far."""
         return "".join(self.lines)
 
     def port(self) -> int:
+        """The port that the server listens on, as soon as it does."""
         assert self._listening.wait(100)
         found = re.search(r"dashboard: http://[^ ]*?:(\d+)/", self.output)
         assert found, self.output
         return int(found[1])
 
     def stop(self, timeout_s: float = 100) -> int:
-        """By SIGTERM; its exit code."""
+        """End the server by SIGTERM; its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -137,7 +139,7 @@ class Server:
 
 @contextmanager
 def served(*arguments: str, cwd: Path):
-    """A server, which is ended in any case."""
+    """A server that is stopped in any case."""
     server = Server(*arguments, cwd=cwd)
     try:
         yield server
@@ -145,17 +147,8 @@ def served(*arguments: str, cwd: Path):
         server.stop()
 
 
-def until(condition, timeout_s: float = 100):
-    """What a condition gives once it is true."""
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "nothing came of it in time"
-        time.sleep(0.05)
-    return value
-
-
 def descendants(pid: int) -> list[int]:
-    """A process, and all that it and its children started."""
+    """A process and all its descendants."""
     parents = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -167,7 +160,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def command_line(pid: int) -> str:
-    """As the list of processes shows it; empty of one that is gone, or waits for its parent only."""
+    """A process's command line in the list of processes; empty if it has ended or is a zombie."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except OSError:

@@ -1,9 +1,8 @@
-"""A capture that runs in a thread, and what came of it."""
+"""A capture that runs in a thread, and records of all that it gave."""
 
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import av
@@ -19,11 +18,11 @@ from stream.live.source.capture import Capture
 from stream.live.status import ConnectionState, ConnectionStatus
 
 QUICK = SourceSettings(open_timeout_s=5.0, stall_s=2.0, retry_s=0.1, retry_most_s=1.0)
-"""Tests do not wait for long."""
+"""Settings with short waits."""
 
 
 class Watching:
-    """Runs until the block ends. Frames are thrown away; what is known of each stays."""
+    """Runs a capture until the block ends. It records facts about each frame and drops the frame."""
 
     def __init__(self, url: str, source: SourceSettings = QUICK, **options) -> None:
         self.pts: list[int] = []
@@ -49,33 +48,39 @@ class Watching:
         return [status.state.value for status in self.statuses]
 
     def frames(self, more: int = 10, timeout_s: float = 40.0) -> None:
-        """Wait for so many more frames."""
+        """Wait until so many more frames have come."""
         goal = len(self.pts) + more
         wait_for(lambda: len(self.pts) >= goal or not self._thread.is_alive(), timeout_s, "for frames")
         assert len(self.pts) >= goal, f"it ended with {self.error!r}"
 
     def state(self, state: ConnectionState, timeout_s: float = 40.0) -> ConnectionStatus:
-        """Wait until it was told of."""
+        """Wait until a status of this state was reported; returns the newest of them."""
         wait_for(lambda: any(one.state is state for one in self.statuses), timeout_s, f"for {state}")
         return next(one for one in reversed(self.statuses) if one.state is state)
 
+    def attempts(self, more: int, timeout_s: float = 40.0) -> None:
+        """Wait until so many more attempts have failed."""
+        planned = {self.capture.status.retry_at_s}
+
+        def seen() -> int:
+            planned.add(self.capture.status.retry_at_s)
+            return len(planned - {None})
+
+        goal = seen() + more
+        wait_for(lambda: seen() >= goal, timeout_s, "for attempts")
+
     def ended(self, timeout_s: float = 40.0) -> None:
+        """Wait until the capture has ended."""
         self._thread.join(timeout_s)
         assert not self._thread.is_alive()
-
-    def stop(self) -> float:
-        """How long it took to stop, s."""
-        began = time.monotonic()
-        self.capture.stop()
-        self.ended()
-        return time.monotonic() - began
 
     def __enter__(self) -> Watching:
         self._thread.start()
         return self
 
     def __exit__(self, *_) -> None:
-        self.stop()
+        self.capture.stop()
+        self.ended()
         assert all(a < b for a, b in zip(self.pts, self.pts[1:], strict=False)), "times must rise strictly"
         heard = [packet.pts for packet in self.sounds]
         assert heard == sorted(set(heard)), "the sound's times must rise strictly"

@@ -1,4 +1,4 @@
-"""A receiver of webhooks that fails as servers do."""
+"""A receiver of webhooks that can fail as servers do."""
 
 import json
 import threading
@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Receiver:
-    """An HTTP server whose answer can be changed: a status, "stall", "garbage" or "hang up"."""
+    """An HTTP server. `answer` can be changed: a status, "stall", "garbage" or "hang up"."""
 
     def __init__(self, port=0, answer=204):
         self.answer, self.requests, self.release = answer, [], threading.Event()
@@ -36,7 +36,7 @@ class Receiver:
         self._thread.start()
 
     def texts(self, answer=204):
-        """Texts of the events to which it gave that answer."""
+        """Texts of the events that got this answer."""
         return [event["text"] for _, _, event, given in self.requests if given == answer]
 
     def close(self):

@@ -18,7 +18,7 @@ import typer
 from stream.cli.options import DebugAlone, gathers_options
 from stream.config import PRESETS, Config, load_config
 from stream.errors import ConfigError, EncodeError
-from stream.pipeline.processes import leave_process
+from stream.pipeline.processes import exit_process
 
 if TYPE_CHECKING:  # loading it takes a second, which `--help` does without
     from stream.live.session.session import Session
@@ -105,7 +105,7 @@ def live(
         if report is not None:
             _write(report, session.report())
     if session.is_loading:
-        leave_process(0)
+        exit_process(0)
     return 0
 
 

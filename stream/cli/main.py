@@ -93,7 +93,7 @@ def probe(
 @app.command()
 def engines(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the engines of this machine, what each lacks, and what engine auto measured and chose."""
-    from stream.models.engines.listing import listed, render
+    from stream.models.engines.listing import list_engines, render
 
-    facts = listed()
+    facts = list_engines()
     print(json.dumps(facts.model_dump(), indent=2) if as_json else render(facts), flush=True)

@@ -37,10 +37,10 @@ def list_models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False, debug: DebugAlone = False
 ) -> None:
     """Print all models: task, size, download, licence, and whether they are on this machine."""
+    from stream.models import registry
     from stream.models.ledger import models_folder
-    from stream.models.registry import survey
 
-    models = survey()
+    models = registry.list_models()
     if as_json:
         print(json.dumps([asdict(model) for model in models], indent=2), flush=True)
         return
@@ -79,7 +79,7 @@ def fetch(
         for name in names:
             with _Bar(name, quiet) as bar:
                 path = registry.fetch(
-                    name, accept_licence=accept_licence, offline=offline, progress=bar, say=bar.say
+                    name, accept_licence=accept_licence, offline=offline, progress=bar, notify=bar.say
                 )
             bar.say(f"{name}: {path}")
     except KeyboardInterrupt:
@@ -98,11 +98,11 @@ def verify(
     """Hash models again, and compare with the published hash or the one pinned at first use."""
     from stream.models.registry import verify as verified
 
-    verdicts = verified(names)
-    for verdict in verdicts:
-        stream = sys.stdout if verdict.good else sys.stderr
-        print(f"{'' if verdict.good else 'error: '}{verdict.name}: {verdict.text}", file=stream, flush=True)
-    return 0 if all(verdict.good for verdict in verdicts) else 1
+    results = verified(names)
+    for result in results:
+        stream = sys.stdout if result.good else sys.stderr
+        print(f"{'' if result.good else 'error: '}{result.name}: {result.text}", file=stream, flush=True)
+    return 0 if all(result.good for result in results) else 1
 
 
 @app.command("import")
@@ -126,11 +126,11 @@ def import_model(
 
     A .pth is converted to safetensors in the models folder. Only tensors are read from it: no code runs.
     """
-    from stream.models.importing import Facts, import_file
+    from stream.models.importing import ImportOptions, import_file
 
     bar = _Bar(str(file), quiet)
-    facts = Facts(name, task, template, input_range)
-    made = import_file(file, facts, accept_licence=accept_licence, say=bar.say)
+    options = ImportOptions(name, task, template, input_range)
+    made = import_file(file, options, accept_licence=accept_licence, notify=bar.say)
     what = ""
     if made.info is not None:
         sides = f"{made.info.in_size} to {made.info.size} px" if made.info.in_size != made.info.size else ""
@@ -154,7 +154,7 @@ class _Bar:
             self._bar[0].stop()
 
     def __call__(self, done: int, total: int | None) -> None:
-        """See `fetch.ProgressCallback`."""
+        """See `download.ReceivedCallback`."""
         if self._quiet:
             return
         if sys.stderr.isatty():

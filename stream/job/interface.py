@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from stream.errors import ConfigError, StreamError
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 _LONGEST_S = 1e7  # longer times overflow the timestamps of some containers
 
@@ -99,7 +102,7 @@ class RunReport(TypedDict, total=False):
     model: str
     model_sha256: str
     notes: list[str]
-    config: dict[str, Any]
+    config: dict[str, JsonValue]
     """The settings that were used."""
     decoder: str
     encoder: str

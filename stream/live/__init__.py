@@ -1,1 +1,1 @@
-"""A live picture: its source, its session, and its sinks."""
+"""Live video: its sources, the session that restores it, and its sinks."""

@@ -1,4 +1,4 @@
-"""What goes from a camera's process to its sinks: plain values that can be pickled."""
+"""Messages from a camera's process to its sinks: plain values that can be pickled."""
 
 from __future__ import annotations
 
@@ -7,39 +7,46 @@ from fractions import Fraction
 from typing import TypedDict
 
 LIVE_TIME_BASE = Fraction(1, 90000)
-"""Of every live pts and dts from the capture on. They rise from 0 at the session's start, whatever the
-source's own times do; where a connection was lost, the gap is as long as it really was."""
+"""Unit of all live pts and dts, s.
+
+They count from 0 at the start of the session and rise whatever the source's own times do. While a
+connection is lost they go on in real time.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class AudioFormat:
-    """Sound as it comes from the source or goes to the sinks."""
+    """Format of encoded sound."""
 
     codec: str
     """FFmpeg's name, such as "aac" or "pcm_alaw"."""
     sample_rate: int
     layout: str
-    """Such as "mono"."""
+    """FFmpeg's name, such as "mono"."""
     extradata: bytes = field(default=b"", repr=False)
+    """Global headers of the codec; empty where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class VideoFormat:
-    """The encoded picture."""
+    """Format of the encoded video."""
 
     codec: str
+    """FFmpeg's name, such as "h264"."""
     width: int
     height: int
     rate: Fraction
     """Nominal frames a second."""
     extradata: bytes = field(default=b"", repr=False)
+    """Global headers of the codec."""
 
 
 @dataclass(frozen=True, slots=True)
 class AudioPacket:
-    """A packet of the source's own sound; times in LIVE_TIME_BASE, on the pictures' clock."""
+    """A packet of the source's own sound; times are in LIVE_TIME_BASE."""
 
     epoch: int
+    """See `Frame.epoch`."""
     pts: int
     duration: int
     data: bytes = field(repr=False)
@@ -48,76 +55,84 @@ class AudioPacket:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A new epoch begins: what follows is coded like this. Files begin anew, publishers reconnect."""
+    """An epoch begins: the formats of the packets that follow. Files begin anew, publishers reconnect."""
 
     epoch: int
+    """See `Frame.epoch`."""
     video: VideoFormat
     audio: AudioFormat | None
     began_at: float
     """Unix time of the first picture, s."""
     note: str
-    """The metadata tag that says that faces were restored."""
+    """The text of the metadata tag that says that faces were restored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One encoded packet; times in LIVE_TIME_BASE, dts rising within each of the two kinds."""
+    """An encoded packet of video or sound; times are in LIVE_TIME_BASE. The dts rise within each kind."""
 
     is_video: bool
+    """True: video; False: sound."""
     data: bytes = field(repr=False)
     pts: int
     dts: int
     duration: int
     keyframe: bool = False
-    """Of the picture; False for sound."""
+    """Whether decoding can begin with this picture; False for sound."""
     arrived_at_s: float = 0.0
-    """Of the source packet it was made of; 0: sound."""
+    """`Frame.arrived_at_s` of the picture; 0 for sound."""
 
 
 @dataclass(frozen=True, slots=True)
 class Jpeg:
-    """A picture for MJPEG and previews."""
+    """A JPEG picture, for MJPEG and previews."""
 
     data: bytes = field(repr=False)
     arrived_at_s: float
+    """See `Frame.arrived_at_s`."""
     pts: int
+    """In LIVE_TIME_BASE."""
 
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """A picture for a window or a virtual camera: RGB u8, rows without padding."""
+    """A picture for a window or a virtual camera: RGB u8[height,width,3], rows without padding."""
 
     data: bytes = field(repr=False)
     width: int
     height: int
     rate: Fraction
+    """Nominal frames a second."""
     arrived_at_s: float
+    """See `Frame.arrived_at_s`."""
 
 
 class FaceFacts(TypedDict):
-    """What is known of a face in a snapshot; a line of the snapshots' index holds it as JSON."""
+    """Facts about a face in a snapshot; the index of the snapshots holds them as a line of JSON."""
 
     at: str
-    """UTC, ISO 8601, of the picture."""
+    """Time of the picture, UTC, ISO 8601."""
     track: int
+    """`Face.track_id`."""
     x: int
+    """Left edge of the face's box, upright px; `y` is its upper edge."""
     y: int
     width: int
     height: int
-    """Its box in upright px."""
     score: float
-    """Of the detector, 0..1."""
+    """The detector's, in 0..1."""
     sharpness: float
-    """Of the original, 0..1; 0 where it was not measured."""
+    """Of the original, in 0..1; 0 where it was not measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One face beside its restoration, both PNG."""
+    """A face before and after restoration."""
 
     name: str
-    """Safe as a file name: UTC time and track."""
+    """UTC time and track, safe as a file name."""
     original: bytes = field(repr=False)
+    """A PNG file; so is `restored`."""
     restored: bytes = field(repr=False)
     facts: FaceFacts
 
@@ -127,4 +142,4 @@ Message = Start | Packet | Jpeg | Raw | Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The order to a sink's process to end: nothing comes after it."""
+    """The last message to a sink's process: the process finishes its output and ends."""

@@ -1,4 +1,4 @@
-"""What an operator is told of a source, a sink and a camera: words and numbers, no secrets."""
+"""States, delays and lost frames of sources and sinks, as operators see them; no credentials."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ import numpy as np
 
 
 class ConnectionState(Enum):
-    """Where a connection stands, in the words that are shown."""
+    """State of a connection; the values are the words that are shown."""
 
     CONNECTING = "connecting"
     LIVE = "live"
     STALLED = "stalled"
-    """Connected, but no frame has come for a while."""
+    """Connected, but no frames come."""
     RETRYING = "retrying"
     """Waiting before the next attempt."""
     REFUSED = "refused"
-    """The address is wrong or nobody listens there; retried slowly."""
+    """The address is wrong or nobody listens there. The next attempt comes after a long pause."""
     UNAUTHORISED = "unauthorised"
-    """The other side wants other credentials; retried slowly."""
+    """The other side rejects the credentials. The next attempt comes after a long pause."""
     STOPPED = "stopped"
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionStatus:
-    """Of one source or sink. `detail` never holds a credential."""
+    """State of the connection to a source or a sink."""
 
     state: ConnectionState
     detail: str = ""
+    """The reason, without credentials; may be empty."""
     retry_at_s: float | None = None
-    """`time.monotonic()` of the next attempt."""
+    """`time.monotonic()` of the next attempt; None where none is planned."""
 
     def words(self) -> str:
-        """Such as "live", "retrying in 4 s (connection refused)"."""
+        """The status as text, such as "live" or "retrying in 4 s (connection refused)"."""
         text = self.state.value
         if self.retry_at_s is not None:
             text += f" in {max(0.0, self.retry_at_s - time.monotonic()):.0f} s"
@@ -47,20 +48,20 @@ class ConnectionStatus:
 
 
 class DelaySummary(TypedDict):
-    """The delays of the last frames; None where nothing was delivered yet."""
+    """Delays of the last frames; None before the first delivery."""
 
     median_ms: float | None
     p95_ms: float | None
 
 
 class Delays:
-    """Delays of the last frames, ms; for one writer and any reader."""
+    """Delays of the last frames in ms. One thread adds; any thread may read."""
 
-    def __init__(self, kept: int = 1500) -> None:
-        self._values: deque[float] = deque(maxlen=kept)
+    def __init__(self, count: int = 1500) -> None:
+        self._values: deque[float] = deque(maxlen=count)
 
     def add(self, delay_ms: float) -> None:
-        """One more."""
+        """Add the delay of a frame."""
         self._values.append(delay_ms)
 
     def summary(self) -> DelaySummary:
@@ -73,16 +74,20 @@ class Delays:
 
 
 DropCause = Literal["overrun", "late", "paced", "idle", "no_keyframe", "corrupt", "failed"]
-"""`overrun` (a fresher one came), `late` (over the budget), `paced` (over max_fps, or a flood), `idle`
-(without motion), `no_keyframe`, `corrupt`, `failed` (lost with a stage)."""
+"""Why a frame was not delivered.
+
+`overrun`: a newer frame came; `late`: older than the delay budget; `paced`: beyond max_fps or beyond the
+announced rate; `idle`: no motion; `no_keyframe`: before the first keyframe; `corrupt`: damaged;
+`failed`: lost with a stage that failed.
+"""
 
 
 @dataclass(slots=True)
 class Drops:
-    """Frames that were not delivered, by cause; every one is counted."""
+    """Counts of all frames that were not delivered, by cause."""
 
     by_cause: Counter[DropCause] = field(default_factory=Counter)
 
     def add(self, cause: DropCause, count: int = 1) -> None:
-        """Count."""
+        """Count dropped frames."""
         self.by_cause[cause] += count

@@ -1,1 +1,1 @@
-"""What a weights file is, where it comes from, and what runs it."""
+"""Models: their weights files, where the files come from, and the engines that run them."""

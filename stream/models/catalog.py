@@ -1,4 +1,4 @@
-"""Which models exist: `catalog.yaml` as values, with no knowledge of what lies on the disk."""
+"""The models that have a name, read from `catalog.yaml`. Nothing here looks at the disk."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ class Licence:
 
     name: str
     terms: str
-    """One line that says what is allowed, and who says so."""
+    """One line: what is allowed, and whose terms they are."""
     url: str
     needs_consent: bool = False
-    """Whether the user has to accept it, once, before the weights are used."""
+    """Whether the user has to accept it once before the weights are used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generator:
-    """What a face generator takes."""
+    """What the input of a face generator must be like."""
 
     template: str
-    """Alignment template."""
+    """Name of the template by which faces are aligned."""
     input_range: tuple[float, float]
-    """What RGB 0..1 is mapped to."""
+    """The values to which RGB 0..1 is mapped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One model that can be named."""
+    """One model of the catalogue."""
 
     name: str
     file: str
     """Name of the published file, and of its copy in the models folder."""
     licence: Licence
     task: str
-    """One of `model.TASKS` for a generator; ``parse`` or ``detect`` for what helps it."""
+    """One of `info.TASKS` for a generator; ``parse`` or ``detect`` for a network that assists it."""
     url: str | None = None
-    """Where the file is published; None for the model inside the package."""
+    """Where the file is published; None for the model that is part of the package."""
     bytes: int | None = None
     sha256: str | None = None
-    """Hexadecimal digest of the file; None where none is published."""
+    """Hexadecimal digest of the published file; None where the publisher gives none."""
     size: int | None = None
-    """Side of the picture that the network is made for, px."""
+    """Side of the pictures that the network restores, px."""
     generator: Generator | None = None
-    """None for what helps a generator."""
+    """None for a network that assists a generator."""
 
     @property
     def is_checkpoint(self) -> bool:
-        """Whether it is a generator's training file, which is imported before it is used."""
+        """Whether the file is a generator's training file, which has to be imported before it is used."""
         return self.generator is not None and self.file.endswith(".pth")
 
 

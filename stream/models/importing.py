@@ -1,4 +1,4 @@
-"""Files that are here already -> models that can be named: official ones, and the user's own."""
+"""Files on this machine -> models with a name: official models, and models of the user's own."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ from pathlib import Path
 from stream.errors import ConfigError, ModelError
 from stream.models import catalog
 from stream.models.catalog import Entry
-from stream.models.info import INPUT_RANGES, TASKS, ModelInfo, Wanted, metadata_of, sha256_of, sidecar_path
-from stream.models.ledger import OwnModel, cannot_write, change_ledger, locked, models_folder, set_aside
+from stream.models.info import (
+    INPUT_RANGES,
+    TASKS,
+    GeneratorSpec,
+    ModelInfo,
+    metadata_of,
+    sha256_of,
+    sidecar_path,
+)
+from stream.models.ledger import OwnModel, cannot_write, change_ledger, locked, models_folder, rename_refused
 from stream.models.licences import (
-    Say,
+    Notify,
     check_file,
-    entry_of,
+    entry_by_digest,
     known_digest,
     pin,
-    remember_file,
+    record_digest,
     require_licence,
 )
 from stream.picture.geometry import TEMPLATES
@@ -30,74 +38,74 @@ DEFAULT_TEMPLATE = "arcface_gpen"
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """What a user says about a model of his own; None: the usual."""
+class ImportOptions:
+    """What the user says about a model of his own; None stands for the default."""
 
     name: str | None = None
-    """How it is to be called; the file's own name by default."""
+    """The model's name; by default the file's."""
     task: str | None = None
-    """``restore`` by default."""
+    """One of `info.TASKS`; by default ``restore``."""
     template: str | None = None
-    """`DEFAULT_TEMPLATE` by default."""
+    """Name of the alignment template; by default `DEFAULT_TEMPLATE`."""
     input_range: str | None = None
-    """A key of `model.INPUT_RANGES`; by default what official models of the task take."""
+    """A key of `info.INPUT_RANGES`; by default that of official models for the task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A model that can be named now."""
+    """A model that was imported."""
 
     name: str
     path: Path
     info: ModelInfo | None
-    """None for a network that is no generator."""
+    """The facts about it; None for a network that is no generator, and where they were not read again."""
 
 
 def imported_path(digest: str, name: str) -> Path:
-    """Where the weights lie that were made from a checkpoint with this digest."""
+    """Path of the weights that were converted from a checkpoint with this digest."""
     return models_folder() / "imported" / digest[:16] / f"{name}.safetensors"
 
 
 def own_path(record: OwnModel) -> Path:
-    """Where the file of a model of the user's own lies."""
+    """Path of the file of a model that the user imported."""
     return models_folder() / record["path"]  # an absolute path stays as it is
 
 
-def import_file(path: Path, facts: Facts, *, accept_licence: bool, say: Say) -> Imported:
-    """Make the model in `path` one that `zoo.resolve` finds by its name.
+def import_file(path: Path, options: ImportOptions, *, accept_licence: bool, notify: Notify) -> Imported:
+    """Register the model in `path`, so that `registry.resolve` finds it by its name.
 
-    An official file is known by its digest, or by its name where no digest is published; what
-    `facts` could say about it is known then. A ``.pth`` becomes safetensors in the models folder; an
-    official file of another kind is copied there; any other ``.onnx`` stays where it is and gets a
-    sidecar. Raises ModelError or ConfigError in one line.
+    An official file is recognised by its digest, or by its name where no digest is published; `options`
+    must not contradict the catalogue then. A ``.pth`` is converted to safetensors in the models folder, and
+    an official file of another kind is copied there. Any other ``.onnx`` stays where it is and gets a
+    sidecar. Raises ModelError or ConfigError.
     """
-    _check(facts)
+    _check(options)
     try:
         digest = sha256_of(path)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    entry = _official(path, digest, facts.name)
+    entry = _official(path, digest, options.name)
     if entry is None:
-        return _import_own(path, digest, facts)
-    if facts.task or facts.template or facts.input_range:
+        return _import_own(path, digest, options)
+    if options.task or options.template or options.input_range:
         raise ConfigError(f"{entry.name}: an official model; leave out --task, --template and --input-range")
     require_licence(entry.name, entry.licence, accept_licence)
-    say(f"{entry.name}: licence: {entry.licence.terms} ({entry.licence.url})")
+    notify(f"{entry.name}: licence: {entry.licence.terms} ({entry.licence.url})")
     if not entry.is_checkpoint:
         return Imported(entry.name, _copy(path, entry, digest), None)
-    made = import_official(entry, path, digest)
+    imported = import_official(entry, path, digest)
     if known_digest(entry) is None:
-        pin(entry, digest, say)
-    return Imported(entry.name, made.path, made.info)
+        pin(entry, digest, notify)
+    return imported
 
 
 def import_official(entry: Entry, path: Path, digest: str) -> Imported:
-    """An official generator's checkpoint as safetensors in the models folder; once for each digest."""
+    """Convert an official checkpoint to safetensors in the models folder, once for each digest."""
     generator, target = entry.generator, imported_path(digest, entry.name)
     info = None
     if not target.is_file():
-        assert generator is not None, "other files are used as they are"
-        wanted = Wanted(
+        assert generator is not None, "other files are not converted"
+        spec = GeneratorSpec(
             entry.name,
             entry.task,
             generator.template,
@@ -105,14 +113,17 @@ def import_official(entry: Entry, path: Path, digest: str) -> Imported:
             entry.licence.name,
             entry.size,
         )
-        info = _convert(path, target, digest, wanted)
-        remember_file(target, sha256_of(target))
+        info = _convert(path, target, digest, spec)
+        record_digest(target, sha256_of(target))
     return Imported(entry.name, target, info)
 
 
 def _official(path: Path, digest: str, name: str | None) -> Entry | None:
-    """The catalogue's entry for a file, ConfigError or ModelError for one that only claims to be it."""
-    entry = entry_of(digest)
+    """The catalogue's entry for a file; None for a file of the user's own.
+
+    Raises ConfigError or ModelError for a file that has an official name, but another digest.
+    """
+    entry = entry_by_digest(digest)
     if entry is not None:
         if name not in (None, entry.name):
             raise ConfigError(f"--name {name}: {path} is the official {entry.name}; leave the name out")
@@ -126,19 +137,19 @@ def _official(path: Path, digest: str, name: str | None) -> Entry | None:
     return claimed
 
 
-def _import_own(path: Path, digest: str, facts: Facts) -> Imported:
-    task = facts.task or "restore"
-    chosen = facts.input_range or ("0,1" if task == "segment" else "-1,1")
-    name = facts.name or path.stem
+def _import_own(path: Path, digest: str, options: ImportOptions) -> Imported:
+    task = options.task or "restore"
+    chosen = options.input_range or ("0,1" if task == "segment" else "-1,1")
+    name = options.name or path.stem
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,79}", name, re.ASCII) or name in catalog.entries():
         raise ConfigError(f"{name}: cannot be a name; give --name with letters, digits, '.', '_' and '-'")
-    wanted = Wanted(name, task, facts.template or DEFAULT_TEMPLATE, INPUT_RANGES[chosen])
+    spec = GeneratorSpec(name, task, options.template or DEFAULT_TEMPLATE, INPUT_RANGES[chosen])
     if path.suffix == ".onnx":
         target = path.resolve()
-        info = _describe_onnx(target, digest, wanted)
+        info = _describe_onnx(target, digest, spec)
     elif path.suffix in CHECKPOINT_SUFFIXES:
         target = imported_path(digest, name)
-        info = _convert(path, target, digest, wanted)
+        info = _convert(path, target, digest, spec)
     else:
         endings = ", ".join((*CHECKPOINT_SUFFIXES, ".onnx"))
         raise ModelError(f"{path}: not a kind of file that holds a model here; known: {endings}")
@@ -156,17 +167,18 @@ def _import_own(path: Path, digest: str, facts: Facts) -> Imported:
     return Imported(name, target, info)
 
 
-def _convert(path: Path, target: Path, digest: str, wanted: Wanted) -> ModelInfo:
+def _convert(path: Path, target: Path, digest: str, spec: GeneratorSpec) -> ModelInfo:
     from stream.models.nets.official_checkpoint import import_checkpoint  # imports torch
 
     try:
-        return import_checkpoint(path, target, wanted, digest)
+        return import_checkpoint(path, target, spec, digest)
     except OSError as error:
         raise cannot_write(models_folder(), error) from None
 
 
-def _describe_onnx(path: Path, digest: str, wanted: Wanted) -> ModelInfo:
-    from stream.models.engines.onnx_facts import onnx_sides  # imports OpenVINO
+def _describe_onnx(path: Path, digest: str, spec: GeneratorSpec) -> ModelInfo:
+    """Write the sidecar of an ``.onnx``."""
+    from stream.models.engines.openvino_model import onnx_sides  # imports OpenVINO
 
     in_size, size = onnx_sides(path)
     if in_size > size:
@@ -174,7 +186,7 @@ def _describe_onnx(path: Path, digest: str, wanted: Wanted) -> ModelInfo:
             f"{path}: turns {in_size} px into {size} px; a restorer does not make pictures smaller"
         )
     info = ModelInfo(
-        name=wanted.name,
+        name=spec.name,
         size=size,
         in_size=in_size,
         channel_multiplier=0.0,
@@ -182,10 +194,10 @@ def _describe_onnx(path: Path, digest: str, wanted: Wanted) -> ModelInfo:
         style_dim=0,
         n_mlp=0,
         residual=False,
-        template=wanted.template,
+        template=spec.template,
         sha256=digest,
-        input_range=wanted.input_range,
-        task=wanted.task,
+        input_range=spec.input_range,
+        task=spec.task,
     )
     sidecar = sidecar_path(path)
     draft = sidecar.with_name(f".{sidecar.name}.{os.getpid()}")
@@ -208,7 +220,7 @@ def _copy(path: Path, entry: Entry, digest: str) -> Path:
             try:
                 shutil.copyfile(path, draft)
                 if target.exists() and (there := sha256_of(target)) != digest:
-                    set_aside(target, entry.file, there)
+                    rename_refused(target, entry.file, there)
                 draft.replace(target)
             except OSError as error:
                 draft.unlink(missing_ok=True)
@@ -217,11 +229,11 @@ def _copy(path: Path, entry: Entry, digest: str) -> Path:
     return target
 
 
-def _check(facts: Facts) -> None:
+def _check(options: ImportOptions) -> None:
     for option, value, known in (
-        ("task", facts.task, TASKS),
-        ("template", facts.template, tuple(TEMPLATES)),
-        ("input-range", facts.input_range, tuple(INPUT_RANGES)),
+        ("task", options.task, TASKS),
+        ("template", options.template, tuple(TEMPLATES)),
+        ("input-range", options.input_range, tuple(INPUT_RANGES)),
     ):
         if value is not None and value not in known:
             raise ConfigError(f"--{option} {value}: unknown; choose one of {' '.join(known)}")

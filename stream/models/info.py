@@ -1,6 +1,6 @@
-"""What a weights file says about its model, read without an inference library.
+"""The facts that a weights file states about its model, read without an inference library.
 
-Importing torch costs seconds; an engine with a warm cache needs only the facts below.
+Importing torch takes seconds. An engine whose network is cached needs only these facts.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ BUNDLED_MODEL = "gpen-lite-256"
 
 _ARCHITECTURES = ("FullGenerator", "FullGenerator_SR")
 INPUT_RANGES = {"-1,1": (-1.0, 1.0), "0,1": (0.0, 1.0)}
-"""By how metadata writes them: what RGB 0..1 is mapped to for a network."""
+"""The values to which RGB 0..1 is mapped for a network, by their spelling in metadata."""
 _FLAGS = {"true": True, "false": False}
 TASKS = ("restore", "colorize", "inpaint", "segment")
-"""What a generator was trained for: faces from damaged, grey or holed ones, or from label maps."""
+"""What generators are trained for: faces from damaged, grey or incomplete faces, or from label maps."""
 SIDECAR_ENDING = ".json"
-"""A sidecar is called as its ``.onnx`` is, with this at the end."""
+"""A sidecar has the name of its ``.onnx`` with this ending added."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """The facts about one generator that its weights file states."""
+    """The facts that a generator's weights file states."""
 
     name: str
     """The file's name without its ending."""
     size: int
     """Side of the restored crop, px."""
     in_size: int
-    """Side of the crop that goes in, px; below `size` only for the SR variant."""
+    """Side of the input crop, px; below `size` only for the SR variant."""
     channel_multiplier: float
-    """0 for an ``.onnx``, as are the next three: it carries its own graph."""
+    """This and the next three are the constructor's figures; 0 for an ``.onnx``, which has its own graph."""
     narrow: float
     style_dim: int
     n_mlp: int
@@ -54,7 +54,7 @@ class ModelInfo:
     sha256: str
     """Hexadecimal digest of the whole file."""
     input_range: tuple[float, float]
-    """What RGB 0..1 is mapped to for the network; its output is always in -1..1."""
+    """The values to which RGB 0..1 is mapped for the network. Its output is always in -1..1."""
     task: str = "restore"
     """One of `TASKS`."""
     licence: str = ""
@@ -62,8 +62,8 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What must be said of a training file's generator, since its tensors' shapes cannot tell."""
+class GeneratorSpec:
+    """The facts about a training file's generator that its tensors' shapes do not show."""
 
     name: str
     task: str
@@ -71,22 +71,22 @@ class Wanted:
     input_range: tuple[float, float]
     licence: str = ""
     size: int | None = None
-    """Side that the output must have, px; None where any will do."""
+    """Side that the output must have, px; None: any."""
 
 
 def bundled_model_path() -> Path:
-    """Path of the weights that ship inside the package (gpen-lite-256)."""
+    """Path of the weights that are part of the package (gpen-lite-256)."""
     return Path(str(resources.files("stream") / "weights" / f"{BUNDLED_MODEL}.safetensors"))
 
 
 def sidecar_path(path: str | Path) -> Path:
-    """Where the facts about an ``.onnx`` lie that is not in the catalogue."""
+    """Path of the file that states the facts about an ``.onnx`` outside of the catalogue."""
     path = Path(path)
     return path.with_name(path.name + SIDECAR_ENDING)
 
 
 def metadata_of(info: ModelInfo) -> dict[str, str]:
-    """The facts as a weights file's metadata, or a sidecar, states them."""
+    """The facts in the form of a weights file's metadata or a sidecar."""
     upscales = info.in_size != info.size
     sides = {"in_size": str(info.in_size), "out_size": str(info.size)} if upscales else {}
     network = {
@@ -108,11 +108,11 @@ def metadata_of(info: ModelInfo) -> dict[str, str]:
 
 
 def read_model_info(path: str | Path) -> ModelInfo:
-    """Read the facts about a ``.safetensors`` or ``.onnx``; the tensors' values are only hashed.
+    """Read the facts about a ``.safetensors`` or ``.onnx``. The tensors' values are only hashed.
 
-    The former states them in its metadata. The latter is known by its digest, or else has a sidecar
-    that `gpen-stream models import` wrote.
-    Raises ModelError, in one line, when the file is missing, broken or says too little.
+    A ``.safetensors`` states the facts in its metadata. An ``.onnx`` is found in the catalogue by its
+    digest, or has a sidecar that `gpen-stream models import` wrote.
+    Raises ModelError where the file is missing or broken, or lacks a fact.
     """
     path = Path(path)
     try:
@@ -185,7 +185,7 @@ def _parse(path: Path, metadata: Mapping[str, str], digest: str, *, own_graph: b
 
 
 class _Fields:
-    """Typed access to the file's metadata, all of whose values are strings."""
+    """Typed access to a file's metadata, whose values are all strings."""
 
     def __init__(self, path: Path, metadata: Mapping[str, str]) -> None:
         self._path = path
@@ -231,7 +231,7 @@ class _Fields:
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal digest of a whole file; raises OSError."""
+    """Hexadecimal digest of a whole file. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

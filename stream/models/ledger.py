@@ -1,4 +1,4 @@
-"""The models folder and its ledger: what was accepted, pinned, verified and imported there."""
+"""The models folder and its ledger: accepted licences, pinned and verified files, imported models."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ _LEDGER = "ledger.json"
 
 
 class OwnModel(TypedDict):
-    """A model of the user's own."""
+    """A model that the user imported."""
 
     path: str
-    """Where its file lies, relative within the models folder."""
+    """Path of its file; relative to the models folder if it is inside."""
     sha256: str
     source_sha256: str
-    """Digest of the file that it was made from."""
+    """Digest of the file from which it was imported."""
     task: str
     size: str
     """px"""
     template: str
     input_range: str
-    """A key of `model.INPUT_RANGES`."""
+    """A key of `info.INPUT_RANGES`."""
 
 
 @dataclass(slots=True)
 class Ledger:
-    """What is remembered between runs; lies in the models folder as JSON."""
+    """What is kept between runs, as JSON in the models folder."""
 
     licences: list[str] = field(default_factory=list)
-    """Names of the licences that were accepted."""
+    """Names of accepted licences."""
     pins: dict[str, str] = field(default_factory=dict)
-    """Digest by file name, of files whose publishers give none: that of the first one seen."""
+    """By file name, for files whose publishers give no digest: the digest of the first file seen."""
     verified: dict[str, list[int | str]] = field(default_factory=dict)
-    """Bytes, modification time (ns) and digest of files in the folder that were hashed."""
+    """By path, for files that were hashed: bytes, modification time (ns) and digest."""
     imports: dict[str, OwnModel] = field(default_factory=dict)
-    """The user's own models by name."""
+    """Imported models by name."""
 
 
 def models_folder() -> Path:
-    """Where models are kept; it need not exist yet."""
+    """The folder for models, by GPEN_STREAM_MODELS or the system's custom. It need not exist."""
     named = os.environ.get(MODELS_VARIABLE)
     folder = Path(named).expanduser() if named else Path(user_data_dir("gpen-stream")) / "models"
     return folder.absolute()
 
 
 def read_ledger() -> Ledger:
-    """The ledger as it is, or an empty one; ModelError where it cannot be understood."""
+    """The ledger, or an empty one where there is none. Raises ModelError where it is damaged."""
     path = models_folder() / _LEDGER
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -77,9 +77,9 @@ def read_ledger() -> Ledger:
 
 
 def change_ledger(change: Callable[[Ledger], object]) -> None:
-    """Apply `change` to the ledger on the disk; other processes see it before or after.
+    """Apply `change` to the ledger on the disk. Other processes see the ledger before or after it.
 
-    What it returns is ignored. Raises ModelError where the folder cannot be written.
+    The result of `change` is ignored. Raises ModelError where the folder cannot be written.
     """
     path = models_folder() / _LEDGER
     with locked(_LEDGER):
@@ -99,11 +99,11 @@ def change_ledger(change: Callable[[Ledger], object]) -> None:
 
 @contextmanager
 def locked(file: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold the lock of one file of the models folder, which is made where it is missing.
+    """Hold the lock for one file of the models folder. The folder is created if it is missing.
 
-    `waiting` is called once when another process has it. A process that dies leaves no lock behind.
+    `waiting` is called once if another process has the lock. A process that dies releases it.
     """
-    from filelock import FileLock, Timeout  # with asyncio behind it: 60 ms that a run does without
+    from filelock import FileLock, Timeout  # it imports asyncio, 60 ms that a run can save
 
     folder = models_folder()
     try:
@@ -123,15 +123,15 @@ def locked(file: str, waiting: Callable[[], None] | None = None) -> Iterator[Non
         lock.release()
 
 
-def set_aside(path: Path, name: str, digest: str) -> str:
-    """Rename a file that must not be used to ``NAME.refused-DIGEST``; returns the new name."""
+def rename_refused(path: Path, name: str, digest: str) -> str:
+    """Rename a file that must not be used to ``NAME.refused-DIGEST``, and return the new name."""
     aside = path.with_name(f"{name}.refused-{digest[:12]}")
     path.replace(aside)
     return aside.name
 
 
 def cannot_write(folder: Path, error: OSError) -> ModelError:
-    """The one line for a folder that takes no more, or nothing at all."""
+    """The error for a folder that is full or cannot be written."""
     return ModelError(
         f"{folder}: cannot be written ({error.strerror or error}); make room, or name another folder "
         f"in {MODELS_VARIABLE}"

@@ -1,4 +1,4 @@
-"""From a model's name or path to a file that may be used; only `fetch` opens a connection."""
+"""A model's name or path -> a verified file on this machine. Only `fetch` opens a connection."""
 
 from __future__ import annotations
 
@@ -12,57 +12,57 @@ from typing import TYPE_CHECKING, Literal
 from stream.errors import ConfigError, ModelError
 from stream.models import catalog
 from stream.models.catalog import Entry
-from stream.models.importing import Facts, import_file, import_official, imported_path, own_path
+from stream.models.importing import ImportOptions, import_file, import_official, imported_path, own_path
 from stream.models.info import BUNDLED_MODEL, INPUT_RANGES, ModelInfo, bundled_model_path, sha256_of
 from stream.models.ledger import OwnModel, locked, models_folder, read_ledger
 from stream.models.licences import (
-    Say,
+    Notify,
     check_file,
-    entry_of,
+    entry_by_digest,
     is_accepted,
     is_set,
     known_digest,
     pin,
-    remembered_digest,
+    recorded_digest,
     require_licence,
 )
 
-if TYPE_CHECKING:  # what it takes to speak to servers costs every run 50 ms
-    from stream.models.download import Patience, ProgressCallback
+if TYPE_CHECKING:  # importing it takes 50 ms, which only a download needs
+    from stream.models.download import ReceivedCallback, RetryPolicy
 
 MIRROR_VARIABLE = "GPEN_STREAM_MODELS_URL"
-"""Environment variable: a base URL under which all files lie, asked in place of their publishers."""
+"""Environment variable: base URL of a mirror that is used in place of the publishers."""
 OFFLINE_VARIABLE = "GPEN_STREAM_OFFLINE"
 """Environment variable: 1 forbids every connection."""
 
 State = Literal["bundled", "here", "imported", "unverified", "absent"]
-"""What is on this machine of a model: ``here`` is the published file, ``imported`` one that was made
-from it or from a file of the user's own, ``unverified`` a file whose digest nobody has checked."""
+"""Which file of a model is on this machine. ``here``: the published file. ``imported``: a file that was
+converted from it, or a file of the user's own. ``unverified``: a file whose digest was never checked."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What is on this machine of an entry of the catalogue."""
+class _LocalFile:
+    """The file of a catalogue's entry on this machine."""
 
     state: State
     path: Path
     digest: str | None
-    """What the published file must have; None where nobody has checked it."""
+    """The published file's; None where the entry has neither a published nor a pinned one."""
 
 
-def resolve(name_or_path: str | Path, *, accept_licence: bool = False, say: Say | None = None) -> Path:
-    """A local file for a model's name or path: ``.safetensors``, ``.onnx``, or a helper's ``.pth``.
+def resolve(name_or_path: str | Path, *, accept_licence: bool = False, notify: Notify | None = None) -> Path:
+    """The file for a model's name or path: ``.safetensors``, ``.onnx``, or an assisting network's ``.pth``.
 
-    A name is the catalogue's or one that was given at an import. A generator's ``.pth`` is imported
-    into the models folder first, once. Other paths come back as they are: `read_model_info` says
-    what is wrong with them. `say` is told what the user should know (the log by default).
+    A name is one of the catalogue or one that was given at an import. A generator's ``.pth`` is converted
+    into the models folder, once. Other paths are returned as they are; `read_model_info` reports what is
+    wrong with them. `notify` shows the user what he should know (by default the log).
 
-    Raises ModelError where the model is not here or not the one meant, ConfigError for an unknown
-    name and a licence that was not accepted. Never opens a connection.
+    Raises ModelError where the model is missing or has another digest than expected, ConfigError for an
+    unknown name and for a licence that was not accepted. It opens no connection.
     """
-    name, say = str(name_or_path), say or _log.warning
+    name, notify = str(name_or_path), notify or _log.warning
     entry = catalog.entries().get(name)
     if entry is not None:
         return _resolve_entry(entry, accept_licence)
@@ -74,19 +74,19 @@ def resolve(name_or_path: str | Path, *, accept_licence: bool = False, say: Say 
         return path
     path = Path(name)
     if path.suffix in (".pth", ".pt"):
-        return _resolve_checkpoint(path, accept_licence, say)
+        return _resolve_checkpoint(path, accept_licence, notify)
     if not path.suffix and not path.exists():
         raise ConfigError(_unknown(name))
     return path
 
 
 def is_present(name: str) -> bool:
-    """Whether a file of the catalogue's model `name` is here, by its name alone."""
+    """Whether a file of the catalogue's model `name` is on this machine. The file is not read."""
     return _find(entry_named(name)) is not None
 
 
 def require_licence_of(info: ModelInfo, accept: bool = False) -> None:
-    """Raise ConfigError where a generator's weights state a licence that was not accepted."""
+    """Raise ConfigError if a generator's weights state a licence that was not accepted."""
     licence = catalog.licences().get(info.licence)
     if licence is not None:
         require_licence(info.name, licence, accept)
@@ -97,29 +97,29 @@ def fetch(
     *,
     accept_licence: bool = False,
     offline: bool = False,
-    progress: ProgressCallback | None = None,
-    say: Say | None = None,
-    patience: Patience | None = None,
+    progress: ReceivedCallback | None = None,
+    notify: Notify | None = None,
+    retry: RetryPolicy | None = None,
 ) -> Path:
-    """Download a model into the models folder, unless it is there; returns what `resolve` would.
+    """Download a model into the models folder, unless it is there. The result is that of `resolve`.
 
-    It is used only with the digest that is published or pinned; where there is none, a checkpoint
-    must be the network that it claims to be, and is pinned. Raises ModelError or ConfigError.
+    The file must have the published or pinned digest. If there is none, a checkpoint must fit the
+    catalogue's network, and its digest is pinned. Raises ModelError or ConfigError.
     """
     from stream.models.download import fetch_file
 
-    say = say or _log.warning
+    notify = notify or _log.warning
     entry = entry_named(name)
     if entry.url is None:
         return _resolve_entry(entry, accept_licence)
     require_licence(name, entry.licence, accept_licence)
-    say(f"{name}: licence: {entry.licence.terms} ({entry.licence.url})")
-    with locked(entry.file, lambda: say(f"{name}: another process fetches it; waiting")):
+    notify(f"{name}: licence: {entry.licence.terms} ({entry.licence.url})")
+    with locked(entry.file, lambda: notify(f"{name}: another process fetches it; waiting")):
         found = _find(entry)
         if found is not None and found.digest is None:
-            return _resolve_entry(entry, accept_licence)  # which says what to do
-        if _is_here(entry):
-            say(f"{name}: is here already")
+            return _resolve_entry(entry, accept_licence)  # raises an error that says what to do
+        if _is_verified(entry):
+            notify(f"{name}: is here already")
             return _resolve_entry(entry, accept_licence)
         if offline or is_set(OFFLINE_VARIABLE):
             raise ModelError(
@@ -139,16 +139,16 @@ def fetch(
             sha256=expected,
             approve=approve,
             progress=progress,
-            patience=patience,
+            retry=retry,
         )
         if expected is None:
-            pin(entry, digest, say)
+            pin(entry, digest, notify)
         check_file(target, digest)
     return _resolve_entry(entry, accept_licence)
 
 
 def address(url: str, file: str) -> str:
-    """Where a file is fetched from: its publisher's `url`, or the mirror that the environment names."""
+    """Where a file is downloaded from: its publisher's `url`, or the mirror that the environment names."""
     from stream.models.download import check_url
 
     mirror = os.environ.get(MIRROR_VARIABLE, "").strip()
@@ -162,7 +162,7 @@ def address(url: str, file: str) -> str:
 
 
 def entry_named(name: str) -> Entry:
-    """The catalogue's entry; ConfigError, with the nearest names, where there is none."""
+    """The catalogue's entry. Raises ConfigError, with similar names, where there is none."""
     entry = catalog.entries().get(name)
     if entry is None:
         raise ConfigError(_unknown(name))
@@ -170,28 +170,29 @@ def entry_named(name: str) -> Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What verifying one model gave."""
+class Verification:
+    """The result of verifying one model."""
 
     name: str
     good: bool
     text: str
+    """One line for the user: the digest, or what is wrong."""
 
 
-def verify(names: list[str] | None = None) -> list[Verdict]:
-    """Hash the files of these models, or of all that are here, anew."""
+def verify(names: list[str] | None = None) -> list[Verification]:
+    """Hash the files of these models, or of all on this machine, again."""
     own = read_ledger().imports
     for name in names or []:
         if name not in own:
             entry_named(name)
     if not names:
-        names = [model.name for model in survey() if model.state != "absent"]
+        names = [model.name for model in list_models() if model.state != "absent"]
     return [_verify_own(name, own[name]) if name in own else _verify(entry_named(name)) for name in names]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """A model that has a name: what the catalogue says and what is here of it.
+class ListedModel:
+    """A model that has a name, and its file on this machine.
 
     Its fields are the keys of `gpen-stream models list --json`, in their order.
     """
@@ -202,7 +203,7 @@ class Known:
     template: str | None
     input_range: tuple[float, float] | None
     licence: str
-    """Its terms."""
+    """The licence's terms."""
     licence_url: str | None
     licence_accepted: bool
     file: str
@@ -210,20 +211,20 @@ class Known:
     bytes: int | None
     sha256: str | None
     pinned_sha256: str | None
-    """Digest of the file seen first, where none is published."""
+    """Digest of the first file seen, for models without a published one."""
     state: State
     path: str | None
 
 
-def survey() -> list[Known]:
-    """Every model that has a name: the catalogue's, then the user's own."""
-    catalogued = [_known(entry) for entry in catalog.entries().values()]
-    return catalogued + [_known_own(name, own) for name, own in read_ledger().imports.items()]
+def list_models() -> list[ListedModel]:
+    """Every model that has a name: those of the catalogue, then those that the user imported."""
+    catalogued = [_listed(entry) for entry in catalog.entries().values()]
+    return catalogued + [_listed_own(name, own) for name, own in read_ledger().imports.items()]
 
 
-def _known(entry: Entry) -> Known:
+def _listed(entry: Entry) -> ListedModel:
     found, generator = _find(entry), entry.generator
-    return Known(
+    return ListedModel(
         name=entry.name,
         task=entry.task,
         size=entry.size,
@@ -242,9 +243,9 @@ def _known(entry: Entry) -> Known:
     )
 
 
-def _known_own(name: str, own: OwnModel) -> Known:
+def _listed_own(name: str, own: OwnModel) -> ListedModel:
     path = own_path(own)
-    return Known(
+    return ListedModel(
         name=name,
         task=own["task"],
         size=int(own["size"]),
@@ -274,7 +275,7 @@ def _resolve_entry(entry: Entry, accept_licence: bool) -> Path:
             f"gpen-stream models import {path}"
         )
     require_licence(entry.name, entry.licence, accept_licence)
-    if found.state == "imported" and (expected := remembered_digest(path)):
+    if found.state == "imported" and (expected := recorded_digest(path)):
         check_file(path, expected)
     if found.state == "here":
         check_file(path, digest)
@@ -282,7 +283,7 @@ def _resolve_entry(entry: Entry, accept_licence: bool) -> Path:
     return path
 
 
-def _resolve_checkpoint(path: Path, accept_licence: bool, say: Say) -> Path:
+def _resolve_checkpoint(path: Path, accept_licence: bool, notify: Notify) -> Path:
     try:
         digest = sha256_of(path)
     except OSError as error:
@@ -290,31 +291,31 @@ def _resolve_checkpoint(path: Path, accept_licence: bool, say: Say) -> Path:
     for own in read_ledger().imports.values():
         if own["source_sha256"] == digest and own_path(own).is_file():
             return own_path(own)
-    entry = entry_of(digest)
+    entry = entry_by_digest(digest)
     if entry is not None and not entry.is_checkpoint:
         return path
     found = None if entry is None else _find(entry)
     if entry is not None and found is not None and found.state == "imported":
         return _resolve_entry(entry, accept_licence)
-    return import_file(path, Facts(), accept_licence=accept_licence, say=say).path
+    return import_file(path, ImportOptions(), accept_licence=accept_licence, notify=notify).path
 
 
-def _find(entry: Entry) -> _Found | None:
-    """What is here of an entry, by names alone: no file is read. None where it is absent."""
+def _find(entry: Entry) -> _LocalFile | None:
+    """The entry's file on this machine, found by names alone: no file is read. None: absent."""
     digest, path = known_digest(entry), models_folder() / entry.file
     if entry.name == BUNDLED_MODEL:
-        return _Found("bundled", bundled_model_path(), digest)
+        return _LocalFile("bundled", bundled_model_path(), digest)
     if entry.is_checkpoint and digest is not None:
-        made = imported_path(digest, entry.name)
-        if made.is_file():
-            return _Found("imported", made, digest)
+        imported = imported_path(digest, entry.name)
+        if imported.is_file():
+            return _LocalFile("imported", imported, digest)
     if path.is_file():
-        return _Found("unverified" if digest is None else "here", path, digest)
+        return _LocalFile("unverified" if digest is None else "here", path, digest)
     return None
 
 
-def _is_here(entry: Entry) -> bool:
-    """Whether nothing has to be fetched. A file that is not the one meant does not count."""
+def _is_verified(entry: Entry) -> bool:
+    """Whether the entry's file is on this machine and has the expected digest."""
     found = _find(entry)
     if found is None or found.digest is None:
         return False
@@ -326,14 +327,14 @@ def _is_here(entry: Entry) -> bool:
     return found.state in ("here", "imported")
 
 
-def _verify(entry: Entry) -> Verdict:
+def _verify(entry: Entry) -> Verification:
     found, source = _find(entry), models_folder() / entry.file
     if found is None:
-        return Verdict(entry.name, False, "not on this machine")
+        return Verification(entry.name, False, "not on this machine")
     path, digest = found.path, found.digest
     if digest is None:
-        return Verdict(entry.name, False, f"{path}: never checked; import it")
-    expected = [(path, remembered_digest(path) if found.state == "imported" else digest)]
+        return Verification(entry.name, False, f"{path}: never checked; import it")
+    expected = [(path, recorded_digest(path) if found.state == "imported" else digest)]
     if found.state == "imported" and source.is_file():
         expected.append((source, digest))
     try:
@@ -341,17 +342,19 @@ def _verify(entry: Entry) -> Verdict:
             if wanted is not None:
                 check_file(file, wanted, anew=True)
     except ModelError as error:
-        return Verdict(entry.name, False, str(error))
-    return Verdict(entry.name, True, f"good; SHA-256 {digest} ({'published' if entry.sha256 else 'pinned'})")
+        return Verification(entry.name, False, str(error))
+    return Verification(
+        entry.name, True, f"good; SHA-256 {digest} ({'published' if entry.sha256 else 'pinned'})"
+    )
 
 
-def _verify_own(name: str, own: OwnModel) -> Verdict:
+def _verify_own(name: str, own: OwnModel) -> Verification:
     path = own_path(own)
     if not path.is_file():
-        return Verdict(name, False, f"its file {path} is gone; import it again")
+        return Verification(name, False, f"its file {path} is gone; import it again")
     if sha256_of(path) != own["sha256"]:
-        return Verdict(name, False, f"{path}: changed since it was imported; import it again")
-    return Verdict(name, True, f"good; SHA-256 {own['sha256']} (your own)")
+        return Verification(name, False, f"{path}: changed since it was imported; import it again")
+    return Verification(name, True, f"good; SHA-256 {own['sha256']} (your own)")
 
 
 def _unknown(name: str) -> str:

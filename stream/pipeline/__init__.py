@@ -1,1 +1,1 @@
-"""Stages in threads with bounded channels between them, their meters, and the processes of the product."""
+"""Stages in threads with bounded channels between them; meters, processes and the sharing of CPU cores."""

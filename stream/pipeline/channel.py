@@ -1,6 +1,6 @@
 """A bounded queue between two stages that can be closed and can fail.
 
-`queue.Queue.shutdown` does not exist before Python 3.13; this is the little that is needed.
+`queue.Queue.shutdown` exists only from Python 3.13 on.
 """
 
 from __future__ import annotations
@@ -21,35 +21,36 @@ class Overflow(Enum):
     DROP_OLDEST = "drop_oldest"
 
 
-class Closed(Exception):
-    """The channel takes no more items, or failed: then its `error` says why."""
+class ChannelClosed(Exception):
+    """The channel accepts no more items, or it has failed; then `Channel.error` says why."""
 
 
 class Channel(Generic[T]):
-    """Bounded, in order, for any number of threads.
+    """A bounded queue in order, for any number of threads.
 
-    `close` lets the reader drain what is there. `fail` wakes both sides at once: they get Closed,
-    and the first error stays in `error`, with its traceback, for whoever owns the threads.
-    `dropped` counts what DROP_OLDEST threw away.
+    After `close` readers still get the items that are in the channel. After `fail` readers and writers
+    get ChannelClosed at once.
     """
 
     def __init__(self, capacity: int, overflow: Overflow = Overflow.BLOCK) -> None:
         if capacity < 1:
             raise ValueError(f"capacity must be at least 1, got {capacity}")
         self.dropped = 0
+        """Items that DROP_OLDEST has dropped."""
         self._capacity, self._overflow = capacity, overflow
         self._items: deque[T] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self.error: BaseException | None = None
+        """The first error that `fail` was called with."""
 
     def put(self, item: T) -> None:
-        """Append; blocks or drops when full. Raises Closed after `close` or `fail`."""
+        """Append an item; a full channel blocks or drops. Raises ChannelClosed after `close` or `fail`."""
         with self._changed:
             if self._overflow is Overflow.BLOCK:
-                self._changed.wait_for(lambda: len(self._items) < self._capacity or self._over())
-            if self._over():
-                raise Closed
+                self._changed.wait_for(lambda: len(self._items) < self._capacity or self._has_ended())
+            if self._has_ended():
+                raise ChannelClosed
             if len(self._items) >= self._capacity:
                 self._items.popleft()
                 self.dropped += 1
@@ -57,12 +58,12 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
     def __iter__(self) -> Iterator[T]:
-        """Items until the channel is closed and empty; raises Closed after `fail`."""
+        """Items until the channel is closed and empty. Raises ChannelClosed after `fail`."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._items or self._over())
+                self._changed.wait_for(lambda: self._items or self._has_ended())
                 if self.error is not None:
-                    raise Closed
+                    raise ChannelClosed
                 if not self._items:
                     return
                 item = self._items.popleft()
@@ -73,17 +74,17 @@ class Channel(Generic[T]):
         return len(self._items)
 
     def close(self) -> None:
-        """No more items will come (or are wanted). Idempotent."""
+        """Accept no more items, because none will come or none is wanted. May be called again."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def fail(self, error: BaseException) -> None:
-        """Wake both sides with an error; the first one stays."""
+        """Drop all items and wake readers and writers; the first error is kept."""
         with self._changed:
             self.error = self.error or error
             self._items.clear()
             self._changed.notify_all()
 
-    def _over(self) -> bool:
+    def _has_ended(self) -> bool:
         return self._closed or self.error is not None

@@ -1,4 +1,4 @@
-"""How many cores this process really has, and how its pools of threads share them."""
+"""How many cores this process may use, and how its thread pools share them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-_DECODER_PART, _DECODER_MOST = 4, 4
-_DETECTOR_PART, _DETECTOR_MOST = 2, 8
-_ENCODER_PART, _ENCODER_MOST = 1, 16
-"""One thread for so many cores, and the most that help (see `budget`)."""
+_DECODER_CORES, _DECODER_MOST = 4, 4
+_DETECTOR_CORES, _DETECTOR_MOST = 2, 8
+_ENCODER_CORES, _ENCODER_MOST = 1, 16
+"""Cores for each thread, and the most threads that help; `budget` gives the reasons."""
 
 
 def available_cores(root: Path = Path("/")) -> int:
-    """Cores that this process may use, at least 1: its affinity, cut by its cgroups' CPU quota.
+    """Cores that this process may use, at least 1: those of its affinity, limited by its CPU quota.
 
-    A quota of 1.5 cores counts as 2: one thread would leave a third of it unused. `root` is where
-    `/proc` and `/sys` lie.
+    A quota of 1.5 cores counts as 2, because one thread would leave a third of it unused. `root` is the
+    folder that holds `/proc` and `/sys`.
     """
     known = hasattr(os, "sched_getaffinity")  # Linux
     cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
@@ -28,22 +28,22 @@ def available_cores(root: Path = Path("/")) -> int:
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """The tightest CPU quota, in cores, of this process's cgroups and those above them.
+    """The least CPU quota, in cores, of this process's cgroups and of their parents; None without any.
 
-    None where there is none, or no cgroups at all. Version 2 keeps "quota period" in `cpu.max`,
-    version 1 two files (Linux, Documentation/admin-guide/cgroup-v2.rst and
-    scheduler/sched-bwc.rst). A group above can be tighter than the process's own.
+    A parent's quota can be less than that of the process's own group. Version 2 keeps "quota period" in
+    `cpu.max`; version 1 keeps them in two files (Linux, Documentation/admin-guide/cgroup-v2.rst and
+    scheduler/sched-bwc.rst).
     """
     quotas = [quota for folder in _cpu_groups(root) if (quota := _quota_of(folder)) is not None]
     return min(quotas, default=None)
 
 
 def _cpu_groups(root: Path) -> Iterator[Path]:
-    """Folders of the groups that can hold a CPU quota for this process, each with all above it."""
+    """Folders of the cgroups that can hold a CPU quota for this process: its own groups and all parents."""
     own: dict[str, PurePosixPath] = {}
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
-        for name in controllers.split(","):  # version 2 names none
+        for name in controllers.split(","):  # empty in version 2
             own[name] = PurePosixPath(path)
     for line in _lines(root / "proc/self/mountinfo"):
         before, _, after = line.partition(" - ")
@@ -53,24 +53,24 @@ def _cpu_groups(root: Path) -> Iterator[Path]:
             continue
         if kind == "cgroup" and "cpu" not in options.split(","):
             continue
-        top, place = before.split(" ")[3:5]
-        # A container may see its group as the top of the mount, and its path from the host.
+        top, mount_point = before.split(" ")[3:5]
+        # In a container the group may be the top of the mount although its path is the host's.
         group = own[controller]
         inside = group.relative_to(top) if group.is_relative_to(top) else PurePosixPath()
-        mount = root / place.lstrip("/")
-        for part in (inside, *inside.parents):
-            yield mount / part
+        mount = root / mount_point.lstrip("/")
+        for folder in (inside, *inside.parents):
+            yield mount / folder
 
 
 def _quota_of(folder: Path) -> float | None:
-    both = _lines(folder / "cpu.max")
-    if both:
-        quota, period = both[0].split()
+    lines = _lines(folder / "cpu.max")
+    if lines:
+        quota, period = lines[0].split()
     else:
-        halves = _lines(folder / "cpu.cfs_quota_us") + _lines(folder / "cpu.cfs_period_us")
-        if len(halves) != 2:
+        lines = _lines(folder / "cpu.cfs_quota_us") + _lines(folder / "cpu.cfs_period_us")
+        if len(lines) != 2:
             return None
-        quota, period = halves
+        quota, period = lines
     return None if quota in ("max", "-1") else int(quota) / int(period)
 
 
@@ -83,62 +83,65 @@ def _lines(path: Path) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class ThreadBudget:
-    """Threads of each pool of one run."""
+    """Number of threads of each pool in one run."""
 
     inference: int
-    """Of the engine that restores crops."""
+    """Threads of the engine that restores crops."""
     detector: int
     decoder: int
-    """Of FFmpeg's decoder."""
+    """Threads of FFmpeg's decoder."""
     encoder: int
-    """Of FFmpeg's encoder."""
+    """Threads of FFmpeg's encoder."""
     cv2: int = 1
-    """OpenCV's pool is left out: every stage that calls it has a thread of its own."""
+    """Threads of OpenCV; one, because every stage that calls OpenCV has its own thread."""
 
     def for_live(self) -> ThreadBudget:
-        """The detector gets every core too: in a live picture all frames behind wait for it.
+        """The budget of a live run: the detector gets every core too, because all later frames wait for it.
 
-        Of 640 px, on two cores: 44 ms where one thread takes 74.
+        A detection at 640 px takes 44 ms on two cores and 74 ms on one.
         """
         return replace(self, detector=max(self.detector, min(_DETECTOR_MOST, self.inference)))
 
 
 def budget(cores: int, inference: int = 0, decoder: int = 0, encoder: int = 0) -> ThreadBudget:
-    """Share `cores` out; a number above 0 is the user's own and stays.
+    """Share `cores` among the pools. A number above 0 is the user's setting and is kept.
 
-    What may be a run's bottleneck gets every core: inference where there are faces, the encoder
-    where there are none (on two cores one thread took 1.4 times as long as two; beside a busy
-    restorer the second costs no CPU time that could be measured). They do not add up: the slower of
-    the two keeps the other waiting. What never is gets a part, so that it does not push threads of
-    inference aside, for whose end the others wait. The decoder does a tenth of the encoder's work:
-    a thread for four cores. The detector looks at one frame in ten while the restorer is busy with
-    those before it: half the cores (on two, one thread took 4 to 12 % less CPU time than two).
-    So all pools together have at most three threads a core, on two cores and more.
-    The upper ends: FFmpeg's decoders hold a picture for each thread, x264 compresses worse with
-    more than 16, and CenterFace's layers are too small for more than 8.
+    Pools that can be the bottleneck of a run get every core: inference where there are faces, the encoder
+    where there are none. On two cores an encoder with one thread took 1.4 times as long as with two;
+    beside a busy restorer the second thread cost no measurable CPU time. The two pools do not compete,
+    because the slower one makes the other wait.
+
+    The other pools get fewer threads, so that they do not displace threads of inference, on which the
+    stages wait. The decoder does a tenth of the encoder's work and gets one thread for four cores. The
+    detector works on one frame in ten while the restorer is busy with earlier frames; it gets half the
+    cores (on two cores, one thread used 4 to 12 % less CPU time than two). On two or more cores all pools
+    together have at most three threads a core.
+
+    Upper limits: FFmpeg's decoders hold a picture for each thread, x264 compresses worse with more than 16
+    threads, and CenterFace's layers are too small for more than 8.
     """
 
-    def share(part: int, most: int) -> int:
-        return max(1, min(most, cores // part))
+    def share(cores_each: int, most: int) -> int:
+        return max(1, min(most, cores // cores_each))
 
     return ThreadBudget(
         inference=inference or cores,
-        detector=share(_DETECTOR_PART, _DETECTOR_MOST),
-        decoder=decoder or share(_DECODER_PART, _DECODER_MOST),
-        encoder=encoder or share(_ENCODER_PART, _ENCODER_MOST),
+        detector=share(_DETECTOR_CORES, _DETECTOR_MOST),
+        decoder=decoder or share(_DECODER_CORES, _DECODER_MOST),
+        encoder=encoder or share(_ENCODER_CORES, _ENCODER_MOST),
     )
 
 
 def ordinary_priority() -> None:
-    """Take threads of this process out of the real-time class, where a library put them.
+    """Return threads that a library moved to a real-time scheduling class to the ordinary class.
 
-    SVT-AV1 does so where it is run as root: with itself, and with the process's main thread, from
-    which every later child inherits it; a machine with as many such threads as cores stands still.
+    SVT-AV1 run as root moves its own threads and the process's main thread. Later children inherit the
+    class from the main thread. A machine with as many real-time threads as cores stops responding.
     """
     tasks = Path("/proc/self/task")
     if not hasattr(os, "sched_getscheduler") or not tasks.is_dir():
         return
     for task in tasks.iterdir():
-        with suppress(OSError):  # it has just ended
+        with suppress(OSError):  # the thread has ended meanwhile
             if os.sched_getscheduler(int(task.name)) in (os.SCHED_FIFO, os.SCHED_RR):
                 os.sched_setscheduler(int(task.name), os.SCHED_OTHER, os.sched_param(0))

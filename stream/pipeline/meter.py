@@ -1,4 +1,4 @@
-"""What each stage cost, in bounded memory."""
+"""Measures the time that each stage needs, in bounded memory, and facts about the process."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-_KEPT = 4096
+_SAMPLE_SIZE = 4096
 
 
 class Meter:
-    """Times of one stage's calls: a uniform sample of at most 4096, and totals."""
+    """Times of one stage's calls: totals, and a uniform sample of at most 4096 calls."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -30,7 +30,7 @@ class Meter:
 
     @contextmanager
     def measure(self) -> Iterator[None]:
-        """Time the body, wall and this thread's CPU."""
+        """Measure the body: wall time, and CPU time of this thread."""
         wall, cpu = time.perf_counter(), time.thread_time()
         try:
             yield
@@ -41,13 +41,13 @@ class Meter:
             self.calls += 1
             if self.first_at is None:
                 self.first_at = time.monotonic()
-            if len(self._sample_ms) < _KEPT:
+            if len(self._sample_ms) < _SAMPLE_SIZE:
                 self._sample_ms.append(elapsed * 1e3)
-            elif (place := self._random.randrange(self.calls)) < _KEPT:
-                self._sample_ms[place] = elapsed * 1e3
+            elif (index := self._random.randrange(self.calls)) < _SAMPLE_SIZE:  # reservoir sampling
+                self._sample_ms[index] = elapsed * 1e3
 
     def summary(self) -> dict[str, float]:
-        """Median and 95th percentile of a call in ms, and the totals in s."""
+        """Median and 95th percentile of a call in ms, number of calls, and totals in s."""
         sample = self._sample_ms or [0.0]
         return {
             "median": round(float(np.median(sample)), 3),
@@ -62,7 +62,7 @@ _LOADED_AT = time.monotonic()
 
 
 def process_age_s() -> float:
-    """Seconds since this process began; where the system does not tell, since this module was loaded."""
+    """Seconds since this process began, or since this module was loaded where the system does not tell."""
     try:
         ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

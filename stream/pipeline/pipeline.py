@@ -8,29 +8,29 @@ from functools import partial
 from typing import Any, Self
 
 from stream.picture.face import FrameWork
-from stream.pipeline.channel import Channel, Closed, Overflow
+from stream.pipeline.channel import Channel, ChannelClosed, Overflow
 from stream.pipeline.meter import Meter
 from stream.pipeline.processes import start_thread
 from stream.pipeline.stage import Feed, NamedStage, Source, Stage, run_stage
 
-QUEUE = 4
-"""Items between two stages: enough to even out their pace, few enough to hold 4K frames."""
-_POLL_S = 0.1
+_CAPACITY = 4
+"""Items between two stages: enough to even out their pace, few enough for the memory of 4K frames."""
+_TICK_S = 0.1
 
 
 class Pipeline:
-    """A feed and named stages in a row, one thread each, bounded channels that block between them.
+    """A feed and named stages in a row, each stage in its own thread, with blocking channels between them.
 
-    The first stage reads the feed; every other stage reads what the one before it yields. The first
-    error of any thread wakes all others and is raised by `run`. `stop` ends the feed early; what is
-    on its way is still finished.
+    The first stage reads the feed; every other stage reads the results of the stage before it. The first
+    error in any thread ends all threads; `run` raises it. `stop` ends the feed early; items that are
+    already in the stages are still finished.
     """
 
     def __init__(self, feed: Feed[Any], stages: Sequence[NamedStage]) -> None:
         self.meters = {name: Meter(name) for name, _ in stages}
         self._feed, self._stages = feed, stages
-        self._outputs: list[Channel[Any]] = [Channel(QUEUE, Overflow.BLOCK) for _ in stages]
-        """Of each stage: what it yields, for the next one or for whoever iterates over the pipeline."""
+        self._outputs: list[Channel[Any]] = [Channel(_CAPACITY, Overflow.BLOCK) for _ in stages]
+        """The results of each stage, for the next stage or for the iterator over the pipeline."""
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         self._stopping = self._aborted = False
@@ -44,37 +44,36 @@ class Pipeline:
 
     @property
     def stopped(self) -> bool:
-        """Whether `stop` or a Ctrl-C kept items of the feed from going through."""
+        """Whether `stop` or Ctrl-C left items of the feed unprocessed."""
         return self._feed.cut_short or self._aborted
 
     def stop(self) -> None:
-        """End the feed early; may be called from any thread or a signal handler."""
+        """End the feed early. May be called from any thread and from a signal handler."""
         self._stopping = True
-        self._feed.leave()
+        self._feed.interrupt()
 
     def run(self, on_tick: Callable[[], None] | None = None) -> None:
-        """Run to the end, or raise the first error once every thread has ended.
+        """Run to the end. Raises the first error once every thread has ended.
 
-        The last stage is the sink: what it yields is thrown away. `on_tick` is called ten times a
-        second, in the caller's thread; an error of its own ends the run too. Ctrl-C ends the feed,
-        waits for what is on its way, and is raised again; a second one waits no longer.
+        The last stage is the sink; its results are dropped. `on_tick` is called ten times a second in the
+        caller's thread; an error that it raises ends the run too. Ctrl-C ends the feed, waits until the
+        stages have finished, and is raised again. A second Ctrl-C drops the items in the stages; only the
+        sink still ends its file properly.
         """
         interrupted: KeyboardInterrupt | None = None
         self._start(keep_results=False)
-        while any(thread.is_alive() for thread in self._threads):
+        while alive := [thread for thread in self._threads if thread.is_alive()]:
             try:
-                next(t for t in reversed(self._threads) if t.is_alive()).join(_POLL_S)
+                alive[-1].join(_TICK_S)
                 if on_tick is not None:
                     on_tick()
-            except StopIteration:
-                break
             except KeyboardInterrupt as signal:
                 interrupted = interrupted or signal
                 if self._stopping:
                     self._aborted = True
-                    self._abandon(Closed(), self._outputs[:-2])
+                    self._discard(ChannelClosed(), self._outputs[:-2])
                     for channel in self._outputs[-2:-1]:
-                        channel.close()  # the sink still ends its file as it should
+                        channel.close()  # the sink still ends its file properly
                 self.stop()
             except BaseException as error:
                 on_tick = None
@@ -85,22 +84,22 @@ class Pipeline:
             raise interrupted
 
     def __iter__(self) -> Iterator[FrameWork]:
-        """Run, and hand out what the last stage yields; leaving early stops everything."""
+        """Run and yield the results of the last stage; leaving the iteration early stops all threads."""
         self._start(keep_results=True)
         try:
             yield from self._outputs[-1]
-        except Closed:
-            pass  # the error is raised below, once every thread has ended
+        except ChannelClosed:
+            pass  # the error is raised below, after every thread has ended
         finally:
             self.stop()
-            self._abandon(Closed(), self._outputs)
+            self._discard(ChannelClosed(), self._outputs)
             for thread in self._threads:
                 thread.join()
         if self._error is not None:
             raise self._error
 
     def _start(self, keep_results: bool) -> None:
-        inbox: Iterable[Any] = self._feed.works()
+        inbox: Iterable[Any] = self._feed.items()
         for at, (name, stage) in enumerate(self._stages):
             output = self._outputs[at]
             outbox = output if keep_results or at + 1 < len(self._stages) else None
@@ -109,11 +108,11 @@ class Pipeline:
             inbox = output
 
     def _guard(self, body: Callable[[], None], outbox: Channel[Any] | None) -> None:
-        """Run a thread's body; its error reaches all channels, its end the next stage."""
+        """Run a thread's body. Its error fails all channels; its end closes the channel to the next stage."""
         try:
             body()
-        except Closed:
-            self.stop()  # nobody wants the results any more: wake every writer
+        except ChannelClosed:
+            self.stop()  # nobody reads the results any more; closing the channels wakes every writer
             for channel in self._outputs:
                 channel.close()
         except BaseException as error:
@@ -126,30 +125,30 @@ class Pipeline:
         with self._lock:
             self._error = self._error or error
         self.stop()
-        self._abandon(self._error, self._outputs)
+        self._discard(self._error, self._outputs)
 
     @staticmethod
-    def _abandon(reason: BaseException, channels: Sequence[Channel[Any]]) -> None:
-        """Throw away what is on its way there, and wake the threads on both sides."""
+    def _discard(reason: BaseException, channels: Sequence[Channel[Any]]) -> None:
+        """Drop the items of these channels and wake the threads on both sides."""
         for channel in channels:
             channel.fail(reason)
 
 
 class _Reader(Stage[None, FrameWork]):
-    """A source as feed and first stage: the feed's only item makes the stage yield all frames."""
+    """A source as feed and as first stage: for the feed's only item the stage yields all frames."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._leaving = threading.Event()
+        self._interrupted = threading.Event()
         self._cut_short = False
 
-    def works(self) -> Iterator[None]:
-        """See `Feed.works`."""
+    def items(self) -> Iterator[None]:
+        """See `Feed.items`."""
         yield None
 
-    def leave(self) -> None:
-        """See `Feed.leave`."""
-        self._leaving.set()
+    def interrupt(self) -> None:
+        """See `Feed.interrupt`."""
+        self._interrupted.set()
 
     @property
     def cut_short(self) -> bool:
@@ -157,12 +156,12 @@ class _Reader(Stage[None, FrameWork]):
         return self._cut_short
 
     def process(self, item: None) -> Iterator[FrameWork]:
-        """Frames until the source ends or is left."""
+        """Frames until the source ends or `interrupt` is called."""
         frames = self._source.frames()
         try:
             for frame in frames:
                 yield FrameWork(frame)
-                if self._leaving.is_set():
+                if self._interrupted.is_set():
                     self._cut_short = True
                     return
         finally:

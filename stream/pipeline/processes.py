@@ -1,4 +1,4 @@
-"""Threads and processes: the only file that starts them."""
+"""Threads and processes: every thread and child process of the program is started here."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 
 def start_thread(name: str, body: Callable[[*Arguments], None], *arguments: *Arguments) -> threading.Thread:
-    """A running thread. It keeps the process alive: whoever starts it stops and joins it."""
+    """Start a thread. It keeps the process alive, so its owner has to stop and join it."""
     thread = threading.Thread(target=body, args=arguments, name=name)
     thread.start()
     return thread
 
 
 def in_threads(body: Callable[[Item], Result], items: Iterable[Item], threads: int) -> list[Result]:
-    """`body` of every item, in the items' order, by so many threads at once.
+    """The results of `body` for every item, in the order of the items, computed in `threads` threads.
 
-    The first exception stops the others after the item they are at, and is raised.
+    The first exception is raised. The other threads then finish only their current item.
     """
     waiting = list(enumerate(items))[::-1]
-    places = range(len(waiting))
+    indices = range(len(waiting))
     results: dict[int, Result] = {}
     failures: list[BaseException] = []
 
     def work() -> None:
         while not failures:
             try:
-                at, item = waiting.pop()
+                index, item = waiting.pop()
             except IndexError:
                 return
             try:
-                results[at] = body(item)
+                results[index] = body(item)
             except BaseException as error:
                 failures.append(error)
 
@@ -59,23 +59,23 @@ def in_threads(body: Callable[[Item], Result], items: Iterable[Item], threads: i
             thread.join()
     if failures:
         raise failures[0]
-    return [results[place] for place in places]
+    return [results[index] for index in indices]
 
 
-def leave_process(code: int) -> None:
-    """End this process although a thread is busy in a library that nothing can interrupt."""
+def exit_process(code: int) -> None:
+    """End this process at once, even while a thread is busy in a library and cannot be interrupted."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)
 
 
 class ChildProcess:
-    """A process of its own that runs `body(link, *arguments)`; `link` is its end of a pipe.
+    """A child process that runs `body(link, *arguments)`; `link` is the child's end of a pipe.
 
-    `body` is a function of a module, its arguments can be pickled; they travel by the pipe, so that
-    nothing of them is seen in the list of processes, which shows `title`. The child leaves Ctrl-C
-    to its parent. When the parent dies its end of the pipe closes: `link.recv()` raises EOFError,
-    which every body takes as the order to finish its work and end.
+    `body` is a function of a module; its arguments can be pickled. They go through the pipe, so that the
+    list of processes shows only `title`. The child ignores Ctrl-C; its parent handles it. When the parent
+    dies, its end of the pipe closes and `link.recv()` raises EOFError. Every body then finishes its work
+    and returns.
     """
 
     def __init__(
@@ -93,33 +93,33 @@ class ChildProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether the process still runs."""
         return self._process.is_alive()
 
     @property
     def pid(self) -> int:
-        """The process's number."""
+        """The process's number; 0 before it has one."""
         return self._process.pid or 0
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; negative: the signal that ended it."""
+        """The exit code; None while the process runs, and minus the signal that ended it."""
         return self._process.exitcode
 
     def join(self, timeout_s: float) -> bool:
-        """Wait for its end; False where it still runs."""
+        """Wait for the end of the process; returns whether it has ended."""
         self._process.join(timeout_s)
         return not self.alive
 
     def kill(self) -> None:
-        """Force its end at once, and wake whoever waits on the link; `end` has to follow."""
+        """End the process by SIGKILL and wake every thread that waits on the link. Call `end` afterwards."""
         self._process.kill()
-        if os.name == "posix":  # a process stuck in the kernel dies later: its end of the pair stays open
+        if os.name == "posix":  # a process stuck in the kernel dies later and keeps its end open until then
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.link.fileno())) as pair:
                 pair.shutdown(socket.SHUT_RDWR)
 
     def end(self, timeout_s: float) -> None:
-        """Wait for its end, ask for it by SIGTERM, then force it; never longer than twice `timeout_s`."""
+        """Wait `timeout_s` for the end of the process, then use SIGTERM, and after another wait SIGKILL."""
         if not self.join(timeout_s):
             self._process.terminate()
             if not self.join(timeout_s):

@@ -1,4 +1,4 @@
-"""The protocols that a pipeline is made of, and the one loop that runs every stage."""
+"""The protocols of a pipeline's parts, and the loop that runs every stage."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 from stream.errors import StageError, StreamError
 from stream.picture.face import FrameWork
 from stream.picture.frame import Frame
-from stream.pipeline.channel import Channel, Closed
+from stream.pipeline.channel import Channel, ChannelClosed
 from stream.pipeline.meter import Meter
 
 In = TypeVar("In", contravariant=True)
@@ -19,37 +19,37 @@ Out = TypeVar("Out", covariant=True)
 class Feed(Protocol[Out]):
     """What the first stage of a pipeline reads."""
 
-    def works(self) -> Iterator[Out]:
-        """Items in order, for one pipeline; waits for them."""
+    def items(self) -> Iterator[Out]:
+        """Items in order, for one pipeline; the iterator waits for each."""
 
-    def leave(self) -> None:
-        """End `works` before its items are used up; from any thread."""
+    def interrupt(self) -> None:
+        """End `items` although items are left. May be called from any thread."""
 
     @property
     def cut_short(self) -> bool:
-        """Whether `leave` kept items from being read."""
+        """Whether items were left when `interrupt` was called."""
 
 
 class Source(Protocol):
-    """Decoded frames of files. It opens with the first frame and closes with the generator."""
+    """Decoded frames of files. The source opens with the first frame and closes with the generator."""
 
     frames_in: int
-    """Frames handed out so far."""
+    """Frames that `frames` has yielded."""
     notes: list[str]
-    """What the user should know of the input, one line each."""
+    """What the user should know about the input, one line each."""
 
     @property
     def corrupt_packets(self) -> int:
-        """Packets that were damaged."""
+        """Number of damaged packets."""
 
     def frames(self) -> Generator[Frame, None, None]:
-        """Frames in order; the reader may close the generator at any of them. Raises SourceError."""
+        """Frames in order; the reader may close the generator after any of them. Raises SourceError."""
 
 
 class Stage(Protocol[In, Out]):
-    """One step of the pipeline. All four methods run in the stage's own thread; it knows no queue.
+    """One step of a pipeline. All four methods run in the stage's own thread.
 
-    Only `process` has to be written: the others do nothing by default.
+    A subclass has to write only `process`. The other methods do nothing by default.
     """
 
     def open(self) -> None:
@@ -57,14 +57,14 @@ class Stage(Protocol[In, Out]):
         return None
 
     def process(self, item: In) -> Iterable[Out]:
-        """None, one or several results for an item."""
+        """The results for an item: none, one or several."""
 
     def flush(self) -> Iterable[Out]:
-        """What was held back; called once, at the end of the stream only, never after an error."""
+        """The results that are still due after the last item. Called once, and never after an error."""
         return ()
 
     def close(self) -> None:
-        """Release everything; always called."""
+        """Release handles and devices. Always called, also after an error."""
         return None
 
 
@@ -72,19 +72,20 @@ class Sink(Stage[FrameWork, None], Protocol):
     """The last stage: writes frames and yields nothing."""
 
     frames_out: int
-    """Frames written so far."""
+    """Frames that were written."""
     notes: list[str]
-    """What the user should know of the output, one line each."""
+    """What the user should know about the output, one line each."""
 
 
 NamedStage = tuple[str, Stage[Any, Any]]
-"""A stage and the name of its thread, its meter and its errors."""
+"""A stage, and its name in the threads, the report and the error messages."""
 
 
 def run_stage(stage: Stage[In, Out], inbox: Iterable[In], outbox: Channel[Out] | None, meter: Meter) -> None:
-    """Feed a stage from `inbox` until it ends, then flush. Errors are raised, after `close`.
+    """Run a stage on all items of `inbox`, then flush it; its results go to `outbox`.
 
-    An unexpected exception becomes a StageError that names the stage and keeps it as its cause.
+    An exception is raised after `close`. An unexpected one becomes the cause of a StageError that names
+    the stage.
     """
 
     def timed(call: Callable[[], Iterable[Out]]) -> None:
@@ -106,12 +107,12 @@ def run_stage(stage: Stage[In, Out], inbox: Iterable[In], outbox: Channel[Out] |
             timed(stage.flush)
         finally:
             stage.close()
-    except (StreamError, MemoryError, Closed):
+    except (StreamError, MemoryError, ChannelClosed):
         raise
     except Exception as error:
         raise StageError(f"{meter.name}: {type(error).__name__}: {error}") from error
 
 
 def _lazily(call: Callable[[], Iterable[Out]]) -> Iterator[Out]:
-    """Run `call` only when the first result is asked for, so that its time is measured."""
+    """Start `call` only when the first result is requested, so that the meter includes the call."""
     yield from call()

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from stream.models.engines import create_engine
-from stream.models.engines.openvino_engine import entry_of, offered_precisions
+from stream.models.engines.openvino_engine import network_folder, offered_precisions
 from stream.models.engines.openvino_runtime import cached_network, cpu_config, openvino_core
 from stream.models.info import bundled_model_path, read_model_info
 
@@ -82,7 +82,7 @@ def quantised(calibration: np.ndarray, kept: tuple[str, ...], threads: int) -> R
 
     core, info = openvino_core(), read_model_info(bundled_model_path())
     create_engine("openvino", bundled_model_path(), threads=threads).close()  # fills the cache
-    network = cached_network(entry_of(info))
+    network = cached_network(network_folder(info))
     names = [op.get_friendly_name() for op in network.get_ordered_ops()]
     patterns = [p for p in kept if any(re.fullmatch(p, name) for name in names)]
     data = nncf.Dataset(list(calibration), lambda crop: crop[None])

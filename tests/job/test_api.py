@@ -37,6 +37,14 @@ def playable_frames(path):
 def test_every_name_of_the_api_is_there():
     for name in stream.__all__:
         assert getattr(stream, name) is not None
+    with pytest.raises(AttributeError, match="restore_everything"):
+        _ = stream.restore_everything
+
+
+def test_importing_the_package_loads_no_library(run_cli):
+    heavy = {"av", "cv2", "numpy", "openvino", "pydantic", "torch"}
+    done = run_cli(code=f"import sys, stream; sys.exit(', '.join({heavy} & set(sys.modules)))")
+    assert done.returncode == 0, done.stderr
 
 
 def test_progress_only_grows_and_ends_at_the_total(portrait, tmp_path):

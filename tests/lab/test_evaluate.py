@@ -20,7 +20,7 @@ from stream.errors import ConfigError, ModelError, SourceError
 from stream.lab.damage import LEVELS
 from stream.lab.quality import tables
 from stream.lab.quality.contender import Contender
-from stream.lab.quality.evaluation import PSNR_MOST, damaged, evaluate
+from stream.lab.quality.evaluation import LARGEST_PSNR, damaged, evaluate
 from stream.lab.quality.picture_measures import psnr, ssim
 from stream.lab.quality.portraits import Portrait, person_of, read_portraits, source_of, split
 from stream.picture import geometry
@@ -319,8 +319,8 @@ def test_a_model_for_another_task_is_refused(tmp_path):
 def test_any_function_can_be_judged(portrait):
     """As training scripts do; and equal pictures do not upset the means."""
     found = evaluate({"truth": lambda _: portrait.picture.copy()}, [portrait], ["heavy"], threads=2)
-    assert found.middle("heavy", "truth", "psnr") == PSNR_MOST
-    assert found.middle("heavy", "truth", "landmarks") == 0
+    assert found.average("heavy", "truth", "psnr") == LARGEST_PSNR
+    assert found.average("heavy", "truth", "landmarks") == 0
     assert found.difference("heavy", "truth", "input", "haarpsi").verdict(+1) == "better"
 
     def broken(_):

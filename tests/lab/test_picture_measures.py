@@ -14,10 +14,10 @@ from PIL import Image
 from torchvision.models import alexnet
 
 from stream.errors import ModelError
-from stream.lab.quality import face_meters, picture_measures
-from stream.lab.quality.bootstrap import paired
+from stream.lab.quality import face_meters, fidelity, picture_measures
+from stream.lab.quality.bootstrap import paired_bootstrap
+from stream.lab.quality.classical_filters import UNSHARP_AMOUNT, UNSHARP_SIGMA, non_local_means, unsharp
 from stream.lab.quality.face_meters import IdentityMeter, LandmarkMeter
-from stream.lab.quality.peers import UNSHARP_AMOUNT, UNSHARP_SIGMA, non_local_means, unsharp
 
 FACES = SAMPLES / "faces"
 
@@ -48,6 +48,33 @@ def step(slant: float = 0.0) -> np.ndarray:
     """From 60 to 180 in the middle, slanted by so many px a row."""
     rows, columns = np.mgrid[:128, :128]
     return grey(np.clip(columns - 63.5 - slant * (rows - 64) + 0.5, 0, 1) * 120 + 60)
+
+
+# --- PSNR and SSIM of arrays ---------------------------------------------------------------------
+
+
+def test_psnr_is_what_its_formula_says():
+    black = np.zeros((16, 16, 3), np.uint8)
+    assert fidelity.psnr(black, black) == math.inf
+    assert fidelity.psnr(black, black + 255) == pytest.approx(0)
+    assert fidelity.psnr(black, black + 16) == pytest.approx(20 * math.log10(255 / 16))
+    half = black.copy()
+    half[:8] = 10
+    assert fidelity.psnr(black, half) == pytest.approx(20 * math.log10(255 / 10) + 10 * math.log10(2))
+    mask = np.zeros((16, 16), bool)
+    mask[:8] = True
+    assert fidelity.psnr(black, half, mask) == pytest.approx(20 * math.log10(255 / 10))
+    assert fidelity.psnr(np.zeros(4), np.full(4, 0.1), peak=1.0) == pytest.approx(20)
+
+
+def test_ssim_of_flat_pictures_is_its_luminance_term():
+    """Without variance only (2ab + C1) / (a^2 + b^2 + C1) is left, C1 = (0.01 * 255)^2."""
+    one, other = (np.full((32, 32, 3), value, np.uint8) for value in (100, 120))
+    c1 = (0.01 * 255) ** 2
+    assert fidelity.ssim(one, one) == pytest.approx(1)
+    assert fidelity.ssim(one, other) == pytest.approx((2 * 100 * 120 + c1) / (100**2 + 120**2 + c1), rel=1e-6)
+    noise = np.random.default_rng(0).integers(0, 256, one.shape).astype(np.uint8)
+    assert fidelity.ssim(one, noise) < 0.1
 
 
 # --- figures of pictures ------------------------------------------------------------------------
@@ -221,36 +248,36 @@ def test_identity_without_its_extra_says_what_to_install(monkeypatch):
 
 def test_the_interval_of_many_normal_differences_is_the_textbooks():
     drawn = np.random.default_rng(3).normal(0.3, 1, 400)
-    found = paired(drawn, np.zeros(400))
+    found = paired_bootstrap(drawn, np.zeros(400))
     half = 1.96 * drawn.std(ddof=1) / 20
-    assert found.middle == pytest.approx(drawn.mean())
+    assert found.value == pytest.approx(drawn.mean())
     assert (found.low, found.high) == pytest.approx(
         (drawn.mean() - half, drawn.mean() + half), abs=0.1 * half
     )
-    assert found == paired(drawn, np.zeros(400))
-    assert found != paired(drawn, np.zeros(400), seed=1)
+    assert found == paired_bootstrap(drawn, np.zeros(400))
+    assert found != paired_bootstrap(drawn, np.zeros(400), seed=1)
 
 
 def test_pairs_matter_more_than_the_spread_between_faces():
     theirs = np.random.default_rng(4).normal(30, 5, 48)
-    found = paired(theirs + 0.2, theirs)
+    found = paired_bootstrap(theirs + 0.2, theirs)
     assert found.low == pytest.approx(0.2) and found.high == pytest.approx(0.2)
     assert found.verdict(+1) == "better" and found.verdict(-1) == "worse"
-    assert paired(theirs, theirs).verdict(+1) == ""
+    assert paired_bootstrap(theirs, theirs).verdict(+1) == ""
 
 
 def test_medians_are_compared_where_outliers_would_rule():
     theirs = np.random.default_rng(5).normal(0.2, 0.02, 48)
     ours = theirs + 0.05
     ours[:2] -= 20
-    found = paired(ours, theirs, middle=np.median)
-    assert found.middle == pytest.approx(0.05, abs=0.01) and found.verdict(+1) == "better"
-    assert paired(ours, theirs).verdict(+1) == ""
+    found = paired_bootstrap(ours, theirs, average=np.median)
+    assert found.value == pytest.approx(0.05, abs=0.01) and found.verdict(+1) == "better"
+    assert paired_bootstrap(ours, theirs).verdict(+1) == ""
 
 
 def test_pairs_without_a_figure_are_left_out():
     ours = np.array([1.0, math.nan, 3.0, 4.0])
-    found = paired(ours, np.array([0.0, 0.0, 2.0, math.nan]))
-    assert (found.middle, found.low, found.high, found.pairs) == (1, 1, 1, 2)
-    nothing = paired(np.array([math.nan]), np.array([1.0]))
-    assert nothing.pairs == 0 and math.isnan(nothing.middle) and nothing.verdict(+1) == ""
+    found = paired_bootstrap(ours, np.array([0.0, 0.0, 2.0, math.nan]))
+    assert (found.value, found.low, found.high, found.pairs) == (1, 1, 1, 2)
+    nothing = paired_bootstrap(np.array([math.nan]), np.array([1.0]))
+    assert nothing.pairs == 0 and math.isnan(nothing.value) and nothing.verdict(+1) == ""

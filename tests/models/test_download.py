@@ -13,13 +13,13 @@ from loopback import File, serve
 
 from stream.errors import ConfigError, ModelError
 from stream.models import download
-from stream.models.download import Patience, check_url, fetch_file
+from stream.models.download import RetryPolicy, check_url, fetch_file
 
 DATA = np.random.default_rng(0).bytes(300_000)
 SHA = hashlib.sha256(DATA).hexdigest()
 KNOWN = {"size": len(DATA), "sha256": SHA}
-PATIENT = Patience(timeout_s=5, attempts=3, pause_s=0.01)
-ONCE = Patience(timeout_s=5, attempts=1, pause_s=0)
+RETRYING = RetryPolicy(timeout_s=5, attempts=3, pause_s=0.01)
+ONCE = RetryPolicy(timeout_s=5, attempts=1, pause_s=0)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def server():
 @pytest.fixture
 def get(server, tmp_path):
     def run(**options):
-        options = {"patience": PATIENT} | options
+        options = {"retry": RETRYING} | options
         return fetch_file(f"{server.url}/a/model.bin", tmp_path / "model.bin", **options)
 
     return run
@@ -75,7 +75,7 @@ def test_a_broken_transfer_goes_on_where_it_stopped(facts, server, get, tmp_path
 @pytest.mark.parametrize("facts", [KNOWN, {}])
 def test_the_next_run_resumes_what_the_last_one_left(facts, server, get, tmp_path):
     server.files["model.bin"] = File(DATA, cuts=[120_000])
-    message = refusal(get, patience=ONCE, **facts)
+    message = refusal(get, retry=ONCE, **facts)
     assert (
         "broke off after 120000 of 300000 bytes" in message and "120000 bytes that came are kept" in message
     )
@@ -98,12 +98,12 @@ def test_a_server_that_ignores_ranges_starts_anew(server, get, tmp_path):
     server.files["model.bin"].cuts = [100_000] * 9
     (tmp_path / "model.bin").unlink()
     assert "broke off" in refusal(get, **KNOWN), "it does not try for ever"
-    assert len(server.requests) == 2 + PATIENT.attempts
+    assert len(server.requests) == 2 + RETRYING.attempts
 
 
 def test_a_file_that_changed_meanwhile_is_not_glued_to_the_old_one(server, get, tmp_path):
     server.files["model.bin"] = File(DATA, cuts=[100_000])
-    refusal(get, patience=ONCE)
+    refusal(get, retry=ONCE)
     server.files["model.bin"] = File(DATA[::-1], etag='"2"')
     get()
     assert (tmp_path / "model.bin").read_bytes() == DATA[::-1]
@@ -171,7 +171,7 @@ def test_a_length_that_is_announced_too_short_gives_a_stump_which_approval_refus
 
 def test_a_server_that_falls_silent_is_given_up(server, get, tmp_path):
     server.files["model.bin"] = File(DATA, cuts=[50_000] * 9, stall=True)
-    message = refusal(get, patience=Patience(timeout_s=0.2, attempts=2, pause_s=0), **KNOWN)
+    message = refusal(get, retry=RetryPolicy(timeout_s=0.2, attempts=2, pause_s=0), **KNOWN)
     assert "sent nothing for 0.2 s" in message
     assert server.ranges == [None, "bytes=50000-"]
     assert (tmp_path / "model.bin.part").stat().st_size == 100_000, "what came is kept"
@@ -179,7 +179,7 @@ def test_a_server_that_falls_silent_is_given_up(server, get, tmp_path):
 
 def test_a_slow_server_is_waited_for(server, get):
     server.files["model.bin"] = File(DATA, pause_s=0.03)
-    assert get(patience=Patience(timeout_s=0.5, attempts=1), **KNOWN) == SHA
+    assert get(retry=RetryPolicy(timeout_s=0.5, attempts=1), **KNOWN) == SHA
     assert server.ranges == [None], "slow is not silent"
 
 
@@ -195,7 +195,7 @@ def test_a_servers_own_trouble_is_worth_another_attempt(server, get):
     server.files["model.bin"] = File(DATA, statuses=[500, 503])
     assert get(**KNOWN) == SHA and len(server.requests) == 3
     server.files["model.bin"] = File(DATA, statuses=[500] * 9)
-    assert "answers 500" in refusal(get, **KNOWN) and len(server.requests) == 3 + PATIENT.attempts
+    assert "answers 500" in refusal(get, **KNOWN) and len(server.requests) == 3 + RETRYING.attempts
 
 
 def test_redirects_are_followed_with_the_range_and_only_over_the_web(server, get, tmp_path):
@@ -236,12 +236,12 @@ def test_nobody_there_and_no_web_server_there_are_one_line_each(tmp_path):
         thread = Thread(target=babble)
         thread.start()
         with pytest.raises(ModelError, match="broke off"):
-            fetch_file(f"http://127.0.0.1:{port}/m", tmp_path / "m", patience=ONCE)
+            fetch_file(f"http://127.0.0.1:{port}/m", tmp_path / "m", retry=ONCE)
         thread.join()
     with pytest.raises(ModelError, match="refused"):
-        fetch_file(f"http://127.0.0.1:{port}/m", tmp_path / "m", patience=ONCE)
+        fetch_file(f"http://127.0.0.1:{port}/m", tmp_path / "m", retry=ONCE)
     with pytest.raises(ModelError, match=r"m: nowhere\.invalid cannot be reached"):
-        fetch_file("http://nowhere.invalid/m", tmp_path / "m", patience=ONCE)
+        fetch_file("http://nowhere.invalid/m", tmp_path / "m", retry=ONCE)
     assert names(tmp_path) == []
 
 
@@ -256,7 +256,7 @@ def test_a_folder_that_is_none_is_refused(server, tmp_path):
     (tmp_path / "file").touch()
     server.files["model.bin"] = File(DATA)
     with pytest.raises(ModelError, match="cannot be written") as caught:
-        fetch_file(f"{server.url}/model.bin", tmp_path / "file" / "model.bin", patience=ONCE)
+        fetch_file(f"{server.url}/model.bin", tmp_path / "file" / "model.bin", retry=ONCE)
     assert "GPEN_STREAM_MODELS" in str(caught.value)
 
 

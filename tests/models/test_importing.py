@@ -17,15 +17,15 @@ from safetensors.torch import load_file, save_file
 
 from stream.errors import ConfigError, ModelError
 from stream.models import catalog, ledger, registry
-from stream.models.importing import Facts, import_file
-from stream.models.info import Wanted, read_model_info, sha256_of
+from stream.models.importing import ImportOptions, import_file
+from stream.models.info import GeneratorSpec, read_model_info, sha256_of
 from stream.models.nets import build_generator, load_generator
 from stream.models.nets.official_checkpoint import infer_info
 
 OFFICIAL = {
     entry.file.removesuffix(".pth"): entry for entry in catalog.entries().values() if entry.is_checkpoint
 }
-USUAL = Wanted("own", "restore", "arcface_gpen", (-1.0, 1.0))
+USUAL = GeneratorSpec("own", "restore", "arcface_gpen", (-1.0, 1.0))
 
 
 @pytest.fixture(autouse=True)
@@ -36,15 +36,15 @@ def models(tmp_path, monkeypatch):
     return folder
 
 
-def take(path, *, accept=False, **facts):
+def imported(path, *, accept=False, **facts):
     said = []
-    made = import_file(path, Facts(**facts), accept_licence=accept, say=said.append)
+    made = import_file(path, ImportOptions(**facts), accept_licence=accept, notify=said.append)
     return made, said
 
 
 def refusal(path, kind=ModelError, **facts):
     with pytest.raises(kind) as caught:
-        take(path, **facts)
+        imported(path, **facts)
     message = str(caught.value)
     assert "\n" not in message, message
     return message
@@ -83,7 +83,7 @@ def test_the_catalogue_knows_all_seven_with_their_tasks():
 @pytest.mark.parametrize("name", ["gpen-64", "gpen-128", "gpen-sr-32-64"])
 def test_an_imported_network_computes_what_the_reference_implementation_did(name, tmp_path):
     metadata, state, given, expected = golden(name)
-    made, _ = take(saved(tmp_path / "a.pth", {"g": {}, "d": {}, "g_ema": state, "args": None}))
+    made, _ = imported(saved(tmp_path / "a.pth", {"g": {}, "d": {}, "g_ema": state, "args": None}))
     net, info = load_generator(made.path)
     assert info.size == int(metadata.get("out_size") or metadata["size"])
     assert info.in_size == int(metadata.get("in_size") or metadata["size"])
@@ -104,7 +104,7 @@ def test_every_way_in_which_weights_are_saved_is_understood(wrap, tmp_path, mode
     else:
         content = {"g_ema": state, "g_optim": {"lr": 0.1}} if wrap == "g_ema" else state
         torch.save(content, path, _use_new_zipfile_serialization=wrap != "old")
-    made, _ = take(path, name="own")
+    made, _ = imported(path, name="own")
     assert made.path == models / "imported" / sha256_of(path)[:16] / "own.safetensors"
     written = load_file(made.path)
     for key, value in network(64).state_dict().items():
@@ -121,10 +121,10 @@ def test_every_way_in_which_weights_are_saved_is_understood(wrap, tmp_path, mode
 
 def test_what_shapes_cannot_tell_is_said_and_kept(tmp_path):
     path = saved(tmp_path / "seg.pth", network(64).state_dict())
-    made, _ = take(path, task="segment", template="ffhq_512")
+    made, _ = imported(path, task="segment", template="ffhq_512")
     info = read_model_info(made.path)
     assert (info.task, info.template, info.input_range) == ("segment", "ffhq_512", (0.0, 1.0))
-    made, _ = take(path, name="other", task="segment", input_range="-1,1")
+    made, _ = imported(path, name="other", task="segment", input_range="-1,1")
     assert read_model_info(registry.resolve("other")).input_range == (-1.0, 1.0)
     for option, value in (("task", "paint"), ("template", "mean"), ("input_range", "0,255")):
         message = refusal(path, ConfigError, **{option: value})
@@ -209,18 +209,20 @@ def test_an_official_file_needs_its_licence_and_is_pinned_by_its_first_use(tmp_p
     path = saved(tmp_path / "GPEN-BFR-256.pth", {"g_ema": network().state_dict()})
     message = refusal(path, ConfigError)
     assert "Alibaba" in message and "--accept-licence" in message and not ledger.read_ledger().pins
-    made, said = take(path, accept=True)
+    made, said = imported(path, accept=True)
     assert made.name == "gpen-bfr-256" and registry.resolve("gpen-bfr-256") == made.path
     assert "licence" in said[0] and "trusted on first use" in said[1] and sha256_of(path) in said[1]
     assert ledger.read_ledger().pins == {"GPEN-BFR-256.pth": sha256_of(path)}
     info = read_model_info(made.path)
     assert (info.name, info.size, info.licence) == ("gpen-bfr-256", 256, "gpen")
-    again, said = take(path)
+    again, said = imported(path)
     assert again.path == made.path and len(said) == 1, "consent and pin are remembered"
-    assert registry.resolve(path, say=said.append) == made.path and len(said) == 1, "a run says nothing more"
+    assert registry.resolve(path, notify=said.append) == made.path and len(said) == 1, (
+        "a run says nothing more"
+    )
     path = saved(path, {"g_ema": network(256, n_mlp=1).state_dict()})
     assert "that of gpen-bfr-256 is" in refusal(path)
-    own, _ = take(path, name="mine")
+    own, _ = imported(path, name="mine")
     assert read_model_info(own.path).licence == ""
 
 
@@ -229,7 +231,7 @@ def test_an_official_name_does_not_make_another_network_of_it(tmp_path):
     assert "a network for 64 px, expected 256 px" in refusal(path, accept=True)
     assert not ledger.read_ledger().pins
     path = saved(tmp_path / "renamed.pth", network().state_dict())
-    made, _ = take(path, name="gpen-bfr-256", accept=True)
+    made, _ = imported(path, name="gpen-bfr-256", accept=True)
     assert made.name == "gpen-bfr-256"
     assert "official" in refusal(path, ConfigError, task="segment")
     assert "leave the name out" in refusal(path, ConfigError, name="mine")
@@ -251,7 +253,7 @@ def test_an_onnx_gets_a_sidecar_with_its_facts_and_stays_where_it_is(tmp_path):
     path = written_onnx(tmp_path / "net.onnx")
     with pytest.raises(ModelError, match=r"net\.onnx: an unknown network; run: gpen-stream models import "):
         read_model_info(path)
-    made, _ = take(path, name="enlarger", template="ffhq_512", input_range="0,1")
+    made, _ = imported(path, name="enlarger", template="ffhq_512", input_range="0,1")
     assert made.path == path and registry.resolve("enlarger") == registry.resolve(path) == path
     info = read_model_info(path)
     assert (info.in_size, info.size, info.template, info.input_range) == (16, 32, "ffhq_512", (0.0, 1.0))
@@ -261,7 +263,7 @@ def test_an_onnx_gets_a_sidecar_with_its_facts_and_stays_where_it_is(tmp_path):
     written_onnx(path, in_size=32)
     with pytest.raises(ModelError, match=r"not the file that net\.onnx\.json describes"):
         read_model_info(path)
-    take(path)
+    imported(path)
     assert read_model_info(path).in_size == 32
     for text in ("", "[]", "{}", '{"sha256": "", "metadata": 3}'):
         (tmp_path / "net.onnx.json").write_text(text)
@@ -303,7 +305,7 @@ def test_a_published_onnx_is_known_by_its_digest(tmp_path, models, monkeypatch):
     try:
         info = read_model_info(path)
         assert (info.size, info.template, info.licence, info.task) == (256, "arcface_gpen", "gpen", "restore")
-        made, _ = take(path, accept=True)
+        made, _ = imported(path, accept=True)
         assert made.path == models / "GPEN-BFR-256.onnx" == registry.resolve("gpen-bfr-256-onnx")
         assert made.path.read_bytes() == path.read_bytes()
     finally:

@@ -18,7 +18,7 @@ from stream.cli.main import main
 from stream.errors import ConfigError, ModelError
 from stream.models import catalog, download, registry
 from stream.models import ledger as model_store
-from stream.models.importing import Facts, import_file
+from stream.models.importing import ImportOptions, import_file
 from stream.models.info import read_model_info
 
 
@@ -134,14 +134,14 @@ def published(monkeypatch):
 def test_a_helper_with_a_published_hash_is_fetched_and_used_as_it_is(published, server, models):
     server.files["parsing_parsenet.pth"] = File(published, cuts=[90_000])
     said = []
-    path = registry.fetch("parsenet", say=said.append)
+    path = registry.fetch("parsenet", notify=said.append)
     assert path == models / "parsing_parsenet.pth" == registry.resolve("parsenet")
     assert path.read_bytes() == published and "MIT" in said[0] and len(said) == 1
     assert server.ranges == [None, "bytes=90000-"] and not model_store.read_ledger().pins
     path.write_bytes(published[::-1])
     with pytest.raises(ModelError, match=r"parsing_parsenet\.pth: refused: its SHA-256 is"):
         registry.resolve("parsenet")
-    assert registry.fetch("parsenet", say=said.append).read_bytes() == published
+    assert registry.fetch("parsenet", notify=said.append).read_bytes() == published
     (aside,) = [name for name in seen(models) if "refused" in name]
     assert (models / aside).read_bytes() == published[::-1]
 
@@ -151,7 +151,7 @@ def test_a_published_helper_that_is_here_already_may_be_imported(published, tmp_
     path.write_bytes(published)
     models.mkdir()
     (models / "parsing_parsenet.pth").write_bytes(b"broken")
-    import_file(path, Facts(), accept_licence=False, say=lambda text: None)
+    import_file(path, ImportOptions(), accept_licence=False, notify=lambda text: None)
     assert registry.resolve("parsenet").read_bytes() == published and not server.requests
     assert [(models / n).read_bytes() for n in seen(models) if "refused" in n] == [b"broken"]
 
@@ -294,7 +294,7 @@ def test_a_damaged_ledger_is_told_and_not_overwritten(run, models):
 
 
 def test_a_mirror_that_is_no_address_or_nobody_is_one_line(run, monkeypatch):
-    monkeypatch.setattr(download.Patience.__init__, "__defaults__", (5.0, 2, 0.0))
+    monkeypatch.setattr(download.RetryPolicy.__init__, "__defaults__", (5.0, 2, 0.0))
     for url, code, words in (
         ("ftp://host/models", 2, "GPEN_STREAM_MODELS_URL: ftp://host/models: not a usable address"),
         ("http://user:secret@host/", 2, "without a password"),
@@ -313,7 +313,7 @@ def test_a_file_put_there_by_hand_is_not_trusted_silently(models, server):
             act(NAME)
     assert not server.requests
     said = []
-    import_file(models / FILE, Facts(), accept_licence=True, say=said.append)
+    import_file(models / FILE, ImportOptions(), accept_licence=True, notify=said.append)
     assert registry.resolve(NAME).is_file() and "trusted on first use" in said[1]
 
 

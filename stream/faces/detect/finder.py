@@ -1,10 +1,11 @@
-"""Find the faces of a frame: the picture as a whole or in tiles, then a closer look at each."""
+"""Finds the faces of a frame in the whole picture or in tiles, then refines each in a crop of its own."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from typing import TypeVar
 
 import cv2
@@ -17,64 +18,68 @@ from stream.picture import geometry
 from stream.picture.face import Detection, Face
 from stream.picture.frame import Frame
 
-REFINE_SIDE = 128
-"""px; a pass costs 5 ms on two cores, and a closer look takes three."""
-REFINE_EYES = 38.0
-"""Distance of the eyes in the closer look, px."""
-OVERLAP = 128
-"""Of tiles, px: faces up to this size are whole in one of them."""
+_REFINE_SIDE = 128
+"""Side of the crop in which a face is refined, px. A run of the detector on it costs 5 ms on two cores, and
+each face needs three."""
+_REFINE_EYES = 38.0
+"""Distance of the eyes in that crop, px."""
+_OVERLAP = 128
+"""Overlap of tiles, px: faces up to this size are whole in one of them."""
 _SAME_FACE = 0.35
-"""A closer look that lands further than this from the first, in eye distances, saw another face."""
+"""A refined face farther from the first detection than this, in eye distances, is another face."""
 
 
-def _close_up() -> np.ndarray:
+def _refine_template() -> np.ndarray:
     mean = geometry.TEMPLATES["ffhq_512"]
     centred = mean - mean.mean(axis=0)
-    placed: np.ndarray = centred * REFINE_EYES / (mean[1, 0] - mean[0, 0]) + REFINE_SIDE / 2
+    placed: np.ndarray = centred * _REFINE_EYES / (mean[1, 0] - mean[0, 0]) + _REFINE_SIDE / 2
     return placed
 
 
-_CLOSE_UP = _close_up()
-"""The mean face's landmarks in the closer look, px."""
+_REFINE_TEMPLATE = _refine_template()
+"""Landmarks f64[5,2] of the mean face in the crop for refinement, px."""
 AnyFace = TypeVar("AnyFace", Detection, Face)
 
 
 class FaceFinder:
-    """Frame -> detections in upright px, best first. Not for use by several threads at once."""
+    """Finds the faces of a frame by the detector that the settings name; for one thread at a time."""
 
     def __init__(self, settings: Detect, threads: int | None = None) -> None:
+        """`threads` for inference, None: all cores. Raises ConfigError and ModelError."""
         if settings.tile and settings.pyramid != (1.0,):
             raise ConfigError("detect.pyramid: works on one picture; set detect.tile=0 or leave it out")
         self._settings = settings
         self._detector = _detector(settings, threads)
-        # CenterFace keeps one compiled shape: one for each size.
-        own = settings.detector == "centerface"
-        others = [_detector(settings, threads) if own else self._detector for _ in settings.pyramid[1:]]
+        # CenterFace keeps one compiled shape, so each size needs a detector of its own.
+        one_shape = settings.detector == "centerface"
+        others = [_detector(settings, threads) if one_shape else self._detector for _ in settings.pyramid[1:]]
         self._detectors = [self._detector, *others]
-        refine = settings.refine and settings.detector == "centerface"
         self._threads = threads
         self._overview: Detector | None = None
-        self._closer = CenterFace(settings.keep_score, threads) if refine else None
+        """For the whole picture beside its tiles."""
+        refine = settings.refine and settings.detector == "centerface"
+        self._refiner = CenterFace(settings.keep_score, threads) if refine else None
 
     def __call__(self, frame: Frame) -> list[Detection]:
-        """Faces with a score of `keep_score` or more; those below `min_score` start no track."""
+        """Faces with a score of at least `keep_score`, upright px; those below `min_score` begin no track."""
         settings = self._settings
         found = self._tiled(frame) if settings.tile else self._pyramid(frame)
-        if self._closer is not None:
-            looked = [_look_closer(self._closer, frame, hit) for hit in found]
-            found = suppress([hit for hit in looked if hit is not None], 0.45)
+        if self._refiner is not None:
+            refined = [_refined(self._refiner, frame, hit) for hit in found]
+            found = suppress([hit for hit in refined if hit is not None], 0.45)
         return [hit for hit in found if hit.score >= settings.keep_score]
 
     def certain(self, frame: Frame) -> list[Detection]:
-        """Faces with a score of `min_score` or more, for pictures that no other one confirms."""
+        """Faces with a score of at least `min_score`, for pictures that no other picture confirms."""
         return [hit for hit in self(frame) if hit.score >= self._settings.min_score]
 
     def _whole(self, frame: Frame, side: int, detector: Detector) -> list[Detection]:
+        """The whole picture at a longer side of `side` px."""
         rgb, back = frame.thumbnail(side)
         return [_mapped(hit, back) for hit in detector.detect(frame.to_network(rgb))]
 
     def _pyramid(self, frame: Frame) -> list[Detection]:
-        """The whole picture at each scale of `max_side`; a face seen at several counts once."""
+        """The whole picture at each scale of `max_side`; a face found at several scales counts once."""
         settings = self._settings
         longer = min(settings.max_side, round(max(frame.view.upright_size)))
         found = []
@@ -82,16 +87,16 @@ class FaceFinder:
             side = max(1, round(longer * scale))
             rgb, back = frame.thumbnail(side)
             rgb = frame.to_network(rgb)
-            grow = side / max(rgb.shape[:2])
-            if grow > 1:  # thumbnails are never larger than the picture
-                size = round(rgb.shape[1] * grow), round(rgb.shape[0] * grow)
+            enlargement = side / max(rgb.shape[:2])
+            if enlargement > 1:  # thumbnails are never larger than the picture
+                size = round(rgb.shape[1] * enlargement), round(rgb.shape[0] * enlargement)
                 back = geometry.chain(back, np.diag([rgb.shape[1] / size[0], rgb.shape[0] / size[1], 1])[:2])
                 rgb = np.clip(cv2.resize(rgb, size, interpolation=cv2.INTER_CUBIC), 0, 1)
             found += [_mapped(hit, back) for hit in detector.detect(rgb)]
         return suppress(found, 0.4) if len(self._detectors) > 1 else found
 
     def _tiled(self, frame: Frame) -> list[Detection]:
-        """Tiles for faces up to their overlap, and the whole at a quarter for the larger ones."""
+        """Tiles for faces up to their overlap, and the whole picture at a quarter for larger faces."""
         width, height = (round(v) for v in frame.view.upright_size)
         longer = min(max(width, height), self._settings.max_side)
         if longer <= self._settings.tile * 1.25:
@@ -102,20 +107,22 @@ class FaceFinder:
         rgb, back = frame.thumbnail(longer)
         rgb = frame.to_network(rgb)
         height, width = rgb.shape[:2]
-        rows, tall = tiling(height, self._settings.tile)
-        columns, wide = tiling(width, self._settings.tile)
-        for y in rows:
-            for x in columns:
-                tile = rgb[y : y + tall, x : x + wide]
-                cut = np.array([[1.0, 0, x], [0, 1.0, y]])
-                for hit in self._detector.detect(tile):
-                    if not _cut_off(hit.box_xyxy, (x, y), tile.shape, (width, height)):
-                        found.append(_mapped(_mapped(hit, cut), back))
+        rows, tile_height = tiling(height, self._settings.tile)
+        columns, tile_width = tiling(width, self._settings.tile)
+        for y, x in product(rows, columns):
+            tile = rgb[y : y + tile_height, x : x + tile_width]
+            to_picture = np.array([[1.0, 0, x], [0, 1.0, y]])
+            for hit in self._detector.detect(tile):
+                if not _cut_off(hit.box_xyxy, (x, y), tile.shape, (width, height)):
+                    found.append(_mapped(_mapped(hit, to_picture), back))
         return suppress(suppress(found, 0.3), 0.7, of_smaller=True)
 
 
 def choose(faces: Sequence[AnyFace], select: Select, upright_size: tuple[float, float]) -> list[AnyFace]:
-    """The faces that are to be restored, by size, score, region and number; order is kept."""
+    """The faces to restore by the settings' size, score, regions and number; order is kept.
+
+    `upright_size` is the upright picture's (width, height), px.
+    """
     chosen = [face for face in faces if _wanted(face, select, upright_size)]
     if select.max_faces and len(chosen) > select.max_faces:
         largest = sorted(chosen, key=lambda face: -_box_height(face))[: select.max_faces]
@@ -124,19 +131,19 @@ def choose(faces: Sequence[AnyFace], select: Select, upright_size: tuple[float, 
 
 
 def tiling(length: int, side: int) -> tuple[list[int], int]:
-    """First pixels and common size of the fewest tiles up to `side` px that overlap by 128 or more."""
-    side = max(side, 2 * OVERLAP)
+    """First pixels and size of the fewest tiles of at most `side` px that overlap by at least 128."""
+    side = max(side, 2 * _OVERLAP)
     if length <= side:
         return [0], length
-    count = math.ceil((length - OVERLAP) / (side - OVERLAP))
-    size = min(side, 32 * math.ceil((length + (count - 1) * OVERLAP) / count / 32))
+    count = math.ceil((length - _OVERLAP) / (side - _OVERLAP))
+    size = min(side, 32 * math.ceil((length + (count - 1) * _OVERLAP) / count / 32))
     return [round(i * (length - size) / (count - 1)) for i in range(count)], size
 
 
-def cut_out(frame: Frame, to_upright: np.ndarray, size: int) -> np.ndarray | None:
-    """RGB f32[size,size,3] of 0..1 as a network sees it; `to_upright` maps its px to upright ones.
+def _upright_crop(frame: Frame, to_upright: np.ndarray, size: int) -> np.ndarray | None:
+    """The crop f32[size,size,3] RGB in 0..1 whose px map to upright px by `to_upright` f64[2,3].
 
-    Black beyond the picture; None where no part of it lies inside.
+    It is black beyond the picture. None where it misses the picture.
     """
     view = frame.view
     to_stored = geometry.chain(view.to_stored, to_upright)
@@ -158,61 +165,71 @@ def _detector(settings: Detect, threads: int | None) -> Detector:
     return CenterFace(settings.keep_score, threads)
 
 
-def _look_closer(closer: CenterFace, frame: Frame, hit: Detection) -> Detection | None:
-    """The face again in two upright crops of fixed size; None if one of them shows no face.
+def _refined(refiner: CenterFace, frame: Frame, hit: Detection) -> Detection | None:
+    """Detect a face again in two upright crops of fixed size; None if one of them shows no face.
 
-    The first look places the second crop, which halves the scatter. The second looks at the mirror
-    image as well.
+    The first result places the second crop, which halves the scatter. The second crop's mirror image is
+    used as well.
     """
-    seen = _look(closer, frame, hit.landmarks, mirrored=False)
-    if seen is not None:
-        seen = _look(closer, frame, seen.landmarks, mirrored=True)
-    if seen is None:
+    found = _detect_in_crop(refiner, frame, hit.landmarks, mirrored=False)
+    if found is not None:
+        found = _detect_in_crop(refiner, frame, found.landmarks, mirrored=True)
+    if found is None:
         return None
-    return replace(hit, landmarks=seen.landmarks, score=float(np.sqrt(hit.score * seen.score)))
+    return replace(hit, landmarks=found.landmarks, score=float(np.sqrt(hit.score * found.score)))
 
 
-def _look(closer: CenterFace, frame: Frame, landmarks: np.ndarray, mirrored: bool) -> Detection | None:
-    """The face in a crop placed by `landmarks`; averaged with the mirror image if asked for."""
-    to_upright = geometry.similarity(_CLOSE_UP, landmarks)
-    crop = cut_out(frame, to_upright, REFINE_SIDE)
+def _detect_in_crop(
+    refiner: CenterFace, frame: Frame, landmarks: np.ndarray, mirrored: bool
+) -> Detection | None:
+    """The face in a crop that `landmarks` place, without its box; `mirrored`: averaged with its mirror image.
+
+    None where there is no face near them.
+    """
+    to_upright = geometry.similarity(_REFINE_TEMPLATE, landmarks)
+    crop = _upright_crop(frame, to_upright, _REFINE_SIDE)
     if crop is None:
         return None
     marks, scores = [], []
     for flip in (False, True) if mirrored else (False,):
-        hits = closer.detect(np.ascontiguousarray(crop[:, ::-1]) if flip else crop)
-        best = _nearest(hits, REFINE_SIDE / 2, _SAME_FACE * REFINE_EYES)
+        hits = refiner.detect(np.ascontiguousarray(crop[:, ::-1]) if flip else crop)
+        best = _best_near(hits, _REFINE_SIDE / 2, _SAME_FACE * _REFINE_EYES)
         if best is not None:
-            marks.append(_mirrored(best, REFINE_SIDE).landmarks if flip else best.landmarks)
+            marks.append(_mirrored(best, _REFINE_SIDE).landmarks if flip else best.landmarks)
             scores.append(best.score)
     if not marks:
         return None
-    # A mirror image that shows no face counts as a score of 0.
+    # A mirror image without a face counts as a score of 0.
     score = sum(scores) / (1 + mirrored)
-    seen = geometry.apply(to_upright, np.mean(marks, axis=0)).astype(np.float32)
-    return Detection(np.zeros(4, np.float32), seen, score)
+    upright = geometry.apply(to_upright, np.mean(marks, axis=0)).astype(np.float32)
+    return Detection(np.zeros(4, np.float32), upright, score)
 
 
 def _mapped(hit: Detection, affine: np.ndarray) -> Detection:
-    """A detection through an affine without rotation."""
+    """A detection mapped by an affine f64[2,3] without rotation."""
     box = geometry.apply(affine, hit.box_xyxy.reshape(2, 2)).reshape(4)
     marks = geometry.apply(affine, hit.landmarks)
     return Detection(box.astype(np.float32), marks.astype(np.float32), hit.score)
 
 
 def _mirrored(hit: Detection, width: int) -> Detection:
+    """A detection of the mirror image of a picture of `width` px, in that picture."""
     x0, y0, x1, y1 = hit.box_xyxy
     marks = hit.landmarks[[1, 0, 2, 4, 3]] * (-1, 1) + (width, 0)
     return Detection(np.array([width - x1, y0, width - x0, y1], np.float32), marks, hit.score)
 
 
-def _nearest(hits: list[Detection], centre: float, limit: float) -> Detection | None:
+def _best_near(hits: list[Detection], centre: float, limit: float) -> Detection | None:
+    """The best detection whose landmarks' centre is within `limit` px of (centre, centre)."""
     near = [hit for hit in hits if np.abs(hit.landmarks.mean(axis=0) - centre).max() < limit]
     return max(near, key=lambda hit: hit.score, default=None)
 
 
 def _cut_off(box: np.ndarray, origin: tuple[int, int], shape: tuple[int, ...], size: tuple[int, int]) -> bool:
-    """Whether a tile's inner edge cuts a box (tile px): a neighbour or the whole sees all of it."""
+    """Whether an inner edge of a tile cuts a box, px of the tile; another tile or the whole shows all of it.
+
+    `origin` (x, y) and `shape` place the tile in the picture of (width, height) `size`.
+    """
     margin = 2
     right, bottom = origin[0] + shape[1] < size[0], origin[1] + shape[0] < size[1]
     return bool(

@@ -1,8 +1,8 @@
-"""Follow one face from its keyframe's patch by pyramidal Lucas-Kanade flow.
+"""Follows one face from a reference patch by pyramidal Lucas-Kanade flow.
 
-All work is done in a canonical patch of fixed size in which the face stands upright, so precision
-is relative to the face and the cost does not depend on its size. The patch of the keyframe stays
-the reference: errors do not add up from frame to frame.
+The flow is computed in a canonical patch of fixed size in which the face is upright. So its precision is
+relative to the face, and its cost does not depend on the face's size. The keyframe's patch stays the
+reference: errors do not add up from frame to frame.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ PATCH = 112
 EYES = 34.0
 """Distance of the mean face's eyes in the patch, px."""
 _WINDOW = (15, 15)
-_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 8, 0.03)
-_FAR = 2.5
-"""A fitted shift beyond this, px of the patch, is measured a second time from the new place."""
+_TERMINATION = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 8, 0.03)
+_LARGE_SHIFT = 2.5
+"""After a fitted shift of this size, px of the patch, the flow is measured again from the new place."""
 
 
 def _mean_face() -> np.ndarray:
@@ -33,7 +33,7 @@ def _mean_face() -> np.ndarray:
 
 
 def _grid() -> np.ndarray:
-    """Points f32[N,1,2] in the ellipse of the face, cv2 convention (pixel centres whole)."""
+    """Points f32[N,1,2] in the face's ellipse, in OpenCV's convention (pixel centres are integers)."""
     step = 11.0
     axis = np.arange(step, PATCH - step / 2, step)
     x, y = np.meshgrid(axis, axis)
@@ -43,99 +43,104 @@ def _grid() -> np.ndarray:
 
 MEAN_FACE = _mean_face()
 """Landmarks f64[5,2] of the mean face in the patch."""
-GRID = _grid()
-LOCAL = 0.26
-"""Reach of a landmark's own motion, in eye distances."""
-_LIGHT = (33, 33)
+_GRID = _grid()
+_LANDMARK_SIGMA = 0.26
+"""Standard deviation of the window round a landmark in which its own motion is measured, eye distances."""
+_CONTRAST_WINDOW = (33, 33)
 _CORE = np.s_[28:92, 24:88]
-"""Eyes, nose and mouth: where likeness is judged."""
+"""Rows and columns of the patch with eyes, nose and mouth, where similarity is measured."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimate:
-    """Where a face is in one frame, by one run of the flow."""
+    """Where a face is in one frame, by the flow from one reference patch."""
 
     landmarks: np.ndarray
     """f64[5,2] upright px"""
     confidence: float
-    """0..1: share of points that agree, times likeness to the keyframe."""
+    """0..1: share of points that agree, times similarity to the keyframe."""
 
 
-class Anchor:
-    """A keyframe's patch of a face, with the points and landmarks to carry from it."""
+class ReferencePatch:
+    """A face's patch in a keyframe, with the points and the landmarks that are followed from it."""
 
     def __init__(self, frame: Frame, landmarks: np.ndarray) -> None:
-        """Cut the patch out of `frame`; `landmarks` f64[5,2] upright px."""
+        """Cut the patch from `frame`; `landmarks` f64[5,2] upright px."""
         to_upright = geometry.similarity(MEAN_FACE, landmarks)
-        self.patch = patch_at(frame, to_upright)
-        self._even = even_light(self.patch)
-        self.marks = geometry.apply(geometry.invert(to_upright), landmarks)
-        self._points = GRID[_inside(frame.view, to_upright, GRID[:, 0] + 0.5)]
+        self._patch = normalised_contrast(patch_at(frame, to_upright))
+        self._landmarks = geometry.apply(geometry.invert(to_upright), landmarks)
+        self._points = _GRID[_inside(frame.view, to_upright, _GRID[:, 0] + 0.5)]
         start = self._points[:, 0] + 0.5
-        self._terms, self._mark_terms = _terms(start), _terms(self.marks)
-        offset = self.marks[:, None] - start[None]
-        self._near = np.exp(-(offset**2).sum(axis=-1) / (2 * (LOCAL * EYES) ** 2))
-        self._likeness = _normal(self._even[_CORE])
+        self._point_terms, self._landmark_terms = _motion_terms(start), _motion_terms(self._landmarks)
+        offset = self._landmarks[:, None] - start[None]
+        self._nearness = np.exp(-(offset**2).sum(axis=-1) / (2 * (_LANDMARK_SIGMA * EYES) ** 2))
+        """f64[5,N]: weight of each point for each landmark's own motion."""
+        self._core = _standardised(self._patch[_CORE])
+
+    def shift(self, offsets: np.ndarray) -> None:
+        """Move the landmarks that are followed by offsets f64[5,2], px of the patch."""
+        self._landmarks = self._landmarks + offsets
 
     def follow(self, frame: Frame, guess: np.ndarray) -> Estimate:
-        """The face in another frame, looked for round the landmarks `guess` f64[5,2]."""
+        """Find the face in another frame, near the landmarks `guess` f64[5,2] upright px."""
         landmarks, confidence = guess, 0.0
         for last in (False, False, True):
-            to_upright = geometry.similarity(self.marks, landmarks)
-            patch = even_light(patch_at(frame, to_upright))
-            moved = self._measure(patch, frame.view, to_upright)
-            if moved is None:
+            to_upright = geometry.similarity(self._landmarks, landmarks)
+            patch = normalised_contrast(patch_at(frame, to_upright))
+            measured = self._measure(patch, frame.view, to_upright)
+            if measured is None:
                 return Estimate(guess, 0.0)
-            shift, move, confidence = moved
-            landmarks = geometry.apply(to_upright, self.marks + shift)
-            if last or np.abs(shift).max() < _FAR:
+            shift, motion, confidence = measured
+            landmarks = geometry.apply(to_upright, self._landmarks + shift)
+            if last or np.abs(shift).max() < _LARGE_SHIFT:
                 break
-        likeness = max(0.0, float((self._likeness * _normal(_core_moved(patch, move))).mean()))
-        return Estimate(landmarks, confidence * float(np.clip(likeness * 1.15, 0, 1)))
+        similarity = max(0.0, float((self._core * _standardised(_warped_core(patch, motion))).mean()))
+        return Estimate(landmarks, confidence * float(np.clip(similarity * 1.15, 0, 1)))
 
     def _measure(
         self, patch: np.ndarray, view: View, to_upright: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, float] | None:
-        """Shift of the landmarks f64[5,2] patch px, affine part of the motion, share that agrees.
+        """Measure the motion from the reference patch to another one.
 
-        None where too few points can be followed.
+        Returns the shift of the landmarks f64[5,2] in px of the patch, the affine part of the motion
+        f64[2,3], and the share of points that agree with it. None where too few points can be followed.
         """
         start = self._points
         if len(start) < 8:
             return None
         moved, found, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload]  # stubs forbid None
-            self._even, patch, start, None, winSize=_WINDOW, maxLevel=3, criteria=_STOP
+            self._patch, patch, start, None, winSize=_WINDOW, maxLevel=3, criteria=_TERMINATION
         )
         back, found_back, _ = cv2.calcOpticalFlowPyrLK(
-            patch, self._even, moved, start.copy(), winSize=_WINDOW, maxLevel=0, criteria=_STOP,
+            patch, self._patch, moved, start.copy(), winSize=_WINDOW, maxLevel=0, criteria=_TERMINATION,
             flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
         )  # fmt: skip
         miss = (back - start)[:, 0]
-        missed_by = np.einsum("ij,ij->i", miss, miss)  # px^2
-        good = (found[:, 0] & found_back[:, 0]).astype(bool) & (missed_by < 1.0)
+        squared_miss = np.einsum("ij,ij->i", miss, miss)
+        good = (found[:, 0] & found_back[:, 0]).astype(bool) & (squared_miss < 1.0)
         good &= _inside(view, to_upright, moved[:, 0] + 0.5)
         if good.sum() < 8:
             return None
         flow = (moved - start)[:, 0].astype(np.float64)
-        base = good / (1.0 + missed_by / 0.2**2)
+        base = good / (1.0 + squared_miss / 0.2**2)
         weights = base
-        for sharp in (4.0, 2.0, 1.5, 1.5):
-            model = _solve(self._terms, flow, weights)
-            rest = flow - self._terms @ model
-            squared = np.einsum("ij,ij->i", rest, rest)
-            weights = base / (1.0 + squared / sharp**2) ** 2
+        for scale in (4.0, 2.0, 1.5, 1.5):
+            model = _solve(self._point_terms, flow, weights)
+            residual = flow - self._point_terms @ model
+            squared = np.einsum("ij,ij->i", residual, residual)
+            weights = base / (1.0 + squared / scale**2) ** 2
         agree = good & (squared < 3.5**2)
-        near = self._near * base * agree
-        local = near @ rest / (near.sum(axis=1, keepdims=True) + 0.5)
+        near = self._nearness * base * agree
+        local = near @ residual / (near.sum(axis=1, keepdims=True) + 0.5)
         affine = np.eye(2, 3) + _affine_of(model)
-        return self._mark_terms @ model + local, affine, min(1.0, 1.25 * float(agree.mean()))
+        return self._landmark_terms @ model + local, affine, min(1.0, 1.25 * float(agree.mean()))
 
 
-def _terms(points: np.ndarray) -> np.ndarray:
-    """What a face's flow is made of, f64[N,4] at patch points: shift, two slopes, depth.
+def _motion_terms(points: np.ndarray) -> np.ndarray:
+    """Terms of a face's motion at points [N,2] of the patch, f64[N,4]: shift, two slopes, depth.
 
-    An affine motion and the parallax of a turning head, by the mean face's depth: an ellipsoid
-    with a nose.
+    They describe an affine motion, and the parallax of a turning head by the mean face's depth, which is
+    that of an ellipsoid with a nose.
     """
     x, y = ((points - (PATCH / 2, PATCH * 0.52)) / EYES).T
     skull = np.sqrt(np.maximum(1 - (x / 1.25) ** 2 - (y / 1.7) ** 2, 0.05))
@@ -144,42 +149,43 @@ def _terms(points: np.ndarray) -> np.ndarray:
 
 
 _PRIOR = np.diag([1e-6, 1e-6, 1e-6, 0.1])
+"""Regularisation of the four terms: that of depth is held a little towards 0."""
 
 
 def _solve(terms: np.ndarray, flow: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted least squares f64[4,2], the depth term held a little towards none."""
+    """Coefficients f64[4,2] of the terms f64[N,4] for a flow f64[N,2], by weighted least squares."""
     weighted = terms * weights[:, None]
     normal = weighted.T @ terms + _PRIOR
     return np.linalg.solve(normal, weighted.T @ flow)
 
 
 def _affine_of(model: np.ndarray) -> np.ndarray:
-    """The affine part of a model as an offset f64[2,3] in patch px."""
+    """The affine part of the coefficients f64[4,2] as an offset f64[2,3], px of the patch."""
     linear = model[1:3].T / EYES
     return np.hstack([linear, (model[0] - linear @ (PATCH / 2, PATCH * 0.52))[:, None]])
 
 
-def even_light(patch: np.ndarray) -> np.ndarray:
-    """The patch u8 with local brightness and contrast made even, so that flow survives light."""
+def normalised_contrast(patch: np.ndarray) -> np.ndarray:
+    """The patch u8 with the same local mean and contrast everywhere, so that light does not disturb flow."""
     values = patch.astype(np.float32)
-    mean = cv2.blur(values, _LIGHT)
-    spread = cv2.sqrt(np.maximum(cv2.blur(values * values, _LIGHT) - mean * mean, 0))
-    return cv2.convertScaleAbs((values - mean) / (spread + 6.0), alpha=45, beta=128)
+    mean = cv2.blur(values, _CONTRAST_WINDOW)
+    deviation = cv2.sqrt(np.maximum(cv2.blur(values * values, _CONTRAST_WINDOW) - mean * mean, 0))
+    return cv2.convertScaleAbs((values - mean) / (deviation + 6.0), alpha=45, beta=128)
 
 
 def patch_at(frame: Frame, to_upright: np.ndarray) -> np.ndarray:
-    """Luma u8[PATCH,PATCH] where `to_upright` maps the patch's px to the frame's upright ones.
+    """Luma u8[PATCH,PATCH] of a patch whose px map to the frame's upright px by `to_upright` f64[2,3].
 
-    Read at about the patch's own resolution; beyond the picture its edge is repeated.
+    The frame is read at about the patch's own resolution. Its edge is repeated beyond the picture.
     """
     view = frame.view
     to_stored = geometry.chain(view.to_stored, to_upright)
     step = geometry.scale_of(to_upright)
-    shrink = max(1, round(step))  # whole numbers average fastest
+    shrink = max(1, round(step))  # OpenCV averages fastest by an integer factor
     x0, y0, x1, y1 = geometry.cover(to_stored, PATCH, (view.width, view.height), margin=3, grid=shrink)
     if x1 - x0 < 2 or y1 - y0 < 2:
         return np.zeros((PATCH, PATCH), np.uint8)
-    # The exact upright image of whole stored pixels: rounding inside `luma` then moves nothing.
+    # The box covers whole stored pixels, so that rounding inside `luma` moves nothing.
     corners = geometry.apply(view.to_upright, np.array([[x0, y0], [x1, y1]]))
     box = (*corners.min(axis=0), *corners.max(axis=0))
     image = frame.luma(box, 1 / shrink)
@@ -195,24 +201,24 @@ def patch_at(frame: Frame, to_upright: np.ndarray) -> np.ndarray:
 
 
 def _inside(view: View, to_upright: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """bool[N]: which points of a patch lie in the picture."""
+    """bool[N]: which points [N,2] of a patch lie in the picture."""
     at = geometry.apply(to_upright, points)
     return np.asarray(((at >= 0) & (at <= view.upright_size)).all(axis=1))
 
 
-def _core_moved(patch: np.ndarray, move: np.ndarray) -> np.ndarray:
-    """The patch's core taken back by the fitted move."""
+def _warped_core(patch: np.ndarray, motion: np.ndarray) -> np.ndarray:
+    """The core of a patch, warped back to the reference by an affine motion f64[2,3]."""
     rows, columns = _CORE
-    shifted = move.copy()
-    shifted[:, 2] += move[:, :2] @ (columns.start + 0.5, rows.start + 0.5) - 0.5
+    shifted = motion.copy()
+    shifted[:, 2] += motion[:, :2] @ (columns.start + 0.5, rows.start + 0.5) - 0.5
     size = columns.stop - columns.start, rows.stop - rows.start
     return cv2.warpAffine(
         patch, shifted, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
     )
 
 
-def _normal(patch: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance; a flat patch stays near zero."""
+def _standardised(patch: np.ndarray) -> np.ndarray:
+    """The patch f32 with mean 0 and variance 1; a flat one stays near 0."""
     values = patch.astype(np.float32)
-    normal: np.ndarray = (values - values.mean()) / (values.std() + 2.0)
-    return normal
+    standardised: np.ndarray = (values - values.mean()) / (values.std() + 2.0)
+    return standardised

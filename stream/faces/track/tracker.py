@@ -1,4 +1,4 @@
-"""Detections on keyframes, faces on every frame: identity, fusion, and the two runs of the flow."""
+"""Detections on keyframes -> faces in every frame, each with the number of its track."""
 
 from __future__ import annotations
 
@@ -8,272 +8,259 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from stream.config import Detect, Track
-from stream.faces.track.association import associate, look_of
-from stream.faces.track.flow import EYES, Anchor, Estimate
-from stream.faces.track.person import Person, axes_of, blend, calmed, certainty, face_size, relative_box
+from stream.faces.track.association import FaceToMatch, appearance_of, associate
+from stream.faces.track.face_axes import axes_of, face_size
+from stream.faces.track.flow import Estimate
+from stream.faces.track.landmark_filter import blend, damped
+from stream.faces.track.person import Person
 from stream.faces.track.scene_cuts import SceneCuts
 from stream.picture.face import Detection, Face, FrameWork
 from stream.picture.frame import Frame
+from stream.pipeline.stage import Stage
 
 Finder = Callable[[Frame], list[Detection]]
 
-_REST = 5
-"""Frames after a detection before doubt alone calls for the next."""
-_CLEAR = 0.75
-"""Confidence of a track that may do without a detection for one keyframe."""
-_LEAST_INSIDE = 0.4
-"""A face of which less than this part lies in the picture has left it."""
+_MIN_INTERVAL = 5
+"""Frames after a keyframe before low confidence alone makes another frame a keyframe."""
+_MIN_INSIDE = 0.4
+"""A face with a smaller part of its box in the picture has left it."""
 
 
 @dataclass(slots=True, eq=False)
 class _HeldFrame:
-    """A frame held back, with what is known of each person in it."""
+    """A frame that is held back, with what is known of each person in it."""
 
-    item: FrameWork
-    key: bool = False
+    work: FrameWork
+    is_keyframe: bool = False
     forward: dict[int, Estimate] = field(default_factory=dict)
+    """By person: the estimate from the keyframe before."""
     backward: dict[int, Estimate] = field(default_factory=dict)
-    path: dict[int, float] = field(default_factory=dict)
-    """How much motion since the last keyframe has hidden, by person; see `Person.leeway`."""
+    """By person: the estimate from the keyframe after."""
+    hidden_motion: dict[int, float] = field(default_factory=dict)
+    """By person: `LandmarkFilter.hidden_motion` since the last keyframe."""
 
 
-class Tracker:
-    """Stage: FrameWork -> FrameWork with `faces`, in order, none lost.
+class Tracker(Stage[FrameWork, FrameWork]):
+    """Stage: fills `faces` of each frame; frames leave in order.
 
-    With `lookahead` frames are held from keyframe to keyframe, at most `interval` + 1 of them;
-    without, each frame is handed on at once.
+    The detector runs on keyframes, at least every `interval` frames. Between them optical flow follows
+    each face. With `lookahead` frames are held from keyframe to keyframe, `interval` + 1 of them at most,
+    and faces are also followed backwards; without, each frame leaves at once.
     """
 
     def __init__(self, finder: Finder, detect: Detect, track: Track) -> None:
+        self.detections_run = 0
+        self.frames_tracked = 0
+        self.tracks = 0
+        """Tracks begun so far."""
+        self.scene_cuts = 0
         self._finder = finder
         self._detect, self._track = detect, track
         self._cuts = SceneCuts(detect.scene_cut)
         self._people: list[Person] = []
-        self._held: list[_HeldFrame] = []
         self._ended: list[Person] = []
-        self._fresh = True
-        self._since_key = 0
+        """People whose track ended at the newest keyframe: held frames may show them."""
+        self._held: list[_HeldFrame] = []
+        self._scene_is_new = True
+        self._since_keyframe = 0
         self._next_id = 0
-        self.detections_run = 0
-        self.frames_tracked = 0
-        self.tracks = 0
-        self.scene_cuts = 0
-
-    def open(self) -> None:
-        """Nothing to acquire."""
 
     def close(self) -> None:
-        """Forget everything that is held."""
-        self.forget()
+        """Release all frames and tracks."""
+        self.reset()
 
-    def warm(self, frame: Frame) -> None:
-        """Have the detector made ready for pictures of this size; before `open`."""
+    def warm_up(self, frame: Frame) -> None:
+        """Run the detector on a frame of the size that will come, so that it is compiled; before `open`."""
         self._finder(frame)
 
-    def forget(self) -> None:
-        """What comes next has nothing to do with what was: another picture size, or a long gap."""
+    def reset(self) -> None:
+        """Forget all frames and tracks, as where the next frame has another size or comes much later."""
         self._cuts = SceneCuts(self._detect.scene_cut)
         self._begin_scene()
 
-    def process(self, item: FrameWork) -> Iterable[FrameWork]:
-        """See `Stage.process`."""
+    def process(self, work: FrameWork) -> Iterable[FrameWork]:
+        """Follow faces to the next frame; yield the frames whose faces are final."""
         self.frames_tracked += 1
-        frame = item.frame
+        frame = work.frame
         if self._cuts.is_cut(frame):
             self.scene_cuts += 1
             yield from self._end_scene()
-        slot = _HeldFrame(item)
-        self._held.append(slot)
-        self._since_key += 1
+        held = _HeldFrame(work)
+        self._held.append(held)
+        self._since_keyframe += 1
         for person in self._people:
             if not person.lost:
-                self._carry(person, slot)
-        if self._fresh or self._due():
-            self._keyframe(slot)
+                self._follow(person, held)
+        if self._scene_is_new or self._keyframe_is_due():
+            self._detect_faces(held)
         if not self._track.lookahead:
             yield self._finish(self._held.pop(), 0.0)
-        elif slot.key:
-            yield from self._close_segment()
+        elif held.is_keyframe:
+            yield from self._end_segment()
 
     def flush(self) -> Iterable[FrameWork]:
-        """See `Stage.flush`."""
+        """Yield the frames that are held."""
         yield from self._end_scene()
 
-    # --- frames ---------------------------------------------------------------------------------
+    # --- scenes and segments --------------------------------------------------------------------
 
-    def _due(self) -> bool:
+    def _keyframe_is_due(self) -> bool:
         interval = self._detect.interval
-        if self._since_key >= interval:
+        if self._since_keyframe >= interval:
             return True
-        if self._since_key < min(_REST, max(2, interval // 2)):
+        if self._since_keyframe < min(_MIN_INTERVAL, max(2, interval // 2)):
             return False
         limit = self._track.min_confidence
-        return any(not p.lost and p.confidence < limit for p in self._people)
+        return any(not p.lost and p.position.confidence < limit for p in self._people)
 
     def _end_scene(self) -> Iterable[FrameWork]:
-        """Hand on everything held; the last frame is looked at, so that it serves as a keyframe."""
+        """Yield all held frames; the last one becomes a keyframe where frames wait for one."""
         if self._track.lookahead and len(self._held) > 2:
-            self._keyframe(self._held[-1])
-            yield from self._close_segment()
-        for slot in self._held:
-            yield self._finish(slot, 0.0)
+            self._detect_faces(self._held[-1])
+            yield from self._end_segment()
+        for held in self._held:
+            yield self._finish(held, 0.0)
         self._begin_scene()
 
     def _begin_scene(self) -> None:
         self._held, self._people, self._ended = [], [], []
-        self._since_key, self._fresh = 0, True
+        self._since_keyframe, self._scene_is_new = 0, True
 
-    def _close_segment(self) -> Iterable[FrameWork]:
-        """Frames from the last keyframe to before this one, which stays as the next one's start."""
+    def _end_segment(self) -> Iterable[FrameWork]:
+        """Yield the frames from the last keyframe to before this one, which begins the next segment."""
         held = self._held
         for person in self._people:
-            if not person.lost and not person.missed:
+            if person.was_detected:
                 self._trace_back(person)
         for i in range(len(held) - 1):
             yield self._finish(held[i], i / (len(held) - 1))
         self._held, self._ended = held[-1:], []
-        held[-1].path = dict.fromkeys(held[-1].path, 0.0)
+        held[-1].hidden_motion = dict.fromkeys(held[-1].hidden_motion, 0.0)
         for person in self._people:
-            person.shown |= person.emitted
+            person.end_segment()
 
-    def _carry(self, person: Person, slot: _HeldFrame) -> None:
-        """Follow a person to this frame."""
-        slot.forward[person.id] = person.carry(slot.item.frame, self._track.min_confidence)
-        slot.path[person.id] = person.leeway
+    def _follow(self, person: Person, held: _HeldFrame) -> None:
+        """Follow a person to the newest frame."""
+        position = person.position
+        held.forward[person.id] = position.follow(held.work.frame, self._track.min_confidence)
+        held.hidden_motion[person.id] = position.hidden_motion
         if not self._track.lookahead:
-            person.anchor.marks = person.anchor.marks + person.settle() * EYES
+            position.correct_reference(visible=person.emitted_before)
 
     def _trace_back(self, person: Person) -> None:
         """Follow a person from the newest keyframe back to the one before, or to where it came in."""
-        guess, step, doubts = person.landmarks, np.zeros(2), 0
-        for slot in reversed(self._held[:-1]):
-            ahead = slot.forward.get(person.id)
-            if slot.key and ahead is not None and person.shown:
+        position = person.position
+        guess, step, doubts = position.landmarks, np.zeros(2), 0
+        for held in reversed(self._held[:-1]):
+            forward = held.forward.get(person.id)
+            if held.is_keyframe and forward is not None and person.emitted_before:
                 return
-            if ahead is not None and person.steady is not None:
-                # The same patch again would find the same place.
-                marks = ahead.landmarks + person.steady @ axes_of(ahead.landmarks).T
-                slot.backward[person.id] = replace(ahead, landmarks=marks)
+            if forward is not None and position.kept_step is not None:
+                # The same patch would find the same place again.
+                marks = forward.landmarks + position.kept_step @ axes_of(forward.landmarks).T
+                held.backward[person.id] = replace(forward, landmarks=marks)
                 continue
-            if ahead is not None and ahead.confidence >= self._track.min_confidence:
-                start = ahead.landmarks
+            if forward is not None and forward.confidence >= self._track.min_confidence:
+                start = forward.landmarks
             else:
                 start = guess + step
-            found = person.anchor.follow(slot.item.frame, start)
+            found = position.locate(held.work.frame, start)
             if found.confidence < self._track.min_confidence:
                 doubts += 1
                 if doubts > 2:
                     return
                 continue
-            found, doubts = calmed(found, guess), 0
+            found, doubts = damped(found, guess), 0
             step = found.landmarks.mean(axis=0) - guess.mean(axis=0)
             guess = found.landmarks
-            slot.backward[person.id] = found
+            held.backward[person.id] = found
 
     # --- keyframes ------------------------------------------------------------------------------
 
-    def _keyframe(self, slot: _HeldFrame) -> None:
-        """Run the detector and bring its faces and the tracks together."""
+    def _detect_faces(self, held: _HeldFrame) -> None:
+        """Make a frame a keyframe: run the detector and assign its detections to the people."""
         self.detections_run += 1
-        slot.key = True
-        age, self._since_key, self._fresh = self._since_key, 0, False
-        frame = slot.item.frame
+        held.is_keyframe = True
+        age, self._since_keyframe, self._scene_is_new = self._since_keyframe, 0, False
+        frame = held.work.frame
         hits = self._finder(frame)
         faces = [
-            (hit.landmarks.mean(axis=0), face_size(hit.landmarks), look_of(frame, hit.landmarks))
+            FaceToMatch(
+                hit.landmarks.mean(axis=0), face_size(hit.landmarks), appearance_of(frame, hit.landmarks)
+            )
             for hit in hits
         ]
         for person in self._people:
-            person.lost += age if person.lost else 0
-        known = [(self._expected(p), face_size(p.landmarks), p.look) for p in self._people]
+            person.age(age)
+        known = [
+            FaceToMatch(p.expected_centre, face_size(p.position.landmarks), p.appearance)
+            for p in self._people
+        ]
         slack = [min(2.0, p.lost / 12) for p in self._people]
         pairs = dict(associate(known, faces, slack))
         for index, person in enumerate(self._people):
             if index in pairs:
-                self._confirm(person, hits[pairs[index]], faces[pairs[index]][2], slot)
+                hit, appearance = hits[pairs[index]], faces[pairs[index]].appearance
+                person.confirm(hit, appearance, frame, at_once=self._track.lookahead)
+                held.forward[person.id] = Estimate(person.position.landmarks, 1.0)
             else:
-                self._miss(person, hits, slot)
+                person.miss(hits)
+                if person.lost:
+                    held.forward.pop(person.id, None)
         for index, hit in enumerate(hits):
             if index not in pairs.values() and hit.score >= self._detect.min_score:
-                self._start(hit, faces[index][2], slot)
-        self._ended += [p for p in self._people if not self._worth_keeping(p)]
-        self._people = [p for p in self._people if self._worth_keeping(p)]
+                self._begin_track(hit, faces[index].appearance, held)
+        max_lost = self._track.max_lost
+        self._ended += [p for p in self._people if not p.is_kept(max_lost)]
+        self._people = [p for p in self._people if p.is_kept(max_lost)]
 
-    def _expected(self, person: Person) -> np.ndarray:
-        """Centre at which a person is looked for."""
-        centre: np.ndarray = person.landmarks.mean(axis=0) + person.velocity * min(person.lost, 10)
-        return centre
-
-    def _worth_keeping(self, person: Person) -> bool:
-        return person.lost <= self._track.max_lost and (person.sure or not person.lost)
-
-    def _start(self, hit: Detection, look: np.ndarray, slot: _HeldFrame) -> None:
-        marks = hit.landmarks.astype(np.float64)
+    def _begin_track(self, hit: Detection, appearance: np.ndarray, held: _HeldFrame) -> None:
         sure = hit.score >= self._detect.sure_score
-        box = relative_box(hit.box_xyxy, marks)
-        anchor = Anchor(slot.item.frame, marks)
-        person = Person(self._next_id, marks, box, hit.score, anchor, look, sure, certainty(hit.score))
+        person = Person(self._next_id, hit, held.work.frame, appearance, sure=sure)
         self._next_id += 1
         self.tracks += 1
         self._people.append(person)
-        slot.forward[person.id] = Estimate(marks, 1.0)
-
-    def _miss(self, person: Person, hits: list[Detection], slot: _HeldFrame) -> None:
-        """No detection: the flow may hold a clear face over one keyframe, else it is lost."""
-        if person.lost:
-            return
-        person.missed += 1
-        reach = face_size(person.landmarks)
-        centre = person.landmarks.mean(axis=0)
-        covered = any(np.linalg.norm(hit.landmarks.mean(axis=0) - centre) < reach for hit in hits)
-        if person.sure and person.missed < 2 and person.confidence > _CLEAR and not covered:
-            return
-        person.lost = 1
-        slot.forward.pop(person.id, None)
-
-    def _confirm(self, person: Person, hit: Detection, look: np.ndarray, slot: _HeldFrame) -> None:
-        person.take(hit, slot.item.frame, at_once=self._track.lookahead)
-        person.look = person.look + 0.3 * (look - person.look)
-        slot.forward[person.id] = Estimate(person.landmarks, 1.0)
+        held.forward[person.id] = Estimate(person.position.landmarks, 1.0)
 
     # --- results --------------------------------------------------------------------------------
 
-    def _finish(self, slot: _HeldFrame, part: float) -> FrameWork:
-        """The frame with its faces; `part` 0 is the earlier keyframe, 1 the later one."""
+    def _finish(self, held: _HeldFrame, progress: float) -> FrameWork:
+        """The frame with its faces; `progress` is 0 at the earlier keyframe and 1 at the later."""
         faces = []
         for person in self._people + self._ended:
             if not person.sure:
                 continue
-            ahead, behind = slot.forward.get(person.id), slot.backward.get(person.id)
-            # Before its first frame is handed on, both detections count alike in all of them.
-            best = blend(ahead, behind, self._part(person, slot, part) if person.shown else 1.0)
+            forward, backward = held.forward.get(person.id), held.backward.get(person.id)
+            # While no frame shows the face, all may follow the later keyframe, which fuses both detections.
+            part = self._progress_of(person, held, progress) if person.emitted_before else 1.0
+            best = blend(forward, backward, part)
             if best is None or best.confidence < self._track.min_confidence:
                 continue
-            faces.append(self._face(person, best, slot))
-            person.emitted = True
-            person.shown |= not self._track.lookahead
-        return replace(slot.item, faces=tuple(face for face in faces if face is not None))
+            faces.append(self._face(person, best, held))
+            person.emit(at_once=not self._track.lookahead)
+        return replace(held.work, faces=tuple(face for face in faces if face is not None))
 
-    def _part(self, person: Person, slot: _HeldFrame, part: float) -> float:
-        """How far along its own path a face is: corrections go where they are hidden."""
-        if person.id not in slot.path or not self._held:
-            return part
-        whole = self._held[-1].path.get(person.id, 0.0)
-        return min(1.0, slot.path[person.id] / whole) if whole else part
+    def _progress_of(self, person: Person, held: _HeldFrame, progress: float) -> float:
+        """The progress of a person's own motion between two keyframes: corrections go where it hides them."""
+        if person.id not in held.hidden_motion or not self._held:
+            return progress
+        whole = self._held[-1].hidden_motion.get(person.id, 0.0)
+        return min(1.0, held.hidden_motion[person.id] / whole) if whole else progress
 
-    def _face(self, person: Person, at: Estimate, slot: _HeldFrame) -> Face | None:
-        width, height = slot.item.frame.view.upright_size
+    def _face(self, person: Person, at: Estimate, held: _HeldFrame) -> Face | None:
+        """The face at an estimate; None where too little of it lies in the picture."""
+        width, height = held.work.frame.view.upright_size
         size = face_size(at.landmarks)
         box = (at.landmarks.mean(axis=0) + person.box * size).reshape(4)
         inside = np.clip(box, 0, (width, height, width, height))
         share = np.prod(inside[2:] - inside[:2]) / max(np.prod(box[2:] - box[:2]), 1e-9)
-        if share < _LEAST_INSIDE:
+        if share < _MIN_INSIDE:
             return None
         return Face(
             track_id=person.id,
             box_xyxy=box.astype(np.float32),
             landmarks=at.landmarks.astype(np.float32),
             score=person.score,
-            coasted=not slot.key,
+            coasted=not held.is_keyframe,
             confidence=at.confidence,
         )

@@ -1,4 +1,4 @@
-"""Clean faces made as bad as video makes them, by a seeded generator: for training and for judging."""
+"""Simulated video damage for clean faces, seeded, for training and evaluation."""
 
 from stream.lab.damage.recipe import LEVELS, DamageRecipe, damage, draw
 

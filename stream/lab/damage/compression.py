@@ -1,4 +1,4 @@
-"""JPEG, and real video codecs by PyAV. Pictures are RGB u8[H,W,3]."""
+"""Compression by JPEG and by real video codecs through PyAV. Pictures are RGB u8[H,W,3]."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import numpy as np
 from stream.picture.jpeg import encode_jpeg
 
 CODECS = ("h264", "h265", "mpeg2")
-_RATE = 25
-_BLOCK, _LEAST = 32, 64
+_FRAME_RATE = 25
+_BLOCK, _LEAST_SIDE = 32, 64
+"""px"""
 _ENCODERS = {"h264": "libx264", "h265": "libx265", "mpeg2": "mpeg2video"}
 _DECODERS = {"h264": "h264", "h265": "hevc", "mpeg2": "mpeg2video"}
 
 
 def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """Through JPEG of `quality` 1..100, 4:2:0."""
+    """The picture after JPEG compression with `quality` 1..100 and 4:2:0 chroma."""
     data = np.frombuffer(encode_jpeg(image, int(quality)), np.uint8)
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
     assert decoded is not None  # OpenCV reads what it has just written
@@ -28,31 +29,31 @@ def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def video(frames: Sequence[np.ndarray], codec: str, rate: int) -> list[np.ndarray]:
-    """A clip through one of `CODECS`, 4:2:0, one thread; as many pictures as went in, in order.
+    """The frames of a clip after compression by one of `CODECS`, with 4:2:0 chroma and one thread.
 
-    `rate` is the quantiser: CRF of x264 and x265 (0..51), the scale of MPEG-2 (1..31). The first
-    picture is a keyframe, the others are predicted, B-frames among them. The picture is mirrored
-    beyond its right and lower border up to a multiple of 32 px, 64 at least: FFmpeg's scaler writes past
-    the end of narrower rows, and x265 past its own memory for smaller pictures.
+    `rate` is the quantiser: the CRF of x264 and x265 (0..51) or the scale of MPEG-2 (1..31). The first
+    frame is a keyframe; the others are predicted, some of them as B-frames. Frames are extended to a
+    multiple of 32 px, at least 64, by mirroring them beyond the right and lower border: FFmpeg's scaler
+    writes past the end of narrower rows, and x265 writes past its memory for smaller pictures.
     """
     rows, columns = frames[0].shape[:2]
-    below, beside = (max(_LEAST - side, -side % _BLOCK) for side in (rows, columns))
+    below, beside = (max(_LEAST_SIDE - side, -side % _BLOCK) for side in (rows, columns))
     height, width = rows + below, columns + beside
     encoder = _context(_ENCODERS[codec], "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
-    encoder.time_base, encoder.framerate = Fraction(1, _RATE), Fraction(_RATE)
+    encoder.time_base, encoder.framerate = Fraction(1, _FRAME_RATE), Fraction(_FRAME_RATE)
     encoder.thread_count = 1
     encoder.options = _options(codec, rate)
     if codec == "mpeg2":
         encoder.max_b_frames = 2
         encoder.gop_size = 12
-    # Headers travel with the keyframe, so the decoder needs no extradata.
+    # The keyframe carries the headers, so the decoder needs no extradata.
     decoder = _context(_DECODERS[codec], "r")
     decoder.thread_count = 1
     packets = []
     for i, picture in enumerate(frames):
-        whole = cv2.copyMakeBorder(picture, 0, below, 0, beside, cv2.BORDER_REFLECT)
-        frame = av.VideoFrame.from_ndarray(np.asarray(whole, np.uint8)).reformat(format="yuv420p")
+        extended = cv2.copyMakeBorder(picture, 0, below, 0, beside, cv2.BORDER_REFLECT)
+        frame = av.VideoFrame.from_ndarray(np.asarray(extended, np.uint8)).reformat(format="yuv420p")
         frame.pts, frame.time_base = i, encoder.time_base
         packets += encoder.encode(frame)
     packets += encoder.encode(None)
@@ -70,7 +71,7 @@ def _context(name: str, mode: Literal["r", "w"]) -> av.VideoCodecContext:
 
 def _options(codec: str, rate: int) -> dict[str, str]:
     if codec == "h264":
-        # With mbtree x264 gives other bits now and then, one thread or not: every second small clip here.
+        # With mbtree x264 is not reproducible, even with one thread: half of these small clips differed.
         return {"preset": "veryfast", "crf": str(rate), "x264-params": "no-mbtree=1:log-level=error"}
     if codec == "h265":
         quiet = "log-level=error:pools=none:frame-threads=1:rc-lookahead=4:bframes=2"

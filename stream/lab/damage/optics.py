@@ -1,6 +1,6 @@
-"""What a lens, a shaking hand and a small sensor do: blur and loss of resolution.
+"""Blur and loss of resolution by a lens, camera shake and a small sensor.
 
-Pictures are f32[H,W,3] RGB of 0..255; every function returns a new one.
+Pictures are RGB f32[H,W,3] of 0..255. Every function returns a new picture.
 """
 
 from __future__ import annotations
@@ -10,47 +10,47 @@ import numpy as np
 import numpy.typing as npt
 
 SHRINKING = ("area", "bilinear", "bicubic", "lanczos", "nearest")
-"""How a picture may have been made smaller."""
+"""Kernels by which a picture can be reduced."""
 _FLAGS = {
     "area": cv2.INTER_AREA,
     "bilinear": cv2.INTER_LINEAR,
     "bicubic": cv2.INTER_CUBIC,
     "lanczos": cv2.INTER_LANCZOS4,
-    "nearest": cv2.INTER_NEAREST_EXACT,  # the plain one moves the picture by up to half a px
+    "nearest": cv2.INTER_NEAREST_EXACT,  # INTER_NEAREST shifts the picture by up to half a px
 }
-_FINE = 8
-"""Kernels are drawn so many times as large, then averaged."""
+_OVERSAMPLING = 8
+"""Kernels are drawn at this many times their size, then averaged."""
 
 
 def gaussian(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Blur by a Gaussian of `sigma` px; below 0.05 px there is nothing to do."""
+    """Blur by a Gaussian of `sigma` px. Below 0.05 px the picture stays as it is."""
     if sigma < 0.05:
         return image.copy()
     return cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
 
 
 def defocus(image: np.ndarray, radius: float) -> np.ndarray:
-    """Blur by a disc of `radius` px, a lens's circle of confusion."""
+    """Blur by a disc of `radius` px, the circle of confusion of a lens."""
     return _filtered(image, disc_kernel(radius))
 
 
 def motion(image: np.ndarray, length: float, angle: float) -> np.ndarray:
-    """Blur along a line of `length` px at `angle` rad: movement while the shutter is open."""
+    """Blur along a line of `length` px at `angle` rad, as by motion while the shutter is open."""
     return _filtered(image, line_kernel(length, angle))
 
 
 def disc_kernel(radius: float) -> npt.NDArray[np.float32]:
-    """f32[k,k], k odd, summing to 1: a disc whose edge is anti-aliased."""
+    """An anti-aliased disc as a kernel f32[k,k] with k odd and a sum of 1."""
     side = 2 * int(np.ceil(radius)) + 1
-    axis = (np.arange(side * _FINE) + 0.5) / _FINE - side / 2
+    axis = (np.arange(side * _OVERSAMPLING) + 0.5) / _OVERSAMPLING - side / 2
     inside = (axis[:, None] ** 2 + axis[None, :] ** 2 <= max(radius, 0.5) ** 2).astype(np.float32)
     return _averaged(inside, side)
 
 
 def line_kernel(length: float, angle: float) -> npt.NDArray[np.float32]:
-    """f32[k,k], k odd, summing to 1: a line one px thick."""
+    """A line one px thick as a kernel f32[k,k] with k odd and a sum of 1."""
     side = 2 * int(np.ceil(length / 2 + 0.5)) + 1
-    axis = (np.arange(side * _FINE) + 0.5) / _FINE - side / 2
+    axis = (np.arange(side * _OVERSAMPLING) + 0.5) / _OVERSAMPLING - side / 2
     x, y = np.meshgrid(axis, axis)
     along = x * np.cos(angle) + y * np.sin(angle)
     across = y * np.cos(angle) - x * np.sin(angle)
@@ -59,20 +59,20 @@ def line_kernel(length: float, angle: float) -> npt.NDArray[np.float32]:
 
 
 def shrunk(image: np.ndarray, size: tuple[int, int], kernel: str) -> np.ndarray:
-    """Down to (width, height) `size` by one of `SHRINKING`.
+    """Reduce to (width, height) `size` by one of the kernels in `SHRINKING`.
 
-    OpenCV's bilinear, bicubic and Lanczos alias when they shrink, as cheap scalers do.
+    OpenCV's bilinear, bicubic and Lanczos kernels alias when they reduce, as cheap scalers do.
     """
     return cv2.resize(image, size, interpolation=_FLAGS[kernel])
 
 
 def enlarged(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Up to (width, height) `size`, bicubic: how the pipeline cuts out a small face."""
+    """Enlarge to (width, height) `size` by the bicubic kernel, as the pipeline enlarges a small face."""
     return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
 
 
 def _averaged(fine: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
-    kernel: npt.NDArray[np.float32] = fine.reshape(side, _FINE, side, _FINE).mean(axis=(1, 3))
+    kernel: npt.NDArray[np.float32] = fine.reshape(side, _OVERSAMPLING, side, _OVERSAMPLING).mean(axis=(1, 3))
     kernel /= kernel.sum()
     return kernel
 

@@ -1,7 +1,7 @@
-"""A level of damage as ranges, a draw from them, and what the draw does to a picture.
+"""Levels of damage as ranges, recipes drawn from them, and the damage that a recipe describes.
 
-The order is a camera's: light through a lens, onto a sensor of the face's own size, noise, perhaps a
-tape, a codec, and at last the enlargement by which the pipeline cuts out a face.
+The steps follow a camera: the lens, a sensor of the face's own size, noise, sometimes an analogue tape,
+a codec, and finally the enlargement by which the pipeline cuts out a face.
 """
 
 from __future__ import annotations
@@ -15,26 +15,28 @@ import numpy.typing as npt
 from stream.lab.damage import compression, noise, optics, tape
 
 LEVELS = ("near-clean", "mild", "medium", "heavy")
+"""From the least damage to the most."""
 _FRAMES = 5
-"""Of the synthetic camera move that a video codec gets."""
+"""Frames of the synthetic clip that a video codec compresses."""
 
 
 @dataclass(frozen=True, slots=True)
 class DamageLevel:
-    """Ranges, from least to most, that a draw is uniform in."""
+    """The ranges (least, most) from which a recipe is drawn uniformly."""
 
     scale: tuple[float, float]
-    """How many crop px a px of the camera covers; drawn on a logarithmic scale."""
+    """Crop px that one camera px covers; drawn on a logarithmic scale."""
     blur: tuple[float, float]
-    """Standard deviation, camera px."""
+    """Standard deviation of the blur, camera px."""
     noise: tuple[float, float]
-    """Standard deviation at mid grey, levels of 255."""
+    """Standard deviation of the noise at mid grey, levels of 0..255."""
     jpeg: tuple[int, int]
-    """Quality."""
+    """JPEG quality."""
     crf: tuple[int, int]
-    """Of x264; x265 takes the same, MPEG-2 a scale that looks alike."""
-    odd: float
-    """Share of pictures with motion blur, of those off a tape, and of those shrunk without any filter."""
+    """CRF of x264 and x265; for MPEG-2 it is converted to a scale of similar quality."""
+    rare: float
+    """Share of pictures with motion blur. The shares of tape artefacts and of unfiltered reduction are
+    the same."""
 
 
 RANGES = {
@@ -47,35 +49,41 @@ RANGES = {
 
 @dataclass(frozen=True, slots=True)
 class DamageRecipe:
-    """One draw: everything that is done to a picture, but for the noise's own dice."""
+    """Everything that is done to one picture, except for the random values of the noise."""
 
     scale: float
+    """Crop px that one camera px covers."""
     shrinking: str
+    """Kernel of the reduction, one of `optics.SHRINKING`."""
     blur: str
     """gaussian, defocus or motion."""
     blur_px: float
-    """Standard deviation, camera px; a disc and a line are made as wide."""
+    """Standard deviation of the blur, camera px, whatever its shape."""
     angle: float
+    """Direction of motion blur and of the chroma shift, rad."""
     noise: str
     """sensor or grain."""
     noise_level: float
+    """Standard deviation at mid grey, levels of 0..255."""
     colour: float
+    """Share of sensor noise that differs between the channels, 0..1."""
     coding: str
     """jpeg, or one of `compression.CODECS`."""
     rate: int
+    """JPEG quality or the video codec's quantiser."""
     frame: int
-    """Which frame of the clip it is, where a video codec is at work."""
+    """Number of the picture in the clip that a video codec compresses."""
     move: tuple[float, float, float, float]
-    """A frame's step: dx, dy in camera px, turn in rad, growth."""
+    """Motion from one frame to the next: dx and dy in camera px, rotation in rad, scale factor."""
     tape: str
     """"", combed, bobbed or chroma."""
 
 
 def draw(level: str, rng: np.random.Generator) -> DamageRecipe:
-    """One recipe of a level; KeyError for a name that is not in `LEVELS`."""
+    """Draw a recipe of a level. Raises KeyError for a name that is not in `LEVELS`."""
     ranges = RANGES[level]
     blur = rng.choice(("gaussian", "defocus"), p=(0.7, 0.3))
-    blur = "motion" if rng.random() < ranges.odd else blur
+    blur = "motion" if rng.random() < ranges.rare else blur
     blur_px = rng.uniform(*ranges.blur) * (1.8 if blur == "motion" else 1.0)
     coding = str(rng.choice(("jpeg", *compression.CODECS), p=(0.40, 0.36, 0.12, 0.12)))
     crf = int(rng.integers(ranges.crf[0], ranges.crf[1] + 1))
@@ -84,7 +92,7 @@ def draw(level: str, rng: np.random.Generator) -> DamageRecipe:
     shrinking = str(rng.choice(optics.SHRINKING[:-1], p=(0.4, 0.2, 0.3, 0.1)))
     return DamageRecipe(
         scale=float(np.exp(rng.uniform(*np.log(ranges.scale)))),
-        shrinking="nearest" if rng.random() < ranges.odd else shrinking,
+        shrinking="nearest" if rng.random() < ranges.rare else shrinking,
         blur=str(blur),
         blur_px=float(blur_px),
         angle=float(rng.uniform(0, np.pi)),
@@ -100,12 +108,15 @@ def draw(level: str, rng: np.random.Generator) -> DamageRecipe:
             float(rng.normal(0, 0.004)),
             float(np.exp(rng.normal(0, 0.004))),
         ),
-        tape=str(rng.choice(tapes)) if rng.random() < ranges.odd else "",
+        tape=str(rng.choice(tapes)) if rng.random() < ranges.rare else "",
     )
 
 
 def damage(clean: np.ndarray, level: str | DamageRecipe, rng: np.random.Generator) -> np.ndarray:
-    """RGB u8[H,W,3], damaged: by a level's draw, or by a recipe. The face stays where it is."""
+    """The picture RGB u8[H,W,3] after damage by a recipe, which may be drawn from a level.
+
+    The face keeps its place and size.
+    """
     recipe = draw(level, rng) if isinstance(level, str) else level
     height, width = clean.shape[:2]
     size = tuple(2 * max(8, round(side / recipe.scale / 2)) for side in (width, height))
@@ -115,17 +126,15 @@ def damage(clean: np.ndarray, level: str | DamageRecipe, rng: np.random.Generato
     else:
         shots = [_levels(_shot(clean, recipe, i - recipe.frame, size, rng)) for i in range(_FRAMES)]
         small = compression.video(shots, recipe.coding, recipe.rate)[recipe.frame]
-    return (
-        small
-        if size == (width, height)
-        else _levels(optics.enlarged(small.astype(np.float32), (width, height)))
-    )
+    if size == (width, height):
+        return small
+    return _levels(optics.enlarged(small.astype(np.float32), (width, height)))
 
 
 def _shot(
     clean: np.ndarray, recipe: DamageRecipe, step: int, size: tuple[int, int], rng: np.random.Generator
 ) -> np.ndarray:
-    """What the camera's sensor gives, `step` frames from the one that is wanted: f32[h,w,3]."""
+    """The sensor's picture `step` frames after the wanted one, RGB f32[h,w,3] of 0..255."""
     early, late = (step - 0.25, step + 0.25) if recipe.tape == "combed" else (step, None)
     small = _sampled(clean, recipe, early, size)
     if late is not None:
@@ -149,7 +158,9 @@ def _sampled(clean: np.ndarray, recipe: DamageRecipe, step: float, size: tuple[i
 def _lens(image: np.ndarray, recipe: DamageRecipe) -> np.ndarray:
     sigma = recipe.blur_px * recipe.scale
     if recipe.blur == "defocus":
-        return optics.defocus(image, 2 * sigma) if sigma > 0.25 else image  # a disc of radius r: sigma r / 2
+        return (
+            optics.defocus(image, 2 * sigma) if sigma > 0.25 else image
+        )  # a disc of radius r has a standard deviation of r / 2
     if recipe.blur == "motion":
         return optics.motion(image, np.sqrt(12) * sigma, recipe.angle)
     return optics.gaussian(image, sigma)
@@ -159,9 +170,9 @@ def _moved(clean: np.ndarray, recipe: DamageRecipe, step: float) -> np.ndarray:
     if step == 0:
         return clean
     height, width = clean.shape[:2]
-    dx, dy, turn, growth = recipe.move
-    turned = cv2.getRotationMatrix2D((width / 2, height / 2), np.degrees(turn * step), growth**step)
-    affine = np.asarray(turned, np.float64)
+    dx, dy, angle, growth = recipe.move
+    rotation = cv2.getRotationMatrix2D((width / 2, height / 2), np.degrees(angle * step), growth**step)
+    affine = np.asarray(rotation, np.float64)
     affine[:, 2] += np.array((dx, dy)) * recipe.scale * step
     return cv2.warpAffine(
         clean, affine, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101

@@ -1,4 +1,4 @@
-"""What analogue tape and interlaced cameras leave behind. Pictures are f32[H,W,3] RGB of 0..255."""
+"""Artefacts of analogue tape and interlaced cameras. Pictures are RGB f32[H,W,3] of 0..255."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import numpy as np
 
 
 def combed(image: np.ndarray, later: np.ndarray) -> np.ndarray:
-    """Woven fields: even rows of `image`, odd rows of the picture a field later."""
+    """Two fields woven into one frame: even rows of `image`, odd rows of the picture one field later."""
     woven = image.copy()
     woven[1::2] = later[1::2]
     return woven
 
 
 def bobbed(image: np.ndarray) -> np.ndarray:
-    """One field alone: odd rows made anew from their neighbours, as a bob deinterlacer does."""
+    """One field alone, its odd rows interpolated from their neighbours as by a bob deinterlacer."""
     single = image.copy()
     below = np.concatenate((image[2::2], image[-2:-1] if len(image) % 2 == 0 else image[:0]))
     odd = single[1::2]
@@ -23,7 +23,7 @@ def bobbed(image: np.ndarray) -> np.ndarray:
 
 
 def chroma_shifted(image: np.ndarray, dx: float, dy: float, blur: float) -> np.ndarray:
-    """Colour moved by (`dx`, `dy`) px against luma, and smeared sideways by a Gaussian of `blur` px."""
+    """Chroma shifted by (`dx`, `dy`) px against luma and blurred sideways by a Gaussian of `blur` px."""
     ycc = cv2.cvtColor(image / np.float32(255), cv2.COLOR_RGB2YCrCb)
     move = np.array([[1, 0, dx], [0, 1, dy]], np.float64)
     chroma = cv2.warpAffine(

@@ -1,1 +1,1 @@
-"""What a restoration is worth: figures of pictures, of faces and of video, and who else could do it."""
+"""Quality of a restoration: measures of pictures, faces and video, and evaluation against baselines."""

@@ -1,4 +1,4 @@
-"""A model on aligned faces: the bare network, and as the product would use it."""
+"""A model applied to aligned faces: the network alone, and as the pipeline uses it."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from stream.models.registry import require_licence_of, resolve
 from stream.picture import geometry
 
 _TEMPLATE = "ffhq_512"
-"""How the faces are aligned."""
+"""Template to which the faces are aligned."""
 
 
 class Contender:
-    """One model, ready to restore. One thread at a time may use it."""
+    """One model, ready to restore. Only one thread may use it at a time."""
 
     def __init__(
         self, model: str | Path, settings: Restore | None = None, threads: int | None = None
     ) -> None:
-        """`settings` is where strength and skip_sharp come from, the defaults where left out.
+        """Load a model. `settings` give strength and skip_sharp; without it their defaults apply.
 
-        Computed in FP32, so that figures repeat. Raises ConfigError or ModelError.
+        The network runs in FP32, so that figures are reproducible. Raises ConfigError or ModelError.
         """
         path = resolve(model)
         self.info = read_model_info(path)
-        """What is known of the model."""
+        """Facts about the model."""
         require_licence_of(self.info)
         if self.info.task != "restore":
             raise ConfigError(
@@ -46,18 +46,18 @@ class Contender:
         self._to_picture = geometry.similarity(
             geometry.template(self.info.template, size), geometry.template(_TEMPLATE, SIDE)
         )
-        """Crop px to picture px: models are aligned in different ways."""
-        self._same = size == SIDE and self.info.template == _TEMPLATE
+        """Affine f64[2,3] from crop px to picture px; models use different templates."""
+        self._crop_is_picture = size == SIDE and self.info.template == _TEMPLATE
         self._last: tuple[np.ndarray, tuple[np.ndarray, np.ndarray, float]] | None = None
 
     def bare(self, picture: np.ndarray) -> np.ndarray:
-        """The network's answer for RGB u8[256,256,3], alike."""
+        """The network's output for a picture, both RGB u8[256,256,3]."""
         return self._measured(picture)[0]
 
     def shipped(self, picture: np.ndarray) -> np.ndarray:
-        """As `gpen-stream restore` would show it: sharp faces left alone, at the settings' strength.
+        """The result of `gpen-stream restore` with the settings' strength and skip_sharp.
 
-        The picture itself, or what `bare` gave, where that is all.
+        It is the given array itself if nothing is restored, and the result of `bare` for full strength.
         """
         bare, residual, sharpness = self._measured(picture)
         weight = self.settings.strength * restoration_weight(sharpness, self.settings.skip_sharp)
@@ -70,9 +70,9 @@ class Contender:
         self._engine.close()
 
     def _measured(self, picture: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        """The restored picture, its residual f32[256,256,3] of 0..1, and the crop's sharpness.
+        """The restored picture, the residual f32[256,256,3] in units of 0..1, and the crop's sharpness.
 
-        Kept for the last picture: the network runs once for both ways.
+        The result for the last picture is cached, so that `bare` and `shipped` run the network once.
         """
         if self._last is None or self._last[0] is not picture:
             residual, sharpness = self._measure(picture)
@@ -82,22 +82,23 @@ class Contender:
     def _measure(self, picture: np.ndarray) -> tuple[np.ndarray, float]:
         values, size = picture.astype(np.float32) / 255, self.info.size
         crop = values
-        if not self._same:
+        if not self._crop_is_picture:
             crop = np.clip(
                 geometry.warp(values, self._to_picture, (size, size), cv2.BORDER_REFLECT_101), 0, 1
             )
         sharpness = self._sharpness(crop, self._to_picture, None)
-        shown: np.ndarray = crop
+        network_input: np.ndarray = crop
         if self.info.in_size != size:
             side = self.info.in_size
-            shown = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
-        residual = np.clip(self._engine.restore(np.ascontiguousarray(shown[None]))[0], 0, 1) - crop
-        if not self._same:
+            network_input = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)
+        residual = np.clip(self._engine.restore(np.ascontiguousarray(network_input[None]))[0], 0, 1) - crop
+        if not self._crop_is_picture:
             back = geometry.invert(self._to_picture)
             residual = geometry.warp(residual, back, (SIDE, SIDE), cv2.BORDER_CONSTANT)
         return residual, sharpness
 
 
 def _added(picture: npt.NDArray[np.uint8], residual: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """The picture plus the residual, rounded and clipped."""
     values: npt.NDArray[np.float32] = picture + 255 * residual
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)

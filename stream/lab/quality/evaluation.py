@@ -1,4 +1,4 @@
-"""Damaged faces, what contenders make of them, and the figures of all that; no drawing here."""
+"""Evaluation: faces are damaged, contenders restore them, and every result is measured."""
 
 from __future__ import annotations
 
@@ -13,68 +13,69 @@ import numpy as np
 
 from stream.lab.damage import LEVELS, damage
 from stream.lab.quality import picture_measures
-from stream.lab.quality.bootstrap import Difference, paired
+from stream.lab.quality.bootstrap import Difference, paired_bootstrap
 from stream.lab.quality.evaluation_report import EvaluationFigures, FigureDifference
 from stream.lab.quality.face_meters import IdentityMeter, LandmarkMeter
 from stream.lab.quality.portraits import Portrait
 from stream.pipeline.processes import in_threads
 
 INPUT = "input"
-"""The row of the damaged picture itself."""
-PSNR_MOST = 99.0
-"""dB that equal pictures are given, so that a mean exists."""
+"""Name of the row for the damaged picture itself."""
+LARGEST_PSNR = 99.0
+"""PSNR of equal pictures in dB, so that a mean exists."""
 
 Restorer = Callable[[np.ndarray], np.ndarray]
-"""RGB u8[256,256,3] damaged -> restored; called by one thread."""
+"""A function from a damaged to a restored picture, both RGB u8[256,256,3]. One thread calls it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evaluation:
-    """All figures of all contenders."""
+    """The figures of all contenders."""
 
     names: tuple[str, ...]
-    """Of the faces."""
+    """Names of the faces."""
     seed: int
     values: dict[str, dict[str, dict[str, np.ndarray]]]
-    """By level, row and figure (see `pictures.BETTER`): f64[N], one for each face; NaN: not to be had,
-    since no face was found."""
+    """f64[N], one value for each face, by level, row and figure (see `picture_measures.BETTER`). It is NaN
+    if the figure needs a face and none was found."""
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """From the least damaged on."""
+        """From the least damage to the most."""
         return tuple(self.values)
 
     @property
     def rows(self) -> tuple[str, ...]:
-        """The input, then the contenders in their order."""
+        """The input first, then the contenders in their order."""
         return tuple(next(iter(self.values.values())))
 
     @property
     def figures(self) -> tuple[str, ...]:
-        """Those that were measured, in the order of `pictures.BETTER`."""
+        """The measured figures, in the order of `picture_measures.BETTER`."""
         measured = next(iter(next(iter(self.values.values())).values()))
         return tuple(name for name in picture_measures.BETTER if name in measured)
 
-    def middle(self, level: str, row: str, figure: str) -> float:
-        """The mean over the faces that have the figure; for sharpness the median."""
+    def average(self, level: str, row: str, figure: str) -> float:
+        """The mean over the faces that have the figure; for sharpness it is the median."""
         values = self.values[level][row][figure]
         values = values[np.isfinite(values)]
-        return float(_middle(figure)(values)) if len(values) else float("nan")
+        return float(_average_of(figure)(values)) if len(values) else float("nan")
 
     def difference(self, level: str, row: str, other: str, figure: str) -> Difference:
-        """One row's middle less another's, over faces that have both, with the bootstrap's interval."""
+        """One row's average minus another's, over the faces that have both, with its bootstrap interval."""
         at_level = self.values[level]
-        return paired(at_level[row][figure], at_level[other][figure], self.seed, _middle(figure))
+        first, second = at_level[row][figure], at_level[other][figure]
+        return paired_bootstrap(first, second, self.seed, _average_of(figure))
 
     def as_dict(self, pairs: Sequence[tuple[str, str]]) -> EvaluationFigures:
-        """For JSON: middles, faces not found, differences of `pairs` of rows, and every face's figures."""
+        """The evaluation for JSON, with differences for the given `pairs` of rows."""
         middles = {
-            level: {row: {figure: _rounded(self.middle(level, row, figure)) for figure in self.figures}
+            level: {row: {figure: _rounded(self.average(level, row, figure)) for figure in self.figures}
                     for row in self.rows}
             for level in self.levels
         }  # fmt: skip
         differences = [
-            self._told(level, row, other, figure)
+            self._figure_difference(level, row, other, figure)
             for level in self.levels
             for row, other in pairs
             for figure in self.figures
@@ -94,27 +95,27 @@ class Evaluation:
             "middles": middles, "missing": missing, "differences": differences, "by_face": by_face,
         }  # fmt: skip
 
-    def _told(self, level: str, row: str, other: str, figure: str) -> FigureDifference:
+    def _figure_difference(self, level: str, row: str, other: str, figure: str) -> FigureDifference:
         found = self.difference(level, row, other, figure)
         return {
             "level": level, "row": row, "against": other, "figure": figure,
-            "difference": _rounded(found.middle), "low": _rounded(found.low), "high": _rounded(found.high),
+            "difference": _rounded(found.value), "low": _rounded(found.low), "high": _rounded(found.high),
             "pairs": found.pairs, "verdict": found.verdict(picture_measures.BETTER[figure]),
         }  # fmt: skip
 
 
-def _middle(figure: str) -> Callable[..., np.ndarray]:
-    # A few references are blurred themselves: their ratios would rule the mean.
+def _average_of(figure: str) -> Callable[..., np.ndarray]:
+    # A few references are blurred themselves; their ratios would dominate a mean.
     return np.median if figure == "sharpness" else np.mean
 
 
 def damaged(portrait: Portrait, level: str, seed: int = 0) -> np.ndarray:
-    """The face as bad as the level says, RGB u8[256,256,3].
+    """The face damaged at a level, RGB u8[256,256,3].
 
-    Seed, name and level decide it alone, whichever other faces there are.
+    The result depends on the seed, the face's name and the level only, not on the other faces.
     """
-    own = zlib.crc32(portrait.name.encode())
-    return damage(portrait.picture, level, np.random.default_rng([seed, own, LEVELS.index(level)]))
+    name_hash = zlib.crc32(portrait.name.encode())
+    return damage(portrait.picture, level, np.random.default_rng([seed, name_hash, LEVELS.index(level)]))
 
 
 def evaluate(
@@ -127,28 +128,28 @@ def evaluate(
     threads: int = 1,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
-    """Judge contenders on faces at levels of damage; the input is a row of its own.
+    """Evaluate contenders on faces at levels of damage; the damaged input is a row of its own.
 
-    `identity` adds that distance, for which the extra has to be installed. Contenders are called one
-    after another in this thread, figures are taken by `threads` of them. `progress` is told the
-    level, and how many of its faces are done.
+    `identity` adds the identity distance, for which the extra of that name must be installed. Contenders
+    are called one after another in this thread; `threads` threads measure the results. `progress` is
+    called with the level, the number of its faces that are done, and the number of all faces.
     """
-    meters = _Meters(identity)
+    measure = _FaceMeasurement(identity)
     values = {}
     for level in levels:
         rows: dict[str, list[dict[str, float]]] = {row: [] for row in (INPUT, *contenders)}
         step = 4 * threads
         for start in range(0, len(portraits), step):
-            some = portraits[start : start + step]
+            batch = portraits[start : start + step]
             if progress is not None:
                 progress(level, start, len(portraits))
             jobs = []
-            for portrait in some:
+            for portrait in batch:
                 bad = damaged(portrait, level, seed)
                 results = {INPUT: bad} | {row: make(bad) for row, make in contenders.items()}
                 jobs.append((portrait.picture, results))
-            with _one_thread_a_call():
-                measured = in_threads(meters, jobs, min(threads, len(jobs)))
+            with _libraries_single_threaded():
+                measured = in_threads(measure, jobs, min(threads, len(jobs)))
             for found in measured:
                 for row, figures in found.items():
                     rows[row].append(figures)
@@ -160,8 +161,8 @@ def evaluate(
 
 
 @contextmanager
-def _one_thread_a_call() -> Iterator[None]:
-    """Our own threads share the cores already."""
+def _libraries_single_threaded() -> Iterator[None]:
+    """Limit torch and OpenCV to one thread a call, since our own threads use all cores already."""
     import torch
 
     before = torch.get_num_threads(), cv2.getNumThreads()
@@ -174,8 +175,8 @@ def _one_thread_a_call() -> Iterator[None]:
         cv2.setNumThreads(before[1])
 
 
-class _Meters:
-    """Figures of one face's results; every thread has detectors of its own."""
+class _FaceMeasurement:
+    """Measures all results for one face. Each thread that calls it uses its own detectors."""
 
     def __init__(self, identity: bool) -> None:
         self._identity = identity
@@ -188,10 +189,10 @@ class _Meters:
         clean, results = job
         found: dict[int, dict[str, float]] = {}
         for picture in results.values():
-            if id(picture) in found:  # a face that is left alone is the input itself
+            if id(picture) in found:  # a contender that restored nothing returns the input itself
                 continue
             figures = picture_measures.figures(picture, clean)
-            figures["psnr"] = min(figures["psnr"], PSNR_MOST)
+            figures["psnr"] = min(figures["psnr"], LARGEST_PSNR)
             figures["landmarks"] = _number(landmarks.distance(picture, clean))
             if identity is not None:
                 figures["identity"] = _number(identity.distance(picture, clean))
@@ -210,5 +211,5 @@ def _number(value: float | None) -> float:
 
 
 def _rounded(value: float) -> float | None:
-    """Six digits; None, which JSON has, for NaN."""
+    """The value with six digits; None for NaN, which JSON lacks."""
     return float(f"{value:.6g}") if np.isfinite(value) else None

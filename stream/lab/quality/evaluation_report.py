@@ -1,4 +1,4 @@
-"""An evaluation as `gpen-stream evaluate --json` writes it; docs/quality.md says what each figure means.
+"""An evaluation as `gpen-stream evaluate --json` writes it; docs/quality.md explains each figure.
 
 Figures are grouped by level of damage, then by row (the input or a contender), then by the figure's
 name. None stands for a figure that no face has.
@@ -10,7 +10,7 @@ from typing import TypedDict
 
 
 class FigureDifference(TypedDict):
-    """One figure of a row less that of another row, at one level; see `bootstrap.Difference`."""
+    """One figure of a row minus the same figure of another row, at one level; see `bootstrap.Difference`."""
 
     level: str
     row: str
@@ -22,11 +22,11 @@ class FigureDifference(TypedDict):
     high: float | None
     pairs: int
     verdict: str
-    """better, worse, or empty where the interval holds no change."""
+    """better, worse, or empty if the interval includes zero."""
 
 
 class EvaluationFigures(TypedDict):
-    """What was measured."""
+    """The measured values."""
 
     seed: int
     faces: list[str]
@@ -35,20 +35,20 @@ class EvaluationFigures(TypedDict):
     figures: list[str]
     middles: dict[str, dict[str, dict[str, float | None]]]
     missing: dict[str, dict[str, int]]
-    """By level and row: faces in which no face was found."""
+    """Number of pictures in which no face was found, by level and row."""
     differences: list[FigureDifference]
     by_face: dict[str, dict[str, dict[str, list[float | None]]]]
-    """One value for each of `faces`."""
+    """Lists with one value for each of `faces`."""
 
 
 class EvaluationReport(EvaluationFigures):
-    """What was measured, and on what."""
+    """The measured values, and the models and faces that they belong to."""
 
     split: str
-    """Which half of the people: one of `portraits.SPLITS`."""
+    """Half of the people whose faces were used: one of `portraits.SPLITS`."""
     model: str
     models: list[str]
-    """The model's rows: the bare network, and as it ships."""
+    """The model's rows: the network alone, and as it ships."""
     sha256: str
     """Of the model's file."""
     commit: str | None
@@ -56,6 +56,6 @@ class EvaluationReport(EvaluationFigures):
     weights_sha256: str
     """Of the bundled model's file."""
     settings: dict[str, float]
-    """How it ships."""
+    """Settings with which the model ships."""
     against: dict[str, str]
-    """SHA-256 of the models that it is compared with, by name."""
+    """SHA-256 of the other models, by name."""

@@ -1,6 +1,6 @@
-"""Figures of a face: do its landmarks stay where they were, and is it still the same person?
+"""Measures of a face: distance of its landmarks and distance of its identity.
 
-Nothing here is stored: a descriptor lives as long as the comparison that asks for it.
+No descriptor of a face is stored beyond the comparison that needs it.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from stream.picture.face import Detection
 if TYPE_CHECKING:  # an extra
     import dlib
 
-_SURE = 0.3
-"""Score of a reference's face at least."""
+_REFERENCE_SCORE = 0.3
+"""Least detection score of the face in a reference."""
 _LEAST_SCORE = 0.05
-"""Of a face that is looked for where it is known to be: what lies elsewhere does not count."""
-_FARTHEST = 0.5
-"""Eye distances that a face's landmarks may be off, on average, and still be this face's."""
+"""Least detection score of a face at a known place; detections elsewhere do not count."""
+_LARGEST_DISTANCE = 0.5
+"""Largest mean distance, in eye distances, at which landmarks still belong to the same face."""
 _CHIP, _PADDING = 150, 0.25
-"""Px, and share of the face: how dlib's network wants its pictures."""
+"""Side in px of the pictures that dlib's network expects, and their margin as a share of the face."""
 _MODELS = {
     "shape_predictor_5_face_landmarks.dat": (
         "c4b1e9804792707d3a405c2c16a80a20269e6675021f64a41d30fffafbc41888"
@@ -36,14 +36,14 @@ _MODELS = {
         "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
     ),
 }
-"""SHA-256 of the files as dlib's author published them; other packages carry them for him."""
+"""SHA-256 of the files as dlib's author published them. Other packages distribute them."""
 
 
 class LandmarkMeter:
-    """Distance of landmarks by CenterFace (Xu et al., 2019). One thread at a time may use it.
+    """Distance of landmarks found by CenterFace (Xu et al., 2019). Only one thread may use it at a time.
 
-    The detector itself scatters by about 2.5 % of the eye distance: it tells a mouth that moved, not
-    a hair's breadth.
+    The detector itself varies by about 2.5 % of the eye distance. It shows a mouth that moved, but no
+    smaller changes.
     """
 
     def __init__(self, threads: int | None = 1) -> None:
@@ -51,50 +51,51 @@ class LandmarkMeter:
         self._last: tuple[np.ndarray, Detection | None] | None = None
 
     def find(self, picture: np.ndarray) -> Detection | None:
-        """The surest face in RGB u8[H,W,3]; None where there is none."""
+        """The face with the highest score in RGB u8[H,W,3], or None if there is none."""
         found = self._detector.detect(picture.astype(np.float32) / 255)
-        return found[0] if found and found[0].score >= _SURE else None
+        return found[0] if found and found[0].score >= _REFERENCE_SCORE else None
 
     def find_reference(self, reference: np.ndarray) -> Detection | None:
-        """As `find`; the last picture's answer is kept, since many are compared with one reference."""
+        """The result of `find`, cached for the last picture, since many are compared with one reference."""
         if self._last is None or self._last[0] is not reference:
             self._last = reference, self.find(reference)
         return self._last[1]
 
     def distance(self, picture: np.ndarray, reference: np.ndarray) -> float | None:
-        """Mean distance of the five landmarks in the pictures, over the reference's eye distance.
+        """Mean distance of the five landmarks in both pictures, divided by the reference's eye distance.
 
-        The detection that is nearest counts, within half an eye distance. None where there is none, or
-        none in the reference.
+        The nearest detection within half an eye distance counts. None if there is none, or if the
+        reference shows no face.
         """
-        there = self.find_reference(reference)
+        expected = self.find_reference(reference)
         found = self._detector.detect(picture.astype(np.float32) / 255)
-        if there is None or not found:
+        if expected is None or not found:
             return None
-        eyes = np.linalg.norm(there.landmarks[1] - there.landmarks[0])
-        apart = min(np.linalg.norm(hit.landmarks - there.landmarks, axis=1).mean() for hit in found) / eyes
-        return float(apart) if apart <= _FARTHEST else None
+        eyes = np.linalg.norm(expected.landmarks[1] - expected.landmarks[0])
+        gaps = [np.linalg.norm(hit.landmarks - expected.landmarks, axis=1).mean() for hit in found]
+        distance = min(gaps) / eyes
+        return float(distance) if distance <= _LARGEST_DISTANCE else None
 
 
 class IdentityMeter:
-    """Distance of dlib's face descriptors (King, 2017; a ResNet, He et al., 2016).
+    """Distance of face descriptors by dlib's network (King, 2017; a ResNet, He et al., 2016).
 
-    Euclidean, of two vectors of 128 numbers: its author takes two pictures for one person's up to
-    0.6. The extra `identity` installs it with its weights; nothing is fetched at run time. One thread
-    at a time may use it.
+    It is the Euclidean distance of two vectors of 128 numbers. According to the network's author, up to
+    0.6 means the same person. The extra `identity` installs the network with its weights; nothing is
+    downloaded at run time. Only one thread may use it at a time.
     """
 
     def __init__(self, landmarks: LandmarkMeter | None = None) -> None:
-        """`landmarks` finds the faces; one of its own by default. Raises ModelError where not installed."""
+        """Load the network; `landmarks` finds the faces. Raises ModelError if it is not installed."""
         self._shape, self._net = _dlib()
         self._landmarks = landmarks or LandmarkMeter()
         self._last: tuple[np.ndarray, dlib.full_object_detection, np.ndarray] | None = None
 
     def distance(self, picture: np.ndarray, reference: np.ndarray) -> float | None:
-        """0 for equal faces; None where the reference shows none.
+        """The distance, which is 0 for equal faces, or None if the reference shows no face.
 
-        Both pictures are cut at the reference's landmarks: what is compared is the face in one place,
-        and no damaged picture is spared because a detector failed on it.
+        Both pictures are cut at the reference's landmarks. They therefore show the face at the same
+        place, and a damaged picture counts even if the detector finds no face in it.
         """
         if self._last is None or self._last[0] is not reference:
             found = self._landmarks.find_reference(reference)
@@ -102,8 +103,8 @@ class IdentityMeter:
                 return None
             shape = self._shape_of(reference, found)
             self._last = reference, shape, self._descriptor(reference, shape)
-        _, shape, theirs = self._last
-        return float(np.linalg.norm(self._descriptor(picture, shape) - theirs))
+        _, shape, descriptor = self._last
+        return float(np.linalg.norm(self._descriptor(picture, shape) - descriptor))
 
     def _shape_of(self, reference: np.ndarray, found: Detection) -> dlib.full_object_detection:
         import dlib
@@ -112,7 +113,7 @@ class IdentityMeter:
         return self._shape(np.ascontiguousarray(reference), box)
 
     def _descriptor(self, picture: np.ndarray, shape: dlib.full_object_detection) -> np.ndarray:
-        """f64[128]"""
+        """The descriptor f64[128] of the face."""
         import dlib
 
         chip = dlib.get_face_chip(np.ascontiguousarray(picture), shape, _CHIP, _PADDING)
@@ -126,8 +127,8 @@ def identity_present() -> bool:
 
 @cache
 def _paths() -> tuple[str, ...]:
-    """The weights' files, checked."""
-    # find_spec: the older of the two packages that carry them cannot be imported any more.
+    """The paths of the weights, whose hashes are verified. Raises ModelError."""
+    # find_spec, because the older of the two packages with the weights can no longer be imported.
     spec = find_spec("face_recognition_models")
     folders = None if spec is None else spec.submodule_search_locations
     if not folders or find_spec("dlib") is None:
@@ -140,7 +141,7 @@ def _paths() -> tuple[str, ...]:
 
 
 def _dlib() -> tuple[dlib.shape_predictor, dlib.face_recognition_model_v1]:
-    """Dlib's landmark predictor and descriptor network, new ones: they keep state."""
+    """A landmark predictor and a descriptor network. Both keep state, so every meter has its own."""
     shape, net = _paths()
     import dlib
 

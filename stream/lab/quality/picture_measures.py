@@ -1,8 +1,8 @@
-"""Figures of one picture against its clean reference; docs/quality.md says what each means.
+"""Measures of one picture against its clean reference; docs/quality.md explains each figure.
 
-Pictures are RGB u8[H,W,3], both of one size, 64 px or more each way. Nothing here is a loss of
-`stream.lab.train`. The perceptual indices are computed by piq, which is loaded, with torch, at the first
-call that needs it.
+Pictures are RGB u8[H,W,3], both of one size, at least 64 px each way. No measure is a training loss of
+`stream.lab.train`. piq computes the perceptual indices; it is loaded, with torch, at the first call that
+needs it.
 """
 
 from __future__ import annotations
@@ -34,25 +34,27 @@ BETTER = {
     "landmarks": -1,
     "identity": -1,
 }
-"""Which way each figure gets better; that of `sharpness` holds up to 1, the clean picture's own."""
+"""+1 if larger values of a figure are better, -1 if smaller ones are. Sharpness is best at 1."""
 SHARPNESS_SIGMA = 1.5
-"""Px, of the Gaussian blur above which energy counts as detail: half the amplitude at 0.125 periods a px."""
+"""Px of the Gaussian blur that separates detail: it halves the amplitude at 0.125 periods a px."""
 
 _SMALLEST = 64
+"""Least side of a picture, px."""
 _LUMA = np.array([[0.299, 0.587, 0.114]], np.float32)
 _LPIPS_BACKBONE = "alexnet-owt-7be5be79.pth"
-"""The file of AlexNet in torch's hub folder; the `lpips` package holds only the layers above it."""
+"""AlexNet's file in torch's hub folder; the package `lpips` contains only the layers above it."""
 _EDGE_SIGMA = 1.0
+"""Px of the Gaussian blur before edges are detected."""
 _EDGE_HEIGHT = 32.0
-"""Levels that a strong edge of the reference spans at least."""
+"""Least number of levels that a strong edge of the reference spans."""
 _REACH = 5
-"""Px on either side of an edge where its plateau, and what goes beyond it, is looked for."""
+"""Px on either side of an edge in which its plateau and the overshoot are searched."""
 _CELL = 32
-"""Px; edges in one such square make one mean edge."""
+"""Side in px of the squares; the edges in one square are averaged into one mean edge."""
 _BINS = 2
-"""To a px of distance from the edge."""
+"""Bins for each px of distance from the edge."""
 _FEWEST = 8
-"""Edge pixels that a mean edge is made of at least, and pixels that a bin must hold to count."""
+"""Least number of edge pixels for a mean edge, and least number of pixels in a bin that counts."""
 
 
 def psnr(picture: np.ndarray, reference: np.ndarray) -> float:
@@ -68,13 +70,13 @@ def ssim(picture: np.ndarray, reference: np.ndarray) -> float:
 
 
 def indices(picture: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    """Perceptual indices by piq: they correlate with what people say, and no loss uses them.
+    """Perceptual indices computed by piq. They correlate with human ratings, and no training loss uses them.
 
     `gmsd`: gradient magnitude similarity deviation (Xue et al., 2014), 0 for equal pictures.
     `haarpsi`: Haar wavelet-based perceptual similarity index (Reisenhofer et al., 2018), up to 1.
     `vif`: visual information fidelity, pixel domain (Sheikh and Bovik, 2006), 1 for equal pictures;
-    contrast enhancement can bring it above 1.
-    `lpips`: learned perceptual distance (Zhang et al., 2018) on AlexNet, where `lpips_present`.
+    contrast enhancement can raise it above 1.
+    `lpips`: learned perceptual distance (Zhang et al., 2018) on AlexNet, if `lpips_present`.
     """
     import piq
     import torch
@@ -93,9 +95,9 @@ def indices(picture: np.ndarray, reference: np.ndarray) -> dict[str, float]:
 
 
 def lpips_present() -> bool:
-    """Whether LPIPS is installed (package `lpips`) and AlexNet's weights lie in torch's hub folder.
+    """Whether the package `lpips` is installed and AlexNet's weights are in torch's hub folder.
 
-    They are never downloaded here.
+    The weights are never downloaded here.
     """
     if find_spec("lpips") is None:
         return False
@@ -105,40 +107,42 @@ def lpips_present() -> bool:
 
 
 def sharpness(picture: np.ndarray, reference: np.ndarray) -> float:
-    """Energy above a stated frequency, over the reference's: 1 is as sharp as the clean picture.
+    """Energy of fine detail divided by the reference's; 1 is as sharp as the clean picture.
 
-    Energy is the variance of luma minus its Gaussian blur of SHARPNESS_SIGMA. It tells detail from
-    blur, not detail from noise: read it beside the other figures.
+    The energy is the variance of luma minus its Gaussian blur of SHARPNESS_SIGMA. The figure does not
+    distinguish detail from noise, so it must be read beside the others.
     """
     _check(picture, reference)
     return float(np.var(_detail(picture)) / max(np.var(_detail(reference)), 1e-6))
 
 
 def overshoot(picture: np.ndarray, reference: np.ndarray) -> float:
-    """How far the picture's edges go beyond the reference's, as a share of their height; 0.05: 5 %.
+    """How far the picture's edges go beyond the reference's, as a share of their height (0.05 is 5 %).
 
-    Looked at are edges of the reference (Canny, 1986, on luma smoothed by 1 px) that span 32 levels
-    or more within 5 px on either side. In each square of 32 px, and in both pictures, the mean edge is
-    made as ISO 12233 makes its edge spread function: luma of all px near an edge, by their distance
-    from it along the gradient, in bins of half a px, without interpolation. What the picture's mean
-    edge has above the maximum of the reference's on the bright side, and below its minimum on the dark
-    side, is halved and set against the height of the latter; squares count by their edge pixels.
+    The edges are those of the reference (Canny, 1986, on luma smoothed by 1 px) that span at least 32
+    levels within 5 px on either side. In each square of 32 px, and in both pictures, the edges are
+    averaged like the edge spread function of ISO 12233: the luma of all px near an edge is sorted by the
+    distance from it along the gradient into bins of half a px, without interpolation. The overshoot is
+    the excess of the picture's mean edge over the maximum of the reference's on the bright side, plus the
+    excess below its minimum on the dark side. Half of that sum is divided by the height of the
+    reference's mean edge. Squares are weighted by their number of edge pixels.
 
-    Averaging first keeps noise out (a standard deviation of 4 levels passes for 0.3 % on a face). Blur
-    of any width gives 0; an ideal step under unsharp masking by amount a and sigma s gives
-    a (1 - Phi(1 / 2s)), Phi being the normal distribution's. 0 where the reference has no strong edge.
+    Averaging suppresses noise: a standard deviation of 4 levels counts as 0.3 % on a face. Blur of any
+    width gives 0. An ideal step after unsharp masking with amount a and sigma s gives
+    a (1 - Phi(1 / 2s)), where Phi is the distribution function of the normal distribution. The result is
+    0 if the reference has no strong edge.
     """
     _check(picture, reference)
-    at, across, beyond = _edges(reference)
-    ours, theirs = _luma(picture), _luma(reference)
+    at, across, offset = _edges(reference)
+    picture_luma, reference_luma = _luma(picture), _luma(reference)
     steps = np.arange(-_REACH, _REACH + 1)
     places = np.rint(at[:, None] + steps[None, :, None] * across[:, None]).astype(np.intp)
-    values = theirs[places[..., 1], places[..., 0]]
+    values = reference_luma[places[..., 1], places[..., 0]]
     strong = values[:, _REACH:].max(axis=1) - values[:, : _REACH + 1].min(axis=1) >= _EDGE_HEIGHT
-    at, across, beyond, places = (each[strong] for each in (at, across, beyond, places))
+    at, across, offset, places = (each[strong] for each in (at, across, offset, places))
     if not len(at):
         return 0.0
-    distance = np.einsum("nkc,nc->nk", places - at[:, None], across) - beyond[:, None]
+    distance = np.einsum("nkc,nc->nk", places - at[:, None], across) - offset[:, None]
     columns = -(-reference.shape[1] // _CELL)
     _, cell, edges = np.unique(
         at[:, 1] // _CELL * columns + at[:, 0] // _CELL, return_inverse=True, return_counts=True
@@ -146,7 +150,8 @@ def overshoot(picture: np.ndarray, reference: np.ndarray) -> float:
     bins = np.clip(np.floor(distance * _BINS), -_REACH * _BINS, _REACH * _BINS - 1).astype(np.intp)
     where = cell[:, None] * (2 * _REACH * _BINS) + bins + _REACH * _BINS
     (low, high), (bottom, top) = (
-        _mean_edge(luma[places[..., 1], places[..., 0]], where, len(edges)) for luma in (ours, theirs)
+        _mean_edge(luma[places[..., 1], places[..., 0]], where, len(edges))
+        for luma in (picture_luma, reference_luma)
     )
     height = top - bottom
     kept = (edges >= _FEWEST) & (height >= _EDGE_HEIGHT / 2)
@@ -157,7 +162,7 @@ def overshoot(picture: np.ndarray, reference: np.ndarray) -> float:
 
 
 def figures(picture: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    """All of the above by name, see BETTER."""
+    """All measures of this module by name, see BETTER."""
     return {
         "psnr": psnr(picture, reference),
         "ssim": ssim(picture, reference),
@@ -176,7 +181,7 @@ def _check(picture: np.ndarray, reference: np.ndarray) -> None:
 
 
 def _tensor(picture: np.ndarray) -> Tensor:
-    """f32[1,3,H,W] in 0..1"""
+    """The picture as f32[1,3,H,W] in 0..1."""
     import torch
 
     return torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
@@ -184,17 +189,17 @@ def _tensor(picture: np.ndarray) -> Tensor:
 
 @cache
 def _lpips() -> Callable[[Tensor, Tensor], Tensor]:
-    """Takes RGB f32[1,3,H,W] of -1..1."""
+    """The LPIPS network. Its inputs are RGB f32[1,3,H,W] in -1..1."""
     import lpips
 
-    with warnings.catch_warnings():  # it asks torchvision in the old way
+    with warnings.catch_warnings():  # it uses a deprecated argument of torchvision
         warnings.simplefilter("ignore", UserWarning)
         net: nn.Module = lpips.LPIPS(net="alex", verbose=False)
         return net.eval()
 
 
 def _luma(picture: np.ndarray) -> np.ndarray:
-    """f32[H,W], levels of 0..255 (BT.601)"""
+    """Luma by BT.601 as f32[H,W], levels of 0..255."""
     return cv2.transform(picture.astype(np.float32), _LUMA)
 
 
@@ -204,11 +209,13 @@ def _detail(picture: np.ndarray) -> np.ndarray:
 
 
 def _edges(reference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Edge pixels i64[N,2] as x, y; the way from dark to bright across each, f32[N,2]; and how far that
-    way the edge itself lies from the pixel's middle, f32[N] px.
+    """The edge pixels of the reference.
+
+    Three arrays: x and y of each pixel, i64[N,2]; the unit vector across the edge from dark to bright,
+    f32[N,2]; and the distance of the edge from the pixel's centre along that vector, f32[N] px.
     """
     smooth = cv2.GaussianBlur(_luma(reference), (0, 0), _EDGE_SIGMA)
-    slopes = [cv2.Sobel(smooth, cv2.CV_32F, *way) / 8 for way in ((1, 0), (0, 1))]
+    slopes = [cv2.Sobel(smooth, cv2.CV_32F, *axis) / 8 for axis in ((1, 0), (0, 1))]
     # A step of height h, smoothed by 1 px and by Sobel's own [1,2,1], rises by 0.3 h a px.
     least = 0.1 * _EDGE_HEIGHT
     sixteenths = [np.clip(slope * 16, -32768, 32767).astype(np.int16) for slope in slopes]
@@ -222,20 +229,23 @@ def _edges(reference: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     across /= np.linalg.norm(across, axis=-1, keepdims=True)
     if not len(at):
         return at, across, np.zeros(0, np.float32)
-    # Where the slope is steepest between px: the top of a parabola through three of its values.
+    # The steepest point between px is the vertex of a parabola through three values of the slope.
     steps = np.array([-1, 0, 1], np.float32)
     places = (at[:, None] + steps[None, :, None] * across[:, None]).astype(np.float32)
     steep = cv2.remap(cv2.magnitude(*slopes), places[..., 0], places[..., 1], cv2.INTER_LINEAR)
-    before, here, after = steep.T
-    bend = np.maximum(2 * here - before - after, 1e-3)
-    return at, across, np.clip((after - before) / (2 * bend), -1, 1)
+    before, centre, after = steep.T
+    curvature = np.maximum(2 * centre - before - after, 1e-3)
+    return at, across, np.clip((after - before) / (2 * curvature), -1, 1)
 
 
-def _mean_edge(values: np.ndarray, where: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
-    """Minimum on the dark and maximum on the bright side of each cell's mean edge, f64[cells] each."""
+def _mean_edge(values: np.ndarray, bins: np.ndarray, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    """Minimum on the dark side and maximum on the bright side of each cell's mean edge, f64[cells] each.
+
+    `bins` holds the number of each value's bin, counted through all cells.
+    """
     size = cells * 2 * _REACH * _BINS
-    counts = np.bincount(where.ravel(), minlength=size).reshape(cells, -1)
-    sums = np.bincount(where.ravel(), values.ravel(), minlength=size).reshape(cells, -1)
+    counts = np.bincount(bins.ravel(), minlength=size).reshape(cells, -1)
+    sums = np.bincount(bins.ravel(), values.ravel(), minlength=size).reshape(cells, -1)
     enough = counts >= _FEWEST
     means = sums / np.maximum(counts, 1)
     middle = _REACH * _BINS

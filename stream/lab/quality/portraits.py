@@ -1,4 +1,4 @@
-"""The faces that a model is judged on: read, told apart by person, and halved for good."""
+"""The faces on which models are evaluated: reading them, and splitting them by person into fixed halves."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ from stream.errors import ConfigError, SourceError
 from stream.media.images import is_image
 
 SIDE = 256
-"""Px of a face as it is judged."""
+"""Side of an evaluated face, px."""
 SPLITS = ("choose", "report", "all")
-"""The half on which models and settings are chosen, the half on which the chosen one is reported."""
+"""choose: the half on which models and settings are chosen; report: the half on which they are reported."""
 _WITH_MARGIN = 288
-"""Px of a face with 16 px round it, which training turns and shifts before it cuts."""
+"""Side of a face with a margin of 16 px, as training uses it."""
 _NUMBER = re.compile(r"_\d+$")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Portrait:
-    """One aligned face (FFHQ template)."""
+    """One face, aligned to the FFHQ template."""
 
     name: str
-    """The file's, without its ending."""
+    """Name of the file without its suffix."""
     picture: np.ndarray = field(repr=False)
-    """RGB u8[256,256,3]: clean."""
+    """The clean face, RGB u8[256,256,3]."""
 
 
 def person_of(name: str) -> str:
-    """Whose face it is, by its file's name: what comes before the number of the face in the picture.
+    """The person whose face it is: the file's name without the number of the face in its photo.
 
-    Faces that were found in one picture count as one person: they share light, lens and damage.
+    All faces from one photo count as one person, because they share light, lens and damage.
     """
     return _NUMBER.sub("", name)
 
 
 def source_of(name: str) -> str:
-    """Where it comes from: the name's first word."""
+    """The source of a face: the first word of its name."""
     return name.partition("_")[0]
 
 
 def split(names: Iterable[str], which: str) -> list[str]:
-    """The names of one half, sorted; no person is in both, and each source is halved.
+    """The names of one half, sorted. No person is in both halves, and every source is divided.
 
-    Within each source people are ordered by the SHA-256 of their name and dealt in turn, sources one
-    after another: halves differ by one person at most. Which half someone is in depends on who else
-    is there. Raises ConfigError for an unknown half.
+    Within each source, people are ordered by the SHA-256 of their name. They are then assigned to the
+    halves in turn, across all sources, so that the halves differ by at most one person. The assignment of
+    a person depends on who else is there. Raises ConfigError for an unknown half.
     """
     if which not in SPLITS:
         raise ConfigError(f"--split {which}: unknown; use one of {', '.join(SPLITS)}")
@@ -59,15 +59,15 @@ def split(names: Iterable[str], which: str) -> list[str]:
     if which == "all":
         return names
     people = sorted({(source_of(name), _digest(person_of(name)), person_of(name)) for name in names})
-    dealt = {person for _, _, person in people[SPLITS.index(which) :: 2]}
-    return [name for name in names if person_of(name) in dealt]
+    chosen = {person for _, _, person in people[SPLITS.index(which) :: 2]}
+    return [name for name in names if person_of(name) in chosen]
 
 
 def read_portraits(folder: Path, which: str = "all", limit: int | None = None) -> list[Portrait]:
-    """The faces of a folder: pictures of 256x256 px, or of 288x288 of which the middle is taken.
+    """The faces of a folder: pictures of 256x256 px, or the middle of pictures of 288x288 px.
 
-    `limit` takes so many of the half, mixed by the hash of their names, not by alphabet. Raises
-    SourceError for what cannot be read, for another size and for an empty half.
+    `limit` is the largest number of faces; they are chosen by the hash of their names. Raises SourceError
+    if a picture cannot be read or has another size, or if the half is empty.
     """
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder; check the path")

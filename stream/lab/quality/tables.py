@@ -1,4 +1,4 @@
-"""An evaluation on a terminal and as Markdown."""
+"""An evaluation as tables on a terminal and in Markdown, and its JSON file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LEGEND = (
 
 
 def load(path: Path) -> EvaluationReport:
-    """What `evaluate --json` wrote; SourceError for anything else."""
+    """Read a report that `evaluate --json` wrote. Raises SourceError for any other file."""
     try:
         report: EvaluationReport = json.loads(path.read_text(encoding="utf-8"))
         if not all(key in report for key in _KEYS):
@@ -50,7 +50,7 @@ def load(path: Path) -> EvaluationReport:
 
 
 def save(report: EvaluationReport, path: Path) -> None:
-    """Write the report, a line for each of its parts; ConfigError where that cannot be."""
+    """Write the report with one line for each key. Raises ConfigError if it cannot be written."""
     parts = (f"{json.dumps(key)}: {_json(value)}" for key, value in report.items())
     try:
         path.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
@@ -63,7 +63,7 @@ def _json(value: object) -> str:
 
 
 def markdown(report: EvaluationReport) -> str:
-    """One table for each level, marks against the input."""
+    """One table for each level, with marks for better or worse than the input."""
     figures = report["figures"]
     parts = []
     for level in report["levels"]:
@@ -76,7 +76,7 @@ def markdown(report: EvaluationReport) -> str:
 
 
 def rich_tables(report: EvaluationReport) -> Iterator[Table]:
-    """For each level the figures, then the model's differences with their intervals."""
+    """Two tables for each level: the figures, then the model's differences with their intervals."""
     from rich.table import Table
     from rich.text import Text
 
@@ -100,7 +100,7 @@ def rich_tables(report: EvaluationReport) -> Iterator[Table]:
 
 
 def _cells(report: EvaluationReport, level: str) -> Iterator[tuple[str, list[str]]]:
-    """A level's rows with their marks against the input."""
+    """The rows of a level: name, and cells with their marks against the input."""
     verdicts = {
         (each["row"], each["figure"]): each["verdict"]
         for each in report["differences"]

@@ -1,4 +1,4 @@
-"""What the stages of a live session are told while they run."""
+"""The settings and the state that the stages of a live session follow while they run."""
 
 from __future__ import annotations
 

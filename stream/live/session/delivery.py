@@ -29,7 +29,7 @@ class DeliveryStage(Stage[FrameWork, None]):
         """Frames."""
         self.late = 0
         """Frames that were older than the delay budget."""
-        self.ages = Delays(kept=500)
+        self.ages = Delays(count=500)
         """From a frame's arrival to its delivery here."""
         self.epoch = self.faces = 0
         """Of the newest frame; `faces` is their number."""

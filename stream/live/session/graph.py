@@ -10,6 +10,7 @@ import numpy as np
 from stream.config import Config
 from stream.errors import ConfigError
 from stream.faces.assembly import Setup, assemble
+from stream.faces.restore.restore_stage import CropRestorer
 from stream.faces.track.tracker import Tracker
 from stream.live.session.control import Control
 from stream.models.engines import Engine
@@ -65,7 +66,7 @@ class Graph:
 
     def warm(self, frame: Frame) -> None:
         """Prepare the detector for pictures like this one; only before a pipeline runs the stages."""
-        self._tracker.warm(frame)
+        self._tracker.warm_up(frame)
 
     def discard(self) -> None:
         """Release the model of a graph whose stages no pipeline has run."""
@@ -99,7 +100,7 @@ class LiveTracker(Stage[FrameWork, FrameWork]):
         bypasses = self._control.bypasses
         epoch = None if bypasses else work.frame.epoch
         if epoch != self._epoch:
-            self._tracker.forget()
+            self._tracker.reset()
             self._epoch = epoch
         if bypasses:
             yield work
@@ -115,7 +116,7 @@ class LiveTracker(Stage[FrameWork, FrameWork]):
         self._tracker.close()
 
 
-class FailSafeEngine:
+class FailSafeEngine(CropRestorer):
     """An engine that returns NaN where the wrapped engine fails, so that the picture goes on unrestored.
 
     `on_trouble(text)` is called when it begins to fail. Which exceptions a library raises is not known.

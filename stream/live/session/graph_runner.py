@@ -20,7 +20,7 @@ _MAX_FAILURES, _FAILURES_WITHIN_S = 3, 60.0
 class GraphRunner:
     """Runs a graph, or no stages at all, between the inlet and the delivery; one pipeline at a time.
 
-    `on_event` is told of stages that fail.
+    `on_event(kind, text)` is called when a stage fails.
     """
 
     def __init__(

@@ -35,8 +35,8 @@ class GraphLoader:
     """Knows the settings that were asked for, and loads a graph whenever they need one.
 
     `create(config)` makes a graph, in the loader's thread. `await_frame()` waits for a frame and returns the
-    newest one, or None at the end of the source. `on_event` is told of a change that could not be loaded.
-    Raises ConfigError and ModelError.
+    newest one, or None at the end of the source. `on_event(kind, text)` is called when a change could not be
+    loaded. Raises ConfigError and ModelError.
     """
 
     def __init__(

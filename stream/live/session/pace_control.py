@@ -13,7 +13,7 @@ from stream.live.status import Drops
 class PaceControl:
     """Samples what was delivered and dropped, and sets the level of degradation in the control.
 
-    `on_event` is told of each change of level.
+    `on_event(kind, text)` is called at each change of level.
     """
 
     def __init__(

@@ -91,7 +91,7 @@ class SessionMeter:
 
 
 def memory_mb() -> float:
-    """Resident memory of this process, MiB: now, or its peak where the system does not tell more."""
+    """Resident memory of this process, MiB: now, or its peak where the system does not give it."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return round(pages * os.sysconf("SC_PAGE_SIZE") / 1024**2, 1)

@@ -16,6 +16,7 @@ _RATES = (16000, 22050, 24000, 32000, 44100, 48000)
 _TOLERANCE_S = 0.02
 """The count of samples is corrected when its time differs from the packets' times by more than this."""
 _LONGEST_SILENCE_S = 5.0
+"""A longer gap is not filled: the sound after it begins anew."""
 _BIT_RATE = 64_000
 """Bits a second of each channel."""
 

@@ -93,9 +93,9 @@ def check_free_space(folder: Path, free_gb: float) -> None:
         )
 
 
-def write_error(path: Path, error: Exception) -> SinkError:
+def write_error(path: Path, error: av.FFmpegError | OSError) -> SinkError:
     """The SinkError that says why a path cannot be written."""
-    if getattr(error, "errno", None) in _FULL:
+    if error.errno in _FULL:
         return SinkError(f"{path}: the disk is full; recording goes on when there is room", event="disk_low")
-    reason = (getattr(error, "strerror", None) or type(error).__name__).lower()
+    reason = (error.strerror or type(error).__name__).lower()
     return SinkError(f"{path}: cannot be written ({reason}); check the folder and its permissions")

@@ -17,7 +17,7 @@ from stream.pipeline.processes import ChildProcess, start_thread
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _STARTING_S = 60.0
-"""A new process may take so long until its first report: a busy machine is slow."""
+"""A new process may need this long until its first report: a busy machine is slow."""
 _KILL_S = 0.2
 _HEALTHY = (ConnectionState.LIVE, ConnectionState.CONNECTING)
 

@@ -54,7 +54,7 @@ class LiveEncoder:
         try:
             context.open()
         except (av.FFmpegError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
+            reason = (isinstance(error, av.FFmpegError) and error.strerror) or error
             raise EncodeError(
                 f"libx264: cannot encode {self._size[0]}x{self._size[1]} with live.preset {live.preset} "
                 f"({reason}); change it"

@@ -35,7 +35,7 @@ class LiveSink(Protocol):
     """
 
     wanted: bool = True
-    """Whether somebody looks. While it is False, no pictures need to be made (MJPEG without viewers)."""
+    """Whether the sink needs pictures now; False, for example, for MJPEG without viewers."""
     detail: str = ""
     """What an operator is shown beside "live", such as the file's name; it holds no credential."""
 

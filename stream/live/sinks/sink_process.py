@@ -23,8 +23,8 @@ _TICK_S = 0.1
 _REPORT_S = 0.2
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 15.0
 _OCCASIONAL: frozenset[type[Message]] = frozenset({Jpeg, Snapshot})
-"""Messages that come only when somebody looks or a face is seen. A sink that accepts nothing else is live
-once it is open. Every other sink is live once it has delivered a picture: many a server refuses only that."""
+"""Messages that come only while there are viewers or faces. A sink that accepts nothing else is live once it
+is open. Every other sink is live once it has delivered a picture, because some servers refuse only that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Which engine "auto" takes on a CPU: the fastest of a first, short measurement, remembered."""
+"""The choice of engine "auto" on a CPU: the fastest in a short measurement, whose result is recorded."""
 
 from __future__ import annotations
 
@@ -18,55 +18,54 @@ from stream.models.engines.engine import Engine
 from stream.models.info import ModelInfo
 
 ROUNDS = 5
-"""Crops that each candidate restores, one in turn, after one that does not count."""
-CLEARLY = 0.9
-"""Another candidate than the first must take at most this part of its time."""
+"""Crops that each candidate restores, by turns, after one crop that does not count."""
+CLEARLY_FASTER = 0.9
+"""A candidate replaces the first if it needs at most this part of its time."""
 _log = logging.getLogger(__name__)
 
 Candidates = Mapping[str, Callable[[], Engine]]
-"""By kind, what opens an engine; the first is taken unless another is clearly faster."""
+"""Functions that open an engine, by kind. The first is preferred unless another is clearly faster."""
 
 
 class EngineChoice(BaseModel, frozen=True):
-    """What was measured and chosen; kept on disk."""
+    """A measurement and its result, as they are stored in the cache."""
 
     engine: str
-    """Kind of the one chosen."""
+    """The kind that was chosen."""
     ms: dict[str, float]
-    """A crop's, by kind of engine."""
+    """Milliseconds for a crop, by kind of engine."""
     model: str
     threads: int | None
     cpu: str
 
 
-def chosen(candidates: Candidates, entry: Path, model: str, threads: int | None) -> Engine:
-    """Open the candidate that `entry` remembers, or measure all of them and remember the fastest.
+def open_fastest(candidates: Candidates, record: Path, model: str, threads: int | None) -> Engine:
+    """Open the candidate that `record` names. Without a record, measure all and record the fastest.
 
-    A single candidate is not measured. One that cannot be opened is left out with a warning; the
-    first one's error is raised where none can. `model` and `threads` are kept beside the result, for
-    people.
+    A single candidate is not measured. One that cannot be opened is left out with a warning; if none can
+    be opened, the first error is raised. `model` and `threads` are recorded for the user to read.
     """
     if len(candidates) == 1:
         return next(iter(candidates.values()))()
-    kept = cache.read_record(entry, EngineChoice)
-    if kept is not None and kept.engine in candidates:
+    recorded = cache.read_record(record, EngineChoice)
+    if recorded is not None and recorded.engine in candidates:
         try:
-            return candidates[kept.engine]()
+            return candidates[recorded.engine]()
         except StreamError as error:
-            _log.warning("engine %s no longer opens (%s), measuring again", kept.engine, error)
+            _log.warning("engine %s no longer opens (%s), measuring again", recorded.engine, error)
     engines = _opened(candidates)
-    times = measured_ms(engines) if len(engines) > 1 else dict.fromkeys(engines, 0.0)
+    times = measure_ms(engines) if len(engines) > 1 else dict.fromkeys(engines, 0.0)
     first = next(iter(times))
     fastest = min(times, key=times.__getitem__)
-    if times[fastest] > CLEARLY * times[first]:
+    if times[fastest] > CLEARLY_FASTER * times[first]:
         fastest = first
     for kind, engine in engines.items():
         if kind != fastest:
             engine.close()
-    said = ", ".join(f"{kind} {ms:.1f} ms" for kind, ms in times.items())
-    _log.info("engine auto: %s (%s a crop)", fastest, said)
-    made = EngineChoice(engine=fastest, ms=times, model=model, threads=threads, cpu=cpu_name())
-    cache.write_record(entry, made)
+    shown = ", ".join(f"{kind} {ms:.1f} ms" for kind, ms in times.items())
+    _log.info("engine auto: %s (%s a crop)", fastest, shown)
+    choice = EngineChoice(engine=fastest, ms=times, model=model, threads=threads, cpu=cpu_name())
+    cache.write_record(record, choice)
     return engines[fastest]
 
 
@@ -83,8 +82,8 @@ def _opened(candidates: Candidates) -> dict[str, Engine]:
     return engines
 
 
-def measured_ms(engines: Mapping[str, Engine]) -> dict[str, float]:
-    """Milliseconds a crop of each engine, the best of interleaved rounds: a busy machine adds only."""
+def measure_ms(engines: Mapping[str, Engine]) -> dict[str, float]:
+    """Milliseconds for a crop by kind of engine: the least of several rounds, since load only adds time."""
     times: dict[str, list[float]] = {kind: [] for kind in engines}
     for i in range(ROUNDS + 1):
         for kind, engine in engines.items():
@@ -97,25 +96,25 @@ def measured_ms(engines: Mapping[str, Engine]) -> dict[str, float]:
     return {kind: round(min(values), 2) for kind, values in times.items()}
 
 
-def entry_of(model: ModelInfo, candidates: Candidates, threads: int | None) -> Path:
-    """Where a choice is kept: by processor, candidates and their versions, weights and threads."""
+def record_path(model: ModelInfo, candidates: Candidates, threads: int | None) -> Path:
+    """Path of the record for this processor, these candidates and their versions, weights and threads."""
     key = cache.key_of(cpu_name(), versions(candidates), model.sha256, threads)
     return cache.cache_folder() / "choice" / f"{key}.json"
 
 
-def remembered() -> list[EngineChoice]:
-    """All choices that were made on this machine."""
+def recorded_choices() -> list[EngineChoice]:
+    """All choices that are recorded on this machine."""
     paths = sorted((cache.cache_folder() / "choice").glob("*.json"))
-    return [made for path in paths if (made := cache.read_record(path, EngineChoice)) is not None]
+    return [choice for path in paths if (choice := cache.read_record(path, EngineChoice)) is not None]
 
 
 def versions(kinds: Candidates) -> str:
-    """Version of each kind's library."""
+    """The versions of the kinds' libraries, in one line."""
     return " ".join(f"{kind} {metadata.version(kind)}" for kind in kinds)
 
 
 def cpu_name() -> str:
-    """The processor's model, as far as the system tells."""
+    """The processor's model, as far as the system knows it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         facts = dict(line.replace("\t", "").split(":", 1) for line in lines if ":" in line)

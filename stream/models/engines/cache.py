@@ -1,4 +1,4 @@
-"""Facts and files that a first run finds out and later runs read."""
+"""The cache folder: results of a first run that later runs read, as records (JSON) and folders of files."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Where converted networks and first measurements are kept."""
+    """The folder of converted networks and measurements, by GPEN_STREAM_CACHE or the system's custom."""
     return Path(os.environ.get(CACHE_VARIABLE) or user_cache_dir("gpen-stream"))
 
 
 def key_of(*facts: object) -> str:
-    """A file's name for everything that a cached thing depends on."""
+    """A name for a cached item, from everything on which the item depends."""
     return hashlib.sha256("|".join(map(str, facts)).encode()).hexdigest()[:32]
 
 
 def read_record(path: Path, kind: type[Record]) -> Record | None:
-    """What `write_record` kept, or None when it is absent, broken or lacks a field."""
+    """The record that `write_record` wrote; None if it is missing or broken, or lacks a field."""
     try:
         return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -48,7 +48,7 @@ def read_record(path: Path, kind: type[Record]) -> Record | None:
 
 
 def write_record(path: Path, record: BaseModel) -> None:
-    """Keep `record` as JSON; a folder that cannot be written only costs the next run the same work."""
+    """Write `record` as JSON. If that fails, a warning is logged: the next run repeats the work."""
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,40 +58,43 @@ def write_record(path: Path, record: BaseModel) -> None:
         _log.warning("%s: cannot be kept (%s)", path, error)
 
 
-def whole(entry: Path, names: Sequence[str]) -> bool:
-    """Whether the files `names` of a cache entry are as they were stored.
+def is_intact(folder: Path, names: Sequence[str]) -> bool:
+    """Whether the files `names` of a folder are as `write_folder` wrote them.
 
-    False where there is no such entry; raises OSError or ValueError where it is broken.
+    False if there is no such folder. Raises OSError or ValueError if a file is missing or changed.
     """
     try:
-        expected = (entry / "digest").read_text(encoding="utf-8")
+        expected = (folder / "digest").read_text(encoding="utf-8")
     except FileNotFoundError:
         return False
-    if expected != _digest(entry, names):
+    if expected != _digest(folder, names):
         raise ValueError("its digest does not match")
     return True
 
 
-def store(entry: Path, names: Sequence[str], write: Callable[[Path], None]) -> None:
-    """Let `write` make the files of an entry in a draft folder, and rename it into its place.
+def write_folder(folder: Path, names: Sequence[str], write: Callable[[Path], None]) -> None:
+    """Let `write` create the files `names` in a draft folder, and rename the draft to `folder`.
 
-    No reader ever sees half an entry. Raises OSError.
+    So no reader sees an incomplete folder. Raises OSError.
     """
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f"{entry.name}-", dir=entry.parent))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
     try:
         write(draft)
         (draft / "digest").write_text(_digest(draft, names), encoding="utf-8")
-        shutil.rmtree(entry, ignore_errors=True)
-        draft.rename(entry)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _digest(entry: Path, names: Sequence[str]) -> str:
-    """SHA-256 over the files; 32 MB take 25 ms, and a crash can leave zeros in whole files."""
+def _digest(folder: Path, names: Sequence[str]) -> str:
+    """SHA-256 of the files. A crash can leave files of the right length full of zeros.
+
+    32 MB take 25 ms.
+    """
     digest = hashlib.sha256()
     for name in names:
-        with (entry / name).open("rb") as file:
+        with (folder / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -1,8 +1,8 @@
 """CUDA graphs: one captured graph for each batch size, replayed on static buffers.
 
-Capturing removes the launch of some 200 small kernels for each batch. Not run by us: there was no
-NVIDIA card at hand. What stands here is only the capture; cutting, padding and running out of
-memory are in `torch_engine` and tested on a CPU.
+A graph saves the launches of about 200 small kernels for each batch. This module has not been run on a
+card yet. It only captures: `torch_engine` divides and pads batches and handles full memory, and the tests
+cover that on a CPU.
 """
 
 from __future__ import annotations
@@ -14,58 +14,58 @@ import torch
 from torch import Tensor, nn
 
 WARM_UPS = 3
-"""Runs on a side stream before a capture: libraries choose their kernels and allocate there."""
+"""Runs on a side stream before a capture, in which libraries choose kernels and allocate memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Graph:
     graph: torch.cuda.CUDAGraph
-    given: Tensor
+    input: Tensor
     """Static input on the device, f32[n, ...]."""
-    result: Tensor
+    output: Tensor
     """Static output on the device, f32[n, ...]."""
     staging_in: Tensor
-    """Pinned memory on the host, so that copies run without a bounce buffer."""
+    """Pinned memory on the host, so that copies need no intermediate buffer."""
     staging_out: Tensor
 
 
 class GraphedNet:
-    """Runs `net` for batches of exactly one of `sizes`, each item of `shape`."""
+    """Runs `net` on batches whose size is one of `sizes` and whose items have the given shape."""
 
     def __init__(
         self, net: nn.Module, shape: tuple[int, ...], sizes: Sequence[int], device: torch.device
     ) -> None:
         self._device = device
         self._net = net
-        """The graphs read its weights."""
+        """Kept because the graphs read its weights."""
         self._graphs: dict[int, _Graph] = {}
         largest: torch.cuda.CUDAGraph | None = None
-        for size in sorted(sizes, reverse=True):  # the largest first: the others fit in its memory
+        for size in sorted(sizes, reverse=True):  # the largest first: the others share its memory
             try:
                 self._graphs[size] = _captured(net, (size, *shape), device, largest)
             except torch.OutOfMemoryError:
-                continue  # `restore` halves the batch when it meets this size
+                continue  # the engine halves a batch of this size
             largest = largest or self._graphs[size].graph
 
     def __call__(self, batch: Tensor) -> Tensor:
-        """`batch` is f32 on the CPU; the result is valid until the next call."""
+        """`batch` is f32 on the CPU, and so is the result, which is valid until the next call."""
         if len(batch) not in self._graphs:
             raise torch.OutOfMemoryError(f"no graph for {len(batch)} crops fitted in the memory")
-        entry = self._graphs[len(batch)]
+        graph = self._graphs[len(batch)]
         with torch.cuda.device(self._device):
-            entry.staging_in.copy_(batch)
-            entry.given.copy_(entry.staging_in, non_blocking=True)
-            entry.graph.replay()
-            entry.staging_out.copy_(entry.result, non_blocking=True)
+            graph.staging_in.copy_(batch)
+            graph.input.copy_(graph.staging_in, non_blocking=True)
+            graph.graph.replay()
+            graph.staging_out.copy_(graph.output, non_blocking=True)
             torch.cuda.current_stream().synchronize()
-        return entry.staging_out
+        return graph.staging_out
 
 
 @torch.inference_mode()
 def _captured(
     net: nn.Module, shape: tuple[int, ...], device: torch.device, larger: torch.cuda.CUDAGraph | None
 ) -> _Graph:
-    """The graph of one batch; it shares the memory of a `larger` one where there is one."""
+    """Capture the graph for one batch size. It shares the memory of the `larger` one, if there is one."""
     with torch.cuda.device(device):
         given = torch.zeros(shape, device=device)
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch leaves its types out

@@ -1,4 +1,4 @@
-"""The contract of a restoration engine, and what several engines share."""
+"""The protocol of a restoration engine, and functions that several engines share."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ class Engine(Protocol):
     name: str
     """Library and device, such as ``openvino-cpu``."""
     description: str
-    """One line for people: where it runs, and at which precision it computes and stores."""
+    """One line for the user: where it runs, and at which precision it computes and stores."""
     model: ModelInfo
 
     def restore(self, crops: np.ndarray) -> np.ndarray:
-        """Restore aligned face crops, in order; each crop depends on itself alone.
+        """Restore aligned face crops, in order. No crop has an influence on another.
 
-        `crops` is f32[N, in_size, in_size, 3], RGB in 0..1, C-contiguous, N >= 0. The result is
-        f32[N, size, size, 3], RGB, 0..1 but not clipped, owned by the caller. A crop that could
-        not be computed, such as one for which the device has no memory left, comes out as NaN.
+        `crops` is f32[N, in_size, in_size, 3], RGB in 0..1, C-contiguous, N >= 0. The result is a new
+        array f32[N, size, size, 3], RGB, nominally 0..1 but not clipped. The result is NaN for a crop that
+        could not be computed, for example because the device's memory is full.
         """
 
     def close(self) -> None:
-        """Release the network; calling twice is harmless, restoring afterwards is an error."""
+        """Release the network. It may be called twice; `restore` raises RuntimeError afterwards."""
 
 
 def check_crops(crops: np.ndarray, model: ModelInfo) -> None:
-    """Raise ValueError unless `crops` is what `Engine.restore` takes."""
+    """Raise ValueError unless `crops` has the shape and type that `Engine.restore` expects."""
     side = model.in_size
     shape = getattr(crops, "shape", None)
     dtype = getattr(crops, "dtype", None)
@@ -55,14 +55,15 @@ def check_precision(engine: str, precision: str, offered: Sequence[str]) -> None
 
 
 def graph_sizes(largest: int) -> tuple[int, ...]:
-    """The batch sizes for which a static graph is prepared: powers of two, and `largest`."""
+    """The batch sizes for which static graphs are prepared, ascending: powers of two, and `largest`."""
     return tuple(sorted({2**i for i in range(int(math.log2(largest)) + 1)} | {largest}))
 
 
 def batches(crops: int, sizes: Sequence[int]) -> Iterator[tuple[slice, int]]:
-    """Cut `crops` into runs of the ascending `sizes`: which crops, and the size that holds them.
+    """Divide a number of crops into as few batches as possible: the crops of each, and its size.
 
-    As few runs as possible; the last one is padded up to the smallest size that holds it.
+    sizes: the possible sizes, ascending. The last batch has the smallest size that holds its crops; the
+    caller pads it.
     """
     for start in range(0, crops, sizes[-1]):
         stop = min(start + sizes[-1], crops)

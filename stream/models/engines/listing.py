@@ -1,4 +1,4 @@
-"""Which engines there are on this machine, for people; no inference library is imported."""
+"""The engines of this machine, as `gpen-stream engines` shows them. No inference library is imported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib import metadata
 
 from pydantic import BaseModel
 
-from stream.models.engines import auto_choice, driver_present
+from stream.models.engines import auto_choice, has_nvidia_driver
 from stream.models.engines.auto_choice import EngineChoice
 
 _LIBRARIES = {
@@ -25,46 +25,46 @@ class EngineKind(BaseModel, frozen=True):
     engine: str
     library: str
     version: str | None
-    """The library's; None where it is not installed."""
+    """The library's; None if it is not installed."""
     lacks: str
-    """What it needs and does not find; empty where it is ready."""
+    """The requirement that is missing; empty: the engine is ready."""
 
 
 class Engines(BaseModel, frozen=True):
-    """What `gpen-stream engines --json` shows."""
+    """The content of `gpen-stream engines --json`."""
 
     engines: list[EngineKind]
     nvidia_driver: bool
     auto: list[EngineChoice]
-    """What engine "auto" measured and chose."""
+    """The measurements and choices of engine "auto"."""
 
 
-def listed() -> Engines:
-    """The kinds with their library's version and what they lack, and the choices of "auto"."""
+def list_engines() -> Engines:
+    """All kinds of engines with their library's version and what they lack, and the choices of "auto"."""
     engines = []
     for kind, library in _LIBRARIES.items():
         version = _version(library)
         if kind == "onnxruntime" and version is None:
             version = _version("onnxruntime-gpu")
         lacks = "" if version else f"{library} is not installed"
-        if not lacks and kind == "tensorrt" and not driver_present():
+        if not lacks and kind == "tensorrt" and not has_nvidia_driver():
             lacks = "no NVIDIA driver"
         if not lacks and kind == "torch-compile" and not (shutil.which("g++") or shutil.which("clang++")):
             lacks = "no C++ compiler, which a CPU needs"
         engines.append(EngineKind(engine=kind, library=library, version=version, lacks=lacks))
-    return Engines(engines=engines, nvidia_driver=driver_present(), auto=auto_choice.remembered())
+    return Engines(engines=engines, nvidia_driver=has_nvidia_driver(), auto=auto_choice.recorded_choices())
 
 
 def render(facts: Engines) -> str:
-    """The same as text."""
+    """The facts as text, one engine in each line."""
     lines = [
         f"{kind.engine:14} {kind.library} {kind.version or '-':12} {kind.lacks or 'ready'}"
         for kind in facts.engines
     ]
     lines.append(f"NVIDIA driver: {'yes' if facts.nvidia_driver else 'no'}")
-    for made in facts.auto:
-        times = ", ".join(f"{engine} {ms:.1f} ms" for engine, ms in made.ms.items())
-        lines.append(f"auto, {made.model}, {made.threads} threads: {made.engine} ({times} a crop)")
+    for choice in facts.auto:
+        times = ", ".join(f"{engine} {ms:.1f} ms" for engine, ms in choice.ms.items())
+        lines.append(f"auto, {choice.model}, {choice.threads} threads: {choice.engine} ({times} a crop)")
     return "\n".join(lines)
 
 

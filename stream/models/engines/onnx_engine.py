@@ -1,4 +1,4 @@
-"""Restoration by ONNX Runtime: an alternative on a CPU, and the way to TensorRT."""
+"""Restoration by ONNX Runtime, on a CPU, on CUDA or with TensorRT."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # an optional package
     from onnxruntime import InferenceSession
 
 EXPORT_VERSION = 1
-"""Raise it whenever the network or its export changes: older exports are ignored."""
+"""Must be raised when the network or its export changes, so that older exports are ignored."""
 _FILES = ("model.onnx",)
 _PROVIDERS = {
     "cpu": ("CPUExecutionProvider",),
@@ -32,10 +32,10 @@ _log = logging.getLogger(__name__)
 
 
 class OnnxEngine:
-    """ONNX Runtime, FP32; under TensorRT also FP16 arithmetic.
+    """ONNX Runtime in FP32; with TensorRT also in FP16 arithmetic.
 
-    `.onnx` files run as they are; safetensors are exported once, and the export is kept.
-    `accelerator` is "cpu", "cuda" or "tensorrt"; the two on a GPU need `onnxruntime-gpu`.
+    `.onnx` files run as they are. Safetensors are exported once, into the cache. accelerator: "cpu",
+    "cuda" or "tensorrt"; the latter two need `onnxruntime-gpu`.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class OnnxEngine:
         options = runtime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads or 0
-        # Its idle threads would otherwise spin on the cores that decoding and encoding need.
+        # Otherwise its idle threads would spin on the cores that decoding and encoding need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = runtime.InferenceSession(path, options, _providers(accelerator, precision))
@@ -76,10 +76,10 @@ class OnnxEngine:
                 f"restore.engine: ONNX Runtime fell back to {session.get_providers()[0]}; "
                 f"install what {_PROVIDERS[accelerator][0]} needs, or use device cpu"
             )
-        self._wrap = not _between_crops(path, session, self.model)
+        self._is_nchw = not _works_on_crops(path, session, self.model)
         self._input = session.get_inputs()[0].name
         fixed = session.get_inputs()[0].shape[0]
-        # Batches gain nothing on a CPU, and an export may be made for one crop.
+        # Batches are not faster on a CPU, and an export may be made for one crop.
         self._size = fixed if isinstance(fixed, int) else 1 if accelerator == "cpu" else batch_size
         self._session: InferenceSession | None = session
         self.name = f"onnxruntime-{accelerator}"
@@ -97,12 +97,12 @@ class OnnxEngine:
             batch = crops[part]
             if len(batch) < size:
                 batch = np.concatenate((batch, np.repeat(batch[:1], size - len(batch), 0)))
-            restored[part] = self._ran(session, batch)[: part.stop - part.start]
+            restored[part] = self._infer(session, batch)[: part.stop - part.start]
         return restored
 
-    def _ran(self, session: InferenceSession, batch: np.ndarray) -> np.ndarray:
+    def _infer(self, session: InferenceSession, batch: np.ndarray) -> np.ndarray:
         made: np.ndarray
-        if not self._wrap:
+        if not self._is_nchw:
             made = session.run(None, {self._input: batch})[0]
             return made
         low, high = (np.float32(bound) for bound in self.model.input_range)
@@ -116,26 +116,26 @@ class OnnxEngine:
 
 
 def installed() -> bool:
-    """Whether ONNX Runtime is there."""
+    """Whether ONNX Runtime is installed."""
     return importlib.util.find_spec("onnxruntime") is not None
 
 
-def ready_for(path: str | Path, model: ModelInfo, fidelity: float) -> bool:
-    """Whether ONNX Runtime is there and needs no export, which takes torch and many seconds."""
-    return installed() and (Path(path).suffix == ".onnx" or _entry(model, fidelity).is_dir())
+def is_ready_for(path: str | Path, model: ModelInfo, fidelity: float) -> bool:
+    """Whether ONNX Runtime can run the file without an export, which needs torch and many seconds."""
+    return installed() and (Path(path).suffix == ".onnx" or _export_folder(model, fidelity).is_dir())
 
 
 def _can_export() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("onnx", "onnxscript"))
 
 
-def _entry(model: ModelInfo, fidelity: float) -> Path:
+def _export_folder(model: ModelInfo, fidelity: float) -> Path:
     key = cache.key_of(EXPORT_VERSION, model.sha256, fidelity)
     return cache.cache_folder() / "onnx" / key
 
 
 def _runtime(accelerator: str) -> ModuleType:
-    """The library, where it can run on `accelerator`."""
+    """The library. Raises ConfigError unless it can run on `accelerator`."""
     if not installed():
         raise ConfigError(
             "restore.engine: ONNX Runtime is not installed; pip install 'gpen-stream[onnxruntime]'"
@@ -153,7 +153,7 @@ def _runtime(accelerator: str) -> ModuleType:
 
 
 def _providers(accelerator: str, precision: str) -> list[str | tuple[str, dict[str, str | bool]]]:
-    """As ONNX Runtime takes them: names, the first for TensorRT with its options."""
+    """The execution providers in ONNX Runtime's form: names, and TensorRT's with options."""
     names = _PROVIDERS[accelerator]
     if accelerator != "tensorrt":
         return list(names)
@@ -166,8 +166,11 @@ def _providers(accelerator: str, precision: str) -> list[str | tuple[str, dict[s
     return [(names[0], options), *names[1:]]
 
 
-def _between_crops(path: Path, session: InferenceSession, model: ModelInfo) -> bool:
-    """Whether the network takes and gives NHWC crops in 0..1; published exports are NCHW."""
+def _works_on_crops(path: Path, session: InferenceSession, model: ModelInfo) -> bool:
+    """Whether the network's input and output are NHWC crops in 0..1. False: NCHW, as published exports.
+
+    Raises ModelError for other shapes.
+    """
     given, made = session.get_inputs(), session.get_outputs()
     shapes = given[0].shape[1:], made[0].shape[1:]
     inner, outer = model.in_size, model.size
@@ -181,29 +184,29 @@ def _between_crops(path: Path, session: InferenceSession, model: ModelInfo) -> b
 
 
 def _exported(path: Path, model: ModelInfo, fidelity: float) -> Path:
-    """The ONNX file of our own weights, exported now or by an earlier run."""
-    entry = _entry(model, fidelity)
+    """The ONNX export of a safetensors file, made now or by an earlier run."""
+    folder = _export_folder(model, fidelity)
     try:
-        if cache.whole(entry, _FILES):
-            return entry / _FILES[0]
+        if cache.is_intact(folder, _FILES):
+            return folder / _FILES[0]
     except (OSError, ValueError) as error:
-        _log.warning("%s: broken export (%s), exporting again", entry, error)
+        _log.warning("%s: broken export (%s), exporting again", folder, error)
     if not _can_export():
         raise ConfigError(
             "restore.engine: exporting to ONNX needs onnx and onnxscript; "
             "pip install 'gpen-stream[onnxruntime]', or use engine openvino"
         )
     try:
-        cache.store(entry, _FILES, lambda folder: export(path, folder / _FILES[0], fidelity))
+        cache.write_folder(folder, _FILES, lambda draft: export(path, draft / _FILES[0], fidelity))
     except OSError as error:
         raise ConfigError(
-            f"{entry}: the ONNX export cannot be kept ({error.strerror}); set {cache.CACHE_VARIABLE}"
+            f"{folder}: the ONNX export cannot be kept ({error.strerror}); set {cache.CACHE_VARIABLE}"
         ) from error
-    return entry / _FILES[0]
+    return folder / _FILES[0]
 
 
 def export(path: Path, target: Path, fidelity: float = 1.0) -> None:
-    """Write the generator at `path` as ONNX, NHWC crops in 0..1, any number of them."""
+    """Write the generator at `path` as ONNX, for any number of NHWC crops in 0..1."""
     import torch
 
     from stream.models.engines.crop_net import CropNet
@@ -216,7 +219,7 @@ def export(path: Path, target: Path, fidelity: float = 1.0) -> None:
     example = torch.zeros(2, model.in_size, model.in_size, 3)
     exporter = logging.getLogger("onnxscript")
     level = exporter.level
-    exporter.setLevel(logging.ERROR)  # it warns of every constant that it does not fold
+    exporter.setLevel(logging.ERROR)  # it warns about every constant that it does not fold
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,6 +1,6 @@
-"""The layers of a plain convolutional ONNX network, read by OpenVINO, for whoever computes them elsewhere.
+"""The layers of a plain convolutional ONNX network, read by OpenVINO, so that torch can compute them.
 
-Convolutions with a padding of half their kernel, biases, rectifiers and skips are all that is known.
+Only convolutions with a padding of half their kernel, biases, rectifiers and skips are understood.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ class Layer(NamedTuple):
     kind: Literal["conv", "bias", "relu", "skip"]
     name: str
     sources: list[str]
-    """Names of the layers that it takes; "" is the network's input."""
+    """Names of the layers whose outputs it takes as input; "" is the network's input."""
     tensor: int | None
-    """Number of its tensor, where it has one."""
+    """Index of its weights among the tensors; None: it has none."""
     stride: int = 1
     groups: int = 1
 
 
 def read_layers(path: str, last: str) -> tuple[list[Layer], list[np.ndarray]]:
-    """Layers up to the one called `last`, and the tensors f32 that they use."""
+    """The layers up to the one called `last`, and their weights, f32."""
     model = openvino_core().read_model(path)
     layers: list[Layer] = []
     tensors: list[np.ndarray] = []
     names = {model.input(0).get_node().get_friendly_name(): ""}
 
-    def kept(tensor: np.ndarray) -> int:
+    def add(tensor: np.ndarray) -> int:
         tensors.append(np.ascontiguousarray(tensor, np.float32))
         return len(tensors) - 1
 
@@ -53,11 +53,11 @@ def read_layers(path: str, last: str) -> tuple[list[Layer], list[np.ndarray]]:
         elif tensor is None:
             layer = Layer("skip", name, sources, None)
         elif operation == "Add":
-            layer = Layer("bias", name, sources, kept(tensor.reshape(1, -1, 1, 1)))
+            layer = Layer("bias", name, sources, add(tensor.reshape(1, -1, 1, 1)))
         else:
-            groups = len(tensor) if operation == "GroupConvolution" else 1  # depthwise: there is no other
+            groups = len(tensor) if operation == "GroupConvolution" else 1  # only depthwise ones occur
             stride = node.get_attributes()["strides"][0]
-            layer = Layer("conv", name, sources, kept(tensor), stride, groups)
+            layer = Layer("conv", name, sources, add(tensor), stride, groups)
         names[name] = name
         layers.append(layer)
         if name == last:
@@ -66,7 +66,7 @@ def read_layers(path: str, last: str) -> tuple[list[Layer], list[np.ndarray]]:
 
 
 def _constant(node: ov.Node) -> np.ndarray | None:
-    """The values of a constant, also where only its shape is rewritten on the way; else None."""
+    """The values of a constant, even if it is reshaped on its way here; None for other nodes."""
     while node.get_type_name() == "Reshape":
         node = node.input_value(0).get_node()
     return node.data if node.get_type_name() == "Constant" else None

@@ -1,4 +1,4 @@
-"""Weights of either format -> an OpenVINO network between crops."""
+"""A weights file of either format -> an OpenVINO network from crop to crop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from stream.models.info import ModelInfo
 
 
 def convert(path: Path, model: ModelInfo, fidelity: float = 1.0) -> ov.Model:
-    """The network f32[1, in, in, 3] -> f32[1, size, size, 3], RGB 0..1, of the file at `path`."""
+    """Convert the file at `path` to a network f32[1, in, in, 3] -> f32[1, size, size, 3], RGB in 0..1.
+
+    Raises ModelError for wrong weights, and ConfigError for a fidelity that an ONNX file cannot have.
+    """
     if path.suffix == ".onnx":
         if fidelity != 1.0:
             raise ConfigError(
@@ -36,12 +39,12 @@ def _from_weights(path: Path, model: ModelInfo, fidelity: float) -> ov.Model:
     crop_net = CropNet(OneCropGPEN(net), model.input_range).requires_grad_(False).eval()
     shape = [1, model.in_size, model.in_size, 3]
     with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer that OpenVINO uses is deprecated in torch
+        warnings.simplefilter("ignore")  # torch deprecates the tracer that OpenVINO uses
         return ov.convert_model(crop_net, example_input=torch.zeros(shape), input=[shape])
 
 
 def _from_onnx(path: Path, model: ModelInfo) -> ov.Model:
-    """Put range and layout round an export f32[N, 3, in, in] -> f32[N, 3, size, size]."""
+    """Add the conversion of range and layout to an export f32[N, 3, in, in] -> f32[N, 3, size, size]."""
     try:
         network = openvino_core().read_model(path)
         if len(network.inputs) != 1 or network.input().element_type != ov.Type.f32:
@@ -62,3 +65,34 @@ def _from_onnx(path: Path, model: ModelInfo) -> ov.Model:
     y = network.output(0).get_node().input_value(0)
     y = op.add(op.multiply(y, op.constant(np.float32(0.5))), op.constant(np.float32(0.5)))
     return ov.Model([op.transpose(y, op.constant([0, 2, 3, 1]))], [crops], model.name)
+
+
+def onnx_sides(path: Path) -> tuple[int, int]:
+    """Sides, px, of the square RGB pictures that an ONNX network takes and gives.
+
+    It must have one input f32[N,3,in,in] and, as its first output, f32[N,3,size,size], with fixed sides
+    that are powers of two. Raises ModelError for any other network.
+    """
+    try:
+        network = openvino_core().read_model(path)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[-160:]
+        raise ModelError(f"{path}: not a readable ONNX network ({reason})") from None
+    if len(network.inputs) != 1:
+        raise ModelError(f"{path}: has {len(network.inputs)} inputs, expected one picture")
+    return _side(path, "input", network.inputs[0]), _side(path, "output", network.outputs[0])
+
+
+def _side(path: Path, what: str, port: ov.Output) -> int:
+    shape = port.get_partial_shape()
+    sides = (
+        [-1 if length.is_dynamic else length.get_length() for length in shape] if shape.rank.is_static else []
+    )
+    floats = port.get_element_type() == ov.Type.f32
+    if not floats or len(sides) != 4 or sides[1] != 3 or sides[2] != sides[3] or sides[0] not in (-1, 1):
+        given = f"{port.get_element_type().get_type_name()}{shape}"
+        raise ModelError(f"{path}: its {what} is {given}, expected f32[1,3,S,S] with a fixed S")
+    side = sides[2]
+    if side < 8 or side > 2048 or side & (side - 1):
+        raise ModelError(f"{path}: its {what} is {side} px wide, expected a power of two from 8 to 2048")
+    return side

@@ -1,4 +1,4 @@
-"""What every network on OpenVINO needs: settings, the cache of converted ones, small ONNX networks."""
+"""What all networks on OpenVINO share: settings, the cache of converted networks, small ONNX networks."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ _LOADING = threading.Lock()
 _log = logging.getLogger(__name__)
 
 OnnxNet = Callable[[np.ndarray], list[np.ndarray]]
+"""One input array -> the network's outputs, in their order."""
 
 
 def openvino_core() -> ov.Core:
-    """The one core of this process; its plugin for the CPU is loaded by a thread that ends at once.
+    """The one core of this process.
 
-    Where it is loaded OpenVINO gives that thread a signal stack of its own, and takes the stack away
-    again together with the core, in whichever thread that happens. The next signal that the thread
-    handles, a Ctrl-C for one, would then end the process without a word.
+    A thread that ends at once loads its plugin for the CPU: OpenVINO gives the loading thread an
+    alternative signal stack, and frees the stack together with the core, from any thread. If the loading
+    thread still ran, the next signal that it handles, such as Ctrl-C, would end the process.
     """
     with _LOADING:
         return _core()
@@ -46,9 +47,10 @@ def _core() -> ov.Core:
 
 
 def cpu_config(threads: int | None = None, arithmetic: str = "f32") -> dict[str, object]:
-    """Compile options: lowest latency, `arithmetic` "f32" or "bf16", at most `threads` threads.
+    """Compile options for the lowest latency.
 
-    Left to itself OpenVINO would compute in BF16 where the CPU has it.
+    threads: the most threads; None: OpenVINO's choice. arithmetic: "f32" or "bf16". By default OpenVINO
+    would compute in BF16 on a CPU that has it.
     """
     config: dict[str, object] = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -59,23 +61,26 @@ def cpu_config(threads: int | None = None, arithmetic: str = "f32") -> dict[str,
     return config
 
 
-def cached_network(entry: Path) -> ov.Model | None:
-    """The network that `keep_network` kept in a cache folder; None where there is none that is whole."""
+def cached_network(folder: Path) -> ov.Model | None:
+    """The network that `save_network` wrote to a folder of the cache; None if there is no intact one."""
     try:
-        return openvino_core().read_model(entry / _FILES[0]) if cache.whole(entry, _FILES) else None
+        return openvino_core().read_model(folder / _FILES[0]) if cache.is_intact(folder, _FILES) else None
     except (OSError, ValueError, RuntimeError) as error:
-        _log.warning("%s: broken cached network (%s), converting again", entry, error)
+        _log.warning("%s: broken cached network (%s), converting again", folder, error)
         return None
 
 
-def keep_network(network: ov.Model, entry: Path, *, half: bool = False) -> None:
-    """Keep a converted network, its weights rounded to FP16 if `half`, where that can be written."""
+def save_network(network: ov.Model, folder: Path, *, half: bool = False) -> None:
+    """Write a converted network to a folder of the cache. If that fails, a warning is logged.
+
+    half: round the weights to FP16.
+    """
     try:
-        cache.store(
-            entry, _FILES, lambda draft: ov.save_model(network, draft / _FILES[0], compress_to_fp16=half)
+        cache.write_folder(
+            folder, _FILES, lambda draft: ov.save_model(network, draft / _FILES[0], compress_to_fp16=half)
         )
     except (OSError, RuntimeError) as error:
-        _log.warning("%s: cannot keep the converted network (%s)", entry, error)
+        _log.warning("%s: cannot keep the converted network (%s)", folder, error)
 
 
 def compile_onnx(
@@ -83,12 +88,11 @@ def compile_onnx(
     shape: Sequence[int] | None = None,
     threads: int | None = None,
 ) -> OnnxNet:
-    """A callable from one input array to the list of the network's outputs, in their order.
+    """Compile a small ONNX network with one input. The arrays that it returns are new ones.
 
-    `model` is a path or the file's bytes. The network is compiled for one static shape at a time
-    (`shape`, or that of the first input) and again when the input's shape changes, which is cheap
-    for small networks and lets static ones run faster. The outputs are the caller's own.
-    Raises ModelError when the model cannot be read.
+    model: a path, or the file's bytes. The network is compiled for one static shape at a time, which runs
+    faster: for `shape`, or the first input's shape, and again when the input's shape changes.
+    Raises ModelError where the model cannot be read.
     """
     return _OnnxNet(model, shape, threads)
 
@@ -116,7 +120,7 @@ class _OnnxNet:
         return [results[output] for output in self._request.model_outputs]
 
     def _compile(self, shape: tuple[int, ...]) -> None:
-        # A model that was read can be reshaped again and again; compiling copies it.
+        # Compiling copies the model, so it can be reshaped again and again.
         self._model.reshape(list(shape))
         compiled = self._core.compile_model(self._model, "CPU", self._config)
         self._request = compiled.create_infer_request()

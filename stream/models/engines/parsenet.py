@@ -1,8 +1,7 @@
-"""facexlib's ParseNet, which tells a face's parts from what lies round and before it, on OpenVINO.
+"""facexlib's ParseNet, which labels the parts of a face and what surrounds or covers it, on OpenVINO.
 
-Its class is used, with our own loading; its weights are parsing_parsenet.pth of facexlib's release
-0.2.2. It takes 469 GFLOP a picture (counted by torch), 1.7 times GPEN-BFR-512 and 107 times
-gpen-lite-256.
+Only facexlib's class is used. The weights are parsing_parsenet.pth of its release 0.2.2. A picture takes
+469 GFLOP (counted by torch), 1.7 times as many as GPEN-BFR-512 and 107 times as many as gpen-lite-256.
 """
 
 from __future__ import annotations
@@ -17,30 +16,30 @@ import openvino as ov
 
 from stream.errors import ModelError
 from stream.models.engines import cache
-from stream.models.engines.openvino_runtime import cached_network, cpu_config, keep_network, openvino_core
+from stream.models.engines.openvino_runtime import cached_network, cpu_config, openvino_core, save_network
 
-if TYPE_CHECKING:  # a network that was converted before runs without torch
+if TYPE_CHECKING:  # a cached network runs without torch
     from torch import nn
 
 SIDE = 512
-"""Px of the picture that it was trained on, aligned as "ffhq_512"."""
+"""Side of the pictures on which it was trained, px, aligned as "ffhq_512"."""
 CLASSES = (
     "background", "skin", "nose", "glasses", "left eye", "right eye", "left brow", "right brow", "left ear",
     "right ear", "mouth", "upper lip", "lower lip", "hair", "hat", "earring", "necklace", "neck", "cloth",
 )  # fmt: skip
-"""Its output channels: the labels of CelebAMask-HQ (Lee et al., 2020), in that dataset's order."""
+"""The labels of its output channels, in the order of the dataset CelebAMask-HQ (Lee et al., 2020)."""
 FACE = tuple(range(1, 13))
-"""Channels of the face itself. facexlib's own table also keeps hair and earrings, which a video's
-motion would tear from the hair outside the crop."""
+"""Channels of the face itself. facexlib's own table also keeps hair and earrings: in a video they would
+move against the hair outside the crop."""
 _CONVERTER_VERSION = 1
 
 
 class ParseNet:
     """ParseNet on the CPU. One thread at a time may call it.
 
-    `path` is a `.pth`, of which only tensors are unpickled; the converted network is cached by the
-    file's digest. `side` is the picture's, a multiple of 16; the cost grows with its square. Raises
-    ModelError where the file is missing or holds something else.
+    path: a `.pth`, of which only tensors are unpickled. The converted network is cached by the file's
+    digest. side: the picture's, px, a multiple of 16; the time grows with its square. Raises ModelError
+    where the file is missing or holds other weights.
     """
 
     def __init__(self, path: str | Path, threads: int | None = None, side: int = SIDE) -> None:
@@ -53,24 +52,24 @@ class ParseNet:
             raise ModelError(f"{path}: {reason}; check compose.mask_weights") from None
         self.side = side
         key = cache.key_of(ov.get_version(), _CONVERTER_VERSION, digest, side)
-        entry = cache.cache_folder() / "openvino" / key
-        network = cached_network(entry) or _converted(path, entry, side)
+        folder = cache.cache_folder() / "openvino" / key
+        network = cached_network(folder) or _converted(path, folder, side)
         compiled = openvino_core().compile_model(network, "CPU", cpu_config(threads))
         self._request = compiled.create_infer_request()
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The share of face f32[side,side] in 0..1 at every pixel of RGB f32[side,side,3] of 0..1."""
+        """The probability of face f32[side,side] at every pixel of RGB f32[side,side,3] in 0..1."""
         if image.shape != (self.side, self.side, 3) or image.dtype != np.float32:
             raise ValueError(f"expected f32[{self.side}, {self.side}, 3], got {image.shape}, {image.dtype}")
-        share: np.ndarray = self._request.infer([image[None]], share_inputs=True)[0][0]
-        return share
+        probability: np.ndarray = self._request.infer([image[None]], share_inputs=True)[0][0]
+        return probability
 
 
-def _converted(path: Path, entry: Path, side: int) -> ov.Model:
-    """The network from picture to share of face; the branch that repaints the picture falls away."""
+def _converted(path: Path, folder: Path, side: int) -> ov.Model:
+    """Convert and cache the network from picture to probability of face, without the branch that repaints."""
     import torch
 
-    class FaceShare(torch.nn.Module):
+    class FaceProbability(torch.nn.Module):
         def __init__(self, net: torch.nn.Module) -> None:
             super().__init__()
             self.net = net
@@ -80,11 +79,11 @@ def _converted(path: Path, entry: Path, side: int) -> ov.Model:
             return labels.softmax(dim=1)[:, FACE[0] : FACE[-1] + 1].sum(dim=1)
 
     small, shape = [1, 64, 64, 3], [1, side, side, 3]  # tracing at full size would take a minute
-    net = FaceShare(_load(path)).requires_grad_(False).eval()
+    net = FaceProbability(_load(path)).requires_grad_(False).eval()
     with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer that OpenVINO uses is deprecated in torch
+        warnings.simplefilter("ignore")  # torch deprecates the tracer that OpenVINO uses
         network = ov.convert_model(net, example_input=torch.zeros(small), input=[shape])
-    keep_network(network, entry)
+    save_network(network, folder)
     return network
 
 

@@ -1,4 +1,4 @@
-"""facexlib's RetinaFace (ResNet50) on torch: its classes, our own loading."""
+"""facexlib's RetinaFace (ResNet50) on torch. Only facexlib's classes are used."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import torch
 from stream.errors import ModelError
 
 _MEAN_BGR = (104.0, 117.0, 123.0)
-_SIZES_KEPT = 8
-"""Anchors of so many picture sizes are kept: a pyramid asks for several by turns."""
+_CACHED_SIZES = 8
+"""Number of picture sizes whose anchors are cached: a pyramid uses several sizes by turns."""
 
-Hits = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Boxes f32[n,4] and landmarks f32[n,5,2] in px, scores f32[n]; overlaps not yet suppressed."""
+RawDetections = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Boxes f32[n,4] and landmarks f32[n,5,2] in px, scores f32[n], before non-maximum suppression."""
 
 
 def load_retinaface(
     path: str | Path | None, least_score: float, threads: int | None = None
-) -> Callable[[np.ndarray], Hits]:
-    """A callable from RGB f32[h,w,3] of 0..1 to what is seen there.
+) -> Callable[[np.ndarray], RawDetections]:
+    """Load the detector: a function from RGB f32[h,w,3] in 0..1 to its raw detections.
 
-    `path` is detection_Resnet50_Final.pth of facexlib's release 0.1.0; only tensors are unpickled.
-    `threads` sets torch's pool, which belongs to the whole process: a torch engine that is created
-    later sets its own number.
-    Raises ModelError where it is missing or holds something else.
+    path: detection_Resnet50_Final.pth of facexlib's release 0.1.0, of which only tensors are unpickled.
+    least_score: detections with lower scores are left out. threads: the size of torch's thread pool, which
+    belongs to the whole process: a torch engine that is created later changes it.
+    Raises ModelError where the file is missing or holds other weights.
     """
     if path is None:
         raise ModelError("detect.weights: RetinaFace needs the path of detection_Resnet50_Final.pth")
@@ -53,12 +53,12 @@ def load_retinaface(
 
 class _RetinaFace:
     def __init__(self, net: torch.nn.Module, settings: Mapping[str, object], least_score: float) -> None:
-        """`settings` are facexlib's for the network: what its anchors are, among others."""
+        """`settings`: facexlib's for the network, such as its anchors."""
         self._net, self._settings, self._least = net, settings, least_score
         self._priors: dict[tuple[int, int], torch.Tensor] = {}
 
     @torch.inference_mode()
-    def __call__(self, rgb: np.ndarray) -> Hits:
+    def __call__(self, rgb: np.ndarray) -> RawDetections:
         from facexlib.detection.retinaface_utils import PriorBox, decode, decode_landm
 
         size = rgb.shape[:2]
@@ -66,7 +66,7 @@ class _RetinaFace:
         picture = torch.from_numpy(bgr) - torch.tensor(_MEAN_BGR)[None, :, None, None]
         boxes, scores, marks = (part[0] for part in self._net(picture))
         if size not in self._priors:
-            if len(self._priors) == _SIZES_KEPT:
+            if len(self._priors) == _CACHED_SIZES:
                 self._priors.pop(next(iter(self._priors)))
             self._priors[size] = PriorBox(self._settings, image_size=size).forward()
         keep = scores[:, 1] >= self._least

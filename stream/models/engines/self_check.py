@@ -1,4 +1,4 @@
-"""The first use of half precision on a device: is it as good as a CPU's single precision?"""
+"""A check on the first use of half precision on a device: its result is compared with FP32's."""
 
 from __future__ import annotations
 
@@ -14,46 +14,48 @@ from stream.models.engines import cache
 from stream.models.engines.engine import Engine
 
 LEAST_PSNR_DB = 40.0
-"""Between the two outputs. FP16 and BF16 as they should be lie near 60 and 50 dB; a wrong kernel far
-below 30."""
+"""Least PSNR between the two outputs. Correct FP16 and BF16 reach about 60 and 50 dB; a wrong kernel
+stays far below 30."""
 
 _log = logging.getLogger(__name__)
 
 
 class Agreement(BaseModel, frozen=True):
-    """What was found out about half precision on this device; kept on disk."""
+    """The result of the check, as it is stored in the cache."""
 
     psnr_db: float
-    """To single precision; infinite where nothing differs, minus infinity where one is not finite."""
+    """PSNR between the outputs; infinite if they are equal, minus infinity if one is not finite."""
     trusted: bool
+    """Whether half precision may be used."""
     engine: str = ""
+    """Name of the engine in half precision."""
 
 
-def trusted(fast: Engine, open_sure: Callable[[], Engine], entry: Path) -> bool:
-    """Whether `fast` agrees with the engine that `open_sure` opens, by LEAST_PSNR_DB or more.
+def agrees(fast: Engine, open_reference: Callable[[], Engine], record: Path) -> bool:
+    """Whether `fast` and the reference engine agree by LEAST_PSNR_DB or more.
 
-    The answer is kept at `entry`; later runs read it and do not open the sure engine.
+    The answer is stored at `record`. Later runs read it and do not open the reference.
     """
-    kept = cache.read_record(entry, Agreement)
-    if kept is None:
-        sure = open_sure()
+    result = cache.read_record(record, Agreement)
+    if result is None:
+        reference = open_reference()
         try:
-            psnr_db = agreement_db(fast, sure)
+            psnr_db = agreement_db(fast, reference)
         finally:
-            sure.close()
-        kept = Agreement(psnr_db=psnr_db, trusted=psnr_db >= LEAST_PSNR_DB, engine=fast.name)
-        cache.write_record(entry, kept)
-    if not kept.trusted:
+            reference.close()
+        result = Agreement(psnr_db=psnr_db, trusted=psnr_db >= LEAST_PSNR_DB, engine=fast.name)
+        cache.write_record(record, result)
+    if not result.trusted:
         _log.warning(
             "%s: half precision is only %.1f dB from single precision: going on in FP32",
             fast.name,
-            kept.psnr_db,
+            result.psnr_db,
         )
-    return kept.trusted
+    return result.trusted
 
 
 def agreement_db(first: Engine, second: Engine) -> float:
-    """PSNR between two engines' clipped outputs on a fixed crop; -inf where one is not finite."""
+    """PSNR between two engines' clipped outputs on a fixed crop, dB; -inf if one is not finite."""
     crop = fixed_crop(first.model.in_size)
     outputs = [engine.restore(crop) for engine in (first, second)]
     if not all(np.isfinite(output).all() for output in outputs):

@@ -1,4 +1,4 @@
-"""The network as one compiled graph: a break in the graph is an error, never a silent fall-back."""
+"""The network compiled by torch.compile as one graph. A break in the graph is an error."""
 
 from __future__ import annotations
 
@@ -12,21 +12,17 @@ from stream.errors import ConfigError
 from stream.models.engines.crop_net import CropNet
 
 MODE = "reduce-overhead"
-"""On CUDA it captures CUDA graphs; on a CPU it compiles as the default mode does."""
+"""torch.compile's mode. It uses CUDA graphs on CUDA, and equals the default mode on a CPU."""
 
 BACKEND = "inductor"
-"""What torch.compile hands the graph to; "aot_eager" needs no C++ compiler and gains no speed."""
+"""torch.compile's backend. "aot_eager" needs no C++ compiler and is no faster than eager."""
 
-
-Options = dict[str, str | int | bool | Callable[..., Any]]
-"""As torch.compile takes them."""
+CompileOptions = dict[str, str | int | bool | Callable[..., Any]]
+"""The type of torch.compile's parameter `options`."""
 
 
 def compiled_net(net: CropNet) -> Callable[[Tensor], Tensor]:
-    """`net` by torch.compile, whole, for static shapes.
-
-    Raises ConfigError, in one line, where compiling is not possible here.
-    """
+    """Compile `net` as one graph for static shapes. Raises ConfigError if there is no compiler."""
     if BACKEND != "inductor":
         return torch.compile(net, fullgraph=True, dynamic=False, backend=BACKEND)
     weight = next(net.parameters())
@@ -36,12 +32,12 @@ def compiled_net(net: CropNet) -> Callable[[Tensor], Tensor]:
     return torch.compile(net, mode=MODE, fullgraph=True, dynamic=False)
 
 
-def cpu_options(half: bool) -> Options | None:
-    """Options of torch.compile for a CPU, None for its own; `half`: the graph computes in 16 bits.
+def cpu_options(half: bool) -> CompileOptions | None:
+    """Options of torch.compile for a CPU; None: the defaults. half: the graph computes in 16 bits.
 
-    In 16 bits Inductor is held to AVX2 on a CPU with AVX-512. GCC 12 at -O3 breaks the AVX-512 kernel
-    that transposes BF16: it reads what was never written, and every figure is NaN (torch 2.14.1,
-    measured). Convolutions and products are oneDNN's and stay as fast.
+    In 16 bits Inductor may only use AVX2 on a CPU with AVX-512. GCC 12 at -O3 miscompiles the AVX-512
+    kernel that transposes BF16: it reads memory that was never written, and every value becomes NaN
+    (torch 2.14.1, measured). Convolutions and products are computed by oneDNN and stay as fast.
     """
     wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     return {"cpp.simdlen": 256} if half and wide else None

@@ -1,4 +1,4 @@
-"""Restoration by torch: eager on any device, compiled, or as captured CUDA graphs."""
+"""Restoration by torch: eager on a CPU, by torch.compile, or by CUDA graphs."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 _log = logging.getLogger(__name__)
 
-Run = Callable[[Tensor], Tensor]
-"""`f32[n, in, in, 3]` on the CPU to `f32[n, size, size, 3]` on the CPU, for a prepared n."""
+BatchFunction = Callable[[Tensor], Tensor]
+"""`f32[n, in, in, 3]` -> `f32[n, size, size, 3]`, both on the CPU, for a batch size n that was prepared."""
 
 
 class TorchEngine:
-    """torch, channels-last: eager on a CPU, one captured graph for each batch size on CUDA.
+    """torch in channels-last layout: eager on a CPU, one captured graph for each batch size on CUDA.
 
-    On CUDA "auto" precision is FP16 in storage and arithmetic, on a CPU FP32; results are FP32.
-    `compiled` runs the network as one graph by torch.compile instead, on either device.
-    `threads` sets torch's pool, which belongs to the whole process; None leaves it alone.
+    The precision "auto" is FP16 in storage and arithmetic on CUDA, and FP32 on a CPU. Results are FP32.
+    compiled: run the network as one graph by torch.compile instead, on either device. threads: the size of
+    torch's thread pool, which belongs to the whole process; None leaves it as it is.
     """
 
     def __init__(
@@ -56,16 +56,16 @@ class TorchEngine:
         net = _channels_last(net.to(self._device, DTYPES[precision]))
         generator.freeze()
         self._sizes = tuple(range(1, batch_size + 1))
-        if compiled or on_cuda:  # a graph is made for one size; a CPU gains too little from more
+        if compiled or on_cuda:  # a graph has one size; a CPU gains too little from several
             self._sizes = graph_sizes(batch_size) if on_cuda else (1,)
-        self._run: Run | None = self._prepared(net, compiled)
+        self._run: BatchFunction | None = self._prepared(net, compiled)
         """None once the engine is closed."""
         self.name = f"{kind}-{self._device.type}"
-        way = "one compiled graph" if compiled else "CUDA graphs" if on_cuda else "eager"
-        self.description = f"torch on {self._device}, {way}, {precision.upper()} storage and arithmetic"
+        method = "one compiled graph" if compiled else "CUDA graphs" if on_cuda else "eager"
+        self.description = f"torch on {self._device}, {method}, {precision.upper()} storage and arithmetic"
 
-    def _prepared(self, net: CropNet, compiled: bool) -> Run:
-        """What runs one batch; whatever compiling or capturing it takes is done here."""
+    def _prepared(self, net: CropNet, compiled: bool) -> BatchFunction:
+        """The function that runs one batch, compiled or captured."""
         if compiled:
             from stream.models.engines.torch_compile import compiled_net
 
@@ -79,7 +79,9 @@ class TorchEngine:
         side = self.model.in_size
         return GraphedNet(net, (side, side, 3), self._sizes, self._device)
 
-    def _warmed(self, net: Run) -> Run:
+    def _warmed(self, net: BatchFunction) -> BatchFunction:
+        """Run every batch size once, so that torch compiles now."""
+
         def run(batch: Tensor) -> Tensor:
             return net(batch.to(self._device)).cpu()
 
@@ -91,7 +93,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def restore(self, crops: np.ndarray) -> np.ndarray:
-        """See `Engine.restore`; runs up to `batch_size` crops at once."""
+        """See `Engine.restore`. Up to `batch_size` crops run at once."""
         if self._run is None:
             raise RuntimeError("the engine is closed")
         check_crops(crops, self.model)
@@ -102,23 +104,25 @@ class TorchEngine:
         return restored
 
     def close(self) -> None:
-        """See `Engine.close`; hands cached GPU memory back."""
+        """See `Engine.close`. Cached GPU memory is released."""
         self._run = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def run_in_batches(run: Run, crops: Tensor, restored: Tensor, sizes: Sequence[int]) -> tuple[int, ...]:
-    """Fill `restored` by batches of the ascending `sizes`; the sizes that still fit the memory.
+def run_in_batches(
+    run: BatchFunction, crops: Tensor, restored: Tensor, sizes: Sequence[int]
+) -> tuple[int, ...]:
+    """Fill `restored` in batches of the ascending `sizes`, and return the sizes that fit the memory.
 
-    Where the device runs out of memory the batch is halved, for good, and tried again; where one
-    crop alone does not fit, the result is NaN.
+    When the device runs out of memory, the batch size is halved for good and the batch is run again. The
+    result is NaN for a crop that does not fit alone.
     """
     sizes = tuple(sizes)
     for part, size in batches(len(crops), sizes):
         batch = crops[part]
         try:
-            if len(batch) < size:  # repeated crops, not zeros: padding behaves like a face
+            if len(batch) < size:  # padded by repeated crops, not zeros: they behave like a face
                 batch = torch.cat((batch, batch[:1].expand(size - len(batch), -1, -1, -1)))
             restored[part] = run(batch)[: part.stop - part.start]
         except torch.OutOfMemoryError:
@@ -135,7 +139,7 @@ def run_in_batches(run: Run, crops: Tensor, restored: Tensor, sizes: Sequence[in
 
 
 def usable_device(name: str) -> torch.device:
-    """The device that `name` says, if it is a CPU or a CUDA device that is there; or ConfigError."""
+    """The device called `name`. Raises ConfigError unless it is a CPU or an existing CUDA device."""
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -148,7 +152,7 @@ def usable_device(name: str) -> torch.device:
 
 
 def _channels_last(net: CropNet) -> CropNet:
-    """Lay the convolutions' weights out as channels-last, modulated ones ([1, O, I, k, k]) too."""
+    """Change the convolutions' weights to channels-last, also modulated ones ([1, O, I, k, k])."""
     for parameter in net.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

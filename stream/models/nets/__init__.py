@@ -1,4 +1,4 @@
-"""Network architectures, written from the papers; importing this package imports torch."""
+"""Network architectures, written from the papers. Importing this package imports torch."""
 
 from stream.models.nets.discriminator import Discriminator
 from stream.models.nets.gpen import GPEN

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from stream.models.nets.layers import ConvLayer, EqualLinear, channels_at
 
 STDDEV_GROUP = 4
-"""Pictures whose spread is measured together; the batch must be a multiple once it is larger."""
+"""Pictures whose standard deviation is computed together. A larger batch must be a multiple of it."""
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions and a plain skip, both halving the resolution."""
+    """Two convolutions, and a linear skip connection; both halve the resolution."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -23,12 +23,13 @@ class ResidualBlock(nn.Module):
         self.skip = ConvLayer(in_channels, out_channels, 1, downsample=True, activated=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """`[N, in, H, W]` -> `[N, out, H/2, W/2]`."""
         y: Tensor = (self.conv2(self.conv1(x)) + self.skip(x)) * math.sqrt(0.5)
         return y
 
 
-def append_spread(x: Tensor) -> Tensor:
-    """Adds one channel: the mean standard deviation over groups of pictures (Karras, 2018)."""
+def append_batch_stddev(x: Tensor) -> Tensor:
+    """Append one channel: the mean standard deviation over groups of pictures (Karras et al., 2018)."""
     n, c, h, w = x.shape
     group = min(n, STDDEV_GROUP)
     grouped = x.view(group, n // group, c, h, w)
@@ -55,6 +56,7 @@ class Discriminator(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.final_conv(append_spread(self.convs(x)))
+        """The logits of a batch."""
+        h = self.final_conv(append_batch_stddev(self.convs(x)))
         logits: Tensor = self.final_linear(h.flatten(1))
         return logits

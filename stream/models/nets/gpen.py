@@ -1,11 +1,11 @@
-"""GPEN's generator (Yang et al., CVPR 2021): an encoder that steers a StyleGAN2 decoder.
+"""GPEN's generator (Yang et al., CVPR 2021): an encoder that controls a StyleGAN2 decoder.
 
-The encoder gives one feature map for each scale and, from the last, a latent. The decoder is
-StyleGAN2 (Karras et al., 2020) whose noise inputs are those feature maps, concatenated.
+The encoder computes one feature map for each scale and, from the smallest map, a latent code. The decoder is
+StyleGAN2 (Karras et al., 2020), with the feature maps concatenated to its activations in place of noise.
 
-Modulation is written on the activations: scaling the input channels by the style and the output
-channels by the demodulation factor is the same as scaling the weights, but leaves one constant
-weight for the whole batch, which every inference library runs as a plain convolution.
+Modulation is applied to the activations: the style scales the input channels, and the demodulation factor
+scales the output channels. This is the same as scaling the weights, but the weights stay the same for the
+whole batch, so that every inference library runs a plain convolution.
 """
 
 from __future__ import annotations
@@ -31,35 +31,36 @@ from stream.models.nets.layers import (
 DEMODULATION_EPSILON = 1e-8
 MAPPING_RATE = 0.01
 SMALLEST_STYLE = 1e-12
-"""Stands in for the largest style of an all-zero one, so that nothing is divided by zero."""
+"""Least magnitude by which a style is divided, so that a style of zeros causes no division by zero."""
 
 
 class PixelNorm(nn.Module):
-    """Scales each latent `[N, D]` to unit root mean square; squares in FP32."""
+    """Scales each latent to unit root mean square; the squares are computed in FP32."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """`[N, D]` -> `[N, D]`."""
         wide = x.float()
         return (wide * torch.rsqrt(wide.square().mean(1, keepdim=True) + 1e-8)).to(x.dtype)
 
 
 def split_style(style: Tensor) -> tuple[Tensor, Tensor]:
-    """Style `[N, C]` as its FP32 direction (largest magnitude 1) and its magnitude `f32[N, 1]`."""
+    """Divide a style `[N, C]` by its largest magnitude: the quotient f32[N, C], the magnitude f32[N, 1]."""
     wide = style.float()
     peak = wide.abs().amax(1, keepdim=True).clamp_min(SMALLEST_STYLE)
     return wide / peak, peak
 
 
 class ModulatedConv(nn.Module):
-    """Convolution whose input channels a style scales; `[N, in, H, W]` to `[N, out, H', W']`.
+    """Convolution whose input channels are scaled by a style; `[N, in, H, W]` -> `[N, out, H', W']`.
 
-    With `demodulate` each output channel is divided by the norm of its modulated weights
-    (StyleGAN2, section 2.2). The style is divided by its largest magnitude first. That magnitude
-    cancels in the demodulation but for the epsilon, which is divided by its square; so no
-    intermediate value is larger than the result asks for, and FP16 does not overflow.
+    With `demodulate` each output channel is divided by the norm of its modulated weights (StyleGAN2,
+    section 2.2). The style is first divided by its largest magnitude, which cancels in the demodulation
+    if the epsilon is divided by its square. So no intermediate value becomes much larger than the result,
+    and FP16 does not overflow.
     """
 
     power: Tensor | None
-    """What `weight_power` gives, once the weights are frozen."""
+    """The result of `weight_power`, once the weights are frozen."""
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class ModulatedConv(nn.Module):
         return self.weight[0].float().square().sum((2, 3)) * (self.scale * self.scale)
 
     def factors(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """What scales the input channels, f32[N, in], and the output's, f32[N, out] or f32[N, 1]."""
+        """Factors of the input channels, f32[N, in], and of the output channels, f32[N, out] or f32[N, 1]."""
         direction, peak = split_style(self.modulation(latent))
         if self.demodulate:
             power = self.weight_power() if self.power is None else self.power
@@ -98,7 +99,7 @@ class ModulatedConv(nn.Module):
         return direction * self.scale, gain
 
     def forward(self, x: Tensor, latent: Tensor, bias: Tensor, scale: float = 1.0) -> Tensor:
-        """The modulated convolution times `scale`, plus `bias` `[1, out, 1, 1]`."""
+        """The modulated convolution, times `scale`, plus `bias` `[1, out, 1, 1]`."""
         weight = self.weight[0]
         inner, gain = self.factors(latent)
         x = x * inner.to(x.dtype)[:, :, None, None]
@@ -110,7 +111,7 @@ class ModulatedConv(nn.Module):
 
 
 class FeatureWeight(nn.Module):
-    """Holds the one learned weight `[1]` of a layer's feature map."""
+    """The learned weight `[1]` of a layer's feature map."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,11 +119,7 @@ class FeatureWeight(nn.Module):
 
 
 class StyledConv(nn.Module):
-    """Modulated 3x3 convolution with a feature map behind it, activated.
-
-    `[N, in, H, W]` and the map `[N, out, H', W']` give `[N, 2 * out, H', W']`. Without a map (SR
-    levels above the input's size) Gaussian noise takes its place.
-    """
+    """Modulated 3x3 convolution, concatenated with a feature map and activated."""
 
     def __init__(
         self, in_channels: int, out_channels: int, style_dim: int, *, upsample: bool = False
@@ -133,17 +130,21 @@ class StyledConv(nn.Module):
         self.activate = ActivationBias(2 * out_channels)
 
     def forward(self, x: Tensor, latent: Tensor, feature: Tensor | None) -> Tensor:
+        """`[N, in, H, W]` and the map `[N, out, H', W']` -> `[N, 2 * out, H', W']`.
+
+        Without a map (SR levels above the input's size) Gaussian noise is used.
+        """
         own_bias, feature_bias = self.activate.scaled().view(1, -1, 1, 1).chunk(2, dim=1)
         own = self.conv(x, latent, own_bias, ACTIVATION_GAIN)
         if feature is None:
             feature = torch.randn_like(own)
         weight = self.noise.weight * ACTIVATION_GAIN
-        fed = torch.addcmul(feature_bias, feature, weight.view(1, 1, 1, 1))
-        return F.leaky_relu(torch.cat((own, fed), dim=1), ACTIVATION_SLOPE)
+        weighted = torch.addcmul(feature_bias, feature, weight.view(1, 1, 1, 1))
+        return F.leaky_relu(torch.cat((own, weighted), dim=1), ACTIVATION_SLOPE)
 
 
 class UpsampleRGB(nn.Module):
-    """Doubles `[N, 3, H, W]` with the [1, 3, 3, 1] kernel and zeros beyond the border."""
+    """Upsampling by two with the [1, 3, 3, 1] kernel and zeros beyond the border."""
 
     kernel: Tensor
 
@@ -152,13 +153,14 @@ class UpsampleRGB(nn.Module):
         self.register_buffer("kernel", binomial_kernel(4.0))
 
     def forward(self, x: Tensor) -> Tensor:
+        """`[N, 3, H, W]` -> `[N, 3, 2H, 2W]`."""
         channels = x.shape[1]
         weight = self.kernel.expand(channels, 1, -1, -1)
         return F.conv_transpose2d(x, weight, stride=2, padding=1, groups=channels)
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to RGB, added to the doubled RGB of the level below."""
+    """Modulated 1x1 convolution to RGB, added to the upsampled RGB of the level below."""
 
     def __init__(self, in_channels: int, style_dim: int, *, upsample: bool = True) -> None:
         super().__init__()
@@ -168,23 +170,25 @@ class ToRGB(nn.Module):
             self.upsample = UpsampleRGB()
 
     def forward(self, x: Tensor, latent: Tensor, below: Tensor | None = None) -> Tensor:
+        """`[N, in, H, W]` and the RGB below `[N, 3, H/2, W/2]` -> `[N, 3, H, W]`."""
         rgb: Tensor = self.conv(x, latent, self.bias)
         return rgb if below is None else rgb + self.upsample(below)
 
 
 class ConstantInput(nn.Module):
-    """The learned 4x4 map that the decoder starts from, repeated for the batch."""
+    """The learned 4x4 map with which the decoder begins."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.input = nn.Parameter(torch.randn(1, channels, 4, 4))
 
     def forward(self, latent: Tensor) -> Tensor:
+        """The map, `[N, C, 4, 4]`, for a batch of N latents."""
         return self.input.expand(latent.shape[0], -1, -1, -1)
 
 
 class Decoder(nn.Module):
-    """StyleGAN2's synthesis with concatenated feature maps; its names are ``generator.*``."""
+    """StyleGAN2's mapping and synthesis with concatenated feature maps; tensors ``generator.*``."""
 
     def __init__(
         self, size: int, style_dim: int, n_mlp: int, channel_multiplier: float, narrow: float
@@ -206,14 +210,14 @@ class Decoder(nn.Module):
             width = out
 
     def levels(self) -> Iterator[tuple[StyledConv, StyledConv, ToRGB]]:
-        """The two convolutions of each scale from 8 px on, and what makes RGB of them."""
+        """The two convolutions of each scale from 8 px on, and the layer that makes RGB from them."""
         for up, plain, to_rgb in zip(self.convs[::2], self.convs[1::2], self.to_rgbs, strict=True):
             # A ModuleList does not know what it holds.
             assert isinstance(up, StyledConv) and isinstance(plain, StyledConv) and isinstance(to_rgb, ToRGB)
             yield up, plain, to_rgb
 
     def forward(self, code: Tensor, features: list[Tensor | None]) -> list[Tensor]:
-        """RGB at every scale, 4 px first. `features[i]` is the map for 4 * 2**i px."""
+        """The RGB at every scale, 4 px first. `features[i]` is the map for 4 * 2**i px."""
         latent = self.style(code)
         x = self.conv1(self.input(latent), latent, features[0])
         rgbs = [self.to_rgb1(x, latent)]
@@ -227,9 +231,9 @@ class Decoder(nn.Module):
 class GPEN(nn.Module):
     """GPEN, and with `in_size` below `size` its SR variant.
 
-    Input `[N, 3, in_size, in_size]`, output `[N, 3, size, size]`, RGB in -1..1 (the output is not
-    clipped). With `residual` the output is input + network, which the published checkpoints do
-    not use. Sizes are powers of two.
+    Input `[N, 3, in_size, in_size]`, output `[N, 3, size, size]`, RGB in -1..1; the output is not clipped.
+    residual: the output is input + network, which the published checkpoints do not use. Sizes are powers of
+    two.
     """
 
     def __init__(
@@ -267,10 +271,10 @@ class GPEN(nn.Module):
         self.generator = Decoder(size, style_dim, n_mlp, channel_multiplier, narrow)
 
     def freeze(self) -> None:
-        """Keep what follows from the weights alone; they must not change afterwards.
+        """Compute once what depends on the weights only. They must not change afterwards.
 
-        Saves an eager forward about 15 % of its time on a CPU. Call it in the final type and on
-        the final device. Training and converting do without.
+        This saves about 15 % of an eager forward's time on a CPU. Call it after the last change of type
+        and device. Training and conversion do not need it.
         """
         with torch.no_grad():
             for layer in self.modules():
@@ -279,25 +283,25 @@ class GPEN(nn.Module):
 
     @torch.no_grad()
     def scale_features(self, fidelity: float) -> None:
-        """Scale the encoder's feature maps that the decoder is fed with, `fidelity` in 0..1.
+        """Scale the feature maps by which the decoder sees the input; `fidelity` in 0..1.
 
-        Published GPEN has no such input: at 1 it is itself, bit for bit; at 0 the decoder knows
-        the input by the latent alone, and what it draws is its prior's. Every map enters through
-        one learned weight, which is scaled here, once: the network's work stays the same.
-        Levels of the SR variant that take noise keep it.
+        Published GPEN has no such control: at 1 the network is unchanged, bit for bit. At 0 the decoder
+        knows the input by the latent only, and the details are those of its prior. Every map has one
+        learned weight, which is scaled here once, so that the network is as fast as before. Levels of the
+        SR variant that use noise keep it.
         """
         decoder = self.generator
-        fed = [decoder.conv1, *decoder.convs[: 2 * (self.encoder_levels - 1)]]
-        for layer in fed:
+        with_map = [decoder.conv1, *decoder.convs[: 2 * (self.encoder_levels - 1)]]
+        for layer in with_map:
             layer.noise.weight *= fidelity
 
     def pyramid(self, x: Tensor) -> list[Tensor]:
-        """The network's RGB at 4, 8, ... `size` px, without the residual's input (for losses)."""
+        """The decoder's RGB at 4, 8, ... `size` px for losses, without the input that a residual adds."""
         rgbs: list[Tensor] = self.generator(*self.encode(x))
         return rgbs
 
     def encode(self, x: Tensor) -> tuple[Tensor, list[Tensor | None]]:
-        """The code `[N, style_dim]` and the feature maps that the decoder takes, 4 px first."""
+        """The code `[N, style_dim]` and the decoder's feature maps, 4 px first."""
         features: list[Tensor | None] = []
         h = x
         for i in range(self.encoder_levels):
@@ -309,5 +313,6 @@ class GPEN(nn.Module):
         return code, features
 
     def forward(self, x: Tensor) -> Tensor:
+        """Restore a batch of pictures."""
         out = self.pyramid(x)[-1]
         return x + out if self.residual else out

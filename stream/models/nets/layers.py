@@ -1,8 +1,8 @@
 """Layers that the generator and the discriminator share.
 
-All of them keep the official tensor names, so that published checkpoints load strictly.
-Equalised learning rate (Karras et al., 2018): weights are stored at unit variance and scaled at
-run time by ``1 / sqrt(fan_in)``.
+They keep the official tensor names, so that published checkpoints load strictly. Equalised learning rate
+(Karras et al., 2018) means that weights are stored at unit variance and scaled by ``1 / sqrt(fan_in)`` at
+run time.
 """
 
 from __future__ import annotations
@@ -26,17 +26,14 @@ def channels_at(resolution: int, channel_multiplier: float, narrow: float) -> in
 
 
 def binomial_kernel(gain: float = 1.0) -> Tensor:
-    """The [1, 3, 3, 1] low-pass, f32[4, 4], summing to `gain`."""
+    """The [1, 3, 3, 1] low-pass kernel, f32[4, 4], whose sum is `gain`."""
     row = torch.tensor([1.0, 3.0, 3.0, 1.0])
     kernel = torch.outer(row, row)
     return kernel * (gain / kernel.sum())
 
 
 class Blur(nn.Module):
-    """Depthwise [1, 3, 3, 1] low-pass with zero padding on all four sides.
-
-    `[N, C, H, W]` gives `[N, C, H + 2 * padding - 3, W + 2 * padding - 3]`.
-    """
+    """Depthwise [1, 3, 3, 1] low-pass with zero padding on all four sides."""
 
     kernel: Tensor
 
@@ -46,6 +43,7 @@ class Blur(nn.Module):
         self.register_buffer("kernel", binomial_kernel(gain))
 
     def forward(self, x: Tensor) -> Tensor:
+        """`[N, C, H, W]` -> `[N, C, H + 2 * padding - 3, W + 2 * padding - 3]`."""
         channels = x.shape[1]
         # The kernel is symmetric, so correlation and convolution are the same here.
         weight = self.kernel.expand(channels, 1, -1, -1)
@@ -65,14 +63,15 @@ class EqualConv(nn.Module):
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel, kernel))
 
     def forward(self, x: Tensor, bias: Tensor | None = None, gain: float = 1.0) -> Tensor:
+        """The convolution of `[N, in, H, W]`, times `gain`, plus `bias` `[out]`."""
         weight = self.weight * (self.scale * gain)
         return F.conv2d(x, weight, bias, stride=self.stride, padding=self.padding)
 
 
 class EqualLinear(nn.Module):
-    """Linear layer at equalised learning rate, `[N, in]` to `[N, out]`.
+    """Linear layer at equalised learning rate.
 
-    `rate` slows the layer's learning further (0.01 in the mapping network).
+    rate: a further factor of the layer's learning rate (0.01 in the mapping network).
     """
 
     def __init__(
@@ -92,16 +91,17 @@ class EqualLinear(nn.Module):
         self.bias = nn.Parameter(torch.full((out_features,), bias_init))
 
     def forward(self, x: Tensor) -> Tensor:
+        """`[N, in]` -> `[N, out]`."""
         gain = ACTIVATION_GAIN if self.activated else 1.0
         y = F.linear(x, self.weight * (self.scale * gain), self.bias * (self.rate * gain))
         return F.leaky_relu(y, ACTIVATION_SLOPE) if self.activated else y
 
 
 class ActivationBias(nn.Module):
-    """Holds the bias `[C]` that is added before an activation.
+    """The bias `[C]` that is added before an activation.
 
-    A leaky ReLU is positively homogeneous, so the gain is put on its summands, where a
-    multiplication happens anyway, instead of on its output: one pass over the activations less.
+    A leaky ReLU is positively homogeneous, so the gain can be applied to its summands, which are multiplied
+    anyway, instead of its output. That saves one pass over the activations.
     """
 
     def __init__(self, channels: int) -> None:
@@ -114,9 +114,9 @@ class ActivationBias(nn.Module):
 
 
 class ConvLayer(nn.Sequential):
-    """Convolution with, as asked, a blur and a stride of two before and an activation after.
+    """Convolution, with blur and stride two if `downsample`, and with an activation if `activated`.
 
-    The order of the members fixes the tensor names (``0.kernel``, ``1.weight``, ``2.bias``).
+    The order of the members determines the tensor names (``0.kernel``, ``1.weight``, ``2.bias``).
     """
 
     def __init__(
@@ -131,13 +131,14 @@ class ConvLayer(nn.Sequential):
         blur: list[nn.Module] = []
         stride, padding = 1, kernel // 2
         if downsample:
-            # The blur's padding is the convolution's own, plus what makes the result H / 2.
+            # The blur pads for the convolution, too, so that the result is H / 2 high.
             blur, stride, padding = [Blur(padding=(kernel + 1) // 2)], 2, 0
         conv = EqualConv(in_channels, out_channels, kernel, stride=stride, padding=padding)
         bias = [ActivationBias(out_channels)] if activated else []
         super().__init__(*blur, conv, *bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """`[N, in, H, W]` -> `[N, out, H, W]`, or `[N, out, H/2, W/2]` with `downsample`."""
         if isinstance(self[0], Blur):
             x = self[0](x)
         y: Tensor

@@ -1,4 +1,4 @@
-"""Weights file -> network."""
+"""A weights file -> the generator with its weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stream.models.nets.gpen import GPEN
 
 
 def build_generator(info: ModelInfo) -> GPEN:
-    """The network that `info` describes, without weights (on the meta device)."""
+    """The network that `info` describes, on the meta device, without weights."""
     with torch.device("meta"):
         return GPEN(
             info.size,
@@ -28,9 +28,9 @@ def build_generator(info: ModelInfo) -> GPEN:
 
 
 def load_generator(path: str | Path) -> tuple[GPEN, ModelInfo]:
-    """The generator of a safetensors file, FP32 on the CPU, in evaluation mode.
+    """The generator of a safetensors file, FP32 on the CPU, in evaluation mode, and the file's facts.
 
-    Every tensor's name and shape must be the expected one. Raises ModelError in one line.
+    Raises ModelError unless the tensors have exactly the expected names and shapes.
     """
     info = read_model_info(path)
     if not info.narrow:
@@ -52,7 +52,7 @@ def load_generator(path: str | Path) -> tuple[GPEN, ModelInfo]:
 
 
 def difference(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> str:
-    """In words, the first way in which tensors found differ from those expected, shapes by name."""
+    """The first difference between expected and found tensors (shapes by name), in words."""
     missing = sorted(expected.keys() - found.keys())
     if missing:
         return f"{len(missing)} tensors are missing, the first is {missing[0]}"

@@ -1,6 +1,6 @@
 """Official training files (``.pth``) -> safetensors with metadata.
 
-Only tensors are unpickled: a file that asks for anything else is refused before it can run.
+Only tensors are unpickled. A file that contains anything else is refused before its code can run.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from stream.errors import ModelError
-from stream.models.info import ModelInfo, Wanted, metadata_of
+from stream.models.info import GeneratorSpec, ModelInfo, metadata_of
 from stream.models.nets.loader import build_generator, difference
 
 _KEY = "g_ema"
-"""Where a training checkpoint keeps the averaged weights, the ones that restore."""
+"""Key of the averaged weights in a training checkpoint. They are the ones that restore."""
 _LEVEL_PX = 64
-"""The smallest scale at which the channel multiplier shows."""
+"""The smallest scale whose number of channels depends on the channel multiplier."""
 
 
-def import_checkpoint(source: Path, target: Path, wanted: Wanted, source_sha256: str) -> ModelInfo:
-    """Write `source` (``.pth``, ``.safetensors``) as `target`, whole or not at all.
+def import_checkpoint(source: Path, target: Path, spec: GeneratorSpec, source_sha256: str) -> ModelInfo:
+    """Convert `source` (``.pth``, ``.safetensors``) to `target`, whole or not at all.
 
-    Sizes, widths and the SR variant's input size follow from the tensors' shapes, and every name
-    and shape must then be the network's. Raises ModelError in one line; OSError where `target`
-    cannot be written. The returned `sha256` is empty: the file is not read again.
+    Sizes, widths and the SR variant's input size follow from the tensors' shapes. All names and shapes must
+    then be those of the network. Raises ModelError for other weights, and OSError if `target` cannot be
+    written. `sha256` is empty in the result, because the file is not read again.
     """
     state = read_tensors(source)
-    info = infer_info(source, {name: tuple(tensor.shape) for name, tensor in state.items()}, wanted)
+    info = infer_info(source, {name: tuple(tensor.shape) for name, tensor in state.items()}, spec)
     expected = {name: tuple(t.shape) for name, t in build_generator(info).state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if expected != found:
@@ -56,7 +56,7 @@ def import_checkpoint(source: Path, target: Path, wanted: Wanted, source_sha256:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The state dict of a file: under ``g_ema``, or the file itself; names without ``module.``."""
+    """The state dict in a file, or under its key ``g_ema``; names without ``module.``. Raises ModelError."""
     try:
         if path.suffix == ".safetensors":
             content = load_file(path)
@@ -64,7 +64,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
-    except Exception as error:  # whatever an unpickler may trip over in a file from elsewhere
+    except Exception as error:  # an unpickler can raise anything for a broken file
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         if code:
             raise ModelError(
@@ -80,10 +80,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def infer_info(path: Path, shapes: Mapping[str, tuple[int, ...]], wanted: Wanted) -> ModelInfo:
-    """The constructor's figures of the network whose tensors have these shapes.
+def infer_info(path: Path, shapes: Mapping[str, tuple[int, ...]], spec: GeneratorSpec) -> ModelInfo:
+    """The facts about the network whose tensors have these shapes.
 
-    The reverse of `nets.layers.channels_at`. Raises ModelError, naming a tensor, where they fit none.
+    It inverts `nets.layers.channels_at`. Raises ModelError, which names a tensor, if no network fits.
     """
     outputs = _count(shapes, r"generator\.to_rgbs\.(\d+)\.bias")
     inputs = _count(shapes, r"ecd(\d+)\.0\.\d+\.bias")
@@ -98,10 +98,10 @@ def infer_info(path: Path, shapes: Mapping[str, tuple[int, ...]], wanted: Wanted
         at = 2 * (int(math.log2(_LEVEL_PX)) - 3)
         width = _side(path, shapes, f"generator.convs.{at}.conv.weight", 1, 5)
         multiplier = width * _LEVEL_PX / (16384 * narrow)
-    if wanted.size is not None and size != wanted.size:
-        raise ModelError(f"{path}: a network for {size} px, expected {wanted.size} px; it is another model")
+    if spec.size is not None and size != spec.size:
+        raise ModelError(f"{path}: a network for {size} px, expected {spec.size} px; it is another model")
     return ModelInfo(
-        name=wanted.name,
+        name=spec.name,
         size=size,
         in_size=in_size,
         channel_multiplier=multiplier,
@@ -109,11 +109,11 @@ def infer_info(path: Path, shapes: Mapping[str, tuple[int, ...]], wanted: Wanted
         style_dim=_side(path, shapes, "final_linear.0.weight", 0, 2),
         n_mlp=max(_count(shapes, r"generator\.style\.(\d+)\.weight"), 1),
         residual=False,
-        template=wanted.template,
+        template=spec.template,
         sha256="",
-        input_range=wanted.input_range,
-        task=wanted.task,
-        licence=wanted.licence,
+        input_range=spec.input_range,
+        task=spec.task,
+        licence=spec.licence,
     )
 
 

@@ -1,13 +1,13 @@
 """The generator for exactly one crop at a time, rewritten for inference on a CPU.
 
-The same mathematics as `GPEN.forward`, arranged by what was measured (`docs/performance.md`):
+The mathematics is that of `GPEN.forward`. It is arranged for speed, as measured (`docs/performance.md`):
 
-* Where a feature map is much larger than the weights, the style scales the weights instead of the
-  map (StyleGAN2's own formulation): a whole pass over the map less on either side of the
-  convolution, and the bias and the activation become part of it.
-* The demodulation after an up-convolution goes into the blur's kernel, which is applied anyway.
-* From 64 px on the two halves of a layer's output, its own and the encoder's map, are never
-  concatenated: each goes through its part of the weights, and the sums are added.
+* Where a feature map is much larger than the weights, the style scales the weights instead of the map
+  (StyleGAN2's own formulation). That saves a pass over the map before and after the convolution, and the
+  bias and the activation become part of the convolution.
+* The demodulation after an up-convolution is multiplied into the blur's kernel.
+* From 64 px on, the two halves of a layer's output, its own and the encoder's map, are not concatenated.
+  Each is convolved with its part of the weights, and the results are added.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from stream.models.nets.gpen import GPEN, ModulatedConv, StyledConv, ToRGB
 from stream.models.nets.layers import ACTIVATION_GAIN, ACTIVATION_SLOPE
 
 APART_FROM_PX = 64
-"""Below, maps are so small that the copy costs less than a second convolution's start."""
+"""Side from which the halves stay apart. Smaller maps are copied faster than a second convolution starts."""
 MAP_OVER_WEIGHTS = 4
-"""The weights are scaled where the maps in and out hold so many times more values than they do."""
+"""The weights are scaled where input and output maps together hold this many times more values."""
 
 Parts = tuple[Tensor, ...]
-"""Channels of one map `[1, C, H, W]`, cut or whole."""
+"""One map `[1, C, H, W]`, whole or divided into groups of channels."""
 
 
 class OneCropGPEN(nn.Module):
-    """`[1, 3, in_size, in_size]` to `[1, 3, size, size]`, equal to `net` but for rounding.
+    """A network for one crop that gives the same results as `net`, except for rounding.
 
     `net` is frozen: its weights must not change afterwards.
     """
@@ -40,6 +40,7 @@ class OneCropGPEN(nn.Module):
         self.net = net
 
     def forward(self, x: Tensor) -> Tensor:
+        """`[1, 3, in_size, in_size]` -> `[1, 3, size, size]`."""
         decoder = self.net.generator
         code, features = self.net.encode(x)
         latent = decoder.style(code)
@@ -54,19 +55,19 @@ class OneCropGPEN(nn.Module):
 
 
 def _styled(layer: StyledConv, parts: Parts, latent: Tensor, feature: Tensor | None, side: int) -> Parts:
-    """The layer's own output and the encoder's map, activated; `side` is the output's, px."""
+    """The layer's own output and the encoder's map, activated. `side`: of the output, px."""
     conv = layer.conv
-    own_bias, fed_bias = layer.activate.scaled().chunk(2)
+    own_bias, map_bias = layer.activate.scaled().chunk(2)
     inner, outer = conv.factors(latent)
     outer = outer * ACTIVATION_GAIN
     convolve = _upsampled if conv.upsample else _convolved
     own = convolve(conv, parts, inner, outer, own_bias, scale_weights=_map_is_larger(conv, side))
     if feature is None:
         feature = torch.randn_like(own)
-    fed_weight = (layer.noise.weight * ACTIVATION_GAIN).view(1, 1, 1, 1)
-    fed = torch.addcmul(_channels(fed_bias), feature, fed_weight)
-    own, fed = F.leaky_relu(own, ACTIVATION_SLOPE), F.leaky_relu(fed, ACTIVATION_SLOPE)
-    return (own, fed) if side >= APART_FROM_PX else (torch.cat((own, fed), 1),)
+    map_weight = (layer.noise.weight * ACTIVATION_GAIN).view(1, 1, 1, 1)
+    weighted = torch.addcmul(_channels(map_bias), feature, map_weight)
+    own, weighted = F.leaky_relu(own, ACTIVATION_SLOPE), F.leaky_relu(weighted, ACTIVATION_SLOPE)
+    return (own, weighted) if side >= APART_FROM_PX else (torch.cat((own, weighted), 1),)
 
 
 def _rgb(layer: ToRGB, parts: Parts, latent: Tensor, below: Tensor | None) -> Tensor:
@@ -76,9 +77,9 @@ def _rgb(layer: ToRGB, parts: Parts, latent: Tensor, below: Tensor | None) -> Te
 
 
 def _map_is_larger(conv: ModulatedConv, side: int) -> bool:
-    _, made, taken, _, _ = conv.weight.shape
+    _, out_channels, in_channels, _, _ = conv.weight.shape
     pixels = side * side
-    values = made * pixels + taken * (pixels // 4 if conv.upsample else pixels)
+    values = out_channels * pixels + in_channels * (pixels // 4 if conv.upsample else pixels)
     return values >= MAP_OVER_WEIGHTS * conv.weight.numel()
 
 
@@ -122,5 +123,5 @@ def _scaled(parts: Parts, factors: Tensor) -> Parts:
 
 
 def _channels(values: Tensor) -> Tensor:
-    """`[C]` or `[1, C]` for each pixel of a map."""
+    """`[C]` or `[1, C]` as `[1, C, 1, 1]`."""
     return values.view(1, -1, 1, 1)

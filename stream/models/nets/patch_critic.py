@@ -1,4 +1,4 @@
-"""A PatchGAN critic (Isola et al., 2017) whose convolutions have spectral norm 1 (Miyato et al., 2018)."""
+"""A PatchGAN critic (Isola et al., 2017) with spectral normalisation (Miyato et al., 2018)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ RECEPTIVE_FIELD = 54
 class PatchCritic(nn.Module):
     """Realness logits `[N, 1, H/8, W/8]` of RGB pictures `[N, 3, H, W]` in -1..1.
 
-    Each logit judges the texture of one patch; none sees the whole face. In training mode every
-    forward pass refines the estimates of the spectral norms by one power iteration. The estimates are
-    part of the state dict.
+    Each logit judges the texture of one patch, and none sees the whole face. In training mode every forward
+    pass refines the estimates of the spectral norms by one power iteration. The estimates are part of the
+    state dict.
     """
 
     def __init__(self, width: int = 48) -> None:
@@ -35,8 +35,9 @@ class PatchCritic(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        convs = [conv for conv in self.convs if isinstance(conv, nn.Conv2d)]  # all are
-        # CUDA's autocast would compute the power iterations in BF16: norms of three digits.
+        """The logits of a batch."""
+        convs = [conv for conv in self.convs if isinstance(conv, nn.Conv2d)]  # a ModuleList has no item type
+        # CUDA's autocast would compute the power iterations in BF16, which has about three digits.
         with torch.autocast(x.device.type, enabled=False):
             weights = [conv.weight for conv in convs]
         for index, (conv, weight) in enumerate(zip(convs, weights, strict=True)):

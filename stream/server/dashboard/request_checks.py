@@ -80,7 +80,7 @@ def check_model(model: object, key: str = "model") -> None:
     """Raise ConfigError for anything but the name of a model: a path would open any file."""
     from stream.models import registry  # imported here because it loads what reads models
 
-    if not isinstance(model, str) or model not in {known.name for known in registry.survey()}:
+    if not isinstance(model, str) or model not in {known.name for known in registry.list_models()}:
         raise ConfigError(f"{key}: no model has that name; see gpen-stream models list")
 
 

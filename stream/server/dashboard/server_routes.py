@@ -72,7 +72,7 @@ async def server(supervisor: SupervisorDependency, guard: GuardDependency) -> di
 @router.get("/api/models", summary="Models by name, and whether they are installed")
 async def models() -> list[dict[str, JsonValue]]:
     """List the models that restore or enlarge, those included that are not installed."""
-    known = await asyncio.to_thread(registry.survey)
+    known = await asyncio.to_thread(registry.list_models)
     return [
         {"name": one.name, "task": one.task, "size": one.size, "installed": one.state in _INSTALLED}
         for one in known

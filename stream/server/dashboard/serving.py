@@ -1,4 +1,4 @@
-"""The dashboard and its cameras, from the start of the web server to its end."""
+"""The life of a server: it starts the cameras and the dashboard, and ends them after a signal."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ from stream.server.supervisor.supervisor import Supervisor
 from stream.server.webhook import Webhook
 
 _GRACE_S = 1
-"""For requests that are under way when the server ends."""
+"""Time for requests that are under way when the server ends."""
 _STOP_S = 7.5
-"""For cameras to flush."""
+"""Time for cameras to flush their sinks."""
 _LAST_EVENTS_S = 0.5
-"""For the webhook to take the last events; together under ten seconds."""
-_CONNECTIONS = 400
-"""At a time; more are answered 503."""
+"""Time for the webhook to send the last events. With the other two it is less than ten seconds."""
+_MAX_CONNECTIONS = 400
+"""Connections at a time; beyond it a request is answered with 503."""
 
 
 def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
-    """Serve until SIGTERM or Ctrl-C; everything is flushed within ten seconds.
+    """Serve until SIGTERM or Ctrl-C; then all outputs are flushed within ten seconds.
 
-    `path` is where changes of the cameras are written. `server` is the file's, with what was given on
-    the command line, which is not kept in the file. Raises ConfigError and StreamError.
+    `path`: the file that changes of cameras are written to. `server`: the file's settings with those of
+    the command line, which are not written to the file. Raises ConfigError if a setting or folder cannot
+    be used, StreamError if the address cannot be listened on.
     """
     setproctitle.setproctitle("gpen-stream serve")
     _make_folders(server)
@@ -81,7 +82,7 @@ def _make_folders(server: ServerSettings) -> None:
 
 
 def _lock(server: ServerSettings) -> FileLock:
-    """The data folder, taken for this process alone."""
+    """Lock the data folder; ConfigError if another server works in it."""
     lock = FileLock(server.data_folder / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -97,7 +98,7 @@ def _web_config(app: Guard, server: ServerSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app, server.host, server.port, log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=_GRACE_S, ws_max_size=65536, ws_ping_interval=20, lifespan="on",
-        proxy_headers=False, h11_max_incomplete_event_size=32768, limit_concurrency=_CONNECTIONS,
+        proxy_headers=False, h11_max_incomplete_event_size=32768, limit_concurrency=_MAX_CONNECTIONS,
     )  # fmt: skip
 
 
@@ -111,7 +112,7 @@ def _listen(config: uvicorn.Config, server: ServerSettings) -> socket.socket:
 
 
 class _Web(uvicorn.Server):
-    """Prints where it listens, once it does. A signal ends it with exit code 0."""
+    """A web server that prints its address when it listens. A signal ends it with exit code 0."""
 
     def __init__(self, config: uvicorn.Config, token_path: Path | None) -> None:
         super().__init__(config)
@@ -119,7 +120,7 @@ class _Web(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle signals, and do not raise them again at the end, as uvicorn does."""
+        """Handle signals. Unlike in uvicorn, they are not raised again at the end."""
         old = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -128,9 +129,9 @@ class _Web(uvicorn.Server):
                 signal.signal(one, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen, and print the address."""
+        """Start to listen, and print the address."""
         await super().startup(sockets)
         address, number = self.servers[0].sockets[0].getsockname()[:2]
-        where = f"[{address}]" if ":" in address else address
+        host = f"[{address}]" if ":" in address else address
         locked = f"; the token is in {self._token_path}" if self._token_path is not None else ""
-        print(f"dashboard: http://{where}:{number}/{locked}", flush=True)
+        print(f"dashboard: http://{host}:{number}/{locked}", flush=True)

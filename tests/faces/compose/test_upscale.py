@@ -1,4 +1,4 @@
-"""Enlarged results: where samples lie, what is carried on, and faces at the new size."""
+"""Enlarged results: where samples lie, what is copied, and faces at the new size."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -24,8 +24,8 @@ from stream.faces.restore.crop import cut
 from stream.job.interface import Options
 from stream.media import codecs
 from stream.media.probe import probe
-from stream.models.engines import enlarger
-from stream.models.engines.enlarger import Enlarger
+from stream.models.engines import upscaler
+from stream.models.engines.upscaler import Upscaler
 from stream.picture import pixel_formats, resample
 from stream.picture.colour import Colour
 from stream.picture.face import Crop, FrameWork, Patch
@@ -39,7 +39,7 @@ def settings(factor, *more):
 
 
 def lanczos(count, factor, centre, wanted):
-    """The resampling as a dense matrix f64[wanted,count]: an own, slow writing of the definition."""
+    """The resampling as a dense matrix f64[wanted,count]: slow, and written from the definition."""
     matrix = np.zeros((wanted, count))
     for j in range(wanted):
         at = (j + centre) / factor - centre
@@ -76,7 +76,7 @@ SITES = {"left": (0.0, 0.5), "center": (0.5, 0.5), "topleft": (0.0, 0.0), "botto
 @pytest.mark.parametrize("site", SITES.values(), ids=SITES)
 @pytest.mark.parametrize("factor", [2, 3])
 def test_chroma_stays_where_it_lies_between_the_luma_samples(site, factor):
-    """All planes hold one ramp over the picture's own coordinates; so must they when enlarged."""
+    """All planes hold the same ramp over the picture's coordinates, and still do when enlarged."""
     slope = 256.0  # of 65536 levels, for a px
     source = replace(frame(np.zeros((48, 64, 3), np.uint8), pix_fmt="yuv420p16le"), chroma_site=site)
 
@@ -302,9 +302,9 @@ def test_the_switch(tmp_path, run_cli, scene):
 
 
 def compact(path, scale=2):
-    """Random weights of Real-ESRGAN's compact network, under the key that its own scripts use.
+    """Random weights of Real-ESRGAN's compact network, under the key of its own scripts.
 
-    All pixels that come of one differ from it alike, or the picture would be a chequerboard.
+    They are equal for all pixels that one pixel becomes, or the picture would be a chequerboard.
     """
     torch.manual_seed(0)
     shapes = {
@@ -345,27 +345,27 @@ def photo():
 
 @pytest.mark.parametrize("make_weights", [compact, esrgan])
 def test_tiles_leave_no_seam(tmp_path, photo, make_weights, monkeypatch):
-    net = Enlarger(make_weights(tmp_path / "net.pth"), device="cpu", threads=2)
+    net = Upscaler(make_weights(tmp_path / "net.pth"), device="cpu", threads=2)
     whole = net(photo)
     assert whole.shape == (130 * net.scale, 150 * net.scale, 3) and whole.std() > 0.02
-    monkeypatch.setattr(enlarger, "TILE", 112)
-    assert len(enlarger.spans(130)) == 2
+    monkeypatch.setattr(upscaler, "TILE", 112)
+    assert len(upscaler.spans(130)) == 2
     np.testing.assert_allclose(net(photo), whole, atol=2e-4)
 
 
 def test_every_pixel_lies_in_a_tile():
     for length in (1, 40, 319, 320, 321, 576, 577, 1080, 4000):
-        parts = enlarger.spans(length)
+        parts = upscaler.spans(length)
         assert parts[0][0] == 0 and parts[-1][1] == length
         overlaps = [end - start for (_, end), (start, _) in pairwise(parts)]
-        assert all(end - start <= enlarger.TILE for start, end in parts) and all(o >= 64 for o in overlaps)
+        assert all(end - start <= upscaler.TILE for start, end in parts) and all(o >= 64 for o in overlaps)
 
 
 def test_a_network_paints_the_background_and_the_face_stays_the_restored_one(tmp_path, scene, results):
     weights = compact(tmp_path / "net.pth", scale=4)
     outcome = restore_file(scene[1], tmp_path / "out.png", settings(2, f"compose.upscale_weights={weights}"))
     painted = np.asarray(Image.open(outcome.path)).astype(np.float32)
-    made = Enlarger(weights, device="cpu")(scene[0].astype(np.float32) / 255)
+    made = Upscaler(weights, device="cpu")(scene[0].astype(np.float32) / 255)
     made = cv2.resize(made, (802, 602), interpolation=cv2.INTER_AREA) * 255
     assert np.abs(painted - made)[:100].max() <= 1, "the background is the network's"
     face = (
@@ -390,7 +390,7 @@ def test_what_is_no_upscaler_is_refused_in_one_line(tmp_path):
         "one.pth": "does not enlarge RGB",
     }.items():
         with pytest.raises(ModelError, match=reason) as error:
-            Enlarger(tmp_path / name)
+            Upscaler(tmp_path / name)
         assert name in str(error.value) and "\n" not in str(error.value)
     assert background_net(Compose(), "cpu", 1) is None
     with pytest.raises(ModelError, match=r"none\.pth: no such file"):
@@ -400,4 +400,4 @@ def test_what_is_no_upscaler_is_refused_in_one_line(tmp_path):
 def test_without_spandrel_the_message_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "spandrel", None)
     with pytest.raises(ModelError, match=r"gpen-stream\[upscale\]"):
-        Enlarger(tmp_path / "net.pth")
+        Upscaler(tmp_path / "net.pth")

@@ -378,8 +378,8 @@ def test_where_the_model_fails_the_original_frames_go_out(portrait, error):
         run.engines[0].error = error
         assert run.change_in_the_picture() < 3
         if error != "NaN":
-            told = dict(run.events)["model_failed"]
-            assert told == "the model fails (RuntimeError: device lost); faces stay as they are"
+            text = dict(run.events)["model_failed"]
+            assert text == "the model fails (RuntimeError: device lost); faces stay as they are"
         run.engines[0].error = None
         assert run.change_in_the_picture() > 15
     assert run.error is None and run.kinds().count("model_failed") <= 1
@@ -513,13 +513,13 @@ def filmed(portrait, tmp_path_factory):
 
 @contextmanager
 def command(*arguments, folder):
-    """`gpen-stream live ...` in a process of its own, which Ctrl-C ends; `told` reads its stderr."""
-    log = folder / "told.txt"
+    """`gpen-stream live ...` in a process of its own, which Ctrl-C ends; `log` reads its output."""
+    log = folder / "log.txt"
     with log.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "stream.cli", "live", *map(str, arguments)], stderr=file, stdout=file
         )
-        process.told = log.read_text
+        process.log = log.read_text
         try:
             yield process
             process.send_signal(signal.SIGINT)
@@ -552,15 +552,15 @@ def test_an_rtsp_camera_goes_out_by_mjpeg_and_rtsp_and_into_a_file_without_its_p
                 seen = b""
                 while seen.count(b"\xff\xd8\xff") < 20:
                     seen += stream.read(4096)
-            wait_for(lambda: "face seen" in process.told(), 60, "a face")
+            wait_for(lambda: "face seen" in process.log(), 60, "a face")
             times = []
             wait_for(lambda: times.extend(read_back(server.url("play"), 30)) or times, 60, "its pictures")
             listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
             ours = [line for line in listed.splitlines() if "gpen-stream" in line and "s3cr3t" in line]
     assert len(times) == 30 and not ours
-    told = process.told()
-    assert "camera up: live" in told and "face seen" in told
-    for text in (told, facts.read_text()):
+    log = process.log()
+    assert "camera up: live" in log and "face seen" in log
+    for text in (log, facts.read_text()):
         assert "s3cr3t" not in text and "Pa55" not in text
     assert b"s3cr3t" not in out.read_bytes()
     report = json.loads(facts.read_text())
@@ -592,9 +592,9 @@ def test_what_cannot_work_is_said_in_one_line(run_cli, tmp_path, arguments, word
 def test_the_test_picture_goes_into_a_file_its_face_is_restored_and_the_status_is_told_in_words(tmp_path):
     out, facts = tmp_path / "out.mp4", tmp_path / "facts.json"
     with command("test:", "--to", out, "--report", facts, folder=tmp_path) as process:
-        wait_for(lambda: "face seen" in process.told(), 60, "a face in the test picture")
+        wait_for(lambda: "face seen" in process.log(), 60, "a face in the test picture")
         wait_for(lambda: out.exists() and out.stat().st_size > 20_000, 60, "several pictures in the file")
-    assert "camera up: live" in process.told()
+    assert "camera up: live" in process.log()
     with av.open(str(out)) as container:
         assert sum(1 for _ in container.decode(video=0)) > 5
     report = json.loads(facts.read_text())

@@ -59,8 +59,8 @@ def test_an_rtsp_server_asks_for_a_password_and_it_is_in_no_message(tmp_path):
 
 def test_an_rtmp_server_relays_picture_and_sound_to_players():
     with rtmp_server() as server:
-        told = []
-        handle = SinkHandle(parse_sink(server.url(), CONFIG), on_event=lambda *event: told.append(event))
+        events = []
+        handle = SinkHandle(parse_sink(server.url(), CONFIG), on_event=lambda *event: events.append(event))
         with Feed(handle, epoch_messages(50, with_sound=True)) as feed:
             feed.wait(lambda report: report["delivered"] > 10)
             with av.open(server.url(), timeout=60) as player:
@@ -73,18 +73,18 @@ def test_an_rtmp_server_relays_picture_and_sound_to_players():
                         break
         assert kinds == {"video": "h264", "audio": "aac"} and pts == sorted(set(pts))
         assert min(levels) < 60 and max(levels) > 200  # dark and flashing: not grey
-        assert told == []
+        assert events == []
 
 
 def test_a_server_that_was_killed_gets_the_picture_again_when_it_is_back():
-    told = []
+    events = []
     with rtmp_server() as server:
-        handle = SinkHandle(parse_sink(server.url(), CONFIG), on_event=lambda *event: told.append(event))
+        handle = SinkHandle(parse_sink(server.url(), CONFIG), on_event=lambda *event: events.append(event))
         with Feed(handle, epoch_messages(50)) as feed:
             feed.wait(lambda report: report["delivered"] > 10)
             server.kill()
             feed.wait(lambda report: report["state"] == "refused")
-            assert told[0][0] == "sink_failed" and f"rtmp://127.0.0.1:{server.port}/live/" in told[0][1]
+            assert events[0][0] == "sink_failed" and f"rtmp://127.0.0.1:{server.port}/live/" in events[0][1]
             server.start()
             before = handle.report()["delivered"]
             feed.wait(lambda report: report["state"] == "live" and report["delivered"] > before + 20)
@@ -142,9 +142,9 @@ def test_a_name_that_another_publishes_under_is_told(tmp_path):
 
 @pytest.mark.parametrize("takes_sound", [False, True])
 def test_a_server_that_refuses_such_a_stream_is_told_once_and_never_looks_live(tmp_path, takes_sound):
-    told, states = [], []
+    events, states = [], []
     with RtspRecorder(tmp_path / "recorded.mkv", sound=takes_sound) as server:
-        handle = SinkHandle(parse_sink(server.url, CONFIG), on_event=lambda *event: told.append(event))
+        handle = SinkHandle(parse_sink(server.url, CONFIG), on_event=lambda *event: events.append(event))
         with Feed(handle, epoch_messages(50, with_sound=not takes_sound)) as feed:
 
             def refused_thrice(report: dict) -> bool:
@@ -155,8 +155,8 @@ def test_a_server_that_refuses_such_a_stream_is_told_once_and_never_looks_live(t
             feed.wait(refused_thrice)
     assert set(states) == {"connecting", "refused"}
     words = "may want sound" if takes_sound else "may want none: set source.audio to false"
-    assert [kind for kind, _ in told] == ["sink_failed"] and words in told[0][1]
-    assert told[0][1].startswith(f"{server.url}: refuses H.264 with")
+    assert [kind for kind, _ in events] == ["sink_failed"] and words in events[0][1]
+    assert events[0][1].startswith(f"{server.url}: refuses H.264 with")
 
 
 @pytest.mark.parametrize("kind", ["mjpeg", "snapshots"])
@@ -186,8 +186,8 @@ with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as listener:
                 status = statuses.get(method, "200 OK")
                 connection.sendall(f"RTSP/1.0 {status}\\r\\nCSeq: {headers['cseq']}\\r\\n\\r\\n".encode())
 """
-"""A server that answers RTSP's methods as it is told. In a process of its own: FFmpeg writes a header
-under Python's lock."""
+"""A server that gives the answers of its arguments to RTSP's methods. It needs a process of its own, because
+FFmpeg writes a header while it holds Python's lock."""
 
 
 @pytest.mark.parametrize(

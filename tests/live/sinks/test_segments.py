@@ -139,9 +139,9 @@ def test_too_little_room_stops_the_recording_before_the_disk_is_full(small_disk)
 def test_a_full_disk_ends_with_a_valid_file_and_recording_goes_on_when_there_is_room(small_disk, container):
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(250 << 10))
-    told = []
+    events = []
     handle = SinkHandle(
-        spec(small_disk, container=container), on_event=lambda kind, text: told.append((kind, text))
+        spec(small_disk, container=container), on_event=lambda kind, text: events.append((kind, text))
     )
     handle.start()
     source = iter(coded(100_000))
@@ -151,12 +151,12 @@ def test_a_full_disk_ends_with_a_valid_file_and_recording_goes_on_when_there_is_
             handle.offer(message)
         handle.check()
 
-    wait_for(lambda: told, tick=feed)
-    assert told[0][0] == "disk_low" and "the disk is full" in told[0][1]
+    wait_for(lambda: events, tick=feed)
+    assert events[0][0] == "disk_low" and "the disk is full" in events[0][1]
     full = read(segments(small_disk)[0].path)
     assert len(full.times_s) >= 75 and rises(full.times_s)
     ballast.unlink()
-    wait_for(lambda: told[-1][0] == "sink_live" and len(segments(small_disk)) > 1, tick=feed)
+    wait_for(lambda: events[-1][0] == "sink_live" and len(segments(small_disk)) > 1, tick=feed)
     handle.stop(30)
     assert len(read(segments(small_disk)[-1].path).times_s) > 0
 

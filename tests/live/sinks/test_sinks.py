@@ -71,9 +71,9 @@ def test_all_that_was_offered_is_in_the_file_when_a_sink_is_stopped(tmp_path):
 
 
 def test_a_sink_that_hangs_is_killed_and_started_again_while_the_others_go_on(tmp_path):
-    told = []
+    events = []
     stuck = file_sink(
-        tmp_path / "stuck.mp4", hang_timeout_s=3.0, on_event=lambda kind, text: told.append((kind, text))
+        tmp_path / "stuck.mp4", hang_timeout_s=3.0, on_event=lambda kind, text: events.append((kind, text))
     )
     well = file_sink(tmp_path / "well.mp4")
     feed = Feed(stuck, well)
@@ -84,10 +84,10 @@ def test_a_sink_that_hangs_is_killed_and_started_again_while_the_others_go_on(tm
     os.kill(first, signal.SIGSTOP)
     wait_for(lambda: stuck.report()["restarts"] == 1, tick=feed)
     assert not is_running(first)
-    assert told[0][0] == "sink_failed" and "hung" in told[0][1]
+    assert events[0][0] == "sink_failed" and "hung" in events[0][1]
     delivered = stuck.report()["delivered"]
     wait_for(lambda: stuck.report()["delivered"] > delivered, tick=feed)
-    wait_for(lambda: told[-1][0] == "sink_live", tick=feed)
+    wait_for(lambda: events[-1][0] == "sink_live", tick=feed)
     stop_all(feed.handles, 60)
     for handle in feed.handles:
         report = handle.report()
@@ -132,19 +132,19 @@ def test_a_sink_that_is_killed_comes_back_and_asks_for_a_keyframe(tmp_path):
 def test_a_sink_that_cannot_open_says_why_once_and_recovers(tmp_path):
     blocker = tmp_path / "folder"
     blocker.write_text("a file where the folder should be")
-    told = []
-    handle = file_sink(blocker / "out.mp4", on_event=lambda kind, text: told.append((kind, text)))
+    events = []
+    handle = file_sink(blocker / "out.mp4", on_event=lambda kind, text: events.append((kind, text)))
     feed = Feed(handle)
     handle.start()
-    wait_for(lambda: handle.report()["dropped"] > 100 and told, tick=feed)
+    wait_for(lambda: handle.report()["dropped"] > 100 and events, tick=feed)
     assert handle.report()["words"].startswith("retrying in ")
     assert "cannot be written" in handle.report()["words"] and "\n" not in handle.report()["words"]
     blocker.unlink()
     wait_for(lambda: handle.report()["state"] == "live", tick=feed)
     feed()
     handle.stop(60)
-    assert [kind for kind, _ in told] == ["sink_failed", "sink_live"]
-    assert told[0][1].count(str(blocker)) == 1
+    assert [kind for kind, _ in events] == ["sink_failed", "sink_live"]
+    assert events[0][1].count(str(blocker)) == 1
     report = handle.report()
     assert report["restarts"] == 0, "the process itself lived on"
     assert report["delivered"] + report["dropped"] == feed.offered
@@ -152,7 +152,7 @@ def test_a_sink_that_cannot_open_says_why_once_and_recovers(tmp_path):
 
 _PARENT = """
 import sys, threading
-sys.path[:0] = [{tests!r}, {root!r}]
+sys.path[:0] = {folders!r}
 from flashes import coded, wait_for
 from test_sinks import file_sink
 if __name__ == "__main__":
@@ -167,8 +167,9 @@ if __name__ == "__main__":
 
 
 def test_when_the_camera_is_killed_its_sinks_finish_their_files_and_end(tmp_path):
-    script, tests = tmp_path / "parent.py", Path(__file__).parent
-    script.write_text(_PARENT.format(tests=str(tests), root=str(tests.parent)))
+    script, parents = tmp_path / "parent.py", Path(__file__).parents
+    folders = [str(folder) for folder in (parents[0], parents[2], parents[3])]
+    script.write_text(_PARENT.format(folders=folders))
     with subprocess.Popen(
         [sys.executable, script, tmp_path / "out.mp4"], stdout=subprocess.PIPE, text=True
     ) as parent:

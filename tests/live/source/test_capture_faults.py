@@ -1,4 +1,4 @@
-"""Every fault that a live source can have, made by real servers; one test each."""
+"""Faults of live sources, produced by real servers: one test for each fault."""
 
 import logging
 import os
@@ -40,7 +40,7 @@ def camera(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(camera):
-    """Mounts that no test kills."""
+    """An RTSP server that no test stops."""
     with rtsp_server({"ball": Mount(), "file": Mount(file=str(camera))}) as server:
         yield server
 
@@ -67,7 +67,7 @@ def test_a_status_that_does_not_change_is_told_once(monkeypatch, server):
     monkeypatch.setattr(retry, "SLOW_S", 0.05)
     with Watching(server.url("nothing")) as live:
         live.state(ConnectionState.REFUSED)
-        time.sleep(1)  # several more attempts
+        live.attempts(4)
         assert live.words == ["connecting", "refused"]
 
 
@@ -97,23 +97,21 @@ def test_whatever_the_protocol_a_silent_server_is_given_up_and_holds_no_other_th
         proxy.silent = True
         source = QUICK.model_copy(update={"open_timeout_s": 1.0, "stall_s": 1.0})
         with Watching(f"{scheme}://127.0.0.1:{proxy.port}/live/x.m3u8", source) as live:
-            worst = last = 0.0
+            turns = 0  # of this thread: few where the attempt holds Python's lock for its second
             while len(live.statuses) < 2:
-                now = time.monotonic()
-                worst, last = max(worst, now - (last or now)), now
+                turns += 1
                 time.sleep(0.01)
-            assert live.statuses[-1].detail == "nothing came for 1 s" and worst < 0.7
+            assert live.statuses[-1].detail == "nothing came for 1 s" and turns > 10
 
 
 def test_a_server_that_takes_connections_and_says_nothing_is_given_up_in_time(server):
     with Proxy(server.port) as proxy:
         proxy.silent = True
-        began = time.monotonic()
         with Watching(
             server.url("ball", proxy.port), QUICK.model_copy(update={"open_timeout_s": 1.0})
         ) as live:
-            status = live.state(ConnectionState.RETRYING)
-            assert status.detail == "nothing came for 1 s" and time.monotonic() - began < 10
+            status = live.state(ConnectionState.RETRYING, timeout_s=10)
+            assert status.detail == "nothing came for 1 s"
             proxy.silent = False
             live.frames(5)
 
@@ -134,11 +132,9 @@ def test_a_server_that_is_killed_is_live_again_soon_after_its_return(camera):
         live.frames(5)
         server.kill()
         live.state(ConnectionState.REFUSED)
-        time.sleep(2)
+        live.attempts(3)
         server.start()
-        began = time.monotonic()
-        live.frames(1)
-        assert time.monotonic() - began < 15  # three on a machine with nothing else to do: see the bench
+        live.frames(1, timeout_s=15)  # 3 s on a machine with nothing else to do: see the bench
         gap = np.diff(live.arrived).argmax()
         assert np.diff(live.pts)[gap] / 90000 == pytest.approx(np.diff(live.arrived)[gap], abs=0.5)
 
@@ -257,10 +253,12 @@ def test_setting_the_machine_s_clock_changes_nothing(monkeypatch):
 def test_stopping_takes_no_longer_than_a_read_may(server):
     with Watching(server.url("ball")) as live:
         live.frames(3)
-        assert live.stop() < QUICK.stall_s + 5
+        live.capture.stop()
+        live.ended(QUICK.stall_s + 5)
     with Watching(f"rtsp://127.0.0.1:{free_port()}/x", SourceSettings(retry_s=30.0)) as live:
         live.state(ConnectionState.REFUSED)
-        assert live.stop() < 5
+        live.capture.stop()
+        live.ended(5)
 
 
 def held() -> tuple[int, int, float]:
@@ -288,7 +286,7 @@ def test_ten_kills_and_restarts_leave_no_file_thread_or_memory_behind(camera):
 
 
 def test_a_publisher_that_is_stopped_for_a_while_goes_on(camera):
-    """As when a laptop sleeps: nothing is closed, and nothing comes."""
+    """A sleeping laptop does the same: the connection stays open and nothing comes."""
     with (
         rtmp_server() as server,
         sending(camera, server.url(), "flv") as publisher,
@@ -314,7 +312,9 @@ def test_a_network_that_loses_packets_costs_pictures_but_not_the_connection(came
 def test_several_damaged_packets_in_a_row_open_the_connection_anew(camera):
     with rtmp_server() as server:
         data = bytearray(ts_of(camera).read_bytes())
-        for at in range(188 * 300, len(data) - 188, 188):  # all pictures from there on, not their frames
+        for at in range(
+            188 * 300, len(data) - 188, 188
+        ):  # damages all pictures from there on, not the packets' headers
             data[at + 60 : at + 180] = bytes(120)
         (server.folder / "damaged.ts").write_bytes(data)
         with Watching(server.http("damaged.ts")) as live:

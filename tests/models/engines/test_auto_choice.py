@@ -59,19 +59,19 @@ def refuses():
 def test_the_fastest_candidate_is_chosen_remembered_and_not_measured_again(small, entry):
     slow, fast = Slowed(small, 0.1), Slowed(small)
     candidates = {"openvino": slow, "onnxruntime": fast}
-    assert auto_choice.chosen(candidates, entry, *FACTS) is fast
+    assert auto_choice.open_fastest(candidates, entry, *FACTS) is fast
     assert (slow.closed, fast.closed) == (1, 0)
-    (kept,) = auto_choice.remembered()
+    (kept,) = auto_choice.recorded_choices()
     assert kept.engine == "onnxruntime"
     assert kept.ms["openvino"] > kept.ms["onnxruntime"]
     assert (kept.model, kept.threads) == FACTS
-    assert auto_choice.chosen(candidates, entry, *FACTS) is fast
+    assert auto_choice.open_fastest(candidates, entry, *FACTS) is fast
     assert (slow.opened, fast.opened) == (1, 2)
 
 
 def test_the_first_candidate_stays_where_the_other_is_hardly_faster(small, entry):
     first, second = Slowed(small, 0.101), Slowed(small, 0.1)
-    assert auto_choice.chosen({"openvino": first, "onnxruntime": second}, entry, *FACTS) is first
+    assert auto_choice.open_fastest({"openvino": first, "onnxruntime": second}, entry, *FACTS) is first
 
 
 @pytest.mark.parametrize(
@@ -82,26 +82,26 @@ def test_a_broken_memory_is_measured_again(small, entry, content):
     first, second = Slowed(small), Slowed(small, 0.05)
     entry.parent.mkdir(parents=True)
     entry.write_bytes(content)
-    assert auto_choice.chosen({"openvino": first, "onnxruntime": second}, entry, *FACTS) is first
+    assert auto_choice.open_fastest({"openvino": first, "onnxruntime": second}, entry, *FACTS) is first
     assert json.loads(entry.read_text())["engine"] == "openvino"
 
 
 def test_a_candidate_that_does_not_open_is_left_out(small, entry, caplog):
     works = Slowed(small)
-    assert auto_choice.chosen({"openvino": refuses, "onnxruntime": works}, entry, *FACTS) is works
+    assert auto_choice.open_fastest({"openvino": refuses, "onnxruntime": works}, entry, *FACTS) is works
     assert "left out" in caplog.text
 
 
 def test_a_remembered_engine_that_no_longer_opens_is_replaced(small, entry, caplog):
     first, second = Slowed(small), Slowed(small, 0.05)
-    auto_choice.chosen({"openvino": first, "onnxruntime": second}, entry, *FACTS)
-    assert auto_choice.chosen({"openvino": refuses, "onnxruntime": second}, entry, *FACTS) is second
+    auto_choice.open_fastest({"openvino": first, "onnxruntime": second}, entry, *FACTS)
+    assert auto_choice.open_fastest({"openvino": refuses, "onnxruntime": second}, entry, *FACTS) is second
     assert "no longer opens" in caplog.text
 
 
 def test_the_error_is_told_where_no_candidate_opens(small, entry):
     with pytest.raises(ModelError, match="does not run"):
-        auto_choice.chosen({"openvino": refuses, "onnxruntime": refuses}, entry, *FACTS)
+        auto_choice.open_fastest({"openvino": refuses, "onnxruntime": refuses}, entry, *FACTS)
     assert not entry.exists()
 
 
@@ -109,7 +109,10 @@ def test_a_memory_that_cannot_be_kept_costs_only_the_measurement(small, tmp_path
     (tmp_path / "file").write_text("in the way")
     entry = tmp_path / "file" / "entry.json"
     first = Slowed(small)
-    assert auto_choice.chosen({"openvino": first, "onnxruntime": Slowed(small, 0.05)}, entry, *FACTS) is first
+    assert (
+        auto_choice.open_fastest({"openvino": first, "onnxruntime": Slowed(small, 0.05)}, entry, *FACTS)
+        is first
+    )
     assert "cannot be kept" in caplog.text
 
 
@@ -117,17 +120,17 @@ def test_without_onnx_runtime_nothing_is_measured(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     engine = create_engine("auto", small, device="cpu", threads=1)
     assert engine.name == "openvino-cpu"
-    assert not auto_choice.remembered()
+    assert not auto_choice.recorded_choices()
 
 
 def test_a_choice_is_keyed_by_what_it_depends_on(small):
     model = create_engine("torch", small, device="cpu", threads=1).model
     candidates = {"openvino": refuses, "onnxruntime": refuses}
     entries = {
-        auto_choice.entry_of(model, candidates, 1),
-        auto_choice.entry_of(model, candidates, 2),
-        auto_choice.entry_of(model, {"openvino": refuses}, 1),
-        auto_choice.entry_of(replace(model, sha256="another"), candidates, 1),
+        auto_choice.record_path(model, candidates, 1),
+        auto_choice.record_path(model, candidates, 2),
+        auto_choice.record_path(model, {"openvino": refuses}, 1),
+        auto_choice.record_path(replace(model, sha256="another"), candidates, 1),
     }
     assert len(entries) == 4
     assert "openvino 2" in auto_choice.versions(candidates)
@@ -135,7 +138,7 @@ def test_a_choice_is_keyed_by_what_it_depends_on(small):
 
 
 def test_the_command_lists_the_engines_and_the_choices_made(small, entry, run_cli):
-    auto_choice.chosen({"openvino": Slowed(small), "onnxruntime": Slowed(small, 0.05)}, entry, *FACTS)
+    auto_choice.open_fastest({"openvino": Slowed(small), "onnxruntime": Slowed(small, 0.05)}, entry, *FACTS)
     facts = json.loads(run_cli("engines", "--json").stdout)
     lacks = {row["engine"]: row["lacks"] for row in facts["engines"]}
     assert set(lacks) == set(ENGINE_KINDS) - {"auto"}
@@ -177,7 +180,7 @@ def test_a_fast_engine_is_trusted_from_40_db_on(small, sure, entry, caplog, erro
         return TorchEngine(small, threads=1)
 
     for _ in range(2):  # the second time from disk
-        assert self_check.trusted(fast, open_sure, entry) is trusted
+        assert self_check.agrees(fast, open_sure, entry) is trusted
     assert len(reopened) == 1
     assert ("going on in FP32" in caplog.text) is not trusted
 
@@ -191,7 +194,7 @@ def test_half_precision_passes_the_self_check(small, sure, entry):
 def test_a_broken_self_check_is_made_again(small, sure, entry):
     entry.parent.mkdir(parents=True)
     entry.write_text('{"trusted": tr')
-    assert self_check.trusted(sure, lambda: TorchEngine(small, threads=1), entry)
+    assert self_check.agrees(sure, lambda: TorchEngine(small, threads=1), entry)
     assert json.loads(entry.read_text())["trusted"] is True
 
 

@@ -252,7 +252,7 @@ def test_a_warm_cache_restores_without_importing_torch(engines, cache, weights):
         assert "torch" not in sys.modules, "torch was imported"
         assert sys.modules["openvino_telemetry"] is None, "OpenVINO may report to its makers"
     """
-    assert auto_choice.remembered()
+    assert auto_choice.recorded_choices()
     environment = os.environ | {CACHE_VARIABLE: str(cache)}
     command = [sys.executable, "-c", textwrap.dedent(script)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)

@@ -12,7 +12,7 @@ from small_models import write_tiny_model
 from stream.errors import ConfigError, ModelError
 from stream.models.engines import create_engine
 from stream.models.engines.cache import CACHE_VARIABLE
-from stream.models.engines.openvino_engine import OpenVinoEngine, entry_of, offered_precisions
+from stream.models.engines.openvino_engine import OpenVinoEngine, network_folder, offered_precisions
 from stream.models.engines.openvino_runtime import cached_network, compile_onnx
 from stream.models.info import read_model_info
 
@@ -43,7 +43,7 @@ def test_a_broken_cache_is_noticed_and_converted_again(small, tmp_path):
         "cut weights": lambda: weights.write_bytes(whole[0][: len(whole[0]) // 2]),
         "zeroed weights": lambda: weights.write_bytes(bytes(len(whole[0]))),
     }
-    assert entry == entry_of(read_model_info(small))
+    assert entry == network_folder(read_model_info(small))
     for name, harm in harms.items():
         for path, data in zip((weights, graph, digest), whole, strict=True):
             path.write_bytes(data)

@@ -1,4 +1,4 @@
-"""Streams of the dashboard over real sockets: viewers that read nothing, log-outs, slow senders."""
+"""Live answers of the dashboard over real sockets: viewers that read nothing, log-outs, slow senders."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import contextlib
 import os
 import socket
 import threading
-import time
 
 import pytest
 import uvicorn
-from dashboard_client import Client, until
+from dashboard_client import Client
+from waiting import until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -27,7 +27,7 @@ LARGE = os.urandom(1 << 20)
 
 
 class Served:
-    """The application on a port of its own, with one camera whose pictures the test makes."""
+    """The application on a free port, with one camera whose pictures the test makes."""
 
     def __init__(self, folder, token=None) -> None:
         server = ServerSettings(data=str(folder / "data"))
@@ -54,7 +54,7 @@ class Served:
         return len(self.viewers._viewers)
 
     def show(self, number: int, size: int = len(LARGE)) -> None:
-        """A picture, whose first bytes are its number."""
+        """Show a picture that begins with its number."""
         self.viewers.show("pair", Jpeg(number.to_bytes(4, "big") + LARGE[: size - 4], 0.0, 0))
 
     def stop(self) -> None:
@@ -78,7 +78,7 @@ def serve(tmp_path):
 
 @contextlib.contextmanager
 def one_who_does_not_read(port: int, path: str, websocket: bool):
-    """A viewer that asks, and takes nothing of the answer."""
+    """A viewer that sends a request and reads nothing of the answer."""
     with socket.socket() as viewer:
         viewer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         viewer.connect(("127.0.0.1", port))
@@ -185,9 +185,7 @@ def test_an_end_of_the_server_waits_for_no_viewer(serve):
         until(lambda: served.watching == 1)
         for number in range(50):
             served.show(number)
-        began = time.monotonic()
-        served.stop()
-        assert time.monotonic() - began < 10
+        served.stop()  # would run into the test's limit if it waited for one of them
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(serve, monkeypatch):

@@ -62,7 +62,7 @@ export const remove = (path) => call("DELETE", path);
 
 export const cameraPath = (name) => `/api/cameras/${encodeURIComponent(name)}`;
 
-/** Uploads one file; `onprogress` gets 0..1. Returns the promise and a way to give up. */
+/** Uploads one file; `onprogress` gets 0..1. Returns the promise of the answer and a function that cancels. */
 export function upload(path, file, onprogress) {
   const request = new XMLHttpRequest();
   const answer = new Promise((resolve, reject) => {
@@ -74,7 +74,7 @@ export function upload(path, file, onprogress) {
       try {
         body = JSON.parse(request.responseText);
       } catch {
-        // An answer without JSON is told by its status below.
+        // An answer without JSON is reported by its status below.
       }
       if (request.status === 401) toLogin();
       if (request.status < 300) resolve(body);

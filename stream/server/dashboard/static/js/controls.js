@@ -6,7 +6,7 @@ import { fail } from "./notices.js";
 import { percent, plural } from "./words.js";
 
 const SETTLE_MS = 250;
-/** After a change reports of before it are still on their way; they are not shown for so long. */
+/** Reports are not shown for this long after a change: they may be older than the change. */
 const OWN_MS = 4000;
 
 const label = (one) => (typeof one === "string" ? one : (one.title ?? one.label ?? one.name));
@@ -18,7 +18,7 @@ export async function choices() {
   return { models: models.models ?? models, presets: presets.presets ?? presets };
 }
 
-/** Options of a select; one that is missing or not installed is told so. */
+/** Fills a select; what is not installed is marked and cannot be chosen. */
 export function fillSelect(select, list, chosen) {
   fill(
     select,
@@ -69,7 +69,7 @@ export class Controls {
         "div",
         { class: "panel-body" },
         field(this.strength, "Strength", this.strengthText),
-        field(this.interval, "Interval", this.intervalText, "Frames in between are carried on optical flow."),
+        field(this.interval, "Interval", this.intervalText, "Frames in between reuse the restored face."),
         h("div", { class: "field-pair" }, field(this.preset, "Preset"), field(this.model, "Model")),
         h(
           "label",

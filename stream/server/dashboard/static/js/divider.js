@@ -4,10 +4,10 @@ import { h, icon } from "./dom.js";
 
 const STEP = 0.02;
 const LEAP = 0.1;
-/** Less is a click and moves nothing, px. */
+/** A shorter movement, in px, is a click and does not move the divider. */
 const SLACK = 4;
 
-/** Puts a divider on `frame`; `onmove` gets its place, 0 (left) to 1. */
+/** Puts a divider on `frame`; `onmove` gets its position, 0 (left) to 1. */
 export class Divider {
   constructor(frame, onmove, at = 0.5) {
     this.frame = frame;

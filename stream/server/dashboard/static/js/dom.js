@@ -3,8 +3,8 @@
 const SVG = "http://www.w3.org/2000/svg";
 
 /**
- * Makes an element. `onclick` and its kin are listeners, `data` is a dataset, other values are attributes;
- * true stands for an empty attribute, null and false leave it out.
+ * Makes an element. Names that begin with "on" are listeners, `data` is a dataset, others are attributes.
+ * The value true makes an empty attribute; null and false leave it out.
  */
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -16,7 +16,7 @@ export function h(tag, attributes = {}, ...children) {
     else element.setAttribute(name, value === true ? "" : value);
   }
   add(element, children);
-  // After the options of a select and the bounds of a slider, which would refuse it before.
+  // Set last: a select needs its options first, and a slider its bounds.
   if (attributes.value !== undefined && attributes.value !== null) element.value = attributes.value;
   return element;
 }
@@ -29,7 +29,7 @@ export function add(element, children) {
   return element;
 }
 
-/** Takes everything out and puts `children` in. */
+/** Replaces the content of an element by `children`. */
 export function fill(element, ...children) {
   element.replaceChildren();
   return add(element, children);
@@ -41,7 +41,7 @@ export function svg(tag, attributes = {}, ...children) {
   return add(element, children);
 }
 
-/** Writes only what differs, so that screen readers and selections are left in peace. */
+/** Sets the text only if it differs, so that screen readers and selections are not disturbed. */
 export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -85,20 +85,20 @@ const ICONS = {
   silent: ["M4 9.5v5h3.5L12 18.5v-13L7.5 9.5z", "m16 9.5 5 5", "m21 9.5-5 5"],
 };
 
-/** Puts a slider to `value`, and draws how far it is; without a value it is drawn only. */
+/** Sets a slider to `value` and draws its filled part; without a value it only draws. */
 export function slide(input, value = input.value) {
   if (input.value !== String(value)) input.value = String(value);
   const part = (Number(input.value) - Number(input.min)) / (Number(input.max) - Number(input.min));
   input.style.setProperty("--part", String(part));
 }
 
-/** A line drawing; it says nothing to a screen reader, the text beside it does. */
+/** A line drawing, hidden from screen readers: they read the text beside it. */
 export function icon(name) {
   const paths = ICONS[name].map((d) => svg("path", { d }));
   return svg("svg", { class: "icon", viewBox: "0 0 24 24", "aria-hidden": "true" }, paths);
 }
 
-/** A button with an icon; without `text` the label is spoken and shown as a tip. */
+/** A button with an icon. Without `text` the label is read out and shown as a tooltip only. */
 export function button(label, { icon: drawing, kind = "", text = true, ...attributes } = {}) {
   const shape = text ? "" : "square";
   return h(
@@ -115,7 +115,7 @@ export function button(label, { icon: drawing, kind = "", text = true, ...attrib
   );
 }
 
-/** What a page shows where there is nothing to show. */
+/** What a page shows in place of an empty list. */
 export function empty(drawing, title, text, ...tools) {
   return h(
     "div",

@@ -29,7 +29,7 @@ function row(event, withCamera) {
   );
 }
 
-/** Lists of rows under headings of the days. */
+/** Events as lists of rows, with a heading for each day. */
 export function eventDays(events, { withCamera = true } = {}) {
   const days = [];
   let last = null;

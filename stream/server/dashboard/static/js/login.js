@@ -1,4 +1,4 @@
-// The log-in page: the token goes to the server once, a cookie comes back.
+// The log-in page: the token is sent to the server once, and a cookie comes back.
 
 const form = document.getElementById("login");
 const token = document.getElementById("token");
@@ -13,7 +13,7 @@ function tell(text) {
   else token.removeAttribute("aria-invalid");
 }
 
-/** Only a place within these pages may be gone to. */
+/** The page to go to; only one of this server. */
 function next() {
   const hash = new URLSearchParams(location.search).get("next") ?? "";
   return hash.startsWith("#/") ? `/${hash}` : "/";

@@ -1,4 +1,4 @@
-// The frame round the pages: routes, navigation, the state of the link, theme.
+// The frame round the pages: routes, navigation, the state of the connection, the theme.
 
 import { post, toLogin } from "./api.js";
 import { add, button, fill, h, icon, svg, write } from "./dom.js";
@@ -13,7 +13,7 @@ import { wallPage } from "./pages/wall.js";
 import { store, troubled } from "./store.js";
 import { bytes, plural } from "./words.js";
 
-// Each page fills `main` and returns what must be undone when it is left.
+// Each page fills `main` and returns a function that is called when it is left.
 const ROUTES = [
   [/^\/?$/, wallPage, "cameras"],
   [/^\/add$/, editPage, "cameras"],
@@ -134,7 +134,7 @@ function showLink() {
   const banner = document.getElementById("offline");
   banner.hidden = store.link !== "offline";
   if (!banner.hidden && !banner.firstChild) {
-    fill(banner, icon("broken"), "The server cannot be reached. What you see is the last that it told; trying again.");
+    fill(banner, icon("broken"), "The server cannot be reached. The pages show its last known state and keep trying.");
   }
 }
 
@@ -152,7 +152,7 @@ function showServer() {
   fill(facts, lines.map((line) => h("div", { class: "wrap" }, line)));
 }
 
-// The fragment is the route here, so the skip link moves the focus by itself.
+// The fragment of the address is the route, so the skip link has to move the focus itself.
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
   document.getElementById("page").focus();

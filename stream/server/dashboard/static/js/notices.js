@@ -23,7 +23,7 @@ export function fail(error) {
   show(error.message ?? String(error), "bad", "alert");
 }
 
-/** Asks; true where the person agrees. Escape and Cancel mean no. */
+/** Asks a question; true if the person agrees. Escape and Cancel mean no. */
 export function confirm(title, text, action) {
   return new Promise((resolve) => {
     const dialog = h(

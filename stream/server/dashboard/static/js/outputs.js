@@ -2,7 +2,7 @@
 
 import { button, fill, h } from "./dom.js";
 
-// Kind, title, prefix of the address, an example of the rest, what it means.
+// Kind, title, prefix of the address, an example of the rest, an explanation.
 const KINDS = [
   ["folder", "Record on disk", "", "entrance/", "A folder in the server's data folder; segments are kept there."],
   ["mjpeg", "MJPEG over HTTP", "mjpeg:", "8090", "A port of this machine."],
@@ -70,7 +70,7 @@ export class Outputs {
         KINDS.map(([key, title]) => h("option", { value: key }, title)),
       );
       explain();
-      const away = button(`Take output ${n + 1} away`, {
+      const away = button(`Remove output ${n + 1}`, {
         icon: "close",
         kind: "plain slim",
         text: false,
@@ -91,7 +91,7 @@ export class Outputs {
         this.element.querySelector(".output:last-of-type input")?.focus();
       },
     });
-    const text = "None: the picture is shown on these pages alone.";
+    const text = "None: the picture is shown on these pages only.";
     const none = rows.length === 0 && h("p", { class: "small faint" }, text);
     fill(this.element, none, rows, more);
   }

@@ -5,7 +5,7 @@ import { button, fill, h, icon, slide, write } from "./dom.js";
 import { timecode } from "./words.js";
 import { Zoom, scale } from "./zoom.js";
 
-/** Further apart than this they are put together again; a little less is made up by the rate. */
+/** Differences of position: beyond JUMP_S the original jumps; down to NUDGE_S its playback rate changes. */
 const JUMP_S = 0.25;
 const NUDGE_S = 0.02;
 const SPEEDS = [0.25, 0.5, 1, 2];
@@ -20,14 +20,14 @@ export class Player {
   #speed = 1;
   #stopped = false;
 
-  /** Videos of these addresses; `frame_s` is the length of one frame. */
+  /** `before` and `after` are addresses of videos; `frameSeconds` is the length of one frame. */
   constructor(before, after, { frameSeconds = 0.04 } = {}) {
     this.frameSeconds = frameSeconds;
     const video = (src, label) =>
       h("video", { src, preload: "auto", playsinline: true, tabindex: "-1", "aria-label": label });
     this.before = video(before, "Original");
     this.after = video(after, "Restored");
-    this.before.muted = true; // the restored one carries the same sound
+    this.before.muted = true; // the restored one has the same sound
     this.failed = h("div", { class: "veil", hidden: true });
     const tags = [h("span", { class: "tag left" }, "Original"), h("span", { class: "tag right" }, "Restored")];
     const layer = h("div", { class: "layer" }, this.before);
@@ -168,7 +168,7 @@ export class Player {
     moves[event.key]();
   }
 
-  /** Keeps both together and the position shown; once for each picture of the screen. */
+  /** Keeps the two videos together and shows the position; called for each frame of the screen. */
   #follow() {
     if (this.#stopped) return;
     const apart = this.after.currentTime - this.before.currentTime;

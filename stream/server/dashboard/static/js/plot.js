@@ -1,4 +1,4 @@
-// Delay and load over the last hour, drawn by hand; a cross-hair reads values by mouse, touch and keys.
+// Curves of delay and load over the last hour; a cross-hair reads values by mouse, touch and keys.
 
 import { fill, h, svg, write } from "./dom.js";
 import { clock, fps, milliseconds, percent, plural } from "./words.js";
@@ -13,7 +13,7 @@ const PANELS = [
 ];
 const HEIGHT = 244;
 
-/** The round number above `value` that makes a readable top of an axis. */
+/** The round number above `value` for the top of an axis. */
 export function niceTop(value) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));

@@ -1,11 +1,11 @@
-// Live pictures over a WebSocket: the newest is drawn, what comes meanwhile is let go.
+// Live pictures over a WebSocket: the newest is drawn; others that came meanwhile are skipped.
 
 const RETRY_FIRST_MS = 500;
 const RETRY_MOST_MS = 10000;
 
 /**
- * Follows one camera. `onpicture` gets an ImageBitmap that belongs to this class: draw it at once. `onlink`
- * gets whether pictures can come. While the tab is hidden, or after pause(), nothing is asked of the server.
+ * Follows one camera. `onpicture` gets an ImageBitmap that is closed afterwards: draw it at once. `onlink`
+ * gets whether the connection is open. While the tab is hidden, or after pause(), no pictures are requested.
  */
 export class Preview {
   #socket = null;
@@ -62,7 +62,7 @@ export class Preview {
     socket.binaryType = "blob";
     socket.onmessage = (event) => {
       this.#retryMs = RETRY_FIRST_MS;
-      this.#take(event.data);
+      this.#draw(event.data);
     };
     socket.onopen = () => this.onlink(true);
     socket.onclose = () => {
@@ -74,7 +74,7 @@ export class Preview {
     };
   }
 
-  async #take(blob) {
+  async #draw(blob) {
     this.#waiting = blob;
     if (this.#busy) return;
     this.#busy = true;
@@ -86,7 +86,7 @@ export class Preview {
         if (!this.#stopped) this.onpicture(picture);
         picture.close();
       } catch {
-        // A damaged picture is passed over; the next one comes at once.
+        // A damaged picture is skipped; the next one comes at once.
       }
     }
     this.#busy = false;

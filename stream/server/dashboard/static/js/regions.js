@@ -1,4 +1,4 @@
-// Regions on the picture: drawn by mouse or touch, moved and sized by keys as well.
+// Regions on the picture: drawn by mouse or touch; keys can move them and change their size too.
 
 import { button, fill, h, write } from "./dom.js";
 import { percent } from "./words.js";
@@ -47,8 +47,8 @@ export class Regions {
       h(
         "p",
         { class: "small soft", id: "region-help" },
-        "Drag on the picture to draw. A region that has the focus is moved by the arrow keys, sized by Shift " +
-          "with them, and taken away by Delete.",
+        "Drag on the picture to draw a region. The arrow keys move the region that has the focus, Shift and " +
+          "the arrow keys change its size, and Delete removes it.",
       ),
       this.list,
       this.news,
@@ -61,7 +61,7 @@ export class Regions {
     return this.#editing;
   }
 
-  /** The camera's regions as it has them; not while somebody draws. */
+  /** Shows the camera's regions; ignored while they are being edited. */
   set(include = [], exclude = []) {
     const key = JSON.stringify([include, exclude]);
     if (this.#editing || this.known === key) return;
@@ -99,7 +99,7 @@ export class Regions {
   #remove(region) {
     this.#regions = this.#regions.filter((one) => one !== region);
     this.#draw();
-    write(this.news, "Region taken away");
+    write(this.news, "Region removed");
     (this.layer.lastChild ?? this.saveButton).focus();
   }
 
@@ -233,7 +233,7 @@ export class Regions {
           "span",
           { class: `region-item ${region.kind}` },
           `${index + 1}. ${KINDS[region.kind][0]}`,
-          button(`Take region ${index + 1} away`, {
+          button(`Remove region ${index + 1}`, {
             icon: "close",
             kind: "plain slim",
             text: false,

@@ -1,4 +1,4 @@
-// When a camera works: days and hours as rows, "mon-fri 07:00-19:00" for the server.
+// When a camera runs: rows of days and hours, which the server gets as "mon-fri 07:00-19:00".
 
 import { button, fill, h } from "./dom.js";
 
@@ -36,7 +36,7 @@ export class Schedule {
 
   #draw() {
     const rows = this.#rows.map((row, n) => {
-      const away = button(`Take time ${n + 1} away`, {
+      const away = button(`Remove time ${n + 1}`, {
         icon: "close",
         kind: "plain slim",
         text: false,

@@ -54,7 +54,7 @@ export class Segments {
       const nothing = empty(
         "folder",
         "Nothing recorded",
-        "Give the camera a folder as an output, and what it sees is kept here in segments.",
+        "Add a folder as an output of the camera to record its picture.",
       );
       nothing.classList.add("slim");
       fill(this.body, nothing);

@@ -1,4 +1,4 @@
-// What the server told last: cameras, jobs and events, kept fresh by Server-Sent Events.
+// The state of the server: cameras, jobs and events, kept up to date by Server-Sent Events.
 
 import { get, toLogin } from "./api.js";
 
@@ -14,7 +14,7 @@ const TONES = {
   refused: "bad",
   unauthorised: "bad",
   failing: "bad",
-  resting: "",
+  paused: "",
   stopped: "",
 };
 /** States of a camera whose process has nothing to report. */
@@ -24,10 +24,10 @@ const PROCESS = {
   running: "connecting",
   restarting: "restarting",
   broken: "failing",
-  paused: "resting",
+  paused: "paused",
 };
 
-/** 0.25, "0.25" or "1/4", as settings write the parts of the picture. */
+/** The number of 0.25, "0.25" or "1/4": settings may write a fraction in these ways. */
 function part(value) {
   const [above, below = 1] = String(value).split("/").map(Number);
   return above / below;
@@ -35,7 +35,7 @@ function part(value) {
 
 const numbers = (boxes = []) => boxes.map((box) => box.map(part));
 
-/** One camera: settings and report in one value, with a state that is always there. */
+/** One camera: settings and report in one value, with a state that is always set. */
 export function camera(raw) {
   const settings = {
     ...raw.settings,
@@ -51,10 +51,10 @@ export function camera(raw) {
   return { ...all, enabled, state, tone: TONES[state] ?? "warn", dropped, words };
 }
 
-/** Whether somebody should look after it. */
+/** Whether a camera needs attention. */
 export const troubled = (one) => one.tone === "warn" || one.tone === "bad";
 
-/** The state as it is shown: "live" of a picture without motion is "idle". */
+/** The state to show: a live picture without motion is "idle". */
 export function shownState(one) {
   if (!one.enabled) return "off";
   if (one.state === "live" && one.idle) return "idle";
@@ -72,7 +72,7 @@ class Store extends EventTarget {
   error = null;
   #source = null;
 
-  /** Begins to listen; pages may be shown before it has anything. */
+  /** Starts the updates; pages may be shown before the first data arrive. */
   async start() {
     this.#listen();
     await this.refresh();
@@ -90,7 +90,7 @@ class Store extends EventTarget {
     this.tell("link");
   }
 
-  /** Asks for everything again: after a start, and after the link was lost. */
+  /** Loads everything again: after a start, and after the connection was lost. */
   async refresh() {
     try {
       const [cameras, server] = await Promise.all([get("/api/cameras"), get("/api/server")]);
@@ -127,13 +127,13 @@ class Store extends EventTarget {
     this.#source = source;
     source.onopen = () => {
       this.#setLink("online");
-      // What happened before the line stood was told to nobody.
+      // Changes before the connection was open have been missed.
       this.refresh();
       this.loadEvents().catch(() => {});
       this.loadJobs().catch(() => {});
     };
     source.onerror = async () => {
-      // A refused log-in closes it for good, a lost server lets the browser try again.
+      // A refused log-in closes the stream for good; after the loss of the server the browser tries again.
       if (source.readyState === EventSource.CLOSED) {
         const answer = await fetch("/api/server", { cache: "no-store" }).catch(() => null);
         if (answer?.status === 401) toLogin();

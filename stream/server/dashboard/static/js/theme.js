@@ -1,5 +1,5 @@
 // Dark or light: the system's choice until the person makes another. A classic script: it runs before the
-// first paint. The event "toggletheme" changes it, "themechange" tells that it changed.
+// first paint. The event "toggletheme" changes the theme; "themechange" reports that it has changed.
 "use strict";
 
 {
@@ -23,7 +23,7 @@
     try {
       localStorage.setItem("theme", chosen);
     } catch {
-      // It holds for this page only.
+      // Without storage the choice holds for this page only.
     }
     apply();
   });

@@ -1,4 +1,4 @@
-// What is said over a picture that is missing or old.
+// The text over a picture that is missing or old.
 
 import { parts } from "./words.js";
 
@@ -6,7 +6,7 @@ const STATE_ICONS = {
   connecting: "cameras",
   retrying: "cameras",
   starting: "cameras",
-  resting: "sleep",
+  paused: "sleep",
   stopped: "sleep",
   unauthorised: "lock",
   refused: "broken",

@@ -13,7 +13,7 @@ const VIEWS = [
 ];
 
 export class Viewer {
-  /** What is shown of the picture: left, top and size, as fractions. */
+  /** The part of the picture that is shown: left, top and size, as fractions. */
   #part = [0, 0, 1];
   #pair = document.createElement("canvas");
   #one = null;
@@ -51,7 +51,7 @@ export class Viewer {
       this.#linked = linked;
       this.cover();
     };
-    this.preview = new Preview(name, "pair", (picture) => this.#take(picture), { paused: !enabled, onlink });
+    this.preview = new Preview(name, "pair", (picture) => this.#receive(picture), { paused: !enabled, onlink });
     this.show("compare");
   }
 
@@ -72,7 +72,7 @@ export class Viewer {
     this.cover();
   }
 
-  /** What is said over the picture where it is missing or old. */
+  /** Shows a text over the picture if it is missing or old. */
   cover() {
     const one = this.#one;
     let told = one && trouble(one, this.pictured);
@@ -89,7 +89,7 @@ export class Viewer {
     this.preview.stop();
   }
 
-  #take(picture) {
+  #receive(picture) {
     const width = picture.width;
     const height = Math.floor(picture.height / 2);
     if (this.#pair.width !== width || this.#pair.height !== picture.height) {

@@ -1,4 +1,4 @@
-// Numbers and states in words.
+// Numbers, times and states as text.
 
 const NONE = "–";
 
@@ -75,7 +75,7 @@ export function parts(words) {
 }
 
 const DROPS = {
-  overrun: "a fresher frame came",
+  overrun: "replaced by a newer frame",
   late: "over the delay budget",
   paced: "over the highest frame rate",
   no_keyframe: "waiting for a keyframe",
@@ -91,7 +91,7 @@ const EVENTS = {
   source_refused: ["Source refused", "bad"],
   sink_failed: ["Output failed", "bad"],
   disk_low: ["Disk low", "warn"],
-  level_changed: ["Load level", "warn"],
+  level_changed: ["Restoration level", "warn"],
   camera_restarted: ["Camera restarted", "warn"],
 };
 

@@ -1,4 +1,4 @@
-// Magnification of a picture: a button goes through the factors, a double click chooses the place too.
+// Magnification of a picture: a button goes through the factors; a double click also chooses the centre.
 
 import { button, write } from "./dom.js";
 
@@ -21,7 +21,7 @@ export class Zoom {
     this.to(1);
   }
 
-  /** The next factor, round the place `at` of what is shown. */
+  /** The next factor, centred on `at`, a position within what is shown. */
   next(at = [0.5, 0.5]) {
     this.to(FACTORS[(FACTORS.indexOf(this.factor) + 1) % FACTORS.length], at);
   }
@@ -34,7 +34,7 @@ export class Zoom {
     this.factor = factor;
     write(this.button.lastChild, `${factor}×`);
     this.button.setAttribute("aria-label", `Magnification ${factor}×`);
-    this.button.title = "Magnify; a double click on the picture chooses the place";
+    this.button.title = "Magnify; a double click on the picture chooses the centre";
     this.frame.classList.toggle("zoomed", factor > 1);
     this.onzoom(factor, [this.#middle[0] - least, this.#middle[1] - least, 2 * least]);
   }

@@ -1,4 +1,4 @@
-// One camera: its picture before and after, its controls, its last hour, what happened, what was recorded.
+// One camera: its live picture, controls, figures of the last hour, events and recordings.
 
 import { cameraPath, get, post, put, remove } from "../api.js";
 import { Controls } from "../controls.js";
@@ -109,7 +109,7 @@ function build(page, name) {
   }
 
   async function away() {
-    const text = `“${name}” is taken off this server. What it has recorded stays on the disk.`;
+    const text = `“${name}” is removed from this server. Its recordings stay on the disk.`;
     if (!(await confirm("Remove this camera?", text, "Remove"))) return;
     try {
       await remove(path);
@@ -228,7 +228,7 @@ function build(page, name) {
     words.hidden = !words.textContent;
     write(power.lastChild, one.enabled ? "Switch off" : "Switch on");
     level.hidden = !(one.level > 0 && one.state === "live");
-    if (!level.hidden) fill(level, icon("alert"), h("span", {}, `Giving way to keep the delay: ${one.level_words}`));
+    if (!level.hidden) fill(level, icon("alert"), h("span", {}, `To keep the delay low: ${one.level_words}`));
     viewer.update(one);
     controls.update(one);
     regions.set(one.include, one.exclude);
@@ -282,7 +282,7 @@ function showFigures(holder, one, live) {
     ["Faces", live ? number(one.faces) : "–", live ? treatment(one) : ""],
     ["Load", live ? percent(one.load) : "–", live ? `${number(one.cpu_cores, 1)} cores` : ""],
   ];
-  // Written in place: a list built anew each second cannot be read out or selected.
+  // Written in place: a list that is rebuilt each second cannot be read out or selected.
   if (holder.children.length === 0) {
     fill(
       holder,
@@ -310,7 +310,7 @@ function showFacts(holder, one) {
     ["Engine", one.engine],
     ["Memory", Number.isFinite(one.memory_mb) && `${number(one.memory_mb)} MB`],
     ["Faces restored", Number.isFinite(one.faces_restored) && number(one.faces_restored)],
-    ["Faces carried", Number.isFinite(one.faces_carried) && number(one.faces_carried)],
+    ["Faces propagated", Number.isFinite(one.faces_carried) && number(one.faces_carried)],
     ...Object.entries(one.stage_ms ?? {}).map(([stage, ms]) => [`Time to ${stage}`, `${number(ms, 1)} ms`]),
     ["Damaged packets", one.corrupt_packets > 0 && number(one.corrupt_packets)],
     ["Dropped", drops.length === 0 ? "none" : plural(one.dropped, "frame")],
@@ -356,5 +356,5 @@ function showSinks(holder, sinks, targets) {
   if (rows.length > 0) fill(holder, h("ul", { class: "rows" }, rows));
   else if (targets.length > 0) {
     fill(holder, h("ul", { class: "rows" }, targets.map((to) => h("li", { class: "row wrap" }, to))));
-  } else fill(holder, h("p", { class: "panel-note soft" }, "None: the picture is shown on these pages alone."));
+  } else fill(holder, h("p", { class: "panel-note soft" }, "None: the picture is shown on these pages only."));
 }

@@ -1,4 +1,4 @@
-// A camera's settings: added or changed; the address can be tested before anything is kept.
+// The form that adds a camera or changes its settings; the address can be tested before it is saved.
 
 import { cameraPath, get, post, put } from "../api.js";
 import { choices, fillSelect } from "../controls.js";
@@ -56,7 +56,7 @@ function labelled(input, text, hint) {
   return h("div", { class: "field" }, h("label", { for: input.id }, text), input, note);
 }
 
-/** "latency.budget_ms = 300" lines to settings; an Error names the line that is none. */
+/** Settings from lines such as "latency.budget_ms = 300"; throws an Error that names a wrong line. */
 export function readSettings(text) {
   const settings = {};
   for (const line of text.split("\n").map((each) => each.trim())) {
@@ -147,24 +147,24 @@ function build(page, one, source) {
     part(
       "Camera",
       "The address as the camera's manual gives it. A user and a password in it are never shown again.",
-      labelled(name, "Name", old ? "The name stays." : "Up to 40 letters, digits, - and _."),
+      labelled(name, "Name", old ? "The name cannot be changed." : "Up to 40 letters, digits, - and _."),
       h(
         "div",
         { class: "field" },
         h("label", { for: "source" }, "Address"),
         h("div", { class: "form-row" }, address, tester.button),
-        old ? h("p", { class: "hint" }, "Leave it empty to keep the address that is there.") : examples,
+        old ? h("p", { class: "hint" }, "Leave it empty to keep the present address.") : examples,
       ),
       tester.result,
     ),
     part("Restoration", "Strength, model and interval are changed on the camera's own page, over its live picture.", [
       labelled(preset, "Preset"),
-      toggle(motion, "Only while something moves", "Without motion the picture is decoded and nothing more is done."),
+      toggle(motion, "Only while something moves", "Without motion the picture is decoded but not restored."),
     ]),
     part("Outputs", "Where the restored picture goes, besides these pages.", outputs.element),
     part(
       "Working hours",
-      "Out of these hours the camera rests. With a higher priority it gets a larger share when the machine is busy.",
+      "Outside of these hours the camera is paused. A higher priority gives it a larger share of a busy machine.",
       toggle(enabled, "Switched on"),
       schedule.element,
       h(
@@ -176,7 +176,7 @@ function build(page, one, source) {
     ),
     part(
       "More settings",
-      "Any setting of the configuration, one a line, over the preset.",
+      "Any setting of the configuration, one per line; it overrides the preset.",
       labelled(more, "Settings", "section.key = value"),
     ),
     h("div", { class: "form-foot" }, wrong, h("a", { class: "button plain", href: back }, "Cancel"), save),

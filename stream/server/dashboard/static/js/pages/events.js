@@ -1,4 +1,4 @@
-// Everything that happened, of one camera or one kind where somebody asks for it.
+// All events, or those of one camera or of one kind.
 
 import { button, empty, fill, h, icon } from "../dom.js";
 import { eventDays } from "../eventlist.js";

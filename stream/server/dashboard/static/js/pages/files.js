@@ -34,7 +34,7 @@ export function filesPage(page, { setTitle }) {
     tabindex: "-1",
     "aria-hidden": "true",
     onchange: () => {
-      take(picker.files);
+      uploadAll(picker.files);
       picker.value = "";
     },
   });
@@ -60,7 +60,7 @@ export function filesPage(page, { setTitle }) {
   };
   slide(strength);
   const start = button("Restore", { icon: "play", kind: "primary", disabled: true, onclick: begin });
-  const selected = h("p", { class: "small soft clip" }, "Choose a file of the folder.");
+  const selected = h("p", { class: "small soft clip" }, "Choose a file from the folder.");
   const queue = h("ul", { class: "rows jobs" });
   const queueHolder = h("div");
   const queueCount = h("span", { class: "small faint" });
@@ -127,10 +127,10 @@ export function filesPage(page, { setTitle }) {
   zone.addEventListener("drop", (event) => {
     event.preventDefault();
     zone.classList.remove("over");
-    take(event.dataTransfer.files);
+    uploadAll(event.dataTransfer.files);
   });
 
-  async function take(list) {
+  async function uploadAll(list) {
     for (const file of list) {
       const bar = h("span");
       const text = h("div", { class: "small faint" }, "Waiting");
@@ -213,7 +213,7 @@ export function filesPage(page, { setTitle }) {
   function pick(name) {
     chosen = files?.some((file) => file.name === name) ? name : null;
     start.disabled = !chosen;
-    write(selected, chosen ?? "Choose a file of the folder.");
+    write(selected, chosen ?? "Choose a file from the folder.");
     for (const input of folder.querySelectorAll("input")) input.checked = input.value === chosen;
   }
 
@@ -226,7 +226,8 @@ export function filesPage(page, { setTitle }) {
         model: model.value || null,
         strength: Number(strength.value) / 100,
       });
-      if (job?.id !== undefined) store.jobs.set(job.id, job);
+      // An update may have come before this answer, and knows more.
+      if (job?.id !== undefined && !store.jobs.has(job.id)) store.jobs.set(job.id, job);
       showJobs();
       write(news, `${chosen} is in the queue`);
     } catch (error) {
@@ -302,7 +303,7 @@ class JobRow {
     );
   }
 
-  /** Whether its state is another one than before. */
+  /** Shows a job's status; returns whether its state has changed. */
   update(job) {
     const changed = this.state !== undefined && this.state !== job.state;
     const [title, tone] = STATES[job.state] ?? [job.state, "warn"];

@@ -1,4 +1,4 @@
-// The REST interface, drawn from /openapi.json by these pages' own script.
+// The description of the REST interface, built from /openapi.json.
 
 import { get } from "../api.js";
 import { button, empty, fill, h } from "../dom.js";
@@ -106,7 +106,7 @@ function operation(document, method, path, described) {
     ),
     body,
   );
-  // Built when it is opened: there are many, and most are never read.
+  // Built when it is opened: there are many operations, and most are never read.
   details.addEventListener("toggle", () => {
     if (details.open && !body.firstChild) fill(body, explain(document, method, path, described));
   });
@@ -150,7 +150,7 @@ function explain(document, method, path, described) {
   return parts;
 }
 
-/** Inputs for the parameters, and the server's own answer. */
+/** A form that sends the request, and the server's answer. */
 function trial(path, parameters) {
   const inputs = parameters.map((one) => [
     one,

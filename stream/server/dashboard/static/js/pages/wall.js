@@ -15,7 +15,7 @@ const GROUPS = [
   ["all", "All", () => true],
   ["live", "Live", (one) => one.enabled && one.state === "live"],
   ["trouble", "Trouble", troubled],
-  ["off", "Off", (one) => one.state === "stopped" || one.state === "resting"],
+  ["off", "Off", (one) => one.state === "stopped" || one.state === "paused"],
 ];
 const CALM = { idle: "" };
 
@@ -80,13 +80,13 @@ class Tile {
     this.chip.hidden = !chip;
     write(this.chip, chip ?? "");
     this.cover();
-    this.preview?.pause(this.resting);
+    this.preview?.pause(this.isOff);
     return before !== undefined && before !== state;
   }
 
-  /** Nothing can be seen, so nothing is asked for. */
-  get resting() {
-    return this.one.state === "stopped" || this.one.state === "resting";
+  /** Whether the camera is off, so that no pictures are requested. */
+  get isOff() {
+    return this.one.state === "stopped" || this.one.state === "paused";
   }
 
   cover() {
@@ -100,20 +100,20 @@ class Tile {
     fill(this.veil, icon(told[0]), h("strong", {}, told[1]), told[2] && h("span", {}, told[2]));
   }
 
-  /** Pictures are asked for while the tile can be seen. */
+  /** Requests pictures while the tile is visible. */
   see(visible) {
     if (!visible) {
       this.preview?.stop();
       this.preview = null;
     } else if (!this.preview) {
-      const take = (picture) => {
+      const draw = (picture) => {
         drawWhole(this.canvas, picture);
         if (!this.pictured) {
           this.pictured = true;
           this.cover();
         }
       };
-      this.preview = new Preview(this.name, "restored", take, { paused: this.resting });
+      this.preview = new Preview(this.name, "restored", draw, { paused: this.isOff });
     }
   }
 }
@@ -161,7 +161,7 @@ export function wallPage(page, { setTitle }) {
       try {
         localStorage.setItem("wall", key);
       } catch {
-        // It holds for this page only.
+        // Without storage the choice holds for this page only.
       }
       arrange();
     };
@@ -246,7 +246,7 @@ export function wallPage(page, { setTitle }) {
         sought = search.value = "";
         arrange();
       };
-      return empty("search", "No camera fits", null, button("Show all", { onclick: back }));
+      return empty("search", "No camera matches", null, button("Show all", { onclick: back }));
     }
     return empty(
       "cameras",

@@ -1,4 +1,4 @@
-"""Real-ESRGAN-class networks that enlarge whole pictures, loaded through spandrel, run on torch."""
+"""Super-resolution networks of Real-ESRGAN's class for whole pictures, loaded by spandrel, run on torch."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from stream.errors import ModelError
 from stream.models.engines import cuda_usable
 
 TILE = 320
-"""Side of the tiles that go through the network at once, px of the small picture."""
+"""Side of the tiles that go through the network, px of the small picture."""
 _MARGIN, _FADE = 16, 16
-"""Px of a tile's border that are thrown away, and over which it then fades into its neighbour."""
+"""Width of a tile's border that is discarded, and of the part next to it that is blended with the
+neighbouring tile, px."""
 
 
-class Enlarger:
+class Upscaler:
     """One network on one device, FP32.
 
-    `path` is a `.pth`, of which only tensors are unpickled, or a `.safetensors`. `device` is "auto",
-    "cpu" or "cuda"; "auto" takes CUDA where it is usable. Raises ModelError where spandrel is missing
-    or the file holds no network that enlarges RGB.
+    path: a `.pth`, of which only tensors are unpickled, or a `.safetensors`. device: "cpu", "cuda", or
+    "auto": CUDA if it is usable. threads: the size of torch's thread pool. Raises ModelError if spandrel is
+    missing, or if the file holds no network that upscales RGB.
     """
 
     def __init__(self, path: str | Path, *, device: str = "auto", threads: int | None = None) -> None:
@@ -61,7 +62,7 @@ class Enlarger:
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """RGB f32[h,w,3] of 0..1 -> f32[h scale,w scale,3] of 0..1, in tiles that fade into each other."""
+        """RGB f32[h,w,3] in 0..1 -> f32[h scale,w scale,3], computed in tiles that are blended."""
         height, width = image.shape[:2]
         k = self.scale
         total = np.zeros((height * k, width * k, 3), np.float32)
@@ -79,18 +80,18 @@ class Enlarger:
 
 
 def spans(length: int) -> list[tuple[int, int]]:
-    """Parts (first, last + 1) of 0..length, at most TILE long, that overlap by all of their borders."""
+    """Parts (first, last + 1) of 0..length, at most TILE long, that overlap by both of their borders."""
     step = TILE - 2 * (_MARGIN + _FADE)
     starts = range(0, max(1, length - 2 * (_MARGIN + _FADE)), step)
     return [(start, min(start + TILE, length)) for start in starts]
 
 
 def _ramp(start: int, stop: int, length: int, scale: int) -> np.ndarray:
-    """Weights f32[(stop - start) scale] along one side of a tile; 1 up to the picture's own edges."""
+    """Blending weights f32[(stop - start) scale] along one side of a tile; 1 at the picture's own edges."""
     at = np.arange((stop - start) * scale, dtype=np.float32) + 0.5
     ramp = np.ones_like(at)
-    for wanted, distance in ((start > 0, at), (stop < length, at[::-1])):
-        if wanted:
+    for has_neighbour, distance in ((start > 0, at), (stop < length, at[::-1])):
+        if has_neighbour:
             ramp = np.minimum(ramp, np.clip((distance / scale - _MARGIN) / _FADE, 0, 1))
     return ramp
 
