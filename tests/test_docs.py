@@ -279,6 +279,7 @@ def test_the_pages_of_the_site_are_those_of_the_folder(site):
 # --- examples ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(400)  # they convert the network and restore five clips
 @pytest.mark.parametrize("page", [README, ROOT / "docs" / "python.md"], ids=by_name)
 def test_the_python_examples_run(page, tmp_path, monkeypatch, capsys):
     found = blocks(page, "python")
