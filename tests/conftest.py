@@ -27,8 +27,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its back
 
 
 SERVER = """
-    live/session/test_session live/sinks live/source/test_capture server/dashboard server/test_restorer_service
-    server/test_supervisor cli/test_models
+    cli/test_models live/session/test_session live/sinks live/source/test_capture server/dashboard
+    server/test_restorer_service server/test_supervisor
 """.split()
 """Tests that start servers, cameras or sinks in processes of their own, by the beginning of their path."""
 SLOW = """
