@@ -35,7 +35,7 @@ from pydantic import BaseModel
 
 from stream.cli.main import app
 from stream.config import PRESETS, Config, preset_path
-from stream.lab.bench.report import BenchReport, Table, doubts, load, markdown, shown
+from stream.lab.bench.report import BenchReport, Table, cell_text, load, load_warning, markdown
 from stream.lab.quality import tables as evaluations
 from stream.lab.quality.evaluation_report import EvaluationReport
 from stream.models.info import bundled_model_path
@@ -44,9 +44,7 @@ from stream.server.camera_config import CamerasFile
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 FOLDER = ROOT / "docs" / "bench"
-INDEPENDENT = frozenset(
-    "detect detect-hd engines idle live live-bf16 neighbours recipe reconnect sizing soak".split()
-)
+INDEPENDENT = frozenset("detect engines idle live live-bf16 neighbours recipe reconnect sizing soak".split())
 """Files whose figures stay true when the bundled weights change: times of networks, and detection."""
 _PLACE = re.compile(
     r"<!-- (?P<kind>bench|figure|evaluate|groups|presets|settings|commands|modules): (?P<what>[^>]*?) -->"
@@ -87,7 +85,7 @@ def _bench(what: str, folder: Path) -> str:
     report, table = _table_of(what, folder)
     machine, commit = report.machine, (report.commit or "")[:7]
     where = f"{machine['cpu']}, {machine['threads']} threads, {machine['date']}, commit {commit}."
-    return markdown(table, where, _age(report.weights_sha256), doubts(report))
+    return markdown(table, where, _age(report.weights_sha256), load_warning(report))
 
 
 def _age(weights_sha256: str) -> str:
@@ -99,10 +97,10 @@ def _age(weights_sha256: str) -> str:
 def _figure(what: str, folder: Path) -> str:
     place, *row, column = (part.strip() for part in what.split(";"))
     _, table = _table_of(place, folder)
-    rows = [line for line in table.rows if set(row) <= {shown(cell) for cell in line.values()}]
+    rows = [line for line in table.rows if set(row) <= {cell_text(cell) for cell in line.values()}]
     if len(rows) != 1 or column not in table.columns:
         raise StalePageError(f"figure: {what}: {len(rows)} rows; columns: {', '.join(table.columns)}")
-    return shown(rows[0].get(column))
+    return cell_text(rows[0].get(column))
 
 
 def _evaluation(what: str, folder: Path) -> str:

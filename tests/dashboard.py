@@ -273,7 +273,7 @@ class Dashboard:
             return None
 
         with self.cameras.changed:
-            assert self.cameras.changed.wait_for(lambda: found() is not None, timeout=20)
+            assert self.cameras.changed.wait_for(lambda: found() is not None, timeout=60)
             return found()
 
 

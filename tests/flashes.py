@@ -42,6 +42,19 @@ def frame(index: int, epoch: int = 0, size: tuple[int, int] = (320, 180), first_
     )  # fmt: skip
 
 
+def first_picture(path: Path) -> av.VideoFrame:
+    with av.open(str(path)) as source:
+        return next(source.decode(video=0))
+
+
+def frame_of(picture: av.VideoFrame, arrived_at_s: float = 100.0, **view) -> Frame:
+    """A frame of unspecified colour that shows a given picture; `view` are fields of View."""
+    return Frame(
+        0, Timestamp(0, LIVE_TIME_BASE), picture, View(picture.width, picture.height, **view),
+        Colour(2, 2, 2, False), arrived_at_s=arrived_at_s,
+    )  # fmt: skip
+
+
 def work(index: int, **changes) -> FrameWork:
     return FrameWork(frame(index, **changes))
 

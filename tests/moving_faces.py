@@ -1,4 +1,4 @@
-"""A portrait as an aligned crop that moves, is filmed and is hidden, for tests of what happens over time."""
+"""A portrait as an aligned crop that moves, is noisy and is covered, for tests of what happens over time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GRID = np.stack(np.meshgrid(np.arange(SIZE) + 0.5, np.arange(SIZE) + 0.5), axis=
 
 
 def clean(pose: Pose | None = None, code="C001092", shift=(0.0, 0.0)) -> np.ndarray:
-    """A portrait as an aligned crop f32[256,256,3], moved as the samples move it."""
+    """A portrait as an aligned crop f32[256,256,3], with the samples' motion and a `shift` in px."""
     image = cv2.imread(str(SAMPLES / "faces" / f"congress_{code}_0.jpg"))[..., ::-1]
     axes = FaceAxes(np.array(PEOPLE[code]))
     to_picture = geometry.similarity(LANDMARKS, axes.landmarks)
@@ -37,13 +37,13 @@ def clean(pose: Pose | None = None, code="C001092", shift=(0.0, 0.0)) -> np.ndar
 
 
 def filmed(picture: np.ndarray, seed: int, noise=0.03) -> np.ndarray:
-    """Soft, and noisy in its own way."""
+    """The picture as a camera gives it: soft, with noise of its own for each `seed`."""
     grain = np.random.default_rng(seed).normal(0, noise, picture.shape).astype(np.float32)
     return np.clip(cv2.GaussianBlur(picture, (0, 0), 1.2) + cv2.GaussianBlur(grain, (0, 0), 0.7), 0, 1)
 
 
 def occluded(picture: np.ndarray, left: int, width=70) -> np.ndarray:
-    """A striped board before a part of the face."""
+    """The picture with a striped board in front, from column `left` on."""
     result = picture.copy()
     board = np.where(np.arange(SIZE)[:, None] // 9 % 2, 0.75, 0.2)[..., None] * np.float32([1, 0.8, 0.6])
     result[:, max(left, 0) : max(left + width, 0)] = board
@@ -51,6 +51,6 @@ def occluded(picture: np.ndarray, left: int, width=70) -> np.ndarray:
 
 
 def visible(a: np.ndarray, b: np.ndarray) -> float:
-    """Largest difference of the face over a few px, in levels of 255: what an eye would notice."""
+    """Largest difference in the face, averaged over a few px, in levels of 255: what an eye would notice."""
     off = cv2.GaussianBlur((a - b).mean(axis=2), (0, 0), 2.5)
     return float(np.abs(off)[face_region(LANDMARKS, SIZE)].max() * 255)

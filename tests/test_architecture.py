@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent / "stream"
 ROOMS = (
@@ -194,6 +198,13 @@ def test_classes_hold_few_attributes():
         if len(made) > ATTRIBUTES:
             wide.append(f"{module}.{node.name}: {len(made)}")
     assert not wide, "\n".join(wide)
+
+
+@pytest.mark.parametrize("check", [["check"], ["format", "--check"]], ids=["lint", "format"])
+def test_ruff_finds_nothing(check):
+    command = [sys.executable, "-m", "ruff", *check, "--no-cache", "stream", "tests", "docs", "samples"]
+    done = subprocess.run(command, cwd=ROOT.parent, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout
 
 
 # --- names --------------------------------------------------------------------------------------

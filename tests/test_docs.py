@@ -227,6 +227,11 @@ def test_the_readme_is_short_and_its_first_blocks_are_those_that_ci_runs():
     assert done.stdout == second
 
 
+def test_the_changelog_begins_with_this_version():
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert re.search(r"^## (\S+) \(\d{4}-\d\d-\d\d\)$", text, re.MULTILINE)[1] == stream.__version__
+
+
 def test_the_readme_links_to_what_is_there():
     for page in (README, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"):
         for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
@@ -274,6 +279,7 @@ def test_the_pages_of_the_site_are_those_of_the_folder(site):
 # --- examples ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(400)  # they convert the network and restore five clips
 @pytest.mark.parametrize("page", [README, ROOT / "docs" / "python.md"], ids=by_name)
 def test_the_python_examples_run(page, tmp_path, monkeypatch, capsys):
     found = blocks(page, "python")

@@ -12,7 +12,7 @@ from stream.cli.options import Debug, gathers_options
 from stream.errors import ConfigError
 
 if TYPE_CHECKING:  # loading it takes a second, which `--help` does without
-    from stream.lab.compare.comparison import Result
+    from stream.lab.compare.comparison import ComparisonResult
 
 app = typer.Typer()
 _HTML = (".html", ".htm")
@@ -114,10 +114,10 @@ def compare(
     _check(a, b, page, output)
     if page is None and (output.html or not (output.sheet or output.video or output.as_json)):
         page = _page_name(a, b)
-    from stream.lab.compare.comparison import Wishes
+    from stream.lab.compare.comparison import ComparisonOutputs
     from stream.lab.compare.comparison import compare as run
 
-    wishes = Wishes(
+    outputs = ComparisonOutputs(
         page, output.sheet, output.video, output.as_json, output.layout,
         round(output.megabytes * 1e6), output.overwrite,
     )  # fmt: skip
@@ -126,11 +126,11 @@ def compare(
             a,
             b,
             reference,
-            wishes,
+            outputs,
             start_s=part.start,
             duration_s=part.duration,
             offset_s=part.offset,
-            tick=display.tick,
+            on_progress=display.tick,
         )
     if not output.quiet:
         _print(result)
@@ -184,7 +184,7 @@ class _Display:
             self._status.update(f"{count} frames {what}")
 
 
-def _print(result: Result) -> None:
+def _print(result: ComparisonResult) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

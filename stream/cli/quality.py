@@ -121,9 +121,9 @@ def _judged(
 ) -> EvaluationReport:
     """The report on the first model, beside the peers and, where there is one, the other model."""
     from stream.lab.bench.machine import bundled_weights_sha256, measured_commit
+    from stream.lab.quality.classical_filters import non_local_means, unsharp
     from stream.lab.quality.evaluation import INPUT, evaluate
     from stream.lab.quality.face_meters import IdentityMeter, identity_present
-    from stream.lab.quality.classical_filters import non_local_means, unsharp
     from stream.pipeline.cpu_budget import available_cores
 
     threads = method.threads or available_cores()

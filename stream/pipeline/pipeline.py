@@ -50,7 +50,7 @@ class Pipeline:
     def stop(self) -> None:
         """End the feed early. May be called from any thread and from a signal handler."""
         self._stopping = True
-        self._feed.leave()
+        self._feed.interrupt()
 
     def run(self, on_tick: Callable[[], None] | None = None) -> None:
         """Run to the end. Raises the first error once every thread has ended.
@@ -99,7 +99,7 @@ class Pipeline:
             raise self._error
 
     def _start(self, keep_results: bool) -> None:
-        inbox: Iterable[Any] = self._feed.works()
+        inbox: Iterable[Any] = self._feed.items()
         for at, (name, stage) in enumerate(self._stages):
             output = self._outputs[at]
             outbox = output if keep_results or at + 1 < len(self._stages) else None
@@ -139,16 +139,16 @@ class _Reader(Stage[None, FrameWork]):
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._leaving = threading.Event()
+        self._interrupted = threading.Event()
         self._cut_short = False
 
-    def works(self) -> Iterator[None]:
-        """See `Feed.works`."""
+    def items(self) -> Iterator[None]:
+        """See `Feed.items`."""
         yield None
 
-    def leave(self) -> None:
-        """See `Feed.leave`."""
-        self._leaving.set()
+    def interrupt(self) -> None:
+        """See `Feed.interrupt`."""
+        self._interrupted.set()
 
     @property
     def cut_short(self) -> bool:
@@ -156,12 +156,12 @@ class _Reader(Stage[None, FrameWork]):
         return self._cut_short
 
     def process(self, item: None) -> Iterator[FrameWork]:
-        """Frames until the source ends or `leave` is called."""
+        """Frames until the source ends or `interrupt` is called."""
         frames = self._source.frames()
         try:
             for frame in frames:
                 yield FrameWork(frame)
-                if self._leaving.is_set():
+                if self._interrupted.is_set():
                     self._cut_short = True
                     return
         finally:

@@ -19,15 +19,15 @@ Out = TypeVar("Out", covariant=True)
 class Feed(Protocol[Out]):
     """What the first stage of a pipeline reads."""
 
-    def works(self) -> Iterator[Out]:
+    def items(self) -> Iterator[Out]:
         """Items in order, for one pipeline; the iterator waits for each."""
 
-    def leave(self) -> None:
-        """End `works` although items are left. May be called from any thread."""
+    def interrupt(self) -> None:
+        """End `items` although items are left. May be called from any thread."""
 
     @property
     def cut_short(self) -> bool:
-        """Whether items were left when `leave` was called."""
+        """Whether items were left when `interrupt` was called."""
 
 
 class Source(Protocol):

@@ -121,8 +121,8 @@ class CameraSettings(Section):
         others = changes.model_copy(update=dict.fromkeys(own))
         return self.model_copy(update=own | {"set": self.set | others.overrides()})
 
-    def sinks(self, data: Path, key: str = "to") -> list[SinkSpec]:
-        """The camera's sinks; a relative folder or file lies in `data`.
+    def sinks(self, data_folder: Path, key: str = "to") -> list[SinkSpec]:
+        """The camera's sinks; a relative folder or file lies in `data_folder`.
 
         Raises ConfigError, whose message begins with `key`, the path of `to` in the file.
         """
@@ -134,7 +134,7 @@ class CameraSettings(Section):
                 raise ConfigError(f"{key}: {error}") from None
             path = Path(text.removeprefix(f"{spec.kind}:")).expanduser()
             if spec.kind in ON_DISK_SINKS and not path.is_absolute():
-                spec = replace(spec, target=str(data / path))
+                spec = replace(spec, target=str(data_folder / path))
             specs.append(spec)
         return specs
 

@@ -40,7 +40,7 @@ ToCamera = ChangeSettings | WatchPreviews | Stop
 
 @dataclass(frozen=True, slots=True)
 class SessionEvent:
-    """Something has happened that operators are told."""
+    """An event for operators."""
 
     kind: str
     text: str

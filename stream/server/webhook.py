@@ -190,7 +190,7 @@ def _parse_url(url: str) -> tuple[SplitResult, str]:
         host, port = None, None
     if not re.fullmatch(r"[!-~]+", url) or not host or parts.scheme not in ("http", "https"):
         raise ConfigError(
-            "server.webhook.url: is no http(s) address; write https://HOST/PATH, other signs as %XX"
+            "server.webhook.url: is no http(s) address; write https://HOST/PATH, other characters as %XX"
         )
     shown_host = f"[{host}]" if ":" in host else host
     return parts, f"{parts.scheme}://{shown_host}" + (f":{port}" if port else "")
@@ -211,7 +211,7 @@ def _headers(parts: SplitResult, secret_env: str | None) -> dict[str, str]:
         if not re.fullmatch(r"[!-~]+", secret):
             raise ConfigError(
                 f"server.webhook.secret_env: the environment holds no {secret_env} of plain letters, digits "
-                "and signs; set it"
+                "and punctuation; set it"
             )
         headers[SECRET_HEADER] = secret
     return headers

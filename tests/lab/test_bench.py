@@ -204,8 +204,8 @@ def test_the_clips_truth_lies_where_the_detector_sees_the_face(finder, tmp_path)
     for i in (0, 11):
         (hit,) = finder(material.rgb_frame(frames[i]))
         assert np.abs(hit.landmarks - made.landmarks[i]).max() < 0.2 * 60
-    assert moving_clip.kept_quality(made, made.clean) == math.inf
-    assert 25 < moving_clip.kept_quality(made, made.path, made.rigid) < 40
+    assert moving_clip.face_psnr(made, made.clean) == math.inf
+    assert 25 < moving_clip.face_psnr(made, made.path, made.rigid) < 40
 
 
 def test_the_naive_script_and_the_product_prepare_the_same_crop():
@@ -239,7 +239,7 @@ def test_a_side_that_fails_is_told_with_its_reason():
 
 
 def test_each_side_has_its_own_memory_and_its_own_time():
-    with worker.Workers({"matmul": partial(machine.Matmul, threads=1)}) as workers:
+    with worker.Workers({"matmul": partial(machine.MatmulJob, threads=1)}) as workers:
         runs = workers.interleaved(3)["matmul"]
     assert len(runs) == 3 and all(0 < run.seconds < 5 and run.peak_mb > 50 for run in runs)
     assert workers.others is None or 0 <= workers.others <= 1
@@ -251,11 +251,11 @@ def test_ratios_are_taken_round_by_round():
 
 
 def test_numbers_are_shown_shortly_and_a_noisy_machine_is_named():
-    shown = [report.shown(value) for value in (None, 1234.5, 0.01234, math.inf, True, 3, "x")]
+    shown = [report.cell_text(value) for value in (None, 1234.5, 0.01234, math.inf, True, 3, "x")]
     assert shown == ["–", "1,234", "0.0123", "equal", "yes", "3", "x"]
     noisy = report.BenchReport("x", {}, {}, 0.4, [])
-    assert "40 %" in report.doubts(noisy)
-    assert report.doubts(report.BenchReport("x", {}, {}, 0.01, [])) == ""
+    assert "40 %" in report.load_warning(noisy)
+    assert report.load_warning(report.BenchReport("x", {}, {}, 0.01, [])) == ""
 
 
 # --- the recipe's pyramid -----------------------------------------------------------------------

@@ -13,13 +13,13 @@ from comparison import CHANGE, COUNT, LEFT, changed, film, pictures
 from PIL import Image
 
 from stream.errors import EncodeError, SourceError
-from stream.lab.compare.comparison import Wishes, compare
-from stream.lab.compare.difference import coded, difference, heat, scale, spot, usual_gain
+from stream.lab.compare.comparison import ComparisonOutputs, compare
+from stream.lab.compare.difference import colour_scale, companded, difference, heat, spot, suitable_gain
 from stream.lab.compare.figures import Figure
 from stream.lab.compare.medium import open_medium
 from stream.lab.compare.motion_figures import STRETCH, stretches
-from stream.lab.compare.pairs import PairedPictures, paired
-from stream.lab.compare.selection import choose, spread
+from stream.lab.compare.pairs import PairedPictures, pair_by_time
+from stream.lab.compare.selection import evenly_spaced, select_pairs
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,10 @@ class At:
     time_s: float
 
 
-def numbers(first_ms, second_ms, slack_ms=20):
+def numbers(first_ms, second_ms, tolerance_ms=20):
     """Pairs of times, ms; None stands where one has no partner."""
-    pairs = paired(*(iter([At(t / 1000) for t in times]) for times in (first_ms, second_ms)), slack_ms / 1000)
+    items = (iter([At(t / 1000) for t in times]) for times in (first_ms, second_ms))
+    pairs = pair_by_time(*items, tolerance_ms / 1000)
     return [tuple(one and round(1000 * one.time_s) for one in pair) for pair in pairs]
 
 
@@ -46,9 +47,9 @@ def two(portrait, tmp_path_factory):
 def compared(two, tmp_path_factory):
     """What comparing both says, as JSON, and the sheet."""
     folder = tmp_path_factory.mktemp("compared")
-    wishes = Wishes(sheet=folder / "sheet.png", json=folder / "facts.json")
-    result = compare(two[0], two[1], wishes=wishes)
-    return result, json.loads(wishes.json.read_text()), np.asarray(Image.open(wishes.sheet))
+    outputs = ComparisonOutputs(sheet=folder / "sheet.png", json=folder / "facts.json")
+    result = compare(two[0], two[1], outputs=outputs)
+    return result, json.loads(outputs.json.read_text()), np.asarray(Image.open(outputs.sheet))
 
 
 @pytest.fixture
@@ -92,11 +93,11 @@ def test_the_figures_are_those_of_the_known_difference(compared, two):
 
 def test_the_sheet_shows_both_their_difference_and_the_face_enlarged(photos, tmp_path):
     a, b, rgb = photos
-    compare(a, b, wishes=Wishes(sheet=tmp_path / "sheet.png"))
+    compare(a, b, outputs=ComparisonOutputs(sheet=tmp_path / "sheet.png"))
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     levels = difference(rgb, changed(rgb))
     places = []
-    for image in (rgb, changed(rgb), heat(levels, usual_gain(levels))):
+    for image in (rgb, changed(rgb), heat(levels, suitable_gain(levels))):
         found = cv2.matchTemplate(sheet, image, cv2.TM_SQDIFF)
         low, _, (x, y), _ = cv2.minMaxLoc(found)
         assert np.array_equal(sheet[y : y + 480, x : x + 640], image), low
@@ -110,20 +111,20 @@ def test_the_sheet_shows_both_their_difference_and_the_face_enlarged(photos, tmp
 
 def test_a_video_s_sheet_has_a_column_for_the_largest_difference(compared):
     _, _, sheet = compared
-    gain = usual_gain(np.full((9, 9), CHANGE, np.uint8))
+    gain = suitable_gain(np.full((9, 9), CHANGE, np.uint8))
     columns = {}
     for amount in (CHANGE, CHANGE // 2):
-        hot = np.abs(sheet.astype(int) - scale()[amount * gain]).max(axis=2) < 3
+        hot = np.abs(sheet.astype(int) - colour_scale()[amount * gain]).max(axis=2) < 3
         found = np.flatnonzero(hot.sum(axis=0) > 30)
         columns[amount] = np.split(found, np.flatnonzero(np.diff(found) > 20) + 1)
-    # Two patches in one frame, and in the four that are spread evenly.
+    # Two patches in one frame, and in the four that are evenly spaced.
     assert [len(columns[CHANGE]), len(columns[CHANGE // 2])] == [2, 8]
 
 
 def test_equal_pictures_are_called_identical(photos, tmp_path):
     a, _, rgb = photos
     Image.fromarray(rgb).save(tmp_path / "same.png")
-    result = compare(a, tmp_path / "same.png", wishes=Wishes(json=tmp_path / "facts.json"))
+    result = compare(a, tmp_path / "same.png", outputs=ComparisonOutputs(json=tmp_path / "facts.json"))
     texts = {figure.key: figure.text("b") for figure in result.figures}
     assert texts["psnr"] == "identical" and texts["ssim"] == "1.0000" and texts["overshoot"] == "0.00"
     assert json.loads((tmp_path / "facts.json").read_text())["figures"]["psnr"]["b"] is None
@@ -147,7 +148,7 @@ def test_a_smaller_picture_is_enlarged_and_that_is_said(photos, tmp_path):
     a, _, rgb = photos
     small = cv2.resize(rgb, (320, 240), interpolation=cv2.INTER_AREA)
     Image.fromarray(small).save(tmp_path / "small.png")
-    result = compare(tmp_path / "small.png", a, wishes=Wishes(json=tmp_path / "facts.json"))
+    result = compare(tmp_path / "small.png", a, outputs=ComparisonOutputs(json=tmp_path / "facts.json"))
     facts = json.loads((tmp_path / "facts.json").read_text())
     assert facts["size"] == [640, 480]
     assert any("320x240, enlarged to 640x480 by Lanczos" in note for note in result.notes)
@@ -158,11 +159,11 @@ def test_a_smaller_picture_is_enlarged_and_that_is_said(photos, tmp_path):
 def test_unpaired_frames_are_counted_and_an_offset_finds_the_part(two, tmp_path):
     a, _, frames, others = two
     late = film(tmp_path / "late.mp4", others[4:9])
-    result = compare(a, late, wishes=Wishes(json=tmp_path / "facts.json"), offset_s=0.16)
+    result = compare(a, late, outputs=ComparisonOutputs(json=tmp_path / "facts.json"), offset_s=0.16)
     facts = json.loads((tmp_path / "facts.json").read_text())
     assert facts["frames"]["frame"] == [4, 5, 6, 7, 8]
     assert (facts["pairs"], facts["only_a"], facts["only_b"]) == (5, COUNT - 5, 0)
-    assert any(f"{COUNT - 5} of A without one of B" in note for note in result.notes)
+    assert any(f"{COUNT - 5} frames of A without a frame of B" in note for note in result.notes)
     pairs = list(
         PairedPictures(open_medium(a, 0.2, 0.12), open_medium(late, 0.2, 0.12, 0.16), None, (640, 480))
     )
@@ -179,10 +180,10 @@ def test_a_turned_video_is_compared_upright(tmp_path):
 
 
 def test_the_scale_rises_in_lightness_and_small_differences_survive_coding():
-    luma = scale() @ [0.299, 0.587, 0.114]
+    luma = colour_scale() @ [0.299, 0.587, 0.114]
     assert (np.diff(luma) > -0.5).all() and luma[-1] - luma[0] > 200
     levels = np.tile(np.arange(256, dtype=np.uint8), (8, 1))
-    kept = cv2.imdecode(cv2.imencode(".jpg", coded(levels), (cv2.IMWRITE_JPEG_QUALITY, 75))[1], 0)
+    kept = cv2.imdecode(cv2.imencode(".jpg", companded(levels), (cv2.IMWRITE_JPEG_QUALITY, 75))[1], 0)
     back = kept.astype(float) ** 2 / 255
     assert np.abs(back - levels)[:, 4:40].max() < 3
 
@@ -198,13 +199,13 @@ def test_the_spot_lies_where_most_differs():
 def test_the_frames_shown_are_spread_evenly_with_a_stretch_round_the_peak():
     difference = np.ones(1000)
     difference[700] = 5
-    chosen = choose(difference, 60)
+    chosen = select_pairs(difference, 60)
     assert len(chosen.pairs) <= 60 and chosen.pairs[0] == 0 and chosen.pairs[-1] == 999
     assert 700 in chosen.dense and set(chosen.dense) <= set(chosen.pairs) and len(chosen.dense) == 20
     assert np.diff(chosen.pairs).max() < 30
-    assert "of 1000 frames" in chosen.words(1000)
-    assert choose(difference, 1000).words(1000) == "all 1000 frames"
-    assert spread(10, 1) == [0] and spread(3, 9) == [0, 1, 2]
+    assert "of 1000 frames" in chosen.description(1000)
+    assert select_pairs(difference, 1000).description(1000) == "all 1000 frames"
+    assert evenly_spaced(10, 1) == [0] and evenly_spaced(3, 9) == [0, 1, 2]
 
 
 def test_stretches_cover_short_clips_whole_and_long_ones_all_over():
@@ -217,22 +218,22 @@ def test_stretches_cover_short_clips_whole_and_long_ones_all_over():
 def test_what_cannot_be_compared_is_told_in_one_line(photos, two, tmp_path):
     a, b, rgb = photos
     cases = {
-        "compare like with like": (a, two[0], Wishes()),
-        "no such file": (a, tmp_path / "none.png", Wishes()),
-        "wants two videos": (a, b, Wishes(video=tmp_path / "v.mp4")),
-        "folder does not exist": (a, b, Wishes(sheet=tmp_path / "no" / "s.png")),
-        "one of the inputs": (a, b, Wishes(sheet=a, overwrite=True)),
-        "for two outputs": (a, b, Wishes(sheet=tmp_path / "s", json=tmp_path / "s")),
+        "compare like with like": (a, two[0], ComparisonOutputs()),
+        "no such file": (a, tmp_path / "none.png", ComparisonOutputs()),
+        "wants two videos": (a, b, ComparisonOutputs(video=tmp_path / "v.mp4")),
+        "folder does not exist": (a, b, ComparisonOutputs(sheet=tmp_path / "no" / "s.png")),
+        "one of the inputs": (a, b, ComparisonOutputs(sheet=a, overwrite=True)),
+        "for two outputs": (a, b, ComparisonOutputs(sheet=tmp_path / "s", json=tmp_path / "s")),
     }
     Image.fromarray(rgb[:200]).save(tmp_path / "wide.png")
-    cases["another shape"] = (a, tmp_path / "wide.png", Wishes())
+    cases["another shape"] = (a, tmp_path / "wide.png", ComparisonOutputs())
     Image.fromarray(rgb[:40, :40]).save(tmp_path / "tiny.png")
-    cases["too small"] = (tmp_path / "tiny.png", tmp_path / "tiny.png", Wishes())
+    cases["too small"] = (tmp_path / "tiny.png", tmp_path / "tiny.png", ComparisonOutputs())
     (tmp_path / "old.png").write_bytes(b"old")
-    cases["add --overwrite"] = (a, b, Wishes(sheet=tmp_path / "old.png"))
-    for words, (first, second, wishes) in cases.items():
+    cases["add --overwrite"] = (a, b, ComparisonOutputs(sheet=tmp_path / "old.png"))
+    for words, (first, second, outputs) in cases.items():
         with pytest.raises((SourceError, EncodeError), match=words) as caught:
-            compare(first, second, wishes=wishes)
+            compare(first, second, outputs=outputs)
         assert "\n" not in str(caught.value)
     with pytest.raises(SourceError, match="no two frames at the same time"):
         compare(two[0], two[1], offset_s=60)

@@ -12,7 +12,7 @@ from conftest import ROOT
 from PIL import Image
 from playwright.sync_api import expect
 
-from stream.lab.compare.comparison import Wishes, compare
+from stream.lab.compare.comparison import ComparisonOutputs, compare
 
 AUDIT = (ROOT / "tests" / "page_audit.js").read_text()
 WINDOWS = {
@@ -42,7 +42,7 @@ def films(portrait, tmp_path_factory):
 def page_file(films, tmp_path_factory):
     """A page of two videos, named so that a careless page would break."""
     path = tmp_path_factory.mktemp("page") / "page.html"
-    compare(films[0], films[1], wishes=Wishes(page=path))
+    compare(films[0], films[1], outputs=ComparisonOutputs(page=path))
     return path
 
 
@@ -54,7 +54,7 @@ def still_file(films, tmp_path_factory):
     for name, image in {"a": rgb, "b": changed(rgb), "r": changed(rgb, 12)}.items():
         Image.fromarray(image).save(folder / f"{name}.png")
     page = folder / "page.html"
-    compare(folder / "a.png", folder / "b.png", folder / "r.png", Wishes(page=page))
+    compare(folder / "a.png", folder / "b.png", folder / "r.png", ComparisonOutputs(page=page))
     return page
 
 
@@ -73,7 +73,7 @@ def opened(browser):
         page.on("console", lambda line: faults.append(line.text))
         page.on("request", lambda asked: asked.url.startswith(("data:", address)) or faults.append(asked.url))
         page.goto(address)
-        page.wait_for_selector("html[data-shown]")
+        settled(page)
         return page
 
     yield open_page
@@ -105,13 +105,9 @@ def frame_of(page):
     return number_in(shot(page)[44:60, 8:56].mean())
 
 
-def until(page, check):
-    """Wait until `check()` holds."""
-    for _ in range(200):
-        if check():
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(check)
+def settled(page):
+    """Wait until the canvas shows what was asked for last."""
+    page.wait_for_selector("html[data-shown]")
 
 
 def show_frame(page, number):
@@ -188,7 +184,9 @@ def test_playing_shows_frame_after_frame_begins_again_and_pauses(page):
         """() => {
             window.seen = [];
             new MutationObserver(() => {
-                window.seen.push(Number(document.documentElement.dataset.shown));
+                const { shown } = document.documentElement.dataset;
+                if (shown === undefined) return;
+                window.seen.push(Number(shown));
                 if (window.seen.length === 12 + 4) document.getElementById("play").click();
             }).observe(document.documentElement, { attributeFilter: ["data-shown"] });
         }"""
@@ -196,14 +194,14 @@ def test_playing_shows_frame_after_frame_begins_again_and_pauses(page):
     show_frame(page, COUNT - 1)
     page.evaluate("window.seen.length = 0")
     page.get_by_role("button", name="Play").click()
-    until(page, lambda: page.get_by_role("button", name="Play").count() == 1)
+    expect(page.get_by_role("button", name="Play")).to_be_visible()
     assert page.evaluate("window.seen") == list(range(COUNT))
     assert frame_of(page) == COUNT - 1
     page.get_by_role("button", name="Play").click()
-    until(page, lambda: page.evaluate("window.seen.length") == COUNT + 4)
-    page.wait_for_timeout(500)
-    assert page.evaluate("window.seen").pop() == 3
-    assert page.get_by_role("button", name="Play").count() == 1
+    expect(page.get_by_role("button", name="Play")).to_be_visible()
+    settled(page)
+    assert page.evaluate("shown.playing") == 0, "no timer is left that would show another frame"
+    assert page.evaluate("window.seen.slice(-4)") == [0, 1, 2, 3]
 
 
 def test_the_heat_map_is_hot_where_the_known_difference_is_and_nowhere_else(page):
@@ -226,18 +224,18 @@ def test_the_gain_changes_colours_and_legend(page):
     gain = page.get_by_label("Gain of the difference")
     gain.fill("0")
     expect(page.locator("#gain-words")).to_have_text("1×: full colour at 255 of 255 levels")
-    page.wait_for_timeout(300)
+    settled(page)
     faint = level(shot(page)[..., 0], LEFT)
     gain.fill("5")
     expect(page.locator("#ticks")).to_have_text("048")
-    page.wait_for_timeout(300)
+    settled(page)
     assert level(shot(page)[..., 0], LEFT) > faint + 100
 
 
 def test_zooming_on_the_face_and_on_the_difference_shows_them_large(page, films):
     page.keyboard.press("2")  # A alone
     page.select_option("#zoom", label="Face")
-    page.wait_for_timeout(300)
+    settled(page)
     image = shot(page)
     face = films[2][PEAK][60:300].astype(np.float64)
     skin = [face[100:180, 270:350].mean(axis=(0, 1)), image[200:330, 260:380].mean(axis=(0, 1))]
@@ -245,8 +243,8 @@ def test_zooming_on_the_face_and_on_the_difference_shows_them_large(page, films)
     flag = films[2][PEAK][100:300, :80].astype(np.float64).mean(axis=(0, 1))
     assert np.abs(image[100:300, :80].mean(axis=(0, 1)) - flag).max() > 25
     page.keyboard.press("4")
-    page.select_option("#zoom", label="Where most differs")
-    page.wait_for_timeout(300)
+    page.select_option("#zoom", label="Largest difference")
+    settled(page)
     assert (shot(page)[..., 0] > 150).mean() > 0.4
 
 
@@ -281,11 +279,11 @@ def test_the_page_is_legible_named_and_fits_every_window(opened, page_file, stil
         page = opened(path, window)
         assert page.evaluate(AUDIT) == []
         page.get_by_role("button", name="Difference").click()
-        page.wait_for_timeout(300)
+        settled(page)
         assert page.evaluate(AUDIT) == []  # before the screenshots, which leave empty styles behind
         page.screenshot(path=folder / f"compare-{name}-{window}.png", full_page=True)
         page.get_by_role("button", name="Divider").click()
-        page.wait_for_timeout(300)
+        settled(page)
         page.screenshot(path=folder / f"compare-{name}-{window}-divider.png", full_page=True)
 
 
@@ -294,7 +292,8 @@ def test_on_a_phone_a_finger_moves_the_divider(opened, page_file, films):
     page.a = films[2][PEAK].astype(np.float64)
     box = page.locator("#frame").bounding_box()
     page.touchscreen.tap(box["x"] + 0.98 * box["width"], box["y"] + 0.7 * box["height"])
-    until(page, lambda: sides(page) == "aa")
+    expect(page.get_by_role("slider", name="Divider")).to_have_attribute("aria-valuenow", "98")
+    assert sides(page) == "aa"
 
 
 def test_two_pictures_are_kept_without_loss_and_any_two_of_three_divided(opened, still_file, films):
@@ -315,20 +314,20 @@ def test_two_pictures_are_kept_without_loss_and_any_two_of_three_divided(opened,
     assert np.array_equal(np.reshape(stored, (480, 640, 4))[..., :3], changed(films[2][0]))
     page.select_option("#left", label="B")
     page.select_option("#right", label="A")
-    page.wait_for_timeout(300)
+    settled(page)
     assert sides(page) == "ba"
     page.get_by_role("button", name="Reference").click()
-    page.wait_for_timeout(300)
+    settled(page)
     assert sides(page) == "aa"  # a quarter of the change
     page.get_by_role("button", name="Difference").click()
     page.select_option("#what", label="B and Reference")
-    page.wait_for_timeout(300)
+    settled(page)
     expect(page.locator("#tag-left")).to_have_text("Difference between B and Reference")
 
 
 def test_a_page_keeps_to_its_size_and_says_what_it_left_out(films, tmp_path):
     page = tmp_path / "small.html"
-    compare(films[0], films[1], wishes=Wishes(page=page, budget_bytes=600_000), duration_s=0.2)
+    compare(films[0], films[1], outputs=ComparisonOutputs(page=page, budget_bytes=600_000), duration_s=0.2)
     assert page.stat().st_size < 700_000
     text = page.read_text()
     assert re.search(r"all 5 frames, made smaller to \d+x\d+", text)

@@ -11,7 +11,7 @@ from comparison import apart, changed, film, pictures, read, sound_packets
 
 from stream.errors import EncodeError
 from stream.lab.compare import side_by_side
-from stream.lab.compare.comparison import Wishes, compare
+from stream.lab.compare.comparison import ComparisonOutputs, compare
 from stream.lab.compare.medium import open_medium
 from stream.media.probe import probe
 
@@ -90,7 +90,7 @@ def test_where_b_lacks_a_frame_its_last_one_stands_and_that_is_said(films, tmp_p
     assert shown[0][:, 328:].max() < 30  # nothing yet
     assert apart(shown[5][:, 328:], others[4][:, 328:]) > KEPT_DB
     assert apart(shown[6][:, 328:], others[6][:, 328:]) > KEPT_DB
-    assert any("2 frames of A have none of B at their time" in note for note in notes)
+    assert any("2 frames of A have no frame of B at their time" in note for note in notes)
 
 
 def test_a_part_begins_at_nought_and_keeps_its_distances(films, tmp_path):
@@ -146,7 +146,7 @@ def test_hdr_stays_hdr(tmp_path):
 
 def test_the_command_leaves_no_part_of_a_video_that_failed(films, tmp_path):
     with pytest.raises(EncodeError, match=r"\.xyz names no video container"):
-        compare(films[0], films[1], wishes=Wishes(video=tmp_path / "both.xyz"), duration_s=0.05)
+        compare(films[0], films[1], outputs=ComparisonOutputs(video=tmp_path / "both.xyz"), duration_s=0.05)
     assert list(tmp_path.iterdir()) == []
 
 

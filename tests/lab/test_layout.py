@@ -46,9 +46,9 @@ def test_no_line_is_too_long_and_every_heading_and_value_is_printed_uncut(printe
         first, *others = table.columns
         filled = [key for key in others if any(row.get(key) not in (None, "") for row in table.rows)]
         expected += words(table.title, *table.notes, *(table.columns[key] for key in filled))
-        expected += words(*(report.shown(row.get(key)) for row in table.rows for key in filled))
+        expected += words(*(report.cell_text(row.get(key)) for row in table.rows for key in filled))
         # A name that rows have in common may stand above them once.
-        expected += words(*{report.shown(row[first]) for row in table.rows})
+        expected += words(*{report.cell_text(row[first]) for row in table.rows})
     assert not expected - words(text)
 
 
@@ -59,7 +59,7 @@ def test_a_wide_terminal_gets_the_table_in_one_piece_with_a_line_for_each_row(pr
     headings = next(line for line in lines if line.startswith("model"))
     assert sum(line.startswith("model") for line in lines) == 1 and "precision" in headings
     for row in table.rows:
-        cells = [report.shown(row.get(key)) for key in table.columns]
+        cells = [report.cell_text(row.get(key)) for key in table.columns]
         assert sum(re.split(r"\s{2,}", line.strip()) == cells for line in lines) == 1
 
 

@@ -26,7 +26,7 @@ def frame(index: int) -> Frame:
 
 
 class Source:
-    """Frames without end, or `count`; fails before frame `fail_at`."""
+    """`count` frames, by default without end; fails before frame `fail_at`."""
 
     def __init__(self, count=10**9, fail_at=None):
         self.frames_in, self.closed = 0, False
@@ -143,7 +143,7 @@ def test_an_error_reaches_the_caller_who_iterates():
 
 
 def test_a_slow_stage_holds_the_source_back():
-    """The stage waits for as many frames as may be on their way; without a bound the source would go on."""
+    """The stage waits until the source is as far ahead as it may be; without a bound it would go on."""
     source, ahead = Source(40), []
     may_be_ahead = 6  # one in the stage, four in the channel, one that is being put
 
@@ -171,7 +171,7 @@ def test_ctrl_c_stops_the_source_and_is_raised_when_all_is_done():
 
 
 def test_a_meter_counts_every_call_and_only_the_stage_itself(monkeypatch):
-    """By a clock that only the stage and the next one's full queue move on."""
+    """The clock moves only while the stage works, and while its result waits for the next stage."""
     now_s = [0.0]
     monkeypatch.setattr(metering.time, "perf_counter", lambda: now_s[0])
 

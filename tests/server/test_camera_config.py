@@ -1,4 +1,4 @@
-"""The file of cameras: read, refused by key, written back whole, and its schedules."""
+"""The file of cameras: reading, errors that name the key, writing, and schedules."""
 
 import pickle
 from datetime import datetime, timedelta

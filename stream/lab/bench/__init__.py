@@ -1,1 +1,1 @@
-"""`gpen-stream bench`: what each step of the work costs, against what it replaces."""
+"""`gpen-stream bench`: the speed of each step, compared with the step that it replaces."""

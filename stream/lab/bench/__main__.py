@@ -1,4 +1,4 @@
-"""A worker's process: `python -m stream.lab.bench`, fed by `worker.Worker`."""
+"""The process of a worker, started by `worker.Worker` as `python -m stream.lab.bench`."""
 
 from stream.lab.bench.worker import serve
 

@@ -1,14 +1,14 @@
 """`bench pipeline`: whole videos, 1280x720 with one face, against the two baselines of `baseline.py`.
 
-Times are of whole runs, from opening the clip to the finished file: loading the networks and the
-encoder's trial belong to them, Python's own start and imports do not. x264 runs with the same
-settings on all sides (veryfast, the crf that the product's trial settles on). "every frame" is the
-preset `default` with that encoder, in the precision that the product chooses, "interval 3" the same
-with `restore.interval` 3, "fast" the preset of that name. The recipe's baseline runs on the clip's
-first frames only, and once, without a run before to warm it up: its frames take seconds each.
+Times are those of whole runs, from opening the clip to the finished file. They include loading the
+networks and the encoder's trial, but not Python's start and imports. x264 runs with the same settings on
+all sides: veryfast, with the crf that the product's trial chooses. "every frame" is the preset `default`
+with that encoder in the precision that the product chooses, "interval 3" is the same with
+`restore.interval` 3, and "fast" is the preset of that name. The recipe's baseline runs once, on the clip's
+first frames and without a warm-up run, because each of its frames takes seconds.
 
-Quality is the luma's PSNR to the clean picture inside the face's mask, for the bundled model alone:
-random weights have none.
+Quality is the PSNR of luma to the clean picture inside the face's mask. It is measured for the bundled
+model only, since random weights restore nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from stream.lab.bench import machine, whole_runs
 from stream.lab.bench.baseline import BaselineFacts, BaselineJob
 from stream.lab.bench.bench_models import OFFICIAL, random_retinaface, shown_name, weights_file
-from stream.lab.bench.moving_clip import Clip, kept_quality, make_clip
+from stream.lab.bench.moving_clip import Clip, face_psnr, make_clip
 from stream.lab.bench.product_job import ProductFacts, ProductJob
 from stream.lab.bench.report import BenchReport, Option, Row, Table
 from stream.lab.bench.worker import SideJob, Workers
@@ -31,25 +31,27 @@ from stream.models.info import BUNDLED_MODEL
 MODELS = ("GPEN-BFR-256", BUNDLED_MODEL)
 PARTS = ("speed", "stages", "overlap", "memory", "start")
 SAME_ENCODER = "encode.effort=low"
-OURS = {
+PRODUCT_SIDES = {
     "every frame, FP32": ("default", [SAME_ENCODER, "restore.precision=fp32"]),
     "every frame": ("default", [SAME_ENCODER]),
     "interval 3": ("default", [SAME_ENCODER, "restore.interval=3"]),
     "fast": ("fast", []),
 }
+"""Preset and settings of the product by the name of the side."""
 AIMS = {
     ("GPEN-BFR-256", "every frame"): "3.3x the fair one",
     ("GPEN-BFR-256", "fast"): "8x the fair one",
     ("GPEN-BFR-256", "interval 3"): "1.8x every frame",
     (BUNDLED_MODEL, "fast"): "25 fps",
 }
+"""Targets by model and side, as the table shows them."""
 
 
 def run(
     models: list[str], parts: list[str], seconds: float, recipe_frames: int, rounds: int, threads: int,
     folder: Path,
 ) -> BenchReport:  # fmt: skip
-    """The parts asked for, or all."""
+    """Measure the given parts, or all if none is given."""
     parts = parts or list(PARTS)
     tables, loads = [], []
     if "speed" in parts:
@@ -64,8 +66,8 @@ def run(
         table, load = _stages(make_clip(folder, seconds, face=False), rounds, threads, folder)
         tables.append(table)
         loads.append(load)
-    whole = {"overlap": whole_runs.overlap, "memory": whole_runs.memory, "start": whole_runs.start}
-    for part, measured in whole.items():
+    whole_run_parts = {"overlap": whole_runs.overlap, "memory": whole_runs.memory, "start": whole_runs.start}
+    for part, measured in whole_run_parts.items():
         if part in parts:
             table, load = measured(rounds, threads, folder)
             tables.append(table)
@@ -81,12 +83,12 @@ def _speed(
     name: str, clip: Clip, recipe_frames: int, rounds: int, threads: int, folder: Path
 ) -> tuple[list[Row], float | None]:
     path = weights_file(name, folder)
-    sides = ["fair baseline", "recipe's baseline", *OURS]
+    sides = ["fair baseline", "recipe's baseline", *PRODUCT_SIDES]
     out = {side: folder / f"out-{i}.mp4" for i, side in enumerate(sides)}
     jobs: dict[str, Callable[[], SideJob[ProductFacts | BaselineFacts]]] = {}
     for side in sides:
-        if side in OURS:
-            preset, overrides = OURS[side]
+        if side in PRODUCT_SIDES:
+            preset, overrides = PRODUCT_SIDES[side]
             jobs[side] = partial(
                 ProductJob, preset=preset, overrides=[*overrides, f"restore.model={path}"],
                 clip=str(clip.path), out=str(out[side]), threads=threads,
@@ -114,16 +116,16 @@ def _speed(
             "fps": 1 / float(np.median(own)),
             "fair": machine.ratio(spent["fair baseline"], own),
             "recipe": machine.ratio(spent["recipe's baseline"], own),
-            "every": machine.ratio(spent["every frame"], own) if side in OURS else None,
+            "every": machine.ratio(spent["every frame"], own) if side in PRODUCT_SIDES else None,
             "frames": facts.frames,
             "peak_mb": max(run.peak_mb for run in timed[side]),
             "restored": facts.faces_restored if isinstance(facts, ProductFacts) else None,
         }
         if name not in OFFICIAL and facts.frames == clip.frames:
             row |= {
-                "psnr": kept_quality(clip, out[side]),
-                "rigid": kept_quality(clip, out[side], clip.rigid),
-                "non_rigid": kept_quality(clip, out[side], clip.non_rigid),
+                "psnr": face_psnr(clip, out[side]),
+                "rigid": face_psnr(clip, out[side], clip.rigid),
+                "non_rigid": face_psnr(clip, out[side], clip.non_rigid),
             }
     return rows, workers.others
 
@@ -135,13 +137,13 @@ def _speed_table(rows: list[Row], clip: Clip) -> Table:
         "psnr": "face to clean, dB", "rigid": "rigid part, dB", "non_rigid": "non-rigid part, dB",
         "frames": "frames", "restored": "network's calls", "peak_mb": "peak memory, MiB", "note": "note",
     }  # fmt: skip
-    given = [kept_quality(clip, clip.path, part) for part in (None, clip.rigid, clip.non_rigid)]
+    given = [face_psnr(clip, clip.path, part) for part in (None, clip.rigid, clip.non_rigid)]
     notes = ["The clip as given keeps {:.2f} dB ({:.2f} rigid, {:.2f} non-rigid).".format(*given)]
     return Table("speed", "1280x720, one face", columns, rows, "fps", notes)
 
 
 def _stages(clip: Clip, rounds: int, threads: int, folder: Path) -> tuple[Table, float | None]:
-    """What a frame without a face costs, by stage."""
+    """Time of a frame without a face in each stage."""
     make = partial(
         ProductJob, preset="default", overrides=[SAME_ENCODER], clip=str(clip.path),
         out=str(folder / "empty-out.mp4"), threads=threads,

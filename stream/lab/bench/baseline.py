@@ -1,12 +1,12 @@
-"""Whole videos as straightforward scripts restore them: what `bench pipeline` compares with.
+"""Restoration of whole videos by two straightforward scripts, the baselines of `bench pipeline`.
 
-Both decode with PyAV to full RGB frames, look for faces on every frame, run the published network
-in eager FP32 on one crop, blend the face in over the whole frame in floating point, and convert the
-frame back for x264, whose settings are those that the product settles on for the same clip.
+Both scripts decode with PyAV to full RGB frames, detect faces on every frame, run the published network
+in eager FP32 on one crop, blend the face into the whole frame in floating point, and convert the frame
+back for x264. The encoder's settings are those that the product chooses for the same clip.
 
 - fair: CenterFace, once, at the product's own size.
-- recipe: RetinaFace-ResNet50 at scales 0.5, 1.0 and 1.5, random weights, boxes from the truth;
-  pictures prepared as `naive.py` says.
+- recipe: RetinaFace-ResNet50 at scales 0.5, 1.0 and 1.5 with random weights; the true landmarks take the
+  place of its own. Pictures are prepared as in `naive.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from av.container import OutputContainer
 from stream.config import Detect, Encode
 from stream.faces.detect.detectors import CenterFace
 from stream.lab.bench import naive
-from stream.lab.bench.bench_models import Published
+from stream.lab.bench.bench_models import PublishedModel
 from stream.lab.bench.material import rgb_frame
 from stream.lab.bench.recipe_job import retinaface_finder
 from stream.media import codecs, quality_trial
@@ -32,19 +32,19 @@ from stream.media.probe import probe
 from stream.picture import geometry
 from stream.picture.face import Detection
 
-Find = Callable[[np.ndarray, int], list[np.ndarray]]
-"""RGB u8[h,w,3] and the frame's number -> landmarks f64[5,2] of each face."""
+FindFaces = Callable[[np.ndarray, int], list[np.ndarray]]
+"""A function from RGB u8[h,w,3] and the frame's number to the landmarks f64[5,2] of each face."""
 
 
 @dataclass(frozen=True, slots=True)
 class BaselineFacts:
-    """What was done."""
+    """The result of a run."""
 
     frames: int
 
 
 class BaselineJob:
-    """One baseline over a clip, or over its first `frames`. `landmarks` f64[n,5,2] are the truth."""
+    """One baseline on a clip, or on its first `frames` frames. `landmarks`, f64[n,5,2], are the true ones."""
 
     def __init__(
         self, kind: str, model: str, clip: str, out: str, landmarks: np.ndarray, threads: int,
@@ -63,16 +63,16 @@ class BaselineJob:
         )
 
     def run(self) -> BaselineFacts:
-        """Restore the clip; loading the network belongs to it, as it does to a run of the product."""
-        network = Published(self._model)
+        """Restore the clip. This includes loading the network, as a run of the product does."""
+        network = PublishedModel(self._model)
         template = geometry.template(network.model.template, network.model.size)
         with av.open(self._clip) as source, av.open(self._out, "w") as target:
             stream = self._video(target, source.streams.video[0].codec_context)
             done = 0
             for frame in source.decode(video=0):
                 rgb = frame.to_ndarray(format="rgb24")
-                for marks in self._find(rgb, done):
-                    to_frame = geometry.similarity(template, marks)
+                for landmarks in self._find(rgb, done):
+                    to_frame = geometry.similarity(template, landmarks)
                     rgb = self._restored(network, rgb, to_frame)
                 picture = av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(format="yuv420p")
                 picture.pts, picture.time_base = done, 1 / self._rate
@@ -83,7 +83,7 @@ class BaselineJob:
             target.mux(stream.encode())
         return BaselineFacts(done)
 
-    def _restored(self, network: Published, rgb: np.ndarray, to_frame: np.ndarray) -> np.ndarray:
+    def _restored(self, network: PublishedModel, rgb: np.ndarray, to_frame: np.ndarray) -> np.ndarray:
         size = network.model.size
         if self._recipe:
             bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
@@ -105,8 +105,8 @@ class BaselineJob:
         stream.codec_context.thread_count = self._threads
         return stream
 
-    def _centerface(self) -> Find:
-        """CenterFace on the whole frame, shrunk to the product's size."""
+    def _centerface(self) -> FindFaces:
+        """CenterFace on the whole frame, reduced to the product's size."""
         settings = Detect()
         detector = CenterFace(settings.min_score, self._threads)
 
@@ -119,8 +119,11 @@ class BaselineJob:
 
         return find
 
-    def _retinaface(self, weights: str) -> Find:
-        """RetinaFace's time, the truth's place. Loading it is left out: few frames would not carry that."""
+    def _retinaface(self, weights: str) -> FindFaces:
+        """RetinaFace for its time; the landmarks are the true ones.
+
+        The time to load it is not counted, because it would dominate the few frames.
+        """
         finder = retinaface_finder(weights, self._threads)
 
         def find(rgb: np.ndarray, index: int) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""Networks to measure: the bundled one, official shapes with random weights, any weights file."""
+"""Models to measure: the bundled one, published shapes with random weights, or any weights file."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from stream.models.nets.gpen import StyledConv
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What decides the sizes of a generator's tensors."""
+class GeneratorShape:
+    """The parameters that determine the shapes of a generator's tensors."""
 
     size: int
     channel_multiplier: float
@@ -29,15 +29,19 @@ class Shape:
 
 
 OFFICIAL = {
-    "GPEN-BFR-256": Shape(size=256, channel_multiplier=1, narrow=0.5),
-    "GPEN-BFR-512": Shape(size=512, channel_multiplier=2, narrow=1),
+    "GPEN-BFR-256": GeneratorShape(size=256, channel_multiplier=1, narrow=0.5),
+    "GPEN-BFR-512": GeneratorShape(size=512, channel_multiplier=2, narrow=1),
 }
-"""Shapes of published models, whose weights are not at hand: random ones take the same time."""
+"""Shapes of published models. Their weights are not available; random weights take the same time."""
 KNOWN = (BUNDLED_MODEL, *OFFICIAL)
+"""Names of models that need no file."""
 
 
 def weights_file(name: str, folder: Path) -> Path:
-    """The weights of `name`: a known model or a file. Random ones are made in `folder` once."""
+    """The weights file of `name`, a known model or a path. Random weights are made once, in `folder`.
+
+    Raises BenchError if there is no such file.
+    """
     if name == BUNDLED_MODEL:
         return bundled_model_path()
     if name not in OFFICIAL:
@@ -59,20 +63,20 @@ def weights_file(name: str, folder: Path) -> Path:
 
 
 def shown_name(name: str) -> str:
-    """How a table calls the model."""
+    """The model's name in a table."""
     return f"{name} (random weights)" if name in OFFICIAL else Path(name).stem if "/" in name else name
 
 
 def network_flop(info: ModelInfo) -> int:
-    """Operations of one crop's convolutions and matrix products, two for each multiply-add."""
+    """Floating-point operations of a crop's convolutions and matrix products, two for each multiply-add."""
     net = build_generator(info)
     with FlopCounterMode(display=False) as counter:
         net(torch.empty(1, 3, info.in_size, info.in_size, device="meta"))
     return int(counter.get_total_flops())
 
 
-class Published:
-    """The published formulation, eager: tensors [N,3,S,S] of -1..1 in and out, in `dtype`."""
+class PublishedModel:
+    """A weights file in the published formulation, eager, computed in `dtype`."""
 
     def __init__(
         self,
@@ -90,7 +94,7 @@ class Published:
     def __call__(
         self, x: torch.Tensor, mode: Callable[[], AbstractContextManager[None]] = torch.no_grad
     ) -> torch.Tensor:
-        """Run under `mode`, `torch.no_grad` or `torch.inference_mode`; f32 comes out."""
+        """Restore f32[N,3,S,S] in -1..1 under `mode`, `torch.no_grad` or `torch.inference_mode`."""
         low, high = self.model.input_range
         with mode():
             x = (x * 0.5 + 0.5) * (high - low) + low if (low, high) != (-1.0, 1.0) else x
@@ -98,16 +102,16 @@ class Published:
 
 
 def random_retinaface(folder: Path) -> Path:
-    """A weights file of RetinaFace-ResNet50's shapes with random values, for its time: it finds nothing."""
+    """A weights file of RetinaFace-ResNet50 with random values, to measure its time. It finds no face."""
     path = folder / "retinaface.pth"
     if not path.exists():
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torchvision deprecates the argument that facexlib uses
+            warnings.simplefilter("ignore")  # facexlib uses a deprecated argument of torchvision
             from facexlib.detection.retinaface import RetinaFace
 
             torch.manual_seed(0)
             net = RetinaFace(network_name="resnet50", device="cpu")
-        # No anchor may look like a face: of a million hits, suppression would run out of memory.
+        # No anchor may count as a face: suppression of a million hits would run out of memory.
         for head in net.ClassHead:
             head.conv1x1.weight.data.zero_()
             head.conv1x1.bias.data = torch.tensor([20.0, -20.0]).repeat(len(head.conv1x1.bias) // 2)

@@ -1,12 +1,12 @@
-"""`bench engines`: how fast each engine restores one crop, and how much of the machine it uses.
+"""`bench engines`: how fast each engine restores one crop, and how well it uses the machine.
 
-The baseline is the published formulation in eager PyTorch (`published.py`), FP32, one crop; its own
-filters run plane by plane on a CPU, and a depthwise convolution in their place is the stricter
-baseline beside it. All sides get the same number of threads and run in turn, each in a process of
-its own; so does an FP32 matrix product, which tells what the machine has to give at that moment.
-Use of the machine is the published network's arithmetic over an engine's time, against that
-product's: above 1 where an engine computes in less than FP32 or needs fewer operations. Weights of
-GPEN-BFR are random, in the official shapes.
+The baseline is the published formulation in eager PyTorch (`published.py`), in FP32, on one crop. Its
+filters run plane by plane on a CPU; a second, stricter baseline uses a depthwise convolution instead. All
+sides have the same number of threads and run in turn, each in its own process. An FP32 matrix product
+also runs in turn and shows the machine's speed at that moment. "Use of the machine" is the published
+network's arithmetic divided by the engine's time, relative to the speed of that product. It exceeds 1 if
+an engine computes in less than FP32 or needs fewer operations. GPEN-BFR has random weights in the
+published shapes.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from stream.models.engines import ENGINE_KINDS, PRECISIONS
 from stream.models.info import BUNDLED_MODEL, read_model_info
 
 TARGETS = {BUNDLED_MODEL: 4.0, "GPEN-BFR-256": 2.8, "GPEN-BFR-512": 4.4}
-"""Times as fast as the published formulation, in eager FP32."""
+"""Speed that an FP32 engine should reach, in multiples of the published formulation's."""
 USE_TARGET = 0.8
 _SLOW_GFLOP = 100
 _SLOW_ROUNDS = 5
-"""A network of more arithmetic than that runs so many rounds at most."""
+"""A network with more arithmetic than _SLOW_GFLOP runs at most this number of rounds."""
 
 
 class EngineJob:
-    """One engine on one crop; the first run keeps its output in `out`."""
+    """One engine on one crop. The first run saves its output to `out`."""
 
     def __init__(self, kind: str, precision: str, model: Path, threads: int, out: Path) -> None:
         side = network(kind, model, threads=threads, precision=precision)
@@ -51,7 +51,7 @@ class EngineJob:
         self._out: Path | None = out
 
     def run(self) -> str:
-        """Restore the crop; says how it is computed."""
+        """Restore the crop; returns a description of the engine."""
         result = self._restored()
         if self._out is not None:
             if isinstance(result, torch.Tensor):
@@ -64,7 +64,7 @@ class EngineJob:
 def run(
     models: list[str], kinds: list[str], precisions: list[str], rounds: int, threads: int, folder: Path
 ) -> BenchReport:
-    """One table with a row for each engine and precision, model by model."""
+    """Measure all engines in all precisions, model by model; one table with a row for each."""
     rows, loads = [], []
     for name in models or KNOWN:
         path = weights_file(name, folder)
@@ -103,7 +103,7 @@ def _model_rows(
         key: partial(EngineJob, kind, precision, path, threads, out[key])
         for key, (kind, precision) in zip(keys, sides, strict=True)
     }
-    jobs["matmul"] = partial(machine.Matmul, threads)
+    jobs["matmul"] = partial(machine.MatmulJob, threads)
     with Workers(jobs) as workers:
         timed = workers.interleaved(min(rounds, _SLOW_ROUNDS) if gflop > _SLOW_GFLOP else rounds)
     seconds = {side: [run.seconds for run in runs] for side, runs in timed.items()}

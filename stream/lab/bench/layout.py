@@ -1,8 +1,8 @@
-"""A table on a terminal of any width: cut between columns, never through a word or a number.
+"""Layout of tables for terminals of any width. Tables are cut between columns, never within a number.
 
-A table that fits is printed as it is. One that does not gives up its first column where several
-columns together name a row: each group of rows then stands under that column's value. What still does
-not fit is cut into pieces one below the other, and each piece repeats the columns that name the rows.
+A table that fits is printed as it is. If it does not fit and several columns together name a row, the
+first column becomes a heading above each group of rows. A table that still does not fit is cut into
+pieces, one below the other; each piece repeats the columns that name the rows.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 _GAP = 2
-"""Between columns."""
+"""Width between columns."""
 _TEXT = 30
-"""Longer text wraps between words where it must, but no narrower than that."""
+"""Longer text wraps between words if necessary, but to no less than this width."""
 _HEADING_LINES = 3
-"""A column is wide enough for its heading to take no more lines than that."""
+"""Largest number of lines in a heading."""
 _SHORT = 8
-"""A heading up to that long takes one line."""
+"""A heading of at most this length takes one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A heading and its cells, as shown."""
+    """A heading and the text of its cells."""
 
     heading: str
     cells: Sequence[str]
     text: bool = False
-    """Set on the left; numbers stand on the right."""
+    """Whether cells are aligned to the left; numbers are aligned to the right."""
     name: bool = False
-    """One of the columns that tell which row it is."""
+    """Whether the column is one of those that name the row."""
     width: int = 0
-    """Characters; given by the layout."""
+    """Width in characters, set by the layout."""
 
-    def whole(self, heading_lines: int = _HEADING_LINES) -> int:
-        """The width at which no cell wraps, and the heading to so many lines at most."""
+    def full_width(self, heading_lines: int = _HEADING_LINES) -> int:
+        """The width at which no cell wraps and the heading takes at most `heading_lines` lines."""
         return max(_heading_width(self.heading, heading_lines), *map(cell_len, self.cells), 1)
 
-    def least(self) -> int:
-        """The width at which only long text wraps, between its words."""
+    def least_width(self) -> int:
+        """The width at which only long text wraps, between words."""
         words = [cell_len(word) for cell in self.cells for word in cell.split()]
-        return min(self.whole(), max(_heading_width(self.heading, _HEADING_LINES), *words, _TEXT))
+        return min(self.full_width(), max(_heading_width(self.heading, _HEADING_LINES), *words, _TEXT))
 
 
 def _heading_width(heading: str, lines: int) -> int:
@@ -64,38 +64,38 @@ def _lines(text: str, width: int) -> int:
 
 
 def print_columns(console: Console, columns: Sequence[Column]) -> None:
-    """Print the table, in as many pieces as the console's width asks for."""
+    """Print the table, in as many pieces as the console's width requires."""
     rows = range(len(columns[0].cells))
     groups = [("", list(rows))]
-    whole = _in_one(columns, console.width)
-    if not whole and sum(column.name for column in columns) > 1:
+    one_piece = _in_one_piece(columns, console.width)
+    if not one_piece and sum(column.name for column in columns) > 1:
         groups = [(name, list(group)) for name, group in groupby(rows, columns[0].cells.__getitem__)]
         columns = columns[1:]
-        whole = _in_one(columns, console.width)
-    for number, piece in enumerate([whole] if whole else _pieces(columns, console.width)):
+        one_piece = _in_one_piece(columns, console.width)
+    for number, piece in enumerate([one_piece] if one_piece else _pieces(columns, console.width)):
         if number:
             console.print()
         _print_piece(console, piece, groups)
 
 
-def _in_one(columns: Sequence[Column], width: int) -> list[Column]:
-    """All of them side by side, their headings in as few lines as the width allows; empty: too many."""
+def _in_one_piece(columns: Sequence[Column], width: int) -> list[Column]:
+    """All columns side by side, with as few lines in the headings as possible; empty if they do not fit."""
     for lines in range(1, _HEADING_LINES + 1):
-        given = [replace(column, width=column.whole(lines)) for column in columns]
+        given = [replace(column, width=column.full_width(lines)) for column in columns]
         if _total(given) <= width:
             return given
     return []
 
 
 def _pieces(columns: Sequence[Column], width: int) -> Iterator[list[Column]]:
-    """Columns with their widths; those that name the rows stand first in every piece."""
+    """The columns in pieces, with their widths. Those that name the rows come first in every piece."""
     names = [column for column in columns if column.name]
     others = [column for column in columns if not column.name]
-    widest = max((min(column.least(), width // 2) for column in others), default=-_GAP)
+    widest = max((min(column.least_width(), width // 2) for column in others), default=-_GAP)
     names = _narrowed(names, width - widest - _GAP)
     room = width - _total(names) - _GAP
     piece: list[Column] = []
-    for run in _runs([replace(column, width=min(column.least(), room)) for column in others]):
+    for run in _runs([replace(column, width=min(column.least_width(), room)) for column in others]):
         together = [run] if _total(run) <= room else [[column] for column in run]
         for part in together:
             if piece and _total([*piece, *part]) > room:
@@ -106,7 +106,7 @@ def _pieces(columns: Sequence[Column], width: int) -> Iterator[list[Column]]:
 
 
 def _runs(columns: Sequence[Column]) -> list[list[Column]]:
-    """Columns to keep together: a heading that occurs again is told apart by the column before it."""
+    """Columns that stay together: the column before a repeated heading distinguishes it."""
     count = Counter(column.heading for column in columns)
     runs: list[list[Column]] = []
     for column in columns:
@@ -118,8 +118,8 @@ def _runs(columns: Sequence[Column]) -> list[list[Column]]:
 
 
 def _narrowed(columns: Sequence[Column], width: int) -> list[Column]:
-    """As wide as they are at least, or less where the screen is too narrow even for that."""
-    columns = [replace(column, width=column.least()) for column in columns]
+    """The columns with their least widths, or less if the terminal is narrower."""
+    columns = [replace(column, width=column.least_width()) for column in columns]
     while _total(columns) > width and (widest := max(column.width for column in columns)) > 1:
         at = next(number for number, column in enumerate(columns) if column.width == widest)
         columns[at] = replace(columns[at], width=widest - 1)
@@ -127,10 +127,10 @@ def _narrowed(columns: Sequence[Column], width: int) -> list[Column]:
 
 
 def _widened(columns: Sequence[Column], width: int) -> list[Column]:
-    """What is left of the width goes to the columns whose text would wrap."""
+    """The columns, with spare width given to those whose text would wrap."""
     spare, result = width - _total(columns), []
     for column in columns:
-        more = max(0, min(spare, column.whole() - column.width))
+        more = max(0, min(spare, column.full_width() - column.width))
         result.append(replace(column, width=column.width + more))
         spare -= more
     return result
@@ -150,7 +150,7 @@ def _print_piece(console: Console, columns: Sequence[Column], groups: list[tuple
 
 
 def _grid(columns: Sequence[Column], rows: Sequence[int] | None) -> Grid:
-    """These rows, or for None the headings alone; widths are fixed, so that the grids line up."""
+    """A grid of the rows, or of the headings if `rows` is None. Fixed widths align all grids."""
     grid = Grid(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, show_header=rows is None)
     for column in columns:
         heading = Text(column.heading)

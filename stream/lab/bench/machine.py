@@ -1,4 +1,4 @@
-"""What a figure needs to be trusted: the version that was measured, the machine's speed, load and memory."""
+"""The conditions of a measurement: version, machine, its speed, load by other processes, memory."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from stream.models.info import bundled_model_path, read_model_info
 from stream.pipeline import meter
 
 QUIET_SHARE = 0.05
-"""Of the machine's CPU time, what others may take before the figures are doubted."""
+"""Share of the machine's CPU time that other processes may take before a report warns."""
 MATMUL_SIDE = 1024
+"""Side of the matrices in `MatmulJob`."""
 _PRODUCTS = 16
 MATMUL_FLOP = _PRODUCTS * 2 * MATMUL_SIDE**3
-"""Of one run: several products, so that waking the threads does not count."""
+"""Operations of one run of `MatmulJob`: several products, so that waking the threads does not count."""
 
 
 def busy_s() -> float | None:
-    """CPU seconds that all processes of the machine have used, where the system tells (Linux)."""
+    """CPU seconds that all processes of the machine have used; None where the system is not Linux."""
     try:
         fields = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
     except OSError:
@@ -36,12 +37,12 @@ def busy_s() -> float | None:
 
 
 class OtherLoad:
-    """The share of the machine's CPU time that others took while the block ran, 0..1.
+    """Context manager that measures the share of CPU time that other processes took, 0..1, in `share`.
 
-    `own_s` tells the CPU seconds that belong to the measurement, this process left out. `share` is
-    None where the system does not tell. Trust no ratio where it is above a few hundredths: torch's
-    threads spin for one another, and with a third busy process on two cores the published network
-    was seen to take 15 times as long, OpenVINO's twice.
+    `own_s` returns the CPU seconds of the measurement's other processes. `share` is None if the system
+    does not provide it. Ratios are unreliable if it exceeds a few hundredths: torch's threads wait for
+    each other in busy loops. With a third busy process on two cores, the published network took 15 times
+    as long and OpenVINO's twice as long.
     """
 
     share: float | None = None
@@ -64,8 +65,8 @@ class OtherLoad:
             self.share = round(max(0.0, now - busy - own) / (wall * (os.cpu_count() or 1)), 3)
 
 
-def forget_peak() -> None:
-    """Start the peak of this process's memory anew (Linux; elsewhere it stays that of all its life)."""
+def reset_peak() -> None:
+    """Reset the peak of this process's memory on Linux; elsewhere it stays the peak since the start."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -73,9 +74,9 @@ def forget_peak() -> None:
 
 
 def peak_mb() -> float:
-    """Largest resident set of this process, MiB, since its start or since `forget_peak`.
+    """Largest resident set of this process in MiB since its start or since `reset_peak`.
 
-    `getrusage` would tell the parent's where that is larger: the mark outlives fork and exec.
+    `getrusage` would give the parent's value if that is larger, because it survives fork and exec.
     """
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -85,12 +86,12 @@ def peak_mb() -> float:
 
 
 class Machine(TypedDict):
-    """What a report says of the machine and the software."""
+    """The machine and the software of a report."""
 
     cpu: str
     cores: int | None
     threads: int
-    """Of each side."""
+    """Number of threads of each side."""
     gpu: str | None
     system: str
     python: str
@@ -101,7 +102,7 @@ class Machine(TypedDict):
 
 
 def machine(threads: int) -> Machine:
-    """This machine and its software."""
+    """The machine and the software of this process; `threads` is the number for each side."""
     import torch
 
     return {
@@ -119,9 +120,9 @@ def machine(threads: int) -> Machine:
 
 
 def measured_commit() -> str | None:
-    """Full hash of the commit that is measured, where the package runs from a clone; else None.
+    """Full hash of the measured commit; None if the package does not run from a clone.
 
-    "+changes" is appended where files that the figures depend on differ from that commit.
+    "+changes" is appended if files that the figures depend on differ from that commit.
     """
     clone = Path(__file__).parents[3]
     if not (clone / ".git").exists():
@@ -140,7 +141,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def bundled_weights_sha256() -> str:
-    """Digest of the bundled model's weights file; hexadecimal."""
+    """SHA-256 of the bundled model's weights file, hexadecimal."""
     return read_model_info(bundled_model_path()).sha256
 
 
@@ -154,17 +155,17 @@ def _cpu_name() -> str:
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
-    """How many times longer `slow` took: the median over the rounds' own ratios.
+    """How many times longer `slow` took than `fast`: the median of the ratios of each round.
 
-    Where one side ran fewer rounds, the ratio of the medians.
+    If one side ran fewer rounds, it is the ratio of the medians.
     """
     if len(slow) == len(fast):
         return float(np.median(np.divide(slow, fast)))
     return float(np.median(slow) / np.median(fast))
 
 
-class Matmul:
-    """Job: FP32 products of two matrices, which tell what the machine has to give at that moment."""
+class MatmulJob:
+    """FP32 products of two matrices, which show the machine's speed at that moment."""
 
     def __init__(self, threads: int) -> None:
         import torch
@@ -174,6 +175,6 @@ class Matmul:
         self._multiply = torch.mm
 
     def run(self) -> None:
-        """The products, each of MATMUL_SIDE squared."""
+        """Multiply matrices of MATMUL_SIDE x MATMUL_SIDE."""
         for _ in range(_PRODUCTS):
             self._multiply(self._left, self._right, out=self._result)

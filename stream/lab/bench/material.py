@@ -1,4 +1,4 @@
-"""Pictures to measure on: portraits of the samples, damaged as the recipe's three kinds of input."""
+"""Pictures for the benches: portraits of the samples, damaged like the recipe's three kinds of input."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.lab.bench.worker import BenchError
+from stream.lab.damage import compression
 from stream.picture import geometry
 from stream.picture.colour import Colour
 from stream.picture.frame import Frame, Timestamp, View
-from stream.picture.jpeg import encode_jpeg
 
 _MARGIN = 16
-"""px round the 256 px of a sample portrait's aligned crop."""
+"""px around the 256 px of a sample portrait's aligned crop."""
 _SIDE = 256 + 2 * _MARGIN
 
 
 def samples() -> Path:
-    """The folder of sample clips and faces, in the package or the clone. Raises BenchError without one."""
+    """The folder of sample clips and faces, in the package or in a clone. Raises BenchError if missing."""
     package = Path(str(resources.files("stream")))
     for folder in (package / "samples", package.parent / "samples"):
         if (folder / "faces").is_dir():
@@ -36,50 +36,50 @@ def samples() -> Path:
 
 
 class PersonTruth(TypedDict):
-    """A face in one frame of a sample clip, in px of the frame."""
+    """A face in one frame of a sample clip, in px of the frame; see samples/README.md."""
 
     id: int
     landmarks: list[list[float]]
-    """[5,2]"""
+    """x and y of the five landmarks."""
     rigid: list[list[float]]
-    """[2,3]: the affine from the person's clean portrait, its bend left out."""
+    """Affine [2,3] from the person's clean portrait to the frame, without turn, mouth and blink."""
     visible: float
-    """0..1: the part of the face that is in the frame and uncovered."""
+    """Share of the face that is in the frame and not covered, 0..1."""
 
 
 class Phase(TypedDict):
-    """Frames of a sample clip in which one thing is done."""
+    """A range of frames of a sample clip in which one thing happens."""
 
     name: str
     start: int
     end: int
-    """The first frame after it."""
+    """The first frame after the phase."""
 
 
 class Truth(TypedDict):
-    """What a sample clip shows; see samples/README.md."""
+    """The contents of a sample clip; see samples/README.md."""
 
     frames: int
     phases: list[Phase]
     frames_truth: list[list[PersonTruth]]
-    """The people of each frame."""
+    """The people in each frame."""
 
 
 def truth_of(clip: str) -> Truth:
-    """The truth of `samples/CLIP.mp4`. Raises BenchError where the samples are missing."""
+    """The truth of `samples/CLIP.mp4`. Raises BenchError if the samples are missing."""
     truth: Truth = json.loads((samples() / f"{clip}.truth.json").read_text())
     return truth
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SamplePortrait:
-    """A picture with one face and where it is."""
+    """A picture with one face and its landmarks."""
 
     name: str
     rgb: np.ndarray
     """u8[h,w,3]"""
     landmarks: np.ndarray
-    """f64[5,2], px: those of the aligned crop that the samples were cut by."""
+    """f64[5,2], px: the template's landmarks, to which the samples are aligned."""
 
 
 def faces() -> list[SamplePortrait]:
@@ -92,7 +92,7 @@ def faces() -> list[SamplePortrait]:
 
 
 def _read(path: Path) -> np.ndarray:
-    """RGB u8[h,w,3]"""
+    """Read a picture as RGB u8[h,w,3]."""
     bgr = cv2.imread(str(path))
     if bgr is None:
         raise BenchError(f"{path}: cannot be read; install gpen-stream again")
@@ -100,7 +100,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def placed(face: SamplePortrait, size: tuple[int, int]) -> SamplePortrait:
-    """The portrait in the middle of a picture of (width, height), before its own blurred colours."""
+    """The portrait in the middle of a picture of (width, height), on a blurred copy of itself."""
     width, height = size
     scale = 0.85 * height / _SIDE
     to_picture = np.array([[scale, 0, (width - scale * _SIDE) / 2], [0, scale, (height - scale * _SIDE) / 2]])
@@ -114,7 +114,7 @@ def placed(face: SamplePortrait, size: tuple[int, int]) -> SamplePortrait:
 
 
 def rgb_frame(rgb: np.ndarray) -> Frame:
-    """A frame of RGB u8[h,w,3], full range."""
+    """The picture RGB u8[h,w,3] as a full-range frame."""
     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24")
     view = View(rgb.shape[1], rgb.shape[0])
     return Frame(0, Timestamp(0, Fraction(1, 25)), picture, view, Colour(1, 1, 1, True))
@@ -124,14 +124,14 @@ def rgb_frame(rgb: np.ndarray) -> Frame:
 
 
 def old_scan(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A faded print: little colour and contrast, a soft lens, grain, dust and scratches."""
+    """A scan of a faded print: little colour and contrast, a soft lens, grain, dust and scratches."""
     height, width = rgb.shape[:2]
     image = cv2.GaussianBlur(rgb.astype(np.float32), (0, 0), height / 400)
     grey = image.mean(axis=2, keepdims=True)
     image = 60 + 0.62 * (grey + 0.35 * (image - grey)) * (1.06, 1.0, 0.86)
     grain = cv2.GaussianBlur(rng.normal(0, 1, (height, width, 1)).astype(np.float32), (0, 0), 0.7)
     image = _u8(image + 20 * grain[..., None])
-    for _ in range(6):  # scratches run with the film
+    for _ in range(6):  # scratches run along the film
         x, drift = rng.uniform(0, width), rng.normal(0, width / 30)
         shade = int(rng.choice([40, 225]))
         ends = (int(x), 0), (int(x + drift), height)
@@ -143,7 +143,7 @@ def old_scan(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def night_shot(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A phone in the dark: a shaken exposure at a third of the light, with the sensor's noise."""
+    """A phone's picture in the dark: camera shake, a third of the light, sensor noise."""
     reach = max(3, rgb.shape[0] // 60)
     shake = np.zeros((reach, reach), np.float32)
     angle = rng.uniform(0, np.pi)
@@ -155,7 +155,7 @@ def night_shot(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def compressed(rgb: np.ndarray, _rng: np.random.Generator) -> np.ndarray:
-    """A picture passed on too often: half the size, JPEG of quality 10, enlarged again."""
+    """A picture that was shared too often: reduced to half, JPEG of quality 10, enlarged."""
     height, width = rgb.shape[:2]
     small = cv2.resize(rgb, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
     return cv2.resize(through_jpeg(small, 10), (width, height), interpolation=cv2.INTER_LINEAR)
@@ -166,15 +166,15 @@ DAMAGE: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "night shot": night_shot,
     "compressed": compressed,
 }
-"""u8[h,w,3] -> u8[h,w,3] of the same size, by the recipe's name of the input."""
+"""Functions from u8[h,w,3] to u8[h,w,3] of the same size, by the recipe's name of the input."""
 
 
 def through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """u8[h,w,3] coded and decoded, its channels taken for BGR."""
-    coded = np.frombuffer(encode_jpeg(image[..., ::-1], quality), np.uint8)
-    decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR)
-    assert decoded is not None  # OpenCV reads what it has just written
-    return decoded
+    """The picture RGB u8[h,w,3] after JPEG compression of `quality`.
+
+    Red and blue are exchanged meanwhile, so that the figures stay comparable with published ones.
+    """
+    return compression.jpeg(image[..., ::-1], quality)[..., ::-1]
 
 
 def _u8(image: np.ndarray) -> npt.NDArray[np.uint8]:

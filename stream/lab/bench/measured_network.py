@@ -1,4 +1,4 @@
-"""One call for every network that is measured, published or ours, tensors or arrays."""
+"""The networks that are measured: the published formulation and the product's engines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from stream.errors import ConfigError
-from stream.lab.bench.bench_models import Published
+from stream.lab.bench.bench_models import PublishedModel
 from stream.lab.bench.worker import Unavailable
 from stream.models.engines import create_engine
 
@@ -19,12 +19,12 @@ DEPTHWISE = "published, depthwise"
 
 
 class PublishedSide:
-    """The published formulation: f32[N,3,S,S] tensors of -1..1 in and out."""
+    """The published formulation, on CUDA if there is a GPU."""
 
     def __init__(self, path: Path, *, depthwise: bool, precision: str, inference_mode: bool) -> None:
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = _half(self._device) if precision == "half" else torch.float32
-        self._net = Published(path, depthwise=depthwise, dtype=dtype, device=self._device)
+        self._net = PublishedModel(path, depthwise=depthwise, dtype=dtype, device=self._device)
         self.model = self._net.model
         self._mode: Callable[[], AbstractContextManager[None]] = (
             torch.inference_mode if inference_mode else torch.no_grad
@@ -32,11 +32,12 @@ class PublishedSide:
         self.description = f"eager torch on {self._device}, {dtype}".replace("torch.", "")
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Restore f32[N,3,S,S] in -1..1 on the CPU; the result is alike."""
         return self._net(x.to(self._device), self._mode).cpu()
 
 
 class EngineSide:
-    """One of the product's engines: f32[N,S,S,3] arrays of 0..1 in and out."""
+    """One of the product's engines."""
 
     def __init__(
         self, kind: str, path: Path, *, batch_size: int, threads: int, precision: str, fidelity: float
@@ -51,6 +52,7 @@ class EngineSide:
         self.description = self._engine.description
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
+        """Restore f32[N,S,S,3] in 0..1; the result is alike."""
         return self._engine.restore(crops)
 
 
@@ -64,9 +66,10 @@ def network(
     inference_mode: bool = False,
     fidelity: float = 1.0,
 ) -> PublishedSide | EngineSide:
-    """The network of `path` as `kind` runs it. `precision` "half" is the device's own half.
+    """The network of `path`, run by `kind`: PUBLISHED, DEPTHWISE or the name of an engine.
 
-    Raises Unavailable, with the reason, where this machine cannot run it.
+    The precision "half" is the half precision of this machine's device. Raises Unavailable, with the
+    reason, if this machine cannot run the network.
     """
     torch.set_num_threads(threads)
     if kind in (PUBLISHED, DEPTHWISE):
@@ -84,7 +87,7 @@ def network(
 
 
 def half_name() -> str:
-    """The half precision that this machine computes in: fp16 on CUDA, bf16 on a CPU that has it."""
+    """The half precision of this machine: fp16 with CUDA, else bf16."""
     return "fp16" if torch.cuda.is_available() else "bf16"
 
 
@@ -97,7 +100,7 @@ def _half(device: str) -> torch.dtype:
 
 
 def native_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 itself (AVX-512 BF16 or AMX); Linux tells."""
+    """Whether the CPU has bfloat16 arithmetic (AVX-512 BF16 or AMX); False where the system is not Linux."""
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:

@@ -1,10 +1,10 @@
-"""The clip that `bench pipeline` runs on: 1280x720, 24 fps, one moving face, and the clean picture.
+"""The clip of `bench pipeline`: 1280x720, 24 fps, with one moving face, and the same clip undamaged.
 
-Eileen Collins (NASA's portrait, public domain, as scikit-image ships it) before a drawn wall. In
-the first half the head sways, tilts and comes nearer: rigid. In the second it turns out of the
-plane and speaks as well: non-rigid. The clean picture is kept without loss; the clip is that,
-through a soft lens, with a sensor's noise, coded by x264 at crf 28. Seeded: the same packages give
-the same pixels. Coordinates are continuous px, times are in frames.
+It shows Eileen Collins (NASA's portrait, in the public domain, from scikit-image) in front of a drawn
+wall. In the first half the head moves rigidly: it sways, tilts and comes nearer. In the second half it
+also turns out of the plane and speaks, which is non-rigid. The clean clip is coded losslessly. The damaged
+clip is the same seen through a soft lens, with sensor noise, coded by x264 at crf 28. Everything is
+seeded: the same packages give the same pixels. Coordinates are continuous px; times are in frames.
 """
 
 from __future__ import annotations
@@ -27,40 +27,41 @@ from stream.picture import geometry
 SIZE = 1280, 720
 FPS = 24
 _SCALE = 1.36
-"""Of the portrait's 512 px: the eyes are then 60 px apart."""
+"""Scale of the portrait of 512 px, with which the eyes are 60 px apart."""
 _PERIOD = 60.0
-"""Frames of one sway."""
+"""Period of the swaying, in frames."""
 _MOUTH = 1.05
-"""How far the mouth's corners lie below the eyes, in eye distances."""
+"""Distance of the mouth's corners below the eyes, in eye distances."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
-    """What was made, and the truth of every frame."""
+    """A clip and its truth."""
 
     path: Path
     clean: Path
-    """The same frames undamaged, coded without loss."""
+    """The same frames undamaged, coded losslessly."""
     landmarks: np.ndarray
-    """f64[n,5,2]; empty where there is no face."""
+    """f64[n,5,2]: the landmarks in each frame, px; empty without a face."""
 
     @property
     def frames(self) -> int:
+        """Number of frames; 0 without a face."""
         return len(self.landmarks)
 
     @property
     def rigid(self) -> range:
-        """Frames in which the face moves as a whole."""
+        """Numbers of the frames in which the face moves rigidly."""
         return range(self.frames // 2)
 
     @property
     def non_rigid(self) -> range:
-        """Frames in which it turns and speaks."""
+        """Numbers of the frames in which the face also turns and speaks."""
         return range(self.frames // 2, self.frames)
 
 
 def make_clip(folder: Path, seconds: float, face: bool = True) -> Clip:
-    """Paint and write the clip, `NAME.mp4`, and its clean twin, `NAME-clean.mp4`."""
+    """Draw and write the clip `NAME.mp4` and the clean clip `NAME-clean.mp4`."""
     count, name = max(2, round(seconds * FPS)), "face" if face else "empty"
     path, clean = folder / f"{name}.mp4", folder / f"{name}-clean.mp4"
     rng = np.random.default_rng(20210601)
@@ -85,10 +86,10 @@ def make_clip(folder: Path, seconds: float, face: bool = True) -> Clip:
     return Clip(path, clean, np.array(marks))
 
 
-def kept_quality(clip: Clip, result: Path, frames: range | None = None) -> float:
-    """Mean luma PSNR (dB) to the clean picture inside the face's mask, over some frames (None: all).
+def face_psnr(clip: Clip, result: Path, frames: range | None = None) -> float:
+    """Mean PSNR of luma to the clean picture inside the face's mask in dB, over `frames` (None: all).
 
-    The mask is the product's own, where it is above a half, round the true landmarks.
+    The mask is the area around the true landmarks in which the product's mask exceeds one half.
     """
     wanted = range(clip.frames) if frames is None else frames
     values = [
@@ -136,7 +137,7 @@ def _write(container: OutputContainer, stream: av.VideoStream, picture: np.ndarr
 
 
 def _wall(rng: np.random.Generator) -> np.ndarray:
-    """Plaster of several scales under a light from one side, f32[h,w,3] of 0..255."""
+    """A plaster wall, lit from one side, f32[h,w,3] of 0..255: noise of several scales."""
     wall = np.zeros((SIZE[1], SIZE[0], 1), np.float32)
     for octave in range(2, 8):
         cells = rng.normal(0, 1, (2 + SIZE[1] // 2**octave, 2 + SIZE[0] // 2**octave)).astype(np.float32)
@@ -147,7 +148,7 @@ def _wall(rng: np.random.Generator) -> np.ndarray:
 
 
 class _Actor:
-    """The portrait and its motion through `count` frames."""
+    """The portrait and its motion over `count` frames."""
 
     def __init__(self, count: int) -> None:
         from skimage import data
@@ -157,13 +158,13 @@ class _Actor:
         self._layers = np.dstack([rgb * matte[..., None], matte])
         truth = truth_of("portrait")["frames_truth"][0][0]
         to_clean = geometry.invert(np.array(truth["rigid"]))
-        self._marks = geometry.apply(to_clean, np.array(truth["landmarks"]))
-        self._origin = self._marks[:2].mean(axis=0)
-        self._unit = float(np.linalg.norm(self._marks[1] - self._marks[0]))
+        self._landmarks = geometry.apply(to_clean, np.array(truth["landmarks"]))
+        self._origin = self._landmarks[:2].mean(axis=0)
+        self._unit = float(np.linalg.norm(self._landmarks[1] - self._landmarks[0]))
         self._half = count // 2
 
     def place(self, t: float) -> np.ndarray:
-        """Similarity from the portrait's px to the frame's at time t."""
+        """The similarity from px of the portrait to px of the frame at time t."""
         phase = 2 * np.pi * t / _PERIOD
         scale = _SCALE * (1 + 0.05 * np.sin(phase / 2))
         angle = 0.08 * np.sin(phase)
@@ -172,7 +173,7 @@ class _Actor:
         return np.hstack([linear, (at - linear @ self._origin)[:, None]])
 
     def bend(self, t: float, points: np.ndarray) -> np.ndarray:
-        """Where the posed face's points [...,2] come from in the clean portrait, px."""
+        """Points [...,2] of the clean portrait that appear at the given points of the posed face, px."""
         if t < self._half:
             return points
         since = t - self._half
@@ -183,14 +184,17 @@ class _Actor:
         return points - self._unit * np.stack([turn * depth, jaw * below], axis=-1)
 
     def landmarks(self, t: float) -> np.ndarray:
-        """f64[5,2] in the frame; the bend is undone by fixed-point iteration (its slope is below 1/3)."""
-        posed = self._marks
+        """The landmarks in the frame, f64[5,2].
+
+        Fixed-point iteration inverts `bend`; it converges because the slope is below 1/3.
+        """
+        posed = self._landmarks
         for _ in range(30):
-            posed = posed - (self.bend(t, posed) - self._marks)
+            posed = posed - (self.bend(t, posed) - self._landmarks)
         return geometry.apply(self.place(t), posed)
 
     def paint(self, t: float, behind: np.ndarray) -> np.ndarray:
-        """The frame before the lens, f32[h,w,3] of 0..255."""
+        """The frame in front of the background `behind`, before the lens, f32[h,w,3] of 0..255."""
         to_portrait = geometry.invert(self.place(t))
         if t < self._half:
             layers = geometry.warp(self._layers, to_portrait, SIZE, cv2.BORDER_CONSTANT)
@@ -198,7 +202,7 @@ class _Actor:
             x, y = np.meshgrid(np.arange(SIZE[0]) + 0.5, np.arange(SIZE[1]) + 0.5)
             points = geometry.apply(to_portrait, np.stack([x, y], axis=-1))
             source = (self.bend(t, points) - 0.5).astype(np.float32)
-            no_map = np.empty(0, np.float32)  # the first map holds x and y
+            no_map = np.empty(0, np.float32)  # `source` holds x and y
             layers = cv2.remap(self._layers, source, no_map, cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT)
         frame: np.ndarray = behind * (1 - np.clip(layers[..., 3:], 0, 1)) + layers[..., :3]
         return frame

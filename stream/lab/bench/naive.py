@@ -1,11 +1,10 @@
-"""How a restoration script prepares and pastes pictures before anyone has looked at its time.
+"""Preparing and pasting pictures as a typical restoration script does it before any optimisation.
 
-Rebuilt from what such scripts commonly do, step for step: the picture is read with OpenCV, turned
-to RGB and made a float array of full size, turned back to bytes for Pillow, resized there with
-Lanczos' filter, turned to BGR for OpenCV's sake and to RGB again for torchvision, which makes the
-tensor and normalises it, one picture at a time. Afterwards the whole picture is blended in floating
-point under a mask of its own size. Nothing is slowed down on purpose: each call is the library's
-own, on all threads that it is given.
+The steps are those of common scripts. The picture is read with OpenCV, converted to RGB and to a float
+array of full size, converted back to bytes for Pillow and resized there by Lanczos' filter. It is then
+converted to BGR for OpenCV and to RGB for torchvision, which makes and normalises the tensor, one picture
+at a time. Afterwards the whole picture is blended in floating point with a mask of its own size. Nothing
+is slowed down on purpose: each call is the library's own, with all threads that it is given.
 """
 
 from __future__ import annotations
@@ -22,14 +21,17 @@ from stream.picture import geometry
 
 
 def read(path: Path) -> np.ndarray:
-    """BGR u8[h,w,3]."""
+    """Read a picture as BGR u8[h,w,3]."""
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
     assert bgr is not None, path  # the bench wrote it
     return bgr
 
 
 def prepare(bgr: np.ndarray, to_picture: np.ndarray | None, size: int) -> torch.Tensor:
-    """f32[1,3,size,size] of -1..1, of the crop that `to_picture` places, or of the whole picture."""
+    """The network's input f32[1,3,size,size] in -1..1: a crop, or the whole picture.
+
+    `to_picture`, f64[2,3], maps px of the crop to px of the picture; None selects the whole picture.
+    """
     rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
     picture = rgb.astype(np.float32) / 255.0
     if to_picture is not None:
@@ -43,14 +45,14 @@ def prepare(bgr: np.ndarray, to_picture: np.ndarray | None, size: int) -> torch.
 
 
 def finish(output: torch.Tensor) -> np.ndarray:
-    """f32[1,3,S,S] of -1..1 -> BGR u8[S,S,3]."""
+    """The network's output f32[1,3,S,S] in -1..1 as BGR u8[S,S,3]."""
     image = output[0].permute(1, 2, 0).float().cpu().numpy() * 0.5 + 0.5
     image = (np.clip(image, 0, 1) * 255.0).round().astype(np.uint8)
     return cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
 
 
 def paste(bgr: np.ndarray, face: np.ndarray, to_picture: np.ndarray) -> np.ndarray:
-    """The picture BGR u8[h,w,3] with the face BGR u8[S,S,3] blended in under a soft mask."""
+    """The picture BGR u8[h,w,3] with the face BGR u8[S,S,3] blended into it by a soft mask."""
     height, width = bgr.shape[:2]
     to_crop = _pixel_centres(geometry.invert(to_picture))
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -67,7 +69,7 @@ def _cropped(picture: np.ndarray, to_picture: np.ndarray, size: int) -> np.ndarr
 
 
 def _pixel_centres(affine: np.ndarray) -> np.ndarray:
-    """For OpenCV, which counts pixels from their centres."""
+    """The affine for OpenCV, in whose coordinates whole numbers are the centres of pixels."""
     shifted = affine.copy()
     shifted[:, 2] += shifted[:, :2] @ (0.5, 0.5) - 0.5
     return shifted

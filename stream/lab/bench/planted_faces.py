@@ -1,4 +1,4 @@
-"""Pictures with faces of known size, and pictures without any, for `bench detect`."""
+"""Pictures with faces of known sizes, and pictures without faces, for `bench detect`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from stream.lab.bench.material import faces, through_jpeg
 from stream.picture import geometry
 
 BOX = 2.2
-"""Height of a face's box in eye distances."""
+"""Height of a face's box, in eye distances."""
 
 # --- planted faces ----------------------------------------------------------------------------
 
 
 @cache
 def portraits() -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pictures f32[288,288,4] premultiplied with a soft oval matte, and their landmarks."""
+    """Portraits f32[288,288,4], RGB premultiplied by a soft oval matte, with their landmarks."""
     y, x = np.mgrid[0:288, 0:288] + 0.5
     distance = np.hypot((x - 144) / 92, (y - 148) / 132)
     matte = np.clip((1.06 - distance) / 0.12, 0, 1).astype(np.float32)[..., None]
@@ -29,22 +29,25 @@ def portraits() -> list[tuple[np.ndarray, np.ndarray]]:
 def planted(
     rng: np.random.Generator, size: float, extent: tuple[int, int]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """A picture u8[h,w,3] with up to eight faces of a height `size`, and their landmarks."""
+    """A picture u8[h,w,3] with up to eight faces of height `size` in px, and the landmarks of the faces.
+
+    `extent` is the picture's width and height.
+    """
     picture = clutter(rng, extent).astype(np.float32)
     cell = max(80, int(size * 2.4))
     columns, rows = extent[0] // cell, extent[1] // cell
     places = rng.permutation(columns * rows)[:8]
     truth = []
     for place in places:
-        image, marks = portraits()[rng.integers(len(portraits()))]
-        scale = size / (BOX * np.linalg.norm(marks[1] - marks[0]))
+        image, landmarks = portraits()[rng.integers(len(portraits()))]
+        scale = size / (BOX * np.linalg.norm(landmarks[1] - landmarks[0]))
         angle = rng.normal(0, 0.1)
         turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
         cell_at = np.array([place % columns, place // columns])
         centre = (cell_at + 0.5) * cell + rng.uniform(-0.5, 0.5, 2) * 3
         to_picture = np.hstack([turn, (centre - turn @ (144, 148))[:, None]])
         _paste(picture, image, to_picture, rng.uniform(0.75, 1.1))
-        truth.append(geometry.apply(to_picture, marks))
+        truth.append(geometry.apply(to_picture, landmarks))
     noisy = np.clip(picture + rng.normal(0, 3, picture.shape), 0, 255).astype(np.uint8)
     return through_jpeg(noisy, 85), truth
 
@@ -64,7 +67,7 @@ def _paste(picture: np.ndarray, image: np.ndarray, to_picture: np.ndarray, gain:
 
 @cache
 def sources() -> list[np.ndarray]:
-    """Pictures u8[h,w,3] without a face that scikit-image carries itself."""
+    """Pictures u8[h,w,3] without a face from scikit-image."""
     from skimage import data
 
     names = ("brick", "grass", "gravel", "coffee", "rocket", "page", "clock", "moon", "text",
@@ -73,7 +76,7 @@ def sources() -> list[np.ndarray]:
     for name in names:
         try:
             image = getattr(data, name)()
-        except Exception:  # some pictures are a download, which fails in many ways
+        except Exception:  # some pictures would be downloaded, which can fail in any way
             continue
         image = image[0] if isinstance(image, tuple) else image
         image = np.asarray(image)
@@ -84,7 +87,7 @@ def sources() -> list[np.ndarray]:
 
 
 def clutter(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """A face-free picture u8[h,w,3] of (width, height) `size`."""
+    """A random picture u8[h,w,3] without a face, of (width, height) `size`."""
     kind = rng.integers(4)
     if kind == 0:
         return _shapes(rng, size)
@@ -98,7 +101,7 @@ def clutter(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def _cutting(rng: np.random.Generator, size: tuple[int, int], image: np.ndarray | None = None) -> np.ndarray:
-    """A part of a picture, turned, scaled and recoloured at random."""
+    """A part of a picture, randomly rotated, scaled and recoloured."""
     image = sources()[rng.integers(len(sources()))] if image is None else image
     scale = np.exp(rng.uniform(np.log(0.5), np.log(3))) * max(size) / 1280
     angle = rng.uniform(0, 2 * np.pi)
@@ -111,7 +114,7 @@ def _cutting(rng: np.random.Generator, size: tuple[int, int], image: np.ndarray 
 
 
 def _shapes(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Ellipses, boxes, lines and dots in pairs, on a gradient: what might look like eyes."""
+    """Ellipses, boxes, lines and pairs of dots, which may resemble eyes, on a gradient."""
     ramp = np.linspace(rng.uniform(0, 255, 3), rng.uniform(0, 255, 3), size[1])
     image = np.repeat(ramp[:, None], size[0], axis=1).astype(np.uint8).copy()
     for _ in range(int(rng.integers(40, 200))):
@@ -134,7 +137,7 @@ def _shapes(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def _clouds(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Smooth noise of several octaves, in colour."""
+    """Smooth, coloured noise of several octaves."""
     image = np.zeros((size[1], size[0], 3), np.float32)
     for octave in range(2, 9):
         cells = rng.normal(0, 1, (2 + size[1] // 2**octave, 2 + size[0] // 2**octave, 3)).astype(np.float32)

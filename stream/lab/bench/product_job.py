@@ -1,4 +1,4 @@
-"""A run of the product as one side of a comparison; torch stays out, as it does for a user."""
+"""A run of the product as one side of a comparison. It does not import torch, as in normal use."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from stream.lab.bench.worker import Unavailable
 
 @dataclass(frozen=True, slots=True)
 class StageTime:
-    """What one stage took in a whole run, seconds."""
+    """Time of one stage in a whole run."""
 
     busy_s: float
-    """By the clock."""
+    """Wall time, s."""
     cpu_s: float
-    """Of its own thread's CPU."""
+    """CPU time of the stage's own thread, s."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProductFacts:
-    """What a run's report says of it."""
+    """Figures of a run's report."""
 
     frames: int
     wall_s: float
@@ -37,7 +37,7 @@ class ProductFacts:
 
 
 class ProductJob:
-    """`gpen-stream restore` in this process; the facts are of its report."""
+    """`gpen-stream restore` in this process; the facts come from its report."""
 
     def __init__(self, preset: str, overrides: list[str], clip: str, out: str, threads: int) -> None:
         cv2.setNumThreads(1)

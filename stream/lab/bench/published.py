@@ -1,14 +1,14 @@
-"""GPEN as its papers describe it, for comparison: the baseline of the speed figures.
+"""GPEN as its papers describe it, the baseline of the speed figures.
 
-Each sample modulates and demodulates its own copy of the weights (StyleGAN2, section 2.2), which
-a grouped convolution then applies, one group for each sample. Upsampling is a transposed
-convolution followed by the FIR filter; doubling RGB inserts zeros first. Eager, in the tensors' own
-precision. It reads the same state dict and gives the same pictures as `stream.models.nets`. Whether it
-runs under `no_grad` or `inference_mode` is up to the caller.
+Each sample modulates and demodulates its own copy of the weights (StyleGAN2, section 2.2), which a
+grouped convolution applies, with one group for each sample. Upsampling is a transposed convolution
+followed by the FIR filter; doubling RGB inserts zeros first. The network runs eagerly, in the tensors' own
+precision. It reads the same state dict and gives the same pictures as `stream.models.nets`. The caller
+chooses `no_grad` or `inference_mode`.
 
-The published code's fallback for devices without its CUDA kernel filters each plane as a picture
-of its own; that is the default here. `depthwise` filters with one depthwise convolution instead,
-which torch runs faster on a CPU: a stricter baseline.
+For devices without its CUDA kernel, the published code filters each plane as a separate picture; that is
+the default here. `depthwise` uses one depthwise convolution instead. torch runs it faster on a CPU, so it
+is a stricter baseline.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ def fir(x: Tensor, kernel: Tensor, before: int, after: int, *, depthwise: bool) 
     return planes.view(n, c, *planes.shape[2:])
 
 
-def spread(x: Tensor) -> Tensor:
+def with_zeros(x: Tensor) -> Tensor:
     """Insert zeros between the pixels: `[N, C, H, W]` to `[N, C, 2H, 2W]`."""
     n, c, h, w = x.shape
-    wide = x.new_zeros(n, c, h, 2, w, 2)
-    wide[:, :, :, 0, :, 0] = x
-    return wide.view(n, c, 2 * h, 2 * w)
+    doubled = x.new_zeros(n, c, h, 2, w, 2)
+    doubled[:, :, :, 0, :, 0] = x
+    return doubled.view(n, c, 2 * h, 2 * w)
 
 
 def biased_lrelu(x: Tensor, bias: Tensor) -> Tensor:
-    """Leaky ReLU of `x` plus a bias for each channel, times the square root of two."""
+    """Leaky ReLU of `x` plus a bias for each channel, times the square root of 2."""
     bias = bias.view(1, -1, *([1] * (x.ndim - 2)))
     return F.leaky_relu(x + bias, 0.2) * math.sqrt(2)
 
 
 class PublishedGPEN:
-    """Built from a generator's state dict alone; pictures are square."""
+    """The network of a generator's state dict; pictures are square."""
 
     def __init__(
         self, tensors: dict[str, Tensor], *, residual: bool = False, depthwise: bool = False
@@ -61,7 +61,7 @@ class PublishedGPEN:
         self.levels = sum(name.endswith("conv.weight") for name in self._under("generator.to_rgbs"))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """`[N, 3, in_size, in_size]` in -1..1 to `[N, 3, size, size]`."""
+        """Restore `[N, 3, in_size, in_size]` in -1..1; the result is `[N, 3, size, size]`."""
         h = x
         features: list[Tensor | None] = []
         for i in range(self.encoder_levels):
@@ -132,4 +132,4 @@ class PublishedGPEN:
         if below is None:
             return rgb
         kernel = self.t[f"{name}.upsample.kernel"]
-        return rgb + fir(spread(below), kernel, 2, 1, depthwise=self.depthwise)
+        return rgb + fir(with_zeros(below), kernel, 2, 1, depthwise=self.depthwise)

@@ -1,4 +1,4 @@
-"""One row of the recipe in its own process: pictures in, restored crops out, each step timed."""
+"""One row of `bench recipe`: restores pictures in its own process and times each step."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from stream.picture.face import Face, FrameWork, Patch
 
 STEPS = ("detect", "read", "prepare", "network", "finish")
 PYRAMID = (0.5, 1.0, 1.5)
-"""The recipe's baseline looks for faces at these scales of every picture."""
+"""Scales of every picture at which the recipe's baseline detects faces."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecipeSetup:
-    """How a row works; the defaults are the recipe's baseline."""
+    """The configuration of a row. The defaults are the recipe's baseline."""
 
     detector: str = "retinaface"
-    """"retinaface" at PYRAMID, "haar", or "aligned": the pictures are crops already."""
+    """retinaface at the scales of PYRAMID, haar, or aligned if the pictures are crops already."""
     engine: str = PUBLISHED
     precision: str = "fp32"
     product: bool = False
-    """Whether pictures are prepared and finished as the product does it, or as a naive script."""
+    """Whether pictures are prepared and finished by the product; else by a naive script."""
     batch: int = 1
     inference_mode: bool = False
     fidelity: float = 1.0
@@ -48,30 +48,30 @@ class RecipePicture:
     """A damaged picture with one face."""
 
     kind: str
-    """Its damage, see `material.DAMAGE`."""
+    """Kind of its damage, see `material.DAMAGE`."""
     path: Path
     aligned: Path
-    """The file of the face alone."""
+    """File of the aligned face alone."""
     landmarks: np.ndarray
-    """f64[5,2]: the truth, in the whole picture."""
+    """True landmarks in the whole picture, f64[5,2], px."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecipeFacts:
-    """What one run took."""
+    """The result of one run."""
 
     ms: dict[str, float]
-    """Milliseconds of each step for one picture."""
+    """Mean time of each step for one picture, ms."""
     missed: int
-    """Pictures in which no face was found."""
+    """Number of pictures in which no face was found."""
     pictures: int
+    """Number of pictures in the run."""
 
 
 class RecipeJob:
-    """The first run restores all pictures and keeps the crops, later ones time the first few.
+    """Restores pictures. The first run restores all and saves the crops; later runs time the first few.
 
-    `out` is the folder for the crops, PNG of the model's size, as they would be in the place that the
-    landmarks say.
+    `out` is the folder of the crops, PNG files of the model's size, all cut at the true landmarks.
     """
 
     def __init__(
@@ -107,12 +107,12 @@ class RecipeJob:
         self._spent, missed = dict.fromkeys(STEPS, 0.0), 0
         for at in range(0, len(chosen), self._setup.batch):
             group = chosen[at : at + self._setup.batch]
-            placed = [(i, picture, self._detect(picture)) for i, picture in enumerate(group, at)]
-            found = [(i, picture, marks) for i, picture, marks in placed if marks is not None]
-            missed += len(placed) - len(found)
-            for i, picture, marks in placed:
-                if marks is None and self._first:
-                    self._keep(i, picture, self._untouched(picture), None)
+            detected = [(i, picture, self._detect(picture)) for i, picture in enumerate(group, at)]
+            found = [(i, picture, landmarks) for i, picture, landmarks in detected if landmarks is not None]
+            missed += len(detected) - len(found)
+            for i, picture, landmarks in detected:
+                if landmarks is None and self._first:
+                    self._save_crop(i, picture, self._unrestored(picture), None)
             if found:
                 self._restore(found)
         self._first = False
@@ -120,14 +120,14 @@ class RecipeJob:
         return RecipeFacts(ms, missed, len(chosen))
 
     def _restore(self, found: list[tuple[int, RecipePicture, np.ndarray]]) -> None:
-        """Restore pictures of known number and landmarks as one batch; the first run keeps their crops."""
+        """Restore pictures (number, picture, landmarks) as one batch; the first run saves the crops."""
         paths = [picture.aligned if self._aligned else picture.path for _, picture, _ in found]
-        marks = [each for _, _, each in found]
+        landmarks = [each for _, _, each in found]
         restore = self._restored_by_product if self._setup.product else self._restored_naively
-        crops = restore(paths, marks)
+        crops = restore(paths, landmarks)
         if self._first:
             for (i, picture, own), rgb in zip(found, crops, strict=True):
-                self._keep(i, picture, rgb, own)
+                self._save_crop(i, picture, rgb, own)
 
     @contextmanager
     def _timing(self, step: str) -> Iterator[None]:
@@ -136,11 +136,14 @@ class RecipeJob:
         self._spent[step] += time.perf_counter() - start
 
     def _detect(self, picture: RecipePicture) -> np.ndarray | None:
-        """Landmarks; RetinaFace's weights are random, so the true ones take the place of its own."""
+        """The landmarks, or None if no face is found.
+
+        For RetinaFace, whose weights are random, they are the true ones.
+        """
         true = picture.landmarks
         random = self._setup.detector == "retinaface"
         if self._find is None or (random and self._first and picture is not self._pictures[0]):
-            return true  # while it warms up, one look is enough
+            return true  # one detection is enough to warm up
         frame = read_image(picture.path).frame(0)
         with self._timing("detect"):
             hits = self._find(frame)
@@ -150,12 +153,14 @@ class RecipeJob:
 
     # --- the naive script --------------------------------------------------------------------
 
-    def _restored_naively(self, paths: list[Path], marks: list[np.ndarray]) -> list[np.ndarray]:
-        """Crops RGB u8[S,S,3]; each step is timed."""
+    def _restored_naively(self, paths: list[Path], landmarks: list[np.ndarray]) -> list[np.ndarray]:
+        """The restored crops, RGB u8[S,S,3]; each step is timed."""
         with self._timing("read"):
             pictures = [naive.read(path) for path in paths]
         with self._timing("prepare"):
-            places = [None if self._aligned else geometry.similarity(self._template, own) for own in marks]
+            places = [
+                None if self._aligned else geometry.similarity(self._template, own) for own in landmarks
+            ]
             given = [
                 naive.prepare(bgr, place, self._model.in_size)
                 for bgr, place in zip(pictures, places, strict=True)
@@ -175,27 +180,27 @@ class RecipeJob:
         return face[..., ::-1]
 
     def _on_tensors(self, x: torch.Tensor) -> torch.Tensor:
-        """f32[N,3,S,S] of -1..1 through the network."""
+        """Restore f32[N,3,S,S] in -1..1."""
         if isinstance(self._network, PublishedSide):
             return self._network(x)
         return _tensor(self._network(_array(x)))
 
     # --- the product -------------------------------------------------------------------------
 
-    def _restored_by_product(self, paths: list[Path], marks: list[np.ndarray]) -> list[np.ndarray]:
-        """Crops RGB u8[S,S,3]; each step is timed."""
+    def _restored_by_product(self, paths: list[Path], landmarks: list[np.ndarray]) -> list[np.ndarray]:
+        """The restored crops, RGB u8[S,S,3]; each step is timed."""
         with self._timing("read"):
             stills = [read_image(path) for path in paths]
         with self._timing("prepare"):
-            works = [self._cropped(still, own) for still, own in zip(stills, marks, strict=True)]
+            works = [self._cropped(still, own) for still, own in zip(stills, landmarks, strict=True)]
         with self._timing("network"):
             outputs = list(self._on_arrays(np.stack([work.crops[0].image for work in works])))
         with self._timing("finish"):
             return [self._composed(work, output) for work, output in zip(works, outputs, strict=True)]
 
-    def _cropped(self, still: Still, marks: np.ndarray) -> FrameWork:
+    def _cropped(self, still: Still, landmarks: np.ndarray) -> FrameWork:
         frame = still.frame(0)
-        face = Face(0, np.zeros(4, np.float32), marks.astype(np.float32), 1.0, False, 1.0)
+        face = Face(0, np.zeros(4, np.float32), landmarks.astype(np.float32), 1.0, False, 1.0)
         stage = self._whole if self._aligned else self._crop
         (work,) = stage.process(FrameWork(frame, () if self._aligned else (face,)))
         return work
@@ -207,25 +212,27 @@ class RecipeJob:
         return np.rint(restored * 255).astype(np.uint8)
 
     def _on_arrays(self, crops: np.ndarray) -> np.ndarray:
-        """f32[N,S,S,3] of 0..1 through the network."""
+        """Restore f32[N,S,S,3] in 0..1."""
         if isinstance(self._network, PublishedSide):
             return _array(self._network(_tensor(crops)))
         return self._network(crops)
 
-    # --- what is kept for comparison -----------------------------------------------------------
+    # --- crops for comparison ----------------------------------------------------------------
 
-    def _untouched(self, picture: RecipePicture) -> npt.NDArray[np.uint8]:
-        """What stands where the face is, RGB u8, if nothing was restored."""
+    def _unrestored(self, picture: RecipePicture) -> npt.NDArray[np.uint8]:
+        """The crop of the damaged picture itself, RGB u8[S,S,3]."""
         to_picture = geometry.similarity(self._template, picture.landmarks)
         crop = cut(read_image(picture.path).frame(0), to_picture, self._model.size)
         assert crop is not None  # the face lies in the picture
         levels: npt.NDArray[np.float32] = crop * 255
         return np.rint(levels).astype(np.uint8)
 
-    def _keep(self, index: int, picture: RecipePicture, rgb: np.ndarray, marks: np.ndarray | None) -> None:
-        """Write the crop RGB u8 in the true crop's place, so that every row shows the same pixels."""
-        if self._setup.detector == "haar" and marks is not None:
-            to_own = geometry.invert(geometry.similarity(self._template, marks))
+    def _save_crop(
+        self, index: int, picture: RecipePicture, rgb: np.ndarray, landmarks: np.ndarray | None
+    ) -> None:
+        """Write the crop RGB u8[S,S,3], warped to the true crop, so that all rows show the same pixels."""
+        if self._setup.detector == "haar" and landmarks is not None:
+            to_own = geometry.invert(geometry.similarity(self._template, landmarks))
             true = geometry.similarity(self._template, picture.landmarks)
             size = rgb.shape[1::-1]
             warped = geometry.warp(
@@ -244,7 +251,7 @@ def _finder(detector: str, retinaface: str, threads: int) -> FaceFinder | None:
 
 
 def retinaface_finder(weights: str, threads: int) -> FaceFinder:
-    """The recipe's detection: RetinaFace-ResNet50 at every scale of PYRAMID."""
+    """The recipe's detector: RetinaFace-ResNet50 at every scale of PYRAMID."""
     settings = Detect(detector="retinaface", weights=weights, pyramid=PYRAMID, max_side=8192)
     return FaceFinder(settings, threads)
 

@@ -1,15 +1,15 @@
-"""`bench recipe`: the acceleration recipe, row by row, each on top of the last and each alone.
+"""`bench recipe`: the acceleration recipe row by row, each step on top of the last and each alone.
 
-The baseline is an unmodified script: RetinaFace-ResNet50 at scales 0.5, 1.0 and 1.5 of every
-picture, the published network in eager FP32, one picture at a time under `no_grad`, prepared and
-pasted as `naive.py` says. RetinaFace's weights are random (they take the same time), so the face's
-place comes from the truth. Pictures are 640x480 with one face, of the recipe's three kinds: old
-scan, night shot, compressed. Every row is a process of its own; a round asks each for the first
-few pictures, in turn. Times are of one picture from the file's bytes to the finished picture in
-memory: what a program needs to start and to load its weights is left out on both sides.
+The baseline is an unmodified script: RetinaFace-ResNet50 at scales 0.5, 1.0 and 1.5 of every picture, and
+the published network in eager FP32, one picture at a time under `no_grad`. Pictures are prepared and
+pasted as in `naive.py`. RetinaFace's weights are random, which takes the same time, so the true landmarks
+are used. Pictures are 640x480 with one face, in the recipe's three kinds: old scan, night shot and
+compressed. Every row has its own process. In each round, every row restores the first few pictures in
+turn. Times are those of one picture from the file's bytes to the finished picture in memory; starting a
+program and loading its weights does not count on either side.
 
-Quality compares the restored crops with the baseline's own, over all pictures of a kind, and with
-the undamaged portrait. Rows that start from an aligned file see a crop that was resampled once more.
+Quality compares the restored crops with the baseline's over all pictures of a kind, and with the
+undamaged portrait. Rows that start from an aligned file see a crop that was resampled once more.
 """
 
 from __future__ import annotations
@@ -35,12 +35,10 @@ from stream.models.engines import cuda_usable
 from stream.models.info import ModelInfo, read_model_info
 from stream.picture import geometry
 
-HEIGHT = 480
-"""Of the pictures, px; they are 4:3."""
 ALIGNED = 512
-"""Side of the aligned files, px, as the recipe has them."""
+"""Side of the aligned files in px, as in the recipe."""
 TIMED = 4
-"""Pictures in a round: one batch."""
+"""Number of pictures in a round: one batch."""
 PREPARE_TARGET = 3.8
 
 Timed: TypeAlias = dict[str, list[JobRun[RecipeFacts]]]
@@ -52,9 +50,9 @@ _COMPILED = replace(_ALIGNED, engine="torch-compile")
 
 
 def rows(cuda: bool) -> tuple[dict[str, RecipeSetup], dict[str, RecipeSetup]]:
-    """Setups by the name of their row: one on top of the other, and each switch alone.
+    """Setups by the name of their row: the steps on top of each other, and each switch alone.
 
-    On a CPU the compiled network that the rows build on is OpenVINO's, on CUDA torch's.
+    Later rows build on the network compiled by OpenVINO on a CPU, and by torch with CUDA.
     """
     best = _COMPILED if cuda else replace(_ALIGNED, engine="openvino")
     ours = replace(best, product=True)
@@ -84,7 +82,7 @@ def rows(cuda: bool) -> tuple[dict[str, RecipeSetup], dict[str, RecipeSetup]]:
 def run(
     model: str, portraits: int, height: int, only: list[str], rounds: int, threads: int, folder: Path
 ) -> BenchReport:
-    """All rows, or those whose names begin with one of `only`; the baseline always runs."""
+    """Measure all rows, or those whose names begin with a text in `only`. The baseline always runs."""
     path = weights_file(model, folder)
     info = read_model_info(path)
     pictures, clean = make_pictures(folder, portraits, height, info)
@@ -122,9 +120,9 @@ def _chosen(setups: dict[str, RecipeSetup], only: list[str]) -> dict[str, Recipe
 def make_pictures(
     folder: Path, portraits: int, height: int, info: ModelInfo
 ) -> tuple[list[RecipePicture], list[np.ndarray]]:
-    """Damaged pictures and their aligned crops, written as PNG, and the clean crops RGB u8.
+    """Write damaged pictures and their aligned crops as PNG; returns them with the clean crops, RGB u8.
 
-    The kinds take turns, so that the first pictures hold all of them.
+    The kinds of damage alternate, so that the first few pictures contain all of them.
     """
     pictures: list[RecipePicture] = []
     clean: list[np.ndarray] = []
@@ -135,11 +133,11 @@ def make_pictures(
         to_file = geometry.similarity(geometry.template(info.template, ALIGNED), portrait.landmarks)
         for j, (kind, damage) in enumerate(DAMAGE.items()):
             rgb = damage(portrait.rgb, np.random.default_rng(100 * i + j))
-            place = folder / f"{len(pictures):03}.png"
-            aligned = place.with_name(f"aligned-{place.name}")
-            cv2.imwrite(str(place), np.ascontiguousarray(rgb[..., ::-1]))
+            path = folder / f"{len(pictures):03}.png"
+            aligned = path.with_name(f"aligned-{path.name}")
+            cv2.imwrite(str(path), np.ascontiguousarray(rgb[..., ::-1]))
             cv2.imwrite(str(aligned), np.ascontiguousarray(_warped(rgb, to_file, ALIGNED)[..., ::-1]))
-            pictures.append(RecipePicture(kind, place, aligned, portrait.landmarks))
+            pictures.append(RecipePicture(kind, path, aligned, portrait.landmarks))
             clean.append(original)
     return pictures, clean
 
@@ -151,7 +149,7 @@ def _warped(rgb: np.ndarray, to_picture: np.ndarray, size: int) -> npt.NDArray[n
 
 
 def _crops(folder: Path, count: int) -> list[np.ndarray]:
-    """RGB u8[S,S,3] of each picture."""
+    """The saved crops of all pictures, RGB u8[S,S,3]."""
     return [naive.read(folder / f"{i:03}.png")[..., ::-1] for i in range(count)]
 
 
@@ -200,12 +198,12 @@ def _times(
 
 
 def _seconds(runs: list[JobRun[RecipeFacts]]) -> list[float]:
-    """Of one picture, in each round."""
+    """Time of one picture in each round, s."""
     return [sum(run.facts.ms.values()) / 1e3 for run in runs]
 
 
 def _step_ms(runs: list[JobRun[RecipeFacts]], step: str) -> list[float]:
-    """Of one picture, in each round."""
+    """Time of a step for one picture in each round, ms."""
     return [run.facts.ms[step] for run in runs]
 
 
@@ -233,7 +231,7 @@ def _quality(crops: dict[str, list[np.ndarray]], kinds: list[str], clean: list[n
 
 
 def _remarks(timed: Timed) -> list[str]:
-    """What the table alone does not say."""
+    """Notes that explain the table."""
     notes = []
     ours, before = timed.get("3 preprocessing"), timed.get("2 compile: OpenVINO", timed.get("1 aligned"))
     if ours and before:

@@ -1,4 +1,4 @@
-"""A bench's result: tables that become JSON, a terminal's, Markdown, and a chart."""
+"""The result of a bench: tables, written as JSON, on a terminal, as Markdown and as a chart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from stream.lab.bench.machine import QUIET_SHARE, Machine, bundled_weights_sha256, measured_commit
 from stream.lab.bench.worker import BenchError
 
-if TYPE_CHECKING:  # rich would count towards the memory of the workers, which import this module
+if TYPE_CHECKING:  # the workers import this module, and rich would add to their memory
     from stream.lab.bench.layout import Column
 
 Cell: TypeAlias = str | float | bool | None
@@ -23,17 +23,17 @@ Option: TypeAlias = float | str | Sequence[str] | Mapping[str, "Option"]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table. Rows are dicts; a value that is missing or None is shown as a dash."""
+    """One table. A value that is missing in a row, or None, is shown as a dash."""
 
     name: str
     title: str
     columns: dict[str, str]
-    """Key of a row -> heading, unit included; the first column names the row."""
+    """Headings with units, by the key in a row. The first column names the row."""
     rows: list[Row]
     chart: str = ""
-    """Key of the column that the chart shows; empty: none."""
+    """Key of the column that the chart shows; empty for no chart."""
     notes: list[str] = field(default_factory=list)
-    """Sentences below the table."""
+    """Sentences that stand below the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ class BenchReport:
     bench: str
     machine: Machine
     options: Mapping[str, Option]
-    """What was asked for, by name."""
+    """The options of the bench, by name."""
     other_load: float | None
-    """Largest share of the machine that others took in any part, 0..1."""
+    """Largest share of the machine that other processes took in any part, 0..1."""
     tables: list[Table]
     commit: str | None = field(default_factory=measured_commit)
     """The version that was measured; None where it was no clone."""
@@ -53,7 +53,7 @@ class BenchReport:
     """Of the bundled model, whichever models were measured."""
 
     def to_json(self) -> str:
-        """RFC 8259: what is infinite (a PSNR of equal pictures) is the text "equal"."""
+        """The report as JSON (RFC 8259). An infinite PSNR, of equal pictures, becomes the text "equal"."""
         return json.dumps(_finite(asdict(self)), indent=1, ensure_ascii=False, allow_nan=False)
 
 
@@ -70,7 +70,7 @@ def _finite(value: object) -> object:
 
 
 def load(path: Path) -> BenchReport:
-    """A report as `to_json` wrote it. Raises BenchError."""
+    """Read a report that `to_json` wrote. Raises BenchError."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if not data.keys() >= {"commit", "weights_sha256"}:
@@ -82,8 +82,8 @@ def load(path: Path) -> BenchReport:
         raise BenchError(f"{path}: not a bench's JSON; write it with gpen-stream bench NAME --json") from None
 
 
-def shown(value: Cell) -> str:
-    """A cell: three digits of a number, a dash for nothing."""
+def cell_text(value: Cell) -> str:
+    """The text of a cell: three digits of a number, a dash for None."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -95,8 +95,8 @@ def shown(value: Cell) -> str:
     return str(value)
 
 
-def doubts(report: BenchReport) -> str:
-    """A warning where the machine was not quiet; empty where it was."""
+def load_warning(report: BenchReport) -> str:
+    """A warning if other processes took much of the machine; otherwise empty."""
     if report.other_load is None or report.other_load <= QUIET_SHARE:
         return ""
     share = round(report.other_load * 100)
@@ -106,7 +106,7 @@ def doubts(report: BenchReport) -> str:
 
 
 def show(report: BenchReport) -> None:
-    """Print the tables as wide as the terminal, or 80 columns wide where there is none."""
+    """Print the tables with the terminal's width, or 80 columns wide without a terminal."""
     from rich.console import Console
     from rich.text import Text
 
@@ -119,12 +119,12 @@ def show(report: BenchReport) -> None:
         for number, note in enumerate(table.notes):
             console.print(Text("" if number else "\n"), Text(note), sep="")
         console.print()
-    if warning := doubts(report):
+    if warning := load_warning(report):
         console.print(Text(warning, style="bold"))
 
 
 def _columns(table: Table) -> list[Column]:
-    """Columns that hold something. Rows are named by the first one and by the text that follows it."""
+    """The columns that have values. The first column and any text columns after it name the rows."""
     from stream.lab.bench.layout import Column
 
     columns: list[Column] = []
@@ -134,20 +134,22 @@ def _columns(table: Table) -> list[Column]:
             continue
         text = any(isinstance(value, str) and value != "equal" for value in values)
         name = not columns or (text and columns[-1].name)
-        columns.append(Column(heading, [shown(value) for value in values], text or name, name))
+        columns.append(Column(heading, [cell_text(value) for value in values], text or name, name))
     return columns
 
 
 def markdown(table: Table, *remarks: str) -> str:
-    """The table as the README holds it: title, rows, and its notes with `remarks` behind them."""
+    """The table in Markdown: title, rows, notes, and `remarks` after them."""
     lines = ["| " + " | ".join(table.columns.values()) + " |", "|" + "---|" * len(table.columns)]
-    lines += ["| " + " | ".join(shown(row.get(key)) for key in table.columns) + " |" for row in table.rows]
+    lines += [
+        "| " + " | ".join(cell_text(row.get(key)) for key in table.columns) + " |" for row in table.rows
+    ]
     notes = [text for text in (*table.notes, *remarks) if text]
     return "\n".join([f"{table.title}:", "", *lines, *(["", " ".join(notes)] if notes else [])])
 
 
 def draw(report: BenchReport, path: Path) -> None:
-    """Write a PNG with one bar chart for each table that has one. Raises BenchError."""
+    """Write a PNG with a bar chart for each table that names one. Raises BenchError."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -161,7 +163,7 @@ def draw(report: BenchReport, path: Path) -> None:
     for axis, table in zip(axes[:, 0], drawn, strict=True):
         first = next(iter(table.columns))
         bars = [
-            (shown(row[first]), value)
+            (cell_text(row[first]), value)
             for row in table.rows
             if isinstance(value := row.get(table.chart), (int, float))
         ]
@@ -169,12 +171,12 @@ def draw(report: BenchReport, path: Path) -> None:
         axis.barh(places, [value for _, value in bars], color="#4477aa")
         axis.set_yticks(places, [name for name, _ in bars])
         axis.invert_yaxis()
-        axis.bar_label(axis.containers[0], [shown(value) for _, value in bars], padding=3)
+        axis.bar_label(axis.containers[0], [cell_text(value) for _, value in bars], padding=3)
         axis.margins(x=0.12)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_xlabel(table.columns[table.chart])
         axis.set_title(table.title, loc="left", fontsize=10)
-    if warning := doubts(report):
+    if warning := load_warning(report):
         figure.supxlabel(warning, fontsize=8)
     try:
         figure.savefig(path, format="png", dpi=110)

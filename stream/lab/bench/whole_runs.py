@@ -1,9 +1,9 @@
 """Parts of `bench pipeline` about the program as a whole: overlap, memory, the first frame.
 
-Overlap: the wall time of a run of the portrait sample against the larger of its slowest stage and
-all CPU seconds over the cores, from the same run's report. Memory: the peak resident set on the
-sample repeated to 400 and to 2,000 frames. Start: from starting Python to the first restored frame,
-with the converted network in the cache.
+Overlap: the wall time of a run on the portrait sample, divided by the larger of its slowest stage's time
+and all CPU seconds over the number of cores, from the same run's report. Memory: the peak resident set on
+the sample repeated to 400 and to 2,000 frames. Start: the time from starting Python to the first restored
+frame, with the converted network in the cache.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stream.lab.bench.report import Row, Table
 from stream.lab.bench.worker import BenchError, Workers, own_python
 
 LENGTHS = 400, 2000
-"""Frames."""
+"""Lengths of the clips, in frames."""
 START_TARGET_S = 2.0
 _FIRST_FRAME = """
 import os, sys, stream
@@ -38,7 +38,7 @@ for work in stream.restored_frames(sys.argv[1], stream.load_config("fast")):
 
 
 def overlap(rounds: int, threads: int, folder: Path) -> tuple[Table, float | None]:
-    """How well the stages run beside one another."""
+    """How well the stages run in parallel."""
     with Workers({"run": _job(samples() / "portrait.mp4", threads, folder)}) as workers:
         runs = [run.facts for run in workers.interleaved(rounds)["run"]]
     rows: list[Row] = []
@@ -62,7 +62,7 @@ def overlap(rounds: int, threads: int, folder: Path) -> tuple[Table, float | Non
 
 
 def memory(_rounds: int, threads: int, folder: Path) -> tuple[Table, float | None]:
-    """Peak memory by the number of frames; other processes do not matter to it."""
+    """Peak memory by the number of frames. The load by other processes does not affect it."""
     peaks = []
     for frames in LENGTHS:
         clip = repeated(frames, folder / f"{frames}.mp4")
@@ -77,7 +77,7 @@ def memory(_rounds: int, threads: int, folder: Path) -> tuple[Table, float | Non
 
 
 def start(rounds: int, _threads: int, _folder: Path) -> tuple[Table, float | None]:
-    """Seconds to the first frame, warm; one cold run fills the cache."""
+    """Seconds to the first frame with a warm cache, which one run fills before."""
     clip = samples() / "portrait.mp4"
     _first_frame_s(clip)
     with OtherLoad(_children_s) as others:
@@ -102,7 +102,7 @@ def _first_frame_s(clip: Path) -> tuple[float, bool]:
     command, environment = own_python("-c", _FIRST_FRAME, str(clip))
     began = time.monotonic()
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None  # it is a pipe
+        assert child.stdout is not None  # stdout is a pipe
         line = child.stdout.readline().strip()
         spent = time.monotonic() - began
     if not line:

@@ -1,8 +1,8 @@
-"""Each side of a comparison lives in a process of its own: own threads, own memory, asked in turn.
+"""Workers: each side of a comparison runs in its own process, with its own threads and memory.
 
-The two processes exchange dataclasses, pickled, through the child's standard input and output. The child
-starts the job of the first message, runs it once and answers. Then it answers each further message. What
-libraries print goes to stderr.
+Parent and child exchange pickled dataclasses through the child's standard input and output. The child
+makes the job of the first message, runs it once and answers. Then it answers each further message. The
+output of libraries goes to stderr.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from types import TracebackType
 from typing import IO, Generic, Protocol, TypeVar
 
 from stream.errors import StreamError
-from stream.lab.bench.machine import OtherLoad, forget_peak, peak_mb
+from stream.lab.bench.machine import OtherLoad, peak_mb, reset_peak
 
 PAUSE_S = 0.05
-"""Between measurements: a library's threads spin for a while after their work."""
+"""Pause between measurements, because a library's threads stay busy for a while after their work."""
 
 FactsT = TypeVar("FactsT")
 FactsT_co = TypeVar("FactsT_co", covariant=True)
 
 
 class SideJob(Protocol[FactsT_co]):
-    """What a child runs."""
+    """The work of one side, which a child runs."""
 
     def run(self) -> FactsT_co:
-        """Do the work once; the facts, which can be pickled, go to the parent beside time and memory."""
+        """Do the work once. The result must be picklable; the parent gets it with time and memory."""
 
 
 class Unavailable(StreamError):
-    """A side that cannot run on this machine; the message says why."""
+    """A side cannot run on this machine; the message gives the reason."""
 
 
 class BenchError(StreamError):
-    """A side that failed, or material that is missing."""
+    """A side failed, or the bench lacks material."""
 
 
 # --- messages to the child ----------------------------------------------------------------------
@@ -48,20 +48,20 @@ class BenchError(StreamError):
 
 @dataclass(frozen=True, slots=True)
 class StartJob:
-    """Make the job, and run it once."""
+    """Request to make the job and run it once."""
 
     make: Callable[[], SideJob[object]]
-    """Can be pickled, such as `partial(Matmul, threads=2)`."""
+    """A picklable function, such as `partial(MatmulJob, threads=2)`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunJob:
-    """Run the job once more."""
+    """Request to run the job once more."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeasureCpu:
-    """Tell the CPU time of the process."""
+    """Request for the CPU time of the process."""
 
 
 # --- its answers --------------------------------------------------------------------------------
@@ -73,20 +73,21 @@ class JobRun(Generic[FactsT_co]):
 
     seconds: float
     peak_mb: float
-    """Largest memory of the process, MiB: in the first run since its start, later since the first run."""
+    """Largest memory of the process in MiB: since its start for the first run, later since the first run."""
     facts: FactsT_co
+    """The job's result."""
 
 
 @dataclass(frozen=True, slots=True)
 class CpuTime:
-    """CPU seconds that the process has used in all its life."""
+    """CPU seconds that the process has used since its start."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class JobFailed:
-    """The job cannot be made or run; the process ends."""
+    """The job could not be made or run; the process ends."""
 
     reason: str
     unavailable: bool
@@ -97,17 +98,17 @@ class JobFailed:
 
 
 def own_python(*arguments: str) -> tuple[list[str], dict[str, str]]:
-    """Command and environment that start Python so that it imports the same package as this process.
+    """Command and environment for a Python process that imports the same package as this process.
 
-    By itself Python would look in the working folder first: in a clone it would measure that, not the
-    installed package.
+    By default Python would search the working folder first. In a clone it would then measure the clone
+    instead of the installed package.
     """
     path = os.pathsep.join(map(os.path.abspath, sys.path))
     return [sys.executable, "-P", *arguments], os.environ | {"PYTHONPATH": path}
 
 
 class Worker(Generic[FactsT]):
-    """The parent's end of a child. The constructor returns at once, `ready` waits for the first run."""
+    """The parent's side of a child. The constructor returns at once; `ready` waits for the first run."""
 
     def __init__(self, make: Callable[[], SideJob[FactsT]]) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in `close`
@@ -120,16 +121,16 @@ class Worker(Generic[FactsT]):
         self._send(StartJob(make))
 
     def ready(self) -> JobRun[FactsT]:
-        """The first run, which warmed the child up. Raises Unavailable, BenchError."""
+        """Wait for the first run, which warms the child up. Raises Unavailable or BenchError."""
         return self._next_run()
 
     def run(self) -> JobRun[FactsT]:
-        """Run once more."""
+        """Run the job once more. Raises BenchError."""
         self._send(RunJob())
         return self._next_run()
 
     def cpu_s(self) -> float:
-        """CPU seconds that the child has used in all its life."""
+        """CPU seconds that the child has used since its start."""
         self._send(MeasureCpu())
         answer = self._receive()
         assert isinstance(answer, CpuTime)  # a child answers in the order of the messages
@@ -153,15 +154,15 @@ class Worker(Generic[FactsT]):
             self._requests.write(data)
             self._requests.flush()
         except BrokenPipeError:
-            pass  # why it ended is told where its answer is awaited
+            pass  # `_receive` reports why the child ended
 
     def _next_run(self) -> JobRun[FactsT]:
         answer = self._receive()
-        assert isinstance(answer, JobRun)  # likewise
+        assert isinstance(answer, JobRun)  # as above
         return answer
 
     def _receive(self) -> JobRun[FactsT] | CpuTime:
-        """The next answer. Raises Unavailable, BenchError."""
+        """The next answer. Raises Unavailable or BenchError."""
         try:
             answer: JobRun[FactsT] | CpuTime | JobFailed = pickle.load(self._answers)
         except (EOFError, pickle.UnpicklingError):
@@ -174,15 +175,15 @@ class Worker(Generic[FactsT]):
 
 
 class Workers(Generic[FactsT]):
-    """The sides of one comparison by name, as a context manager. Those that cannot run are named."""
+    """The sides of one comparison by name, as a context manager."""
 
     def __init__(self, jobs: Mapping[str, Callable[[], SideJob[FactsT]]]) -> None:
         self.first: dict[str, JobRun[FactsT]] = {}
-        """Each side's first run."""
+        """The first run of each side."""
         self.missing: dict[str, str] = {}
-        """Why a side does not run here."""
+        """The reasons of the sides that cannot run on this machine."""
         self.others: float | None = None
-        """Share of the machine that other processes took in `interleaved`."""
+        """Share of the machine that other processes took during `interleaved`, 0..1."""
         self._jobs = jobs
         self._running: dict[str, Worker[FactsT]] = {}
 
@@ -196,7 +197,7 @@ class Workers(Generic[FactsT]):
         return self
 
     def _start(self, name: str, worker: Worker[FactsT]) -> None:
-        """One after another: two that compile at once would disturb each other's first figures."""
+        """Start one side and wait: two that compile at once would disturb each other's figures."""
         self._running[name] = worker
         try:
             self.first[name] = worker.ready()
@@ -212,7 +213,7 @@ class Workers(Generic[FactsT]):
     def interleaved(
         self, rounds: int, at_most: Mapping[str, int] | None = None
     ) -> dict[str, list[JobRun[FactsT]]]:
-        """Every side once a round, in turn, forwards and backwards; `at_most` limits slow sides."""
+        """Run every side once a round, in alternating order; `at_most` limits the rounds of slow sides."""
         results: dict[str, list[JobRun[FactsT]]] = {name: [] for name in self._running}
         with OtherLoad(lambda: sum(worker.cpu_s() for worker in self._running.values())) as others:
             for i in range(rounds):
@@ -228,7 +229,7 @@ class Workers(Generic[FactsT]):
 
 
 def serve() -> None:
-    """The child: see the module's docstring."""
+    """The child's main function, see the module's docstring."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -240,7 +241,7 @@ def serve() -> None:
         start: StartJob = pickle.load(sys.stdin.buffer)
         job = start.make()
         answer(_run(job))
-        forget_peak()
+        reset_peak()
         for message in _messages(sys.stdin.buffer):
             answer(_run(job) if isinstance(message, RunJob) else CpuTime(time.process_time()))
     except Unavailable as reason:
@@ -250,7 +251,7 @@ def serve() -> None:
 
 
 def _messages(pipe: IO[bytes]) -> Iterator[RunJob | MeasureCpu]:
-    """What the parent sends until it closes its end."""
+    """The parent's messages until it closes the pipe."""
     while True:
         try:
             message: RunJob | MeasureCpu = pickle.load(pipe)

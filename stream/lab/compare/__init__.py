@@ -1,1 +1,1 @@
-"""Two videos or two pictures side by side: figures, a page that stands alone, a sheet, a video."""
+"""Comparison of two videos or pictures: figures, a self-contained page, a contact sheet and a video."""

@@ -1,4 +1,7 @@
-"""The sheet: a few moments as one picture, rows A, B, difference and reference, faces enlarged below."""
+"""The contact sheet: a few frames as one picture.
+
+Its rows show A, B, their difference and the reference; below, the same rows show a face enlarged.
+"""
 
 from __future__ import annotations
 
@@ -11,42 +14,49 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from stream.lab.compare.difference import difference, heat, scale, spot
+from stream.lab.compare.difference import colour_scale, difference, heat, spot
 from stream.lab.compare.face_numbers import Box
 from stream.lab.compare.figures import Figure
 from stream.lab.compare.medium import at_size
 from stream.lab.compare.pairs import Pair
 
-MOMENTS = 4
-"""Of a video, evenly spread; the one that differs most may be a fifth."""
+COLUMNS = 4
+"""Number of evenly spaced frames of a video. The frame with the largest difference may be a fifth."""
 _GROUND, _TEXT, _SOFT = (19, 23, 27), (232, 236, 240), (164, 175, 186)
+"""RGB of the background, the text and less important text."""
 _GAP, _EDGE, _NAMES = 10, 24, 120
+"""Width of gaps, of the sheet's border and of the column of row names, px."""
 _WIDTH = 1800
+"""Largest width of the sheet, px, unless the columns need more."""
 _CELL = 760
-"""Widest picture, px."""
+"""Largest width of a picture, px."""
 _FACE = 420
-"""Side of an enlarged face at most, px."""
+"""Largest side of an enlarged face, px."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Moment:
-    """One column of the sheet."""
+class SheetColumn:
+    """One frame on the sheet."""
 
     pair: Pair
     faces: dict[int, Box]
+    """Crops by number, in px of the pair's pictures."""
     caption: list[str]
-    """Lines over the column."""
+    """Lines above the column."""
 
 
-def draw(moments: list[Moment], title: list[str], figures: list[Figure], gain: int) -> np.ndarray:
-    """The sheet as RGB u8[H,W,3]. `title` is lines at its top; `gain` that of the differences."""
-    count = len(moments)
-    height, width = moments[0].pair.a.shape[:2]
+def draw(columns: list[SheetColumn], title: list[str], figures: list[Figure], gain: int) -> np.ndarray:
+    """The sheet as RGB u8[H,W,3].
+
+    `title` holds the lines at its top; `gain` is the gain of the differences.
+    """
+    count = len(columns)
+    height, width = columns[0].pair.a.shape[:2]
     cell = min(_CELL, width, (_WIDTH - 2 * _EDGE - _NAMES - _GAP * (count - 1)) // count)
     face = min(_FACE, cell)
     tall = max(1, round(cell * height / width))
-    captions = max(len(moment.caption) for moment in moments)
-    keys = _keys(moments[0].pair)
+    captions = max(len(column.caption) for column in columns)
+    keys = _keys(columns[0].pair)
     lines = _figure_lines(figures)
     head = _EDGE + 34 + 22 * (len(title) - 1) + 22 * captions + 14
     face_head = 40
@@ -62,24 +72,24 @@ def draw(moments: list[Moment], title: list[str], figures: list[Figure], gain: i
     top = head
     for part, (wide, high) in enumerate(((cell, tall), (face, face))):
         if part:
-            pen.text((_EDGE, top + 8), _face_words(moments), _TEXT, _font(14, bold=True))
+            pen.text((_EDGE, top + 8), _face_heading(columns), _TEXT, _font(14, bold=True))
             top += face_head
         for key in keys:
             pen.text((_EDGE, top + 4), _LABELS[key], _TEXT, _font(14, bold=True))
             if key == "d":
                 _legend(sheet, pen, (_EDGE, top + 30), gain)
-            for column, moment in enumerate(moments):
-                picture = _layer(moment.pair, key, gain)
+            for n, column in enumerate(columns):
+                picture = _layer(column.pair, key, gain)
                 if part:
-                    picture = _cut(picture, _target(moment))
-                x = _EDGE + _NAMES + column * (cell + _GAP)
-                sheet.paste(Image.fromarray(_fit(picture, (wide, high))), (x, top))
+                    picture = _cut(picture, _target(column))
+                x = _EDGE + _NAMES + n * (cell + _GAP)
+                sheet.paste(Image.fromarray(at_size(np.ascontiguousarray(picture), (wide, high))), (x, top))
             top += high + _GAP
-    for column, moment in enumerate(moments):
-        for n, line in enumerate(moment.caption):
-            x = _EDGE + _NAMES + column * (cell + _GAP)
-            y = head - 10 - 22 * (len(moment.caption) - n)
-            pen.text((x, y), _fitted(line, _font(14), cell), _TEXT if n == 0 else _SOFT, _font(14))
+    for n, column in enumerate(columns):
+        for number, line in enumerate(column.caption):
+            x = _EDGE + _NAMES + n * (cell + _GAP)
+            y = head - 10 - 22 * (len(column.caption) - number)
+            pen.text((x, y), _fitted(line, _font(14), cell), _SOFT if number else _TEXT, _font(14))
     for n, cells in enumerate(lines):
         for x, text in zip((0, 200, 320, 460), cells, strict=False):
             pen.text((_EDGE + x, top + 10 + 22 * n), text, _TEXT if n else _SOFT, _font(14))
@@ -90,8 +100,8 @@ _LABELS = {"a": "A", "b": "B", "d": "Difference", "r": "Reference"}
 
 
 def _legend(sheet: Image.Image, pen: ImageDraw.ImageDraw, at: tuple[int, int], gain: int) -> None:
-    """The colours of the difference, and the levels that they stand for."""
-    bar = np.repeat(scale()[None, ::3], 8, axis=0)
+    """Draw the colour scale of the difference with its levels."""
+    bar = np.repeat(colour_scale()[None, ::3], 8, axis=0)
     sheet.paste(Image.fromarray(bar), at)
     font, top = _font(12), f"{round(255 / gain)}"
     pen.text((at[0], at[1] + 12), "0", _SOFT, font)
@@ -109,22 +119,20 @@ def _layer(pair: Pair, key: str, gain: int) -> np.ndarray:
     return pair.layers[key]
 
 
-def _target(moment: Moment) -> Box:
-    """What is enlarged: the largest face, else where most differs."""
-    if moment.faces:
-        return max(moment.faces.values(), key=lambda box: box[2])
-    return spot(difference(moment.pair.a, moment.pair.b))
+def _target(column: SheetColumn) -> Box:
+    """The part to enlarge: the largest face, or the area of the largest difference."""
+    if column.faces:
+        return max(column.faces.values(), key=lambda box: box[2])
+    return spot(difference(column.pair.a, column.pair.b))
 
 
-def _face_words(moments: list[Moment]) -> str:
-    kinds = {bool(moment.faces) for moment in moments}
-    if kinds == {True}:
+def _face_heading(columns: list[SheetColumn]) -> str:
+    with_face = [bool(column.faces) for column in columns]
+    if all(with_face):
         return "The largest face, enlarged"
-    return (
-        "Where most differs, enlarged"
-        if kinds == {False}
-        else "The largest face, or where most differs, enlarged"
-    )
+    if any(with_face):
+        return "The largest face, or the area of the largest difference, enlarged"
+    return "The area of the largest difference, enlarged"
 
 
 def _cut(picture: np.ndarray, box: Box) -> np.ndarray:
@@ -132,13 +140,8 @@ def _cut(picture: np.ndarray, box: Box) -> np.ndarray:
     return picture[y : y + height, x : x + width]
 
 
-def _fit(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """In the size; few pixels are enlarged smoothly, as a viewer would see them."""
-    return at_size(np.ascontiguousarray(picture), size)
-
-
 def _figure_lines(figures: list[Figure]) -> list[tuple[str, ...]]:
-    """The table, head first: names, A's values where there are any, B's, and how to read them."""
+    """The rows of the table, headings first: name, A's value if there is one, B's, and how to read them."""
     both = any("a" in figure.values for figure in figures)
     alone = any("a" not in figure.values for figure in figures)
     columns = ("a", "b") if both else ("b",)
@@ -153,19 +156,19 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """The text, its middle left out where it is too wide."""
+    """The text, shortened in the middle if it is too wide."""
     if font.getlength(text) <= width:
         return text
-    keep = len(text)
-    while keep > 2 and font.getlength(short := _shortened(text, keep)) > width:
-        keep -= 1
+    length = len(text)
+    while length > 2 and font.getlength(short := _shortened(text, length)) > width:
+        length -= 1
     return short
 
 
-def _shortened(text: str, keep: int) -> str:
-    return f"{text[: math.ceil(keep / 2)]}…{text[len(text) - keep // 2 :]}"
+def _shortened(text: str, length: int) -> str:
+    return f"{text[: math.ceil(length / 2)]}…{text[len(text) - length // 2 :]}"
 
 
 def png(image: np.ndarray) -> bytes:
-    """A PNG file of RGB u8[H,W,3]."""
+    """The picture RGB u8[H,W,3] as a PNG file."""
     return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()

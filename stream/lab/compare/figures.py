@@ -1,4 +1,4 @@
-"""Figures of what is compared: fast ones of every pair, slow ones of a few."""
+"""Figures of a comparison: fast ones for every pair, slow ones for a sample of pairs."""
 
 from __future__ import annotations
 
@@ -9,30 +9,32 @@ from dataclasses import dataclass
 import numpy as np
 
 from stream.errors import SourceError
-from stream.lab.compare.difference import difference, usual_gain
+from stream.lab.compare.difference import difference, suitable_gain
 from stream.lab.compare.pairs import Pair
 from stream.lab.quality import picture_measures as quality
 
 SAMPLES = 16
-"""Pairs that the slow figures are taken of, spread evenly."""
+"""Largest number of pairs for which the slow figures are measured; they are evenly spaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class FigureKind:
-    """How a figure is called and printed."""
+    """Name and format of a figure."""
 
     name: str
     unit: str
     scale: float
-    """From the value to what is printed in that unit."""
+    """Factor from the value to the printed number in that unit."""
     digits: int
+    """Digits after the decimal point."""
     equal: str
-    """How to read it where neither is the better one; empty where each picture has a value of its own."""
-    words: str
+    """How to read the figure between A and B; empty if each picture has a value of its own."""
+    meaning: str
+    """What the figure measures, with its source."""
 
 
 KINDS = {
-    "psnr": FigureKind("PSNR", "dB", 1, 2, "more is nearer", "peak signal-to-noise ratio"),
+    "psnr": FigureKind("PSNR", "dB", 1, 2, "higher is closer", "peak signal-to-noise ratio"),
     "ssim": FigureKind("SSIM", "", 1, 4, "1 where equal", "structural similarity (Wang et al., 2004)"),
     "gmsd": FigureKind(
         "GMSD", "", 1, 4, "0 where equal", "gradient magnitude similarity deviation (Xue et al., 2014)"
@@ -47,17 +49,17 @@ KINDS = {
         "LPIPS", "", 1, 4, "0 where equal", "learned perceptual distance (Zhang et al., 2018)"
     ),
     "sharpness": FigureKind(
-        "Sharpness", "", 1, 3, "1 where equal", "energy of fine detail, over the other's"
+        "Sharpness", "", 1, 3, "1 where equal", "energy of fine detail, divided by the other's"
     ),
     "overshoot": FigureKind("Overshoot", "%", 100, 2, "0 where equal", "how far edges go beyond the other's"),
     "warping": FigureKind(
-        "Warping error", "10⁻³", 1000, 4, "", "what motion does not explain (Lai et al., 2018)"
+        "Warping error", "10⁻³", 1000, 4, "", "error that motion does not explain (Lai et al., 2018)"
     ),
     "flicker": FigureKind(
-        "Flicker", "", 1, 3, "", "energy over time that motion does not explain, squared levels"
+        "Flicker", "", 1, 3, "", "temporal energy that motion does not explain, squared levels"
     ),
     "jitter": FigureKind(
-        "Landmark jitter", "%", 100, 3, "", "a face's points from frame to frame, in eye distances"
+        "Landmark jitter", "%", 100, 3, "", "jumps of a face's landmarks between frames, in eye distances"
     ),
 }
 
@@ -68,27 +70,27 @@ class Figure:
 
     key: str
     values: dict[str, float]
-    """By `a` and `b`, as `stream.lab.quality` gives them. inf where two pictures are equal."""
+    """Values by `a` and `b`, as `stream.lab.quality` returns them; inf for equal pictures."""
     better: int
-    """+1: more is better, -1: less is, 0: neither."""
+    """+1 if higher is better, -1 if lower is better, 0 if neither."""
 
     @property
     def label(self) -> str:
-        """Its name with the unit."""
+        """The figure's name with its unit."""
         kind = KINDS[self.key]
         return f"{kind.name}, {kind.unit}" if kind.unit else kind.name
 
     @property
     def reading(self) -> str:
-        """Which way is better, or what equal pictures give."""
+        """Which values are better, or which value equal pictures have."""
         if not self.better:
             return KINDS[self.key].equal
         if self.key == "sharpness":
             return "best near 1"
-        return "more is better" if self.better > 0 else "less is better"
+        return "higher is better" if self.better > 0 else "lower is better"
 
     def text(self, which: str) -> str:
-        """The value of `a` or `b` as it is printed."""
+        """The value of `a` or `b` as printed."""
         value, kind = self.values.get(which), KINDS[self.key]
         if value is None:
             return "–"
@@ -96,36 +98,41 @@ class Figure:
 
     @property
     def winner(self) -> str | None:
-        """The better of both by what is printed; None where there is none."""
+        """`a` or `b`, whichever is better; None if the printed values are equal or neither is better."""
         a, b = self.text("a"), self.text("b")
         if not self.better or len(self.values) < 2 or a == b:
             return None
         first, second = self.values["a"], self.values["b"]
-        if self.key == "sharpness":  # above 1 it is no gain
+        if self.key == "sharpness":  # more than 1 is no improvement
             first, second = -abs(first - 1), -abs(second - 1)
         return "a" if (first > second) == (self.better > 0) else "b"
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
-    """What one look at every pair tells; lists have one item a pair."""
+class FirstPass:
+    """The result of the first pass over all pairs. Lists have one item for each pair."""
 
     times: list[float]
+    """Seconds on the common clock."""
     frames: list[int]
+    """Numbers of A's frames."""
     difference: list[float]
-    """Mean over the picture of the largest of the three channels' differences, levels of 0..255."""
+    """Mean over the picture of the largest difference of the three channels, levels of 0..255."""
     psnr: dict[str, list[float]]
-    """dB by `a` and `b` against the reference; without one by `b` only, against A."""
+    """dB against the reference, by `a` and `b`; without a reference against A, by `b` only."""
     sharpness: dict[str, list[float]]
-    """Likewise."""
+    """Sharpness relative to the same pictures as `psnr`, by the same keys."""
     peak: Pair
-    """The pair that differs most."""
+    """The pair with the largest difference."""
     gain: int
-    """That shows its differences well."""
+    """Gain that suits the differences of `peak`."""
 
 
-def survey(pairs: Iterable[Pair], tick: Callable[[int], None] = lambda count: None) -> Survey:
-    """Look at every pair; SourceError where there is none. `tick` hears the number of pairs done."""
+def first_pass(pairs: Iterable[Pair], on_pair: Callable[[int], None] = lambda count: None) -> FirstPass:
+    """Measure the fast figures of every pair. Raises SourceError if there is no pair.
+
+    `on_pair` is called after each pair with the number of pairs done.
+    """
     times: list[float] = []
     frames: list[int] = []
     differences: list[float] = []
@@ -138,42 +145,42 @@ def survey(pairs: Iterable[Pair], tick: Callable[[int], None] = lambda count: No
         frames.append(pair.frame)
         levels = difference(pair.a, pair.b)
         differences.append(float(levels.mean()))
-        for which, picture, against in compared(pair):
-            psnr.setdefault(which, []).append(quality.psnr(picture, against))
-            sharpness.setdefault(which, []).append(quality.sharpness(picture, against))
+        for which, picture, other in compared(pair):
+            psnr.setdefault(which, []).append(quality.psnr(picture, other))
+            sharpness.setdefault(which, []).append(quality.sharpness(picture, other))
         if differences[-1] > max(differences[:-1], default=-1.0):
-            peak, gain = pair, usual_gain(levels)
-        tick(len(times))
+            peak, gain = pair, suitable_gain(levels)
+        on_pair(len(times))
     if peak is None:
         raise SourceError("A and B have no two frames at the same time; see --start, --duration and --offset")
-    return Survey(times, frames, differences, psnr, sharpness, peak, gain)
+    return FirstPass(times, frames, differences, psnr, sharpness, peak, gain)
 
 
 def compared(pair: Pair) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """What is held against what: A and B against the reference, or B against A."""
+    """Key, picture and the picture it is compared with: A and B with the reference, or B with A."""
     if pair.reference is None:
         return [("b", pair.b, pair.a)]
     return [("a", pair.a, pair.reference), ("b", pair.b, pair.reference)]
 
 
-class Slow:
-    """Takes the slow figures of single pairs and averages them."""
+class SampledFigures:
+    """Measures the slow figures of single pairs and averages them."""
 
     def __init__(self) -> None:
-        self._sums: dict[tuple[str, str], list[float]] = {}
+        self._values: dict[tuple[str, str], list[float]] = {}
 
     def add(self, pair: Pair) -> None:
-        """One more pair."""
-        for which, picture, against in compared(pair):
-            found = {"ssim": quality.ssim(picture, against)} | quality.indices(picture, against)
-            found["overshoot"] = quality.overshoot(picture, against)
+        """Measure one more pair."""
+        for which, picture, other in compared(pair):
+            found = {"ssim": quality.ssim(picture, other)} | quality.indices(picture, other)
+            found["overshoot"] = quality.overshoot(picture, other)
             for key, value in found.items():
-                self._sums.setdefault((key, which), []).append(value)
+                self._values.setdefault((key, which), []).append(value)
 
-    def figures(self, found: Survey) -> list[Figure]:
-        """All figures of pictures, those of every pair first."""
+    def figures(self, found: FirstPass) -> list[Figure]:
+        """All figures of pictures, PSNR first."""
         means = {("psnr", which): _mean_db(values) for which, values in found.psnr.items()}
-        means |= {key: float(np.mean(values)) for key, values in self._sums.items()}
+        means |= {key: float(np.mean(values)) for key, values in self._values.items()}
         means |= {("sharpness", which): float(np.mean(values)) for which, values in found.sharpness.items()}
         against_reference = "a" in found.psnr
         return [
@@ -187,6 +194,6 @@ class Slow:
 
 
 def _mean_db(values: list[float]) -> float:
-    """Of the mean squared error, so that a few equal pictures do not make the whole infinite."""
+    """PSNR of the mean squared error, so that a few equal pictures do not make the result infinite."""
     error = float(np.mean([10 ** (-value / 10) for value in values]))
     return -10 * math.log10(error) if error else math.inf

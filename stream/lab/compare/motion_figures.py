@@ -1,4 +1,4 @@
-"""Figures of video: short stretches of consecutive pairs, from all over the clip."""
+"""Figures of motion, measured on short stretches of consecutive pairs throughout the clip."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from stream.lab.compare.pairs import Pair
 from stream.lab.quality import video_measures as quality
 
 STRETCH = 13
-"""Consecutive pairs in a stretch."""
+"""Number of consecutive pairs in a stretch."""
 _STRETCHES = 8
+"""Largest number of stretches."""
 _LONGER_PX = 640
-"""Larger pictures are made smaller for these figures: flow costs by the pixel."""
+"""Longer side of the measured pictures; larger ones are reduced, because flow takes time for every px."""
 
 
 def stretches(count: int) -> list[range]:
-    """Where the stretches lie among `count` pairs; short clips are covered whole, in one piece or more."""
+    """Evenly spaced stretches of a clip of `count` pairs; a short clip is one stretch."""
     if count < 3:
         return []
     if count <= STRETCH:
@@ -34,27 +35,27 @@ def stretches(count: int) -> list[range]:
 
 @dataclass(slots=True)
 class MotionFigures:
-    """Takes pairs in order, measures each stretch once it is whole, and averages."""
+    """Collects pairs in order, measures each complete stretch, and averages the results."""
 
     count: int
-    """Of all pairs; those that are measured are in `stretches(count)`."""
+    """Number of pairs in the clip; those in `stretches(count)` are measured."""
     _sums: dict[tuple[str, str], list[float]] = field(default_factory=dict)
-    _held: list[Pair] = field(default_factory=list)
+    _pending: list[Pair] = field(default_factory=list)
     _find: FaceFinder | None = None
 
     def add(self, pair: Pair) -> None:
-        """The next pair; those between the stretches are passed over."""
+        """Add the next pair; pairs outside of the stretches are ignored."""
         for stretch in stretches(self.count):
             if pair.index in stretch:
-                self._held.append(_small(pair))
+                self._pending.append(_small(pair))
                 if pair.index == stretch[-1]:
                     self._measure()
-                    self._held = []
+                    self._pending = []
                 return
 
     @property
-    def words(self) -> str:
-        """What was measured, for the reader; empty: nothing."""
+    def description(self) -> str:
+        """What was measured, in words; empty if nothing was."""
         parts = stretches(self.count)
         if not parts:
             return ""
@@ -65,7 +66,7 @@ class MotionFigures:
         )
 
     def figures(self) -> list[Figure]:
-        """Rows for the table; a figure that could not be measured is left out."""
+        """The measured figures; one that could not be measured is left out."""
         found = []
         for key in ("warping", "flicker", "jitter"):
             values = {}
@@ -78,36 +79,36 @@ class MotionFigures:
         return found
 
     def _measure(self) -> None:
-        layers = {"a": [pair.a for pair in self._held], "b": [pair.b for pair in self._held]}
-        reference = [pair.reference for pair in self._held if pair.reference is not None]
+        layers = {"a": [pair.a for pair in self._pending], "b": [pair.b for pair in self._pending]}
+        reference = [pair.reference for pair in self._pending if pair.reference is not None]
         motion = quality.ClipMotion(reference or layers["a"])
-        true_marks = self._landmarks(reference) if reference else None
+        true_landmarks = self._landmarks(reference) if reference else None
         for which, frames in layers.items():
             found = {
                 "warping": quality.warping_error(frames, motion),
                 "flicker": quality.flicker(frames, motion),
             }
-            marks = self._landmarks(frames)
-            if marks is not None and (true_marks is not None or not reference):
-                found["jitter"] = quality.landmark_jitter(marks, true_marks)
+            landmarks = self._landmarks(frames)
+            if landmarks is not None and (true_landmarks is not None or not reference):
+                found["jitter"] = quality.landmark_jitter(landmarks, true_landmarks)
             for key, value in found.items():
                 self._sums.setdefault((key, which), []).append(value)
 
     def _landmarks(self, frames: list[np.ndarray]) -> np.ndarray | None:
-        """f64[T,5,2] of the largest face; None where a frame shows none, or another one."""
+        """Landmarks f64[T,5,2] of the largest face; None if a frame shows no face or a different one."""
         if self._find is None:
             self._find = FaceFinder(Detect())
-        marks: list[np.ndarray] = []
+        landmarks: list[np.ndarray] = []
         for rgb in frames:
             hits = self._find.certain(as_frame(rgb))
             if not hits:
                 return None
             hit = max(hits, key=lambda hit: hit.box_xyxy[3] - hit.box_xyxy[1])
             eyes = np.linalg.norm(hit.landmarks[1] - hit.landmarks[0])
-            if marks and np.abs(marks[-1] - hit.landmarks).mean() > eyes:
+            if landmarks and np.abs(landmarks[-1] - hit.landmarks).mean() > eyes:
                 return None
-            marks.append(hit.landmarks.astype(np.float64))
-        return np.array(marks)
+            landmarks.append(hit.landmarks.astype(np.float64))
+        return np.array(landmarks)
 
 
 def _small(pair: Pair) -> Pair:

@@ -1,15 +1,16 @@
 "use strict";
-// Everything the page shows comes from its own data: nothing is asked of anybody.
+// The page shows only the data that it contains; it makes no request.
 const data = JSON.parse(document.getElementById("data").textContent);
-const by = (id) => document.getElementById(id);
+const byId = (id) => document.getElementById(id);
 const LAYERS = Object.keys(data.names);
 const MOMENTS = data.moments;
-/** Longest wait between two frames while playing, ms: evenly chosen frames may lie minutes apart. */
+/** Longest wait between two frames while playing, ms. The frames of the page may be minutes apart. */
 const LONGEST_MS = 250;
+/** Steps of the divider by arrow keys and by page keys, as shares of the width. */
 const STEP = 0.02;
-const LEAP = 0.1;
+const LARGE_STEP = 0.1;
 const state = { at: 0.5, n: data.first, view: "divider", zoom: "whole", what: "ab", gain: data.gain, left: "a", right: "b", curve: 0 };
-const shown = { images: null, playing: 0 };
+const shown = { images: null, request: 0, playing: 0 };
 
 function make(name, attributes = {}, ...children) {
   const svg = ["line", "path", "text", "circle"].includes(name);
@@ -22,7 +23,7 @@ function make(name, attributes = {}, ...children) {
 const letter = (layer) => ({ a: "A", b: "B", r: "Reference" })[layer];
 const seconds = (time) => `${Math.floor(time / 60)}:${(time % 60).toFixed(3).padStart(6, "0")}`;
 
-// Pictures: decoded when needed, the last few kept.
+// Pictures are decoded when they are needed; the last 40 are cached.
 const decoded = new Map();
 
 function image(n, kind, key) {
@@ -37,26 +38,30 @@ function image(n, kind, key) {
   return decoded.get(id);
 }
 
-function wanted(n) {
+/** The pictures, being decoded, that the present view needs of a frame. */
+function picturesOf(n) {
   const pictures = Object.fromEntries(LAYERS.map((key) => [key, image(n, "pictures", key)]));
   if (state.view === "difference") pictures.heat = image(n, "heat", state.what);
   return pictures;
 }
 
+/** Draws frame `n` as soon as its pictures are decoded. `data-shown` holds its number from then on. */
 async function show(n = state.n) {
   state.n = Math.max(0, Math.min(MOMENTS.length - 1, n));
-  const asked = state.n;
-  const wishes = Object.entries(wanted(asked));
-  const images = Object.fromEntries(await Promise.all(wishes.map(async ([key, one]) => [key, await one])));
-  if (asked !== state.n || (state.view === "difference" && !images.heat)) return;
+  shown.request += 1;
+  const request = shown.request;
+  delete document.documentElement.dataset.shown;
+  const decoding = Object.entries(picturesOf(state.n));
+  const images = Object.fromEntries(await Promise.all(decoding.map(async ([key, one]) => [key, await one])));
+  if (request !== shown.request) return;
   shown.images = images;
   draw();
-  tell();
-  document.documentElement.dataset.shown = `${asked}`;
+  describe();
+  document.documentElement.dataset.shown = `${state.n}`;
 }
 
-// The part of the picture that is shown, in its own px, of the picture's shape.
-function part() {
+/** The part of the picture that is shown: x, y, width, height in its px, with the picture's aspect ratio. */
+function visiblePart() {
   const [width, height] = data.size;
   const moment = MOMENTS[state.n];
   const box = state.zoom === "spot" ? moment.spot : nearestFace(state.zoom);
@@ -68,26 +73,26 @@ function part() {
   return [within(box[0] + (box[2] - wide) / 2, width - wide), within(box[1] + (box[3] - tall) / 2, height - tall), wide, tall];
 }
 
-/** A face's box in this frame, else in the nearest that shows it. */
+/** A face's box in this frame or in the nearest frame that shows the face. */
 function nearestFace(number) {
   let best = null;
   for (const [n, moment] of MOMENTS.entries()) {
     const box = moment.faces[number];
-    if (box && (best === null || Math.abs(n - state.n) < best.off)) best = { box, off: Math.abs(n - state.n) };
+    if (box && (best === null || Math.abs(n - state.n) < best.distance)) best = { box, distance: Math.abs(n - state.n) };
   }
   return best && best.box;
 }
 
-const canvas = by("picture");
+const canvas = byId("picture");
 const context = canvas.getContext("2d");
 
 function draw() {
-  const frame = by("frame");
+  const frame = byId("frame");
   const ratio = window.devicePixelRatio || 1;
   const [wide, tall] = [frame.clientWidth, frame.clientHeight].map((side) => Math.max(1, Math.round(side * ratio)));
   if (canvas.width !== wide || canvas.height !== tall) [canvas.width, canvas.height] = [wide, tall];
   if (!shown.images) return;
-  const box = part();
+  const box = visiblePart();
   context.imageSmoothingEnabled = wide / box[2] < 4;
   context.imageSmoothingQuality = "high";
   const put = (picture, x0 = 0, x1 = wide) => {
@@ -116,37 +121,38 @@ function palette() {
   const anchors = data.anchors;
   return Array.from({ length: 256 }, (_, value) => {
     const at = value / 255;
-    const upper = Math.max(1, anchors.findIndex(([place]) => place >= at));
+    const upper = Math.max(1, anchors.findIndex(([position]) => position >= at));
     const [[from, first], [to, second]] = [anchors[upper - 1], anchors[upper]];
     return first.map((part, n) => Math.round(part + ((second[n] - part) * (at - from)) / (to - from)));
   });
 }
 const PALETTE = palette();
 
-/** Differences, stored on a square-root scale, in colours; where nothing differs the picture shows through. */
+/** A heat map of differences that are stored on a square-root scale. It is transparent where nothing differs. */
 function heat(picture) {
-  const sheet = make("canvas", { width: data.size[0], height: data.size[1] });
-  const paper = sheet.getContext("2d", { willReadFrequently: true });
-  paper.drawImage(picture, 0, 0);
-  const pixels = paper.getImageData(0, 0, sheet.width, sheet.height);
+  const map = make("canvas", { width: data.size[0], height: data.size[1] });
+  const mapContext = map.getContext("2d", { willReadFrequently: true });
+  mapContext.drawImage(picture, 0, 0);
+  const pixels = mapContext.getImageData(0, 0, map.width, map.height);
   const values = pixels.data;
-  const table = Array.from({ length: 256 }, (_, code) => Math.min(255, Math.round(((code * code) / 255) * 2 ** state.gain)));
+  const table = Array.from({ length: 256 }, (_, stored) => Math.min(255, Math.round(((stored * stored) / 255) * 2 ** state.gain)));
   for (let at = 0; at < values.length; at += 4) {
     const level = table[values[at]];
     [values[at], values[at + 1], values[at + 2]] = PALETTE[level];
     values[at + 3] = Math.min(255, level * 6);
   }
-  paper.putImageData(pixels, 0, 0);
-  return sheet;
+  mapContext.putImageData(pixels, 0, 0);
+  return map;
 }
 
-// Words.
+// Texts.
 function number(value, digits, unit) {
   if (value === null || value === undefined) return "identical";
   return `${value.toFixed(digits)}${unit ? ` ${unit}` : ""}`;
 }
 
-function tell() {
+/** Describes the present frame to readers and to screen readers. */
+function describe() {
   const moment = MOMENTS[state.n];
   const parts = data.video ? [`frame ${moment.frame + 1}`, seconds(moment.time)] : [];
   for (const curve of data.curves) {
@@ -154,10 +160,10 @@ function tell() {
       parts.push(`${curve.label}${line.label ? ` ${line.label}` : ""} ${number(line.values[moment.pair], curve.digits, curve.unit)}`);
     }
   }
-  by("now").textContent = parts.join(" · ");
+  byId("now").textContent = parts.join(" · ");
   const time = data.video ? `${seconds(moment.time)}` : "";
-  by("time").textContent = time;
-  const position = by("position");
+  byId("time").textContent = time;
+  const position = byId("position");
   position.value = state.n;
   position.setAttribute("aria-valuetext", `frame ${moment.frame + 1}, ${time}, ${state.n + 1} of ${MOMENTS.length} shown`);
   const words = { divider: `${data.names[state.left]} left of the divider, ${data.names[state.right]} right of it`, difference: differenceWords() };
@@ -169,30 +175,30 @@ const differenceWords = () => `Difference between ${letter(state.what[0])} and $
 
 function arrange() {
   const divided = state.view === "divider";
-  by("divider").hidden = !divided;
-  by("frame").classList.toggle("divided", divided);
-  by("legend").hidden = state.view !== "difference";
-  by("left-label").hidden = by("right-label").hidden = !divided || LAYERS.length < 3;
+  byId("divider").hidden = !divided;
+  byId("frame").classList.toggle("divided", divided);
+  byId("legend").hidden = state.view !== "difference";
+  byId("left-label").hidden = byId("right-label").hidden = !divided || LAYERS.length < 3;
   const single = state.view === "difference" ? differenceWords() : data.names[state.view];
-  by("tag-left").textContent = divided ? data.names[state.left] : single;
-  by("tag-right").textContent = divided ? data.names[state.right] : "";
-  by("tag-right").hidden = !divided;
-  by("frame").classList.toggle("single", !divided);
-  for (const button of by("views").children) button.setAttribute("aria-pressed", String(button.value === state.view));
+  byId("tag-left").textContent = divided ? data.names[state.left] : single;
+  byId("tag-right").textContent = divided ? data.names[state.right] : "";
+  byId("tag-right").hidden = !divided;
+  byId("frame").classList.toggle("single", !divided);
+  for (const button of byId("views").children) button.setAttribute("aria-pressed", String(button.value === state.view));
   const top = 255 / 2 ** state.gain;
-  const ticks = by("ticks").children;
+  const ticks = byId("ticks").children;
   [0, top / 2, top].forEach((value, n) => (ticks[n].textContent = value < 10 ? String(Math.round(value * 10) / 10) : String(Math.round(value))));
   const words = `${2 ** state.gain}×: full colour at ${Math.round(top)} of 255 levels`;
-  by("gain-words").textContent = words;
-  by("gain").setAttribute("aria-valuetext", words);
+  byId("gain-words").textContent = words;
+  byId("gain").setAttribute("aria-valuetext", words);
   show();
 }
 
-// The divider.
+// Divider.
 function divide(at) {
   state.at = Math.max(0, Math.min(1, at));
   const percent = Math.round(state.at * 100);
-  const handle = by("divider");
+  const handle = byId("divider");
   handle.style.left = `${state.at * 100}%`;
   handle.setAttribute("aria-valuenow", String(percent));
   handle.setAttribute("aria-valuetext", `${percent} % ${letter(state.left)}, ${100 - percent} % ${letter(state.right)}`);
@@ -200,7 +206,7 @@ function divide(at) {
 }
 
 function dividerEvents() {
-  const frame = by("frame");
+  const frame = byId("frame");
   let dragging = null;
   const to = (event) => {
     const box = frame.getBoundingClientRect();
@@ -210,14 +216,14 @@ function dividerEvents() {
     if (state.view !== "divider" || event.button !== 0) return;
     dragging = event.pointerId;
     frame.setPointerCapture(event.pointerId);
-    by("divider").focus({ preventScroll: true });
+    byId("divider").focus({ preventScroll: true });
     if (!event.target.closest(".divider")) to(event);
     event.preventDefault();
   });
   frame.addEventListener("pointermove", (event) => dragging === event.pointerId && to(event));
   for (const end of ["pointerup", "pointercancel"]) frame.addEventListener(end, () => (dragging = null));
-  by("divider").addEventListener("keydown", (event) => {
-    const moves = { ArrowLeft: -STEP, ArrowDown: -STEP, ArrowRight: STEP, ArrowUp: STEP, PageDown: -LEAP, PageUp: LEAP, Home: -1, End: 1 };
+  byId("divider").addEventListener("keydown", (event) => {
+    const moves = { ArrowLeft: -STEP, ArrowDown: -STEP, ArrowRight: STEP, ArrowUp: STEP, PageDown: -LARGE_STEP, PageUp: LARGE_STEP, Home: -1, End: 1 };
     if (!(event.key in moves)) return;
     event.preventDefault();
     divide(state.at + moves[event.key]);
@@ -228,13 +234,14 @@ function dividerEvents() {
 const PLAY = "M7 4l13 8-13 8z";
 const PAUSE = "M6 4h4v16H6zM14 4h4v16h-4z";
 
-function play(wish) {
+/** Plays from the present frame, or from the first after the last one; `on` false pauses. */
+function play(on) {
   clearTimeout(shown.playing);
   shown.playing = 0;
-  by("play").setAttribute("aria-label", wish ? "Pause" : "Play");
-  by("play-icon").setAttribute("d", wish ? PAUSE : PLAY);
-  by("now").setAttribute("aria-live", wish ? "off" : "polite");
-  if (!wish) return;
+  byId("play").setAttribute("aria-label", on ? "Pause" : "Play");
+  byId("play-icon").setAttribute("d", on ? PAUSE : PLAY);
+  byId("now").setAttribute("aria-live", on ? "off" : "polite");
+  if (!on) return;
   if (state.n === MOMENTS.length - 1) state.n = 0;
   const next = async () => {
     const began = performance.now();
@@ -242,7 +249,7 @@ function play(wish) {
     if (!shown.playing) return;
     if (state.n === MOMENTS.length - 1) return play(false);
     const gap = Math.min(LONGEST_MS, 1000 * (MOMENTS[state.n + 1].time - MOMENTS[state.n].time));
-    wanted(state.n + 1);
+    picturesOf(state.n + 1);
     shown.playing = setTimeout(() => {
       state.n += 1;
       next();
@@ -252,8 +259,8 @@ function play(wish) {
   next();
 }
 
-// The plot: drawn for the width at hand; its line follows the scrubber.
-const plot = by("plot");
+// The plot is drawn for the present width; its cursor follows the scrubber.
+const plot = byId("plot");
 const EDGE = { left: 52, right: 12, top: 12, bottom: 26 };
 const scaleOf = { x: () => 0 };
 
@@ -309,7 +316,7 @@ function drawPlot() {
 }
 
 function cursor() {
-  const line = by("cursor");
+  const line = byId("cursor");
   if (!line) return;
   const x = scaleOf.x(MOMENTS[state.n].time);
   line.setAttribute("x1", x);
@@ -318,9 +325,9 @@ function cursor() {
 
 function seek(event) {
   const at = event.clientX - plot.getBoundingClientRect().left;
-  const off = MOMENTS.map((moment) => Math.abs(scaleOf.x(moment.time) - at));
+  const distances = MOMENTS.map((moment) => Math.abs(scaleOf.x(moment.time) - at));
   play(false);
-  show(off.indexOf(Math.min(...off)));
+  show(distances.indexOf(Math.min(...distances)));
 }
 
 // Controls.
@@ -334,7 +341,7 @@ function options(select, pairs, key, then = arrange) {
 }
 
 function begin() {
-  by("frame").style.setProperty("--shape", String(data.size[0] / data.size[1]));
+  byId("frame").style.setProperty("--shape", String(data.size[0] / data.size[1]));
   const views = [["divider", "Divider"], ...LAYERS.map((key) => [key, letter(key)]), ["difference", "Difference"]];
   for (const [n, [value, text]] of views.entries()) {
     const button = make("button", { type: "button", value, "aria-keyshortcuts": String(n + 1) }, text);
@@ -342,24 +349,24 @@ function begin() {
       state.view = value;
       arrange();
     });
-    by("views").append(button);
+    byId("views").append(button);
   }
   const numbers = [...new Set(MOMENTS.flatMap((moment) => Object.keys(moment.faces)))].sort();
   const faces = numbers.map((n) => [n, numbers.length > 1 ? `Face ${Number(n) + 1}` : "Face"]);
-  options(by("zoom"), [["whole", "Whole picture"], ...faces, ["spot", "Where most differs"]], "zoom");
+  options(byId("zoom"), [["whole", "Whole picture"], ...faces, ["spot", "Largest difference"]], "zoom");
   const named = LAYERS.map((key) => [key, letter(key)]);
-  options(by("left"), named, "left");
-  options(by("right"), named, "right");
+  options(byId("left"), named, "left");
+  options(byId("right"), named, "right");
   const pairs = Object.keys(MOMENTS[0].heat).map((key) => [key, `${letter(key[0])} and ${letter(key[1])}`]);
-  options(by("what"), pairs, "what");
-  by("what-label").hidden = pairs.length < 2;
-  const gain = by("gain");
+  options(byId("what"), pairs, "what");
+  byId("what-label").hidden = pairs.length < 2;
+  const gain = byId("gain");
   gain.value = state.gain;
   gain.addEventListener("input", () => {
     state.gain = Number(gain.value);
     arrange();
   });
-  const colours = by("scale").getContext("2d");
+  const colours = byId("scale").getContext("2d");
   PALETTE.forEach((colour, n) => {
     colours.fillStyle = `rgb(${colour.join(" ")})`;
     colours.fillRect(n, 0, 1, 1);
@@ -367,15 +374,15 @@ function begin() {
   dividerEvents();
   divide(state.at);
   if (MOMENTS.length > 1) {
-    by("scrub").hidden = by("curves").hidden = false;
-    const position = by("position");
+    byId("scrub").hidden = byId("curves").hidden = false;
+    const position = byId("position");
     position.max = String(MOMENTS.length - 1);
     position.addEventListener("input", () => {
       play(false);
       show(Number(position.value));
     });
-    by("play").addEventListener("click", () => play(!shown.playing));
-    options(by("curve"), data.curves.map((curve, n) => [n, curve.unit ? `${curve.label}, ${curve.unit}` : curve.label]), "curve", drawPlot);
+    byId("play").addEventListener("click", () => play(!shown.playing));
+    options(byId("curve"), data.curves.map((curve, n) => [n, curve.unit ? `${curve.label}, ${curve.unit}` : curve.label]), "curve", drawPlot);
     plot.addEventListener("pointerdown", seek);
     plot.addEventListener("pointermove", (event) => event.buttons === 1 && seek(event));
     new ResizeObserver(drawPlot).observe(plot);
@@ -392,7 +399,7 @@ function begin() {
     if (event.key in moves) show(state.n + moves[event.key]);
     else if (view) arrange();
   });
-  new ResizeObserver(draw).observe(by("frame"));
+  new ResizeObserver(draw).observe(byId("frame"));
   arrange();
 }
 

@@ -1,4 +1,4 @@
-"""The page: one HTML file with everything in it, for a browser without a network."""
+"""The page: one HTML file with all pictures, styles and scripts, which needs no network."""
 
 from __future__ import annotations
 
@@ -16,68 +16,79 @@ import cv2
 import numpy as np
 
 from stream import __version__
-from stream.lab.compare.difference import ANCHORS, coded, difference, spot
+from stream.lab.compare.difference import ANCHORS, companded, difference, spot
 from stream.lab.compare.face_numbers import Box
-from stream.lab.compare.figures import KINDS, Figure, Survey
+from stream.lab.compare.figures import KINDS, Figure, FirstPass
 from stream.lab.compare.medium import at_size
 from stream.lab.compare.pairs import Pair
 from stream.picture.jpeg import encode_jpeg
 
 LETTERS = {"a": "A", "b": "B", "r": "Reference"}
-"""What the media are called by layer."""
+"""Names of the media by layer."""
 QUALITY = 90
-"""Of the page's JPEG pictures."""
+"""JPEG quality of the page's pictures."""
 _HEAT_QUALITY = 75
+"""JPEG quality of the differences."""
 _JPEG = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444, cv2.IMWRITE_JPEG_OPTIMIZE, 1)
 _PNG = (cv2.IMWRITE_PNG_COMPRESSION, 9)
 _FEWEST, _MOST = 12, 160
-"""Frames of a video that a page holds."""
+"""Least and largest number of a video's frames in a page."""
 _TRIALS = 6
+"""Attempts to find a size of the pictures that fits."""
 _SMALLEST = 64
-"""Px that a side of the page's pictures has at least."""
+"""Least side of the page's pictures, px."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How a page keeps its pictures within its size."""
+class PageFormat:
+    """Number, size and coding of a page's pictures."""
 
     frames: int
+    """Number of frames."""
     size: tuple[int, int]
+    """Width and height of the pictures, px."""
     lossless: bool
+    """Whether pictures are PNG instead of JPEG."""
 
 
-def plan(peak: Pair, count: int, budget_bytes: int) -> Plan:
-    """For `count` pairs, judged by the one that differs most, which is no smaller than most others.
+def page_format(peak: Pair, count: int, budget_bytes: int) -> PageFormat:
+    """A format for `count` pairs within `budget_bytes`, measured on the pair with the largest difference.
 
-    A single pair is kept without loss where that fits. Pictures shrink where not even a few would fit.
+    That pair takes at least as many bytes as most others. A single pair is stored losslessly if it fits.
+    Pictures are reduced if even a few frames would not fit.
     """
     height, width = peak.a.shape[:2]
-    if count == 1 and sum(map(len, _encoded(peak, Plan(1, (width, height), True)).values())) < budget_bytes:
-        return Plan(1, (width, height), True)
-    settings, fewest = Plan(count, (width, height), False), min(count, _FEWEST)
+    lossless = PageFormat(1, (width, height), True)
+    if count == 1 and _bytes_of(peak, lossless) < budget_bytes:
+        return lossless
+    chosen, fewest = PageFormat(count, (width, height), False), min(count, _FEWEST)
     for _ in range(_TRIALS):
-        each = sum(map(len, _encoded(peak, settings).values()))
+        each = _bytes_of(peak, chosen)
         if each * fewest <= budget_bytes:
-            return Plan(min(count, _MOST, int(budget_bytes / each)), settings.size, False)
-        shrink = min(0.9, math.sqrt(budget_bytes / (each * fewest)))
-        width, height = (max(_SMALLEST, round(side * shrink)) for side in settings.size)
-        settings = Plan(fewest, (width, height), False)
-    return settings
+            return PageFormat(min(count, _MOST, int(budget_bytes / each)), chosen.size, False)
+        scale = min(0.9, math.sqrt(budget_bytes / (each * fewest)))
+        width, height = (max(_SMALLEST, round(side * scale)) for side in chosen.size)
+        chosen = PageFormat(fewest, (width, height), False)
+    return chosen
 
 
-def _encoded(pair: Pair, settings: Plan) -> dict[str, str]:
-    """Base64 by layer (`a`, `b`, `r`) and by the two whose difference it is (`ab`, `ar`, `br`)."""
+def _bytes_of(pair: Pair, settings: PageFormat) -> int:
+    return sum(map(len, _encoded(pair, settings).values()))
+
+
+def _encoded(pair: Pair, settings: PageFormat) -> dict[str, str]:
+    """Base64 of the layers `a`, `b` and `r` and of the differences `ab`, `ar` and `br`, by these keys."""
     layers = pair.layers
-    found = {key: at_size(rgb, settings.size) for key, rgb in layers.items()}
+    images = {key: at_size(rgb, settings.size) for key, rgb in layers.items()}
     for one, other in (("a", "b"), ("a", "r"), ("b", "r")):
         if other in layers:
             levels = difference(layers[one], layers[other])
-            found[one + other] = at_size(coded(levels), settings.size)
-    return {key: base64.b64encode(_file(image, settings.lossless)).decode() for key, image in found.items()}
+            images[one + other] = at_size(companded(levels), settings.size)
+    return {key: base64.b64encode(_file(image, settings.lossless)).decode() for key, image in images.items()}
 
 
 def _file(image: np.ndarray, lossless: bool) -> bytes:
-    """RGB u8[h,w,3] or grey u8[h,w] as PNG or JPEG."""
+    """The picture RGB u8[h,w,3] or grey u8[h,w] as a PNG or JPEG file."""
     if lossless:
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
         return cv2.imencode(".png", bgr, _PNG)[1].tobytes()
@@ -91,22 +102,24 @@ class ShownFrame(TypedDict):
     frame: int
     time: float
     pictures: dict[str, str]
-    """Base64 by layer."""
+    """Files in Base64 by layer."""
     heat: dict[str, str]
-    """Base64 by the two layers whose difference it is."""
+    """Files of the companded differences in Base64, by the keys of both layers."""
     faces: dict[str, list[float]]
+    """Boxes of the faces by number."""
     spot: list[float]
+    """Box of the largest difference."""
 
 
-class Line(TypedDict):
-    """One line of a plot."""
+class PlotLine(TypedDict):
+    """One line of a plot. `colour` is the name of a CSS variable."""
 
     label: str
     colour: str
     values: list[float | None]
 
 
-class Curve(TypedDict):
+class Plot(TypedDict):
     """One plot as the page's script reads it."""
 
     label: str
@@ -114,18 +127,18 @@ class Curve(TypedDict):
     digits: int
     zero: bool
     """Whether the axis begins at 0."""
-    lines: list[Line]
+    lines: list[PlotLine]
 
 
 @dataclass(slots=True)
 class Page:
-    """Collects the frames that the page shows, then writes it."""
+    """Collects the frames that the page shows, and makes its HTML."""
 
-    settings: Plan
+    settings: PageFormat
     moments: list[ShownFrame] = field(default_factory=list)
 
     def add(self, pair: Pair, faces: dict[int, Box]) -> None:
-        """One more frame; `faces` are crops in px of the pair's pictures."""
+        """Add a frame; `faces` are crops in px of the pair's pictures."""
         scale = self.settings.size[0] / pair.a.shape[1]
         encoded = _encoded(pair, self.settings)
         self.moments.append(
@@ -141,10 +154,10 @@ class Page:
         )
 
     def html(
-        self, names: dict[str, str], found: Survey, figures: list[Figure], summary: str, notes: list[str],
+        self, names: dict[str, str], found: FirstPass, figures: list[Figure], summary: str, notes: list[str],
         figures_note: str, is_video: bool,
     ) -> str:  # fmt: skip
-        """The whole page as text. `names` by layer: `a`, `b`, `r`."""
+        """The whole page. `names` are those of the files by layer: `a`, `b`, `r`."""
         shown = [moment["pair"] for moment in self.moments]
         data = {
             "names": {key: f"{LETTERS[key]}: {name}" for key, name in names.items()},
@@ -155,7 +168,7 @@ class Page:
             "moments": self.moments,
             "first": shown.index(found.peak.index) if found.peak.index in shown else 0,
             "times": [round(time, 4) for time in found.times],
-            "curves": _curves(found),
+            "curves": _plots(found),
             "gain": int(math.log2(found.gain)),
             "anchors": ANCHORS,
         }
@@ -176,7 +189,7 @@ class Page:
             "figures_note": escape(figures_note),
             "plot_note": "Ticks below the line are the frames that this page holds; click to go there.",
             "notes": "".join(f"<li>{escape(note)}</li>" for note in notes),
-            # No tag can end the data's own.
+            # Escaped, so that no text can end the data's script element.
             "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         }
         return re.sub(r"\{\{(\w+)\}\}", lambda hit: values[hit[1]], _asset("page.html"))
@@ -192,8 +205,8 @@ def table(figures: list[Figure], has_reference: bool) -> str:
     rows = []
     for figure in figures:
         cells = "".join(_cell(figure, which) for which, _ in columns)
-        words = f"{KINDS[figure.key].words}; {figure.reading}"
-        says = f'<td class="says">{escape(words)}</td>'
+        meaning = f"{KINDS[figure.key].meaning}; {figure.reading}"
+        says = f'<td class="says">{escape(meaning)}</td>'
         rows.append(f'<tr><th scope="row">{escape(figure.label)}</th>{cells}{says}</tr>')
     return (
         f'<table><thead><tr><th scope="col">Figure</th>{head}<th scope="col" class="says">What it says</th>'
@@ -208,10 +221,10 @@ def _cell(figure: Figure, which: str) -> str:
     return f'<td class="{kind}">{figure.text(which)}{mark}</td>'
 
 
-def _curves(found: Survey) -> list[Curve]:
-    """What the plot shows, one value a pair; null where two pictures are equal."""
+def _plots(found: FirstPass) -> list[Plot]:
+    """The plots, with one value for each pair; null for equal pictures."""
 
-    def lines(values: dict[str, list[float]], digits: int) -> list[Line]:
+    def lines(values: dict[str, list[float]], digits: int) -> list[PlotLine]:
         several = len(values) > 1
         return [
             {

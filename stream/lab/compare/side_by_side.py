@@ -1,4 +1,4 @@
-"""The video: A and B in one picture, A's time stamps and everything beside its pictures kept."""
+"""The comparison video: A and B in one picture, with A's time stamps, sound, subtitles and chapters."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 
 from stream.config import Encode
 from stream.errors import SourceError
-from stream.lab.compare.medium import Medium, at_size, signal
-from stream.lab.compare.pairs import paired, slack
+from stream.lab.compare.medium import Medium, at_size, upright_signal
+from stream.lab.compare.pairs import pair_by_time, tolerance_of
 from stream.media.encode import FileSink, OutputOptions
 from stream.picture import pixel_formats
 from stream.picture.colour import Colour, network_to_hdr
@@ -22,21 +22,24 @@ from stream.picture.frame import Frame, StreamInfo, Timestamp, View
 
 _CRF = 16
 _LINE = 1 / 400
-"""Width of the divider, as a part of the picture's; at least 2 px."""
+"""Width of the divider as a share of the picture's width; at least 2 px are drawn."""
 _WHITE = np.full(3, 0.9, np.float32)
-"""Of the divider, as the networks see it: diffuse white in HDR."""
+"""Colour of the divider in the networks' signal; in HDR it is diffuse white."""
 
 
 def write(
     a: Medium, b: Medium, size: tuple[int, int], destination: Path, layout: str, overwrite: bool,
-    tick: Callable[[int], None] = lambda count: None,
+    on_frame: Callable[[int], None] = lambda count: None,
 ) -> list[str]:  # fmt: skip
-    """Write A and B as one video; what could not be kept, in words.
+    """Write A and B as one video; returns notes about what could not be kept, one line each.
 
-    `split`: the left half of A and the right half of B, a white line between. `side`: A left of B.
-    Each frame of A is there at its own time, B's frame of that time beside it, or the one before
-    where B has none. Sound, subtitles and chapters are A's, copied. H.264, 4:2:0, 8 bits; HDR stays
-    HDR, in A's own codec. Raises EncodeError and leaves no file then.
+    The layout `split` shows the left half of A and the right half of B with a white line between them;
+    `side` shows A to the left of B. Every frame of A keeps its time. B's frame of that time stands beside
+    it, or the one before if B has none. Sound, subtitles and chapters are copied from A. The video is
+    H.264, 4:2:0, 8 bits; HDR stays HDR, in A's own codec. `on_frame` is called with the number of frames
+    written.
+
+    Raises EncodeError and then leaves no file.
     """
     assert a.info is not None and b.info is not None, "both are videos"
     info = _canvas_info(a.info, size, layout)
@@ -49,23 +52,23 @@ def write(
         same_pictures=False,
     )
     sink = FileSink(info, destination, encode, options)
-    # Of one signal, what is written is what was read: an HDR picture keeps its highlights.
+    # If both have the same signal, it is written without conversion, so that HDR keeps its highlights.
     own = _signal_of(a.info) == _signal_of(b.info)
     white = network_to_hdr(_WHITE, info.colour) if own and info.colour.is_hdr else _WHITE
     missing = 0
-    held: np.ndarray | None = None
+    last_b: np.ndarray | None = None
     try:
         sink.open()
-        for one, other in paired(a.pictures(), b.pictures(), slack(a, b)):
+        for one, other in pair_by_time(a.pictures(), b.pictures(), tolerance_of(a, b)):
             if other is not None:
-                held = at_size(signal(other.frame, own), size)
+                last_b = at_size(upright_signal(other.frame, own), size)
             if one is None:
                 continue
             missing += other is None
-            left = at_size(signal(one.frame, own), size)
-            right = np.zeros_like(left) if held is None else held
+            left = at_size(upright_signal(one.frame, own), size)
+            right = np.zeros_like(left) if last_b is None else last_b
             sink.process(FrameWork(_frame(one.frame, info, _joined(left, right, layout, white), own)))
-            tick(sink.frames_out)
+            on_frame(sink.frames_out)
         if not sink.frames_out:
             raise SourceError(f"{a.path}: no frame in the part that is compared; see --start and --duration")
         sink.flush()
@@ -77,19 +80,19 @@ def write(
     notes = list(sink.notes)
     if missing:
         notes.append(
-            f"{destination}: {missing} frames of A have none of B at their time; B's last one stands there"
+            f"{destination}: {missing} frames of A have no frame of B at their time; B's last frame is shown"
         )
     return notes
 
 
 def _signal_of(info: StreamInfo) -> tuple[int, int]:
-    """Curve and primaries; all of SDR counts as one, as it does for the networks."""
+    """Transfer curve and primaries; all SDR signals count as equal, as they do for the networks."""
     colour = info.colour
     return (colour.transfer, colour.primaries) if colour.is_hdr else (0, 0)
 
 
 def _canvas_info(info: StreamInfo, size: tuple[int, int], layout: str) -> StreamInfo:
-    """A's stream with pictures upright and of the canvas' size, which is even each way."""
+    """Facts of A's stream, changed to upright pictures of the canvas' size, whose sides are even."""
     width, height = (side + side % 2 for side in (size[0] * (2 if layout == "side" else 1), size[1]))
     view, colour = View(width, height), info.colour
     if av.VideoFormat(info.pix_fmt, 16, 16).is_rgb:
@@ -104,7 +107,7 @@ def _canvas_info(info: StreamInfo, size: tuple[int, int], layout: str) -> Stream
 
 
 def _joined(left: np.ndarray, right: np.ndarray, layout: str, white: np.ndarray) -> np.ndarray:
-    """Both pictures f32[H,W,3] on one canvas; `white` f32[3] is the divider's colour."""
+    """Both pictures f32[H,W,3] on one canvas; `white`, f32[3], is the colour of the divider."""
     if layout == "side":
         return np.hstack([left, right])
     middle = left.shape[1] // 2
@@ -116,9 +119,9 @@ def _joined(left: np.ndarray, right: np.ndarray, layout: str, white: np.ndarray)
 
 
 def _frame(one: Frame, info: StreamInfo, rgb: np.ndarray, own: bool) -> Frame:
-    """RGB f32[h,w,3] in 0..1 as a frame of the canvas, at the time of A's frame.
+    """The picture R'G'B' f32[h,w,3] in 0..1 as a frame of the canvas, at the time of A's frame.
 
-    `own`: in the canvas' own signal, else HDR as the networks see it.
+    With `own` the picture is in the canvas' own signal, else in the networks' signal.
     """
     view = info.view
     pad = view.height - rgb.shape[0], view.width - rgb.shape[1]
@@ -126,7 +129,7 @@ def _frame(one: Frame, info: StreamInfo, rgb: np.ndarray, own: bool) -> Frame:
         rgb = cv2.copyMakeBorder(rgb, 0, pad[0], 0, pad[1], cv2.BORDER_REPLICATE)
     picture = av.VideoFrame(view.width, view.height, info.pix_fmt)
     time = Timestamp(one.time.pts, one.time.time_base)
-    colour = replace(info.colour, transfer=1) if own else info.colour  # as SDR it is written as it is
+    colour = replace(info.colour, transfer=1) if own else info.colour  # SDR is written without conversion
     frame = Frame(one.index, time, picture, view, colour)
     layout = frame.layout
     for index in range(len(layout.components)):

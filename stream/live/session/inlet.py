@@ -41,7 +41,7 @@ class Inlet(Feed[FrameWork]):
         self._done_at_s: float | None = None
         """When the last frame left the stages; None if no other frame was in them then."""
         self._changed = threading.Condition()
-        self._closed = self._left = False
+        self._closed = self._interrupted = False
 
     @property
     def limit(self) -> int:
@@ -62,7 +62,7 @@ class Inlet(Feed[FrameWork]):
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Accept no more frames: `works` ends after those that still wait."""
+        """Accept no more frames: `items` ends after those that still wait."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -72,24 +72,24 @@ class Inlet(Feed[FrameWork]):
         """Whether `close` was called, because the source has ended."""
         return self._closed
 
-    def leave(self) -> None:
-        """End `works` at once, from any thread; another pipeline may then read the frames that wait."""
+    def interrupt(self) -> None:
+        """End `items` at once, from any thread; another pipeline may then read the frames that wait."""
         with self._changed:
-            self._left = True
+            self._interrupted = True
             self._changed.notify_all()
 
     @property
     def cut_short(self) -> bool:
         """See `Feed.cut_short`."""
-        return self._left
+        return self._interrupted
 
-    def works(self) -> Iterator[FrameWork]:
+    def items(self) -> Iterator[FrameWork]:
         """Frames for the first stage of one pipeline, oldest first."""
         with self._changed:
             if self._entered_at_s:
                 self._drops.add("failed", len(self._entered_at_s))
             self._entered_at_s.clear()
-            self._interval_s, self._transit_s, self._done_at_s, self._left = 0.0, 0.0, None, False
+            self._interval_s, self._transit_s, self._done_at_s, self._interrupted = 0.0, 0.0, None, False
         while (frame := self._next()) is not None:
             yield FrameWork(frame)
 
@@ -110,7 +110,7 @@ class Inlet(Feed[FrameWork]):
         with self._changed:
             while True:
                 self._changed.wait_for(self._can_decide)
-                if self._left or not self._waiting:
+                if self._interrupted or not self._waiting:
                     return None
                 frame, now = self._waiting.popleft(), time.monotonic()
                 # Where the transit alone takes the whole budget, a late frame is better than none.
@@ -122,7 +122,7 @@ class Inlet(Feed[FrameWork]):
 
     def _can_decide(self) -> bool:
         """Whether `_next` can return: a frame may enter the stages, or none will come."""
-        if self._left or (self._closed and not self._waiting):
+        if self._interrupted or (self._closed and not self._waiting):
             return True
         return bool(self._waiting) and len(self._entered_at_s) < self.limit
 

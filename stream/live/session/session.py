@@ -134,7 +134,7 @@ class Session:
 
     @property
     def is_loading(self) -> bool:
-        """Whether a network is being loaded, which nothing can interrupt; after `run` it is of no use."""
+        """Whether a network is being loaded, which nothing can interrupt; after `run` it is discarded."""
         return self._loader.is_loading
 
     def _run_graph(self, stop: threading.Event, on_tick: Callable[[], None]) -> None:

@@ -59,7 +59,7 @@ def safe_name(name: str) -> str:
     if not name or name.startswith(".") or len(name.encode("utf-8", "replace")) > _MAX_NAME_BYTES:
         raise ConfigError(f"file {shown!r}: give it another name, of up to {_MAX_NAME_BYTES} bytes")
     if not name.isprintable() or re.search(r'[<>:"|?*]', name):
-        raise ConfigError(f"file {shown!r}: take the signs out of its name that file systems refuse")
+        raise ConfigError(f"file {shown!r}: take the characters that file systems refuse out of its name")
     if not name.lower().endswith(_SUFFIXES):
         raise ConfigError(f"file {shown!r}: is none of the known {MEDIA}")
     return name

@@ -69,7 +69,7 @@ class JobStatus:
     frame_rate: float | None = None
     """Frames of the input per second; None for a picture."""
     ended_at: float | None = None
-    """Seconds since the epoch."""
+    """Unix time, s."""
     error: str = ""
     """Why the job failed, in one line."""
 

@@ -59,7 +59,7 @@ class HistoryPoint:
 
     @classmethod
     def of(cls, report: SessionReport | None, now: float) -> Self:
-        """The figures of a report, at `now` in seconds since the epoch."""
+        """The figures of a report, at `now` in Unix time (s)."""
         at = round(now, 1)
         if report is None:
             return cls(at, None, None, None, None)

@@ -156,7 +156,7 @@ class CameraSupervisor:
             process.request_stop()
 
     def record_history(self, now: float) -> None:
-        """Add a point to the history, at `now` in seconds since the epoch; called every 10 s."""
+        """Add a point to the history, at `now` in Unix time (s); called every 10 s."""
         report = self._report if self._phase.state == "running" else None
         self._history.append(HistoryPoint.of(report, now))
 

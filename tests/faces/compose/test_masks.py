@@ -1,7 +1,7 @@
-"""Masks: ParseNet's own class on real files, when it runs, and what stays untouched.
+"""Masks: ParseNet on real files, when a crop is parsed, and which pixels stay unchanged.
 
-The published weights are not at hand. Stand-in weights of the right names and shapes make the same
-class call bright places skin and dark ones background, in blocks of 16 px.
+The published weights are not in the repository. Stand-in weights of the same names and shapes make the
+network classify bright places as skin and dark ones as background, in blocks of 16 px.
 """
 
 from dataclasses import replace
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from drawn_faces import face_at, frame, luma
-from facexlib.parsing.parsenet import ParseNet
+from facexlib.parsing.parsenet import ParseNet as FacexlibParseNet
 from PIL import Image
 
 from stream import load_config, restore_file
@@ -25,15 +25,15 @@ from stream.models.info import sha256_of
 from stream.picture.face import Crop, FrameWork, Patch
 from stream.picture.frame import View
 
-SIDE = 64  # ParseNet has no layer that knows its picture's size; 512 px take 64 times as long
+SIDE = 64  # no layer of ParseNet depends on the size, and 512 px take 64 times as long
 
 
 def stand_in() -> dict[str, torch.Tensor]:
     """Weights with which a pixel is skin where its mean of RGB is above 0.35, background below."""
-    state = ParseNet(in_size=512, out_size=512, parsing_ch=len(CLASSES)).state_dict()
+    state = FacexlibParseNet(in_size=512, out_size=512, parsing_ch=len(CLASSES)).state_dict()
     for name, tensor in state.items():
         if name.endswith("conv2.norm.weight") or ".shortcut_func." in name or name.startswith("out_mask"):
-            tensor.zero_()  # the residual branches vanish, the short cuts are set below
+            tensor.zero_()  # no residual branches; the short cuts are set below
         if name.endswith("bias"):
             tensor.zero_()
         if name.endswith("shortcut_func.conv2d.weight"):
@@ -41,7 +41,7 @@ def stand_in() -> dict[str, torch.Tensor]:
     state["encoder.0.conv2d.weight"].zero_()[0, :, 1, 1] = 1 / 3
     state["out_mask_conv.conv2d.weight"][1, 0, 1, 1] = 20
     state["out_mask_conv.conv2d.weight"][0, 0, 1, 1] = -20
-    # The features are doubled on their way: 20 * 2 * (2 * mean - 1) + 12 is 0 at 0.35.
+    # The network doubles its features: 20 * 2 * (2 * mean - 1) + 12 is 0 at 0.35.
     state["out_mask_conv.conv2d.bias"][:2] = torch.tensor([-12.0, 12.0])
     return state
 
@@ -60,7 +60,7 @@ def parser(weights, cache_folder):
 
 def test_random_weights_give_what_facexlibs_class_gives(tmp_path, cache_folder):
     torch.manual_seed(1)
-    net = ParseNet(in_size=512, out_size=512, parsing_ch=len(CLASSES)).eval()
+    net = FacexlibParseNet(in_size=512, out_size=512, parsing_ch=len(CLASSES)).eval()
     net.out_mask_conv.conv2d.weight.data *= 1000  # else all classes are nearly as likely
     torch.save(net.state_dict(), tmp_path / "random.pth")
     image = np.random.default_rng(0).random((SIDE, SIDE, 3), np.float32)
@@ -111,7 +111,7 @@ def test_a_masks_edge_lies_inside_the_face():
 
 
 def crop_of(track_id=0, hand=0, light=0.8, dark=0.2) -> Crop:
-    """A bright face, with a dark hand that reaches `hand` px up from below."""
+    """A bright face, with a dark hand over its lowest `hand` px."""
     image = np.full((SIDE, SIDE, 3), light, np.float32)
     image[SIDE - hand :] = dark
     face = None if track_id is None else face_at(0, 0, SIDE, track_id)
@@ -212,7 +212,7 @@ def test_parsing_is_asked_for_taken_where_it_can_be_or_left(tmp_path, weights, m
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory, face):
-    """A damaged portrait before which a dark bar stands; and where the bar is."""
+    """A damaged portrait with a dark bar in front of it, and the place of the bar."""
     canvas = np.full((400, 500, 3), 90, np.uint8)
     canvas[60:348, 100:388] = np.asarray(Image.open(face).convert("RGB"))
     canvas[230:270, 160:330] = 25

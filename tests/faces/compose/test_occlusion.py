@@ -1,4 +1,4 @@
-"""The guard: nothing where the network restores, the input where it cannot have seen that face."""
+"""The guard leaves ordinary restoration alone, and keeps the input where an answer cannot be the face."""
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ BOX = feather_mask(SIDE, 0.16)[..., None]
 
 
 def damaged(clean, blur, shrink, noise, quality, light=1.0):
-    """Blur, down-sampling, noise and JPEG, as old video has them."""
+    """A clean face with the blur, low resolution, noise and compression of old video."""
     rng = np.random.default_rng(3)
     small = cv2.GaussianBlur(clean * light, (0, 0), blur)
     small = cv2.resize(small, (int(SIDE / shrink),) * 2, interpolation=cv2.INTER_AREA)
@@ -71,7 +71,7 @@ def test_the_clean_face_itself_is_a_credible_answer_to_a_heavily_damaged_one(fac
 
 
 def occluders():
-    """Name, coverage f32[S,S,1] and colour of what stands before a face."""
+    """Name, coverage f32[S,S,1] and colour of objects in front of a face."""
     rng = np.random.default_rng(0)
     microphone, hand, text, screen = (np.zeros((SIDE, SIDE), np.float32) for _ in range(4))
     cv2.circle(microphone, (150, 190), 26, 1.0, -1)
@@ -91,7 +91,7 @@ def occluders():
 
 @pytest.mark.parametrize("occluder", list(occluders()), ids=lambda item: item[0])
 def test_what_stands_before_a_face_is_not_painted_over(faces, restore, occluder):
-    """The worst network: it answers with the face behind the occluder. Skin before skin shows least."""
+    """The worst network restores the face behind the occluder. A hand over a face differs least from it."""
     name, cover, colour = occluder
     gains, inside = [], []
     for clean in faces:
@@ -106,7 +106,7 @@ def test_what_stands_before_a_face_is_not_painted_over(faces, restore, occluder)
 
 
 def failures(answer):
-    """Name, and what a broken network makes of a face. (Skin put where other skin was shows too little.)"""
+    """By name: what a broken network makes of a face. Skin in place of other skin would differ too little."""
     rng = np.random.default_rng(1)
     y, x = np.mgrid[:SIDE, :SIDE]
     glow = np.exp(-((x - 120) ** 2 + (y - 140) ** 2) / 1800)[..., None]

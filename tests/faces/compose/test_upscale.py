@@ -1,4 +1,4 @@
-"""Enlarged results: where samples lie, what is carried on, and faces at the new size."""
+"""Enlarged results: where samples lie, what is copied, and faces at the new size."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -39,7 +39,7 @@ def settings(factor, *more):
 
 
 def lanczos(count, factor, centre, wanted):
-    """The resampling as a dense matrix f64[wanted,count]: an own, slow writing of the definition."""
+    """The resampling as a dense matrix f64[wanted,count]: slow, and written from the definition."""
     matrix = np.zeros((wanted, count))
     for j in range(wanted):
         at = (j + centre) / factor - centre
@@ -76,7 +76,7 @@ SITES = {"left": (0.0, 0.5), "center": (0.5, 0.5), "topleft": (0.0, 0.0), "botto
 @pytest.mark.parametrize("site", SITES.values(), ids=SITES)
 @pytest.mark.parametrize("factor", [2, 3])
 def test_chroma_stays_where_it_lies_between_the_luma_samples(site, factor):
-    """All planes hold one ramp over the picture's own coordinates; so must they when enlarged."""
+    """All planes hold the same ramp over the picture's coordinates, and still do when enlarged."""
     slope = 256.0  # of 65536 levels, for a px
     source = replace(frame(np.zeros((48, 64, 3), np.uint8), pix_fmt="yuv420p16le"), chroma_site=site)
 
@@ -302,9 +302,9 @@ def test_the_switch(tmp_path, run_cli, scene):
 
 
 def compact(path, scale=2):
-    """Random weights of Real-ESRGAN's compact network, under the key that its own scripts use.
+    """Random weights of Real-ESRGAN's compact network, under the key of its own scripts.
 
-    All pixels that come of one differ from it alike, or the picture would be a chequerboard.
+    They are equal for all pixels that one pixel becomes, or the picture would be a chequerboard.
     """
     torch.manual_seed(0)
     shapes = {

@@ -1,4 +1,4 @@
-"""Faces are found whatever the picture's size, turn and shape, and nothing else is."""
+"""Faces are found whatever the picture's size, rotation and pixel shape, and nothing else is found."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 from fractions import Fraction
 from itertools import pairwise
 
-import av
 import cv2
 import numpy as np
 import pytest
 import torch
 from conftest import SAMPLES
+from drawn_faces import rgb_frame
 
 from stream.config import Detect, Select
 from stream.errors import ModelError
@@ -20,11 +20,8 @@ from stream.faces.detect.finder import FaceFinder, choose, tiling
 from stream.faces.track.face_axes import rms_length
 from stream.media.decode import FileSource
 from stream.media.probe import probe
-from stream.picture.colour import Colour
 from stream.picture.face import Detection
-from stream.picture.frame import Frame, Timestamp, View
 
-RGB = Colour(1, 1, 1, True)
 TURNS = {
     0: ((1, 0), (0, 1)),
     90: ((0, -1), (1, 0)),
@@ -36,19 +33,14 @@ TURNS = {
 
 @pytest.fixture(scope="module")
 def group() -> tuple[np.ndarray, list[dict]]:
-    """The first picture of the group, RGB u8[540,960,3], and who is in it."""
+    """The first picture of the group, RGB u8[540,960,3], and the people in it."""
     frame = next(iter(FileSource(probe(SAMPLES / "group.mp4")).frames()))
     truth = json.loads((SAMPLES / "group.truth.json").read_text())
     return np.rint(frame.thumbnail(960)[0] * 255).astype(np.uint8), truth["frames_truth"][0]
 
 
-def framed(rgb: np.ndarray, **view) -> Frame:
-    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24")
-    return Frame(0, Timestamp(0, Fraction(1, 25)), picture, View(rgb.shape[1], rgb.shape[0], **view), RGB)
-
-
 def stored(upright: np.ndarray, turn) -> np.ndarray:
-    """The picture that `View(turn=turn)` shows as `upright`."""
+    """The stored picture that a `View` with this turn shows as `upright`."""
     (a, b), (c, d) = turn
     image = upright[::-1] if c + d < 0 else upright
     image = image[:, ::-1] if a + b < 0 else image
@@ -69,7 +61,7 @@ def assert_all_found(hits: list[Detection], people: list[dict], within: float) -
 
 def test_every_face_of_the_group_is_found_where_it_is(finder, group):
     picture, people = group
-    hits = finder(framed(picture))
+    hits = finder(rgb_frame(picture))
     assert_all_found(hits, people, within=0.12)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     assert all(hit.landmarks.dtype == np.float32 and hit.box_xyxy.dtype == np.float32 for hit in hits)
@@ -78,7 +70,7 @@ def test_every_face_of_the_group_is_found_where_it_is(finder, group):
 @pytest.mark.parametrize("turn", TURNS)
 def test_a_turned_or_mirrored_picture_has_the_same_faces(finder, group, turn):
     picture, people = group
-    frame = framed(stored(picture, TURNS[turn]), turn=TURNS[turn])
+    frame = rgb_frame(stored(picture, TURNS[turn]), turn=TURNS[turn])
     assert frame.view.upright_size == (960, 540)
     assert_all_found(finder(frame), people, within=0.12)
 
@@ -88,7 +80,7 @@ def test_pixels_that_are_not_square_do_not_move_the_faces(finder, group, sar):
     picture, people = group
     size = (round(960 / sar), 540) if sar > 1 else (960, round(540 * sar))
     narrow = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    assert_all_found(finder(framed(narrow, sar=sar)), people, within=0.14)
+    assert_all_found(finder(rgb_frame(narrow, sar=sar)), people, within=0.14)
 
 
 def test_tiles_find_what_the_whole_picture_holds(group):
@@ -96,7 +88,7 @@ def test_tiles_find_what_the_whole_picture_holds(group):
     large = cv2.resize(picture, (1440, 810), interpolation=cv2.INTER_CUBIC)
     finder = FaceFinder(Detect(max_side=8192, tile=640), threads=2)
     scaled = [{"landmarks": np.array(person["landmarks"]) * 1.5} for person in people]
-    assert_all_found(finder(framed(large)), scaled, within=0.12)
+    assert_all_found(finder(rgb_frame(large)), scaled, within=0.12)
 
 
 @pytest.mark.parametrize(
@@ -119,17 +111,17 @@ def test_no_face_is_seen_in_clutter(finder):
             reach, colour = int(rng.uniform(2, 30)), tuple(rng.uniform(0, 255, 3))
             cv2.ellipse(picture, at, (reach, max(1, reach // 2)), rng.uniform(0, 180), 0, 360, colour, -1)
             cv2.circle(picture, (at[0] + 2 * reach, at[1]), reach, colour, -1)
-        assert finder.certain(framed(np.clip(picture, 0, 255).astype(np.uint8))) == []
+        assert finder.certain(rgb_frame(np.clip(picture, 0, 255).astype(np.uint8))) == []
 
 
-def test_a_closer_look_steadies_the_landmarks(group):
+def test_refining_steadies_the_landmarks(group):
     picture, _ = group
     scatter = {}
     for refine in (False, True):
         finder = FaceFinder(Detect(refine=refine), threads=2)
         places = []
         for shift in range(6):
-            hits = finder(framed(picture[shift : shift + 352, 480 + 2 * shift : 896 + 2 * shift]))
+            hits = finder(rgb_frame(picture[shift : shift + 352, 480 + 2 * shift : 896 + 2 * shift]))
             best = min(hits, key=lambda hit: -hit.score)
             places.append(best.landmarks + np.float32([2 * shift, shift]))
         scatter[refine] = np.std(places, axis=0).mean()
@@ -138,7 +130,7 @@ def test_a_closer_look_steadies_the_landmarks(group):
 
 def test_haar_finds_a_portrait_and_guesses_its_landmarks():
     portrait = cv2.imread(str(SAMPLES / "faces" / "congress_K000382_0.jpg"))[..., ::-1]
-    hits = FaceFinder(Detect(detector="haar"))(framed(portrait))
+    hits = FaceFinder(Detect(detector="haar"))(rgb_frame(portrait))
     assert len(hits) == 1
     true = [[113.91, 132.99], [178.56, 134.32], [142.54, 167.09], [118.46, 196.72], [174.55, 198.3]]
     assert gap(hits[0], {"landmarks": true}) < 0.25

@@ -1,4 +1,4 @@
-"""Restorations spared between keyframes: which crops are restored, and what the others look like."""
+"""Intervals of restoration: which crops the network restores, and what the propagated ones look like."""
 
 import sys
 from itertools import pairwise
@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import SAMPLES
+from drawn_faces import Brighter, face_at
 
 from stream.config import load_config
 from stream.errors import ConfigError
@@ -27,7 +28,7 @@ from warps import Pose
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Inside the mask."""
+    """PSNR in dB under the feathered mask."""
     mask = geometry.feather_mask(SIZE, 0.16)
     return float(-10 * np.log10((((a - b) ** 2).mean(axis=2) * mask).sum() / mask.sum()))
 
@@ -122,7 +123,7 @@ def test_what_the_flow_cannot_explain_is_noticed(name, picture):
 
 
 def test_what_one_side_explains_is_explained():
-    """A board that comes: the frame before it follows from the one before, the next from the other."""
+    """A board comes: the crop without it follows from the one before, though not from the one after."""
     free, covered = filmed(clean(), 0), filmed(occluded(clean(), 120), 2)
     propagator = Propagator(LANDMARKS, SIZE)
     here = filmed(clean(), 1)
@@ -156,41 +157,12 @@ def test_a_background_that_moves_on_shows_itself_and_forces_nothing():
 # --- which crops are restored ----------------------------------------------------------------------
 
 
-class Brighter:
-    """An engine that adds 0.1 to each crop, and keeps what it was given; `failing` ones become NaN."""
-
-    def __init__(self, failing: int | None = None):
-        self.seen, self.batches, self._failing = [], [], failing
-
-    def restore(self, crops):
-        self.batches.append(len(crops))
-        out = crops + np.float32(0.1)
-        for i in range(len(crops)):
-            if len(self.seen) == self._failing:
-                out[i, 0, 0, 0] = np.nan
-            self.seen.append(crops[i])
-        return out
-
-    def close(self): ...
-
-
-def face(track_id: int) -> Face:
-    return Face(
-        track_id,
-        np.array([0, 0, SIZE, SIZE], np.float32),
-        LANDMARKS.astype(np.float32),
-        0.9,
-        coasted=False,
-        confidence=1.0,
-    )
-
-
 def crop_of(face: Face | None, image: np.ndarray) -> Crop:
     return Crop(face, image, np.eye(2, 3), View(SIZE, SIZE))
 
 
 def work(*crops: tuple[int, np.ndarray]) -> FrameWork:
-    return FrameWork(None, crops=tuple(crop_of(face(track), image) for track, image in crops))
+    return FrameWork(None, crops=tuple(crop_of(face_at(0, 0, SIZE, track), image) for track, image in crops))
 
 
 def stage_of(engine, interval=3, lookahead=True, batch_size=4) -> RestoreStage:
@@ -200,7 +172,7 @@ def stage_of(engine, interval=3, lookahead=True, batch_size=4) -> RestoreStage:
 
 
 def run(works, engine, **settings):
-    """The works done, in order, the stage, and which crops (frame, place) the engine saw."""
+    """The finished works, the stage, and the crops (frame, place in it) that the engine saw."""
     stage = stage_of(engine, **settings)
     done = [one for item in works for one in stage.process(item)] + list(stage.flush())
     given = {crop.tobytes() for crop in engine.seen}
@@ -253,7 +225,7 @@ def test_an_input_that_is_crops_already_counts_as_one_track():
     assert {at for at, _ in seen} == {0, 3} and stage.counts.propagated == 2
 
 
-def test_frames_without_a_face_ride_along_and_pass_at_once_where_nothing_waits():
+def test_frames_without_a_face_keep_their_place_and_pass_at_once_where_nothing_waits():
     stage = stage_of(Brighter())
     assert len(list(stage.process(work()))) == 1
     assert list(stage.process(work((1, STILL[0])))) == []
@@ -264,7 +236,7 @@ def test_frames_without_a_face_ride_along_and_pass_at_once_where_nothing_waits()
 @pytest.mark.parametrize(("interval", "batch_size"), [(3, 4), (30, 4), (3, 64), (2, 1)])
 def test_the_frames_held_back_are_bounded(interval, batch_size):
     stage = stage_of(Brighter(), interval=interval, batch_size=batch_size)
-    crop = crop_of(face(1), STILL[0])
+    crop = crop_of(face_at(0, 0, SIZE, 1), STILL[0])
     held = most = 0
     for _ in range(100):
         held += 1 - len(list(stage.process(FrameWork(None, crops=(crop,)))))
@@ -332,7 +304,7 @@ def test_a_setting_out_of_bounds_is_refused_and_only_fast_spares_restorations():
 
 
 class Network:
-    """The bundled network; a crop seen before is not computed again."""
+    """The bundled network, with the results of crops that it has seen before."""
 
     def __init__(self):
         self._engine, self._known = create_engine("auto", bundled_model_path(), threads=1), {}
@@ -352,7 +324,7 @@ def network():
 
 
 def restored(pictures, network, tracks=None, **settings):
-    """Restored crops of a clip of one face, the stage, and the crops."""
+    """The restored crops of a clip of one face, the stage, and the input crops."""
     crops = [filmed(picture, seed) for seed, picture in enumerate(pictures)]
     stage = stage_of(network, **settings)
     works = [work((tracks[at] if tracks else 1, crop)) for at, crop in enumerate(crops)]
@@ -418,7 +390,7 @@ EVENTS = {
 @pytest.mark.parametrize("lookahead", [True, False])
 @pytest.mark.parametrize("event", EVENTS)
 def test_nothing_of_another_frame_shows(event, lookahead, network):
-    """Against every frame restored: no ghost over a few px, and no loss to the clean picture."""
+    """Compared with restoring every frame: no ghost larger than a few px, and no loss of PSNR."""
     pictures = [EVENTS[event](at) for at in range(9)]
     every, _, _ = restored(pictures, network, interval=1)
     spared, stage, _ = restored(pictures, network, interval=3, lookahead=lookahead)
@@ -429,7 +401,7 @@ def test_nothing_of_another_frame_shows(event, lookahead, network):
         assert psnr(e, p) - psnr(s, p) < 0.6, f"frame {at}"
 
 
-def test_a_new_track_in_the_same_place_takes_nothing_from_the_old_one(network):
+def test_a_new_track_in_the_same_place_gets_nothing_of_the_old_one(network):
     pictures = [clean(code="C001092" if at < 5 else "W000815") for at in range(9)]
     every, _, _ = restored(pictures, network, interval=1)
     spared, stage, _ = restored(pictures, network, tracks=[1] * 5 + [2] * 4)

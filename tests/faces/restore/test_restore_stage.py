@@ -1,4 +1,4 @@
-"""Cropping, batching and composing: order, detail, and what may not change."""
+"""Cropping, batching and composing: order, detail, and pixels that may not change."""
 
 from fractions import Fraction
 
@@ -6,7 +6,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from drawn_faces import PORTRAITS, face_at, frame, luma, portrait
+from drawn_faces import PORTRAITS, Brighter, face_at, frame, luma, portrait
 
 from stream.faces.compose.compose_stage import ComposeStage
 from stream.faces.restore.crop import CropStage, WholeFrameStage, cut
@@ -25,28 +25,13 @@ def crops_of(work: FrameWork, size=256) -> FrameWork:
     return next(iter(CropStage("ffhq_512", size, lambda faces, _: faces).process(work)))
 
 
-class Recorder:
-    """An engine that adds 0.1 and notes its batches; crops marked by a first pixel > 0.99 fail."""
-
-    def __init__(self):
-        self.batches = []
-
-    def restore(self, crops):
-        self.batches.append(len(crops))
-        out = crops + np.float32(0.1)
-        out[crops[:, 0, 0, 0] > 0.99, 0, 0] = np.nan
-        return out
-
-    def close(self): ...
-
-
 def crop(value: float) -> Crop:
     return Crop(face_at(0, 0, 8), np.full((8, 8, 3), value, np.float32), np.eye(2, 3), View(8, 8))
 
 
-def run_restore(works, batch_size=4, strength=1.0):
-    engine = Recorder()
-    stage = RestoreStage(lambda: engine, batch_size, strength)
+def run_restore(works, strength=1.0, failing=None):
+    engine = Brighter(failing)
+    stage = RestoreStage(lambda: engine, 4, strength)
     stage.open()
     out = [done for work in works for done in stage.process(work)] + list(stage.flush())
     return out, engine, stage
@@ -68,15 +53,15 @@ def test_crops_are_batched_across_frames_and_every_frame_gets_its_own_back():
 
 
 def test_frames_without_a_face_are_not_held_back():
-    stage = RestoreStage(Recorder, 4, 1.0)
+    stage = RestoreStage(Brighter, 4, 1.0)
     stage.open()
     work = FrameWork(frame(np.zeros((16, 16, 3), np.uint8)))
     assert len(list(stage.process(work))) == 1
 
 
 def test_a_crop_whose_output_is_not_finite_goes_through_unchanged_and_is_counted():
-    work = FrameWork(frame(np.zeros((16, 16, 3), np.uint8)), crops=(crop(0.2), crop(1.0), crop(0.3)))
-    (done,), _, stage = run_restore([work])
+    work = FrameWork(frame(np.zeros((16, 16, 3), np.uint8)), crops=(crop(0.2), crop(0.4), crop(0.3)))
+    (done,), _, stage = run_restore([work], failing=1)
     assert [bool(patch.residual.any()) for patch in done.patches] == [True, False, True]
     assert stage.counts.not_finite == 1 and stage.counts.restored == 2
 
@@ -130,12 +115,12 @@ def compose(work: FrameWork, **settings) -> FrameWork:
 
 @pytest.mark.parametrize("path", PORTRAITS, ids=lambda path: path.stem)
 def test_a_sharp_600_px_face_keeps_its_high_frequencies(path):
-    """Skin-like grain of 4 levels, finer than the crop can hold, doubles what the picture has."""
+    """Skin-like grain of 4 levels, finer than the crop can hold, doubles the picture's fine detail."""
     rng = np.random.default_rng(1)
     size = 600
     canvas = np.full((700, 700, 3), 110, np.uint8)
     detail = rng.normal(0, 4, (size, size)).astype(np.float32)
-    detail -= cv2.GaussianBlur(detail, (0, 0), size / 256)  # what is left no 256 px crop can hold
+    detail -= cv2.GaussianBlur(detail, (0, 0), size / 256)  # no crop of 256 px can hold the rest
     canvas[50 : 50 + size, 50 : 50 + size] = np.clip(portrait(size, path) + detail[..., None], 0, 255)
     engine = create_engine("auto", bundled_model_path())
     work = crops_of(FrameWork(frame(canvas), faces=(face_at(50, 50, size),)))
@@ -160,7 +145,7 @@ def test_a_large_turned_face_leaves_what_lies_outside_its_mask_to_the_bit():
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) * 1.8
     to_stored = np.hstack([turn, ([[350], [350]] - turn @ [[128], [128]])])
     image = cut(target, to_stored, 256)
-    smoothing = cv2.GaussianBlur(image, (0, 0), 3) - image  # takes detail away, so the guard acts
+    smoothing = cv2.GaussianBlur(image, (0, 0), 3) - image  # removes detail, so that detail is preserved
     before = [pixel_formats.view(target.picture, target.layout, i).copy() for i in range(3)]
     cut_out = Crop(face_at(0, 0, 256), np.zeros((256, 256, 3), np.float32), to_stored, target.view)
     compose(FrameWork(target, patches=(Patch(cut_out, 3 * smoothing),)))

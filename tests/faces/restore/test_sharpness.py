@@ -1,14 +1,11 @@
-"""Faces already sharp are left alone: what counts as sharp, and that it does not flicker."""
+"""Faces that are sharp already are left alone: what counts as sharp, and that it does not flicker."""
 
-from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
-from conftest import SAMPLES
+from drawn_faces import PORTRAITS, Brighter, face_at, frame
 
 from stream.config import Config, Restore
 from stream.faces.compose.compose_stage import ComposeStage
@@ -17,16 +14,14 @@ from stream.faces.restore.crop import CropStage
 from stream.faces.restore.restore_stage import RestoreStage
 from stream.faces.restore.sharpness import SharpnessMeter, restoration_weight
 from stream.picture import pixel_formats
-from stream.picture.colour import Colour
-from stream.picture.face import Crop, Face, FrameWork
-from stream.picture.frame import Frame, Timestamp, View
+from stream.picture.face import Crop, FrameWork
+from stream.picture.frame import View
 
-FACES = sorted((SAMPLES / "faces").glob("*.jpg"))
 LIMIT = Restore().skip_sharp
 SAME_SIZE = np.array([[1.0, 0, 0], [0, 1.0, 0]])
 
 
-def portrait(path: Path = FACES[0]) -> np.ndarray:
+def portrait(path: Path = PORTRAITS[0]) -> np.ndarray:
     """An aligned face f32[256,256,3]."""
     return cv2.imread(str(path))[16:272, 16:272, ::-1].astype(np.float32) / 255
 
@@ -50,7 +45,7 @@ def sharp(image: np.ndarray, scale: float = 1.0) -> float:
     return sharpness.sharpness_of_gain(sharpness.predicted_gain(eight_bits(image), scale))
 
 
-@pytest.mark.parametrize("path", FACES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PORTRAITS, ids=lambda path: path.stem)
 def test_a_clean_face_is_left_alone_and_a_damaged_one_is_not(path):
     face = portrait(path)
     assert restoration_weight(sharp(face), LIMIT) == 0
@@ -80,7 +75,7 @@ def test_the_weight_falls_from_1_to_0_without_a_step_and_a_limit_of_1_spares_non
 
 
 def still_clip(frames: int) -> list[np.ndarray]:
-    """A face that does not move, half sharp, under noise that is new in every frame."""
+    """A still, moderately sharp face with new noise in every frame."""
     face = cv2.GaussianBlur(portrait(), (0, 0), 1.05)
     return [eight_bits(noisy(face, 4, seed)) for seed in range(frames)]
 
@@ -98,7 +93,7 @@ def test_the_weight_of_a_still_noisy_face_does_not_flicker():
 
 def test_the_sharpness_rests_on_earlier_frames_of_the_same_track_only():
     clip = still_clip(6)
-    other = eight_bits(portrait(FACES[1]))
+    other = eight_bits(portrait(PORTRAITS[1]))
     plain, mixed = SharpnessMeter(by_track=True), SharpnessMeter(by_track=True)
     alone = [plain(image, SAME_SIZE, 1) for image in clip]
     between = []
@@ -131,60 +126,35 @@ def test_unrelated_pictures_are_judged_one_by_one():
 # --- in the stages ------------------------------------------------------------------------------
 
 
-class Recorder:
-    """An engine that adds 0.1 and counts what it is given."""
-
-    def __init__(self):
-        self.crops = 0
-
-    def restore(self, crops):
-        self.crops += len(crops)
-        return crops + np.float32(0.1)
-
-    def close(self): ...
-
-
-def frame(rgb: np.ndarray) -> Frame:
-    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-    picture = picture.reformat(format="yuv420p", dst_colorspace=1)
-    view = View(rgb.shape[1], rgb.shape[0])
-    return Frame(0, Timestamp(0, Fraction(1, 25)), picture, view, Colour(1, 1, 1, False))
-
-
-def face(track_id: int = 0) -> Face:
-    marks = np.zeros((5, 2), np.float32)
-    return Face(track_id, np.zeros(4, np.float32), marks, 0.9, coasted=False, confidence=1.0)
-
-
 def test_a_sharp_crop_never_reaches_the_network_and_a_fairly_sharp_one_gets_less():
     grey, view = np.full((8, 8, 3), 0.4, np.float32), View(8, 8)
-    crops = tuple(Crop(face(), grey, SAME_SIZE, view, s) for s in (0.9, 0.1, 0.575, 0.7))
-    engine = Recorder()
+    crops = tuple(Crop(face_at(0, 0, 8), grey, SAME_SIZE, view, s) for s in (0.9, 0.1, 0.575, 0.7))
+    engine = Brighter()
     stage = RestoreStage(lambda: engine, 4, 1.0, skip_sharp=0.7)
     stage.open()
     blank = frame(np.zeros((16, 16, 3), np.uint8))
     done = [*stage.process(FrameWork(blank, crops=crops)), *stage.flush()]
     (work,) = done
-    assert engine.crops == stage.counts.restored == 2 and stage.counts.left_alone == 2
+    assert len(engine.seen) == stage.counts.restored == 2 and stage.counts.left_alone == 2
     np.testing.assert_allclose(work.patches[0].residual, 0.1, atol=1e-6)
     np.testing.assert_allclose(work.patches[1].residual, 0.05, atol=1e-6)
 
 
 def test_a_frame_with_sharp_faces_alone_does_not_wait_for_a_batch():
-    stage = RestoreStage(Recorder, 4, 1.0, skip_sharp=0.7)
+    stage = RestoreStage(Brighter, 4, 1.0, skip_sharp=0.7)
     stage.open()
-    crop = Crop(face(), np.full((8, 8, 3), 0.4, np.float32), SAME_SIZE, View(8, 8), 0.9)
+    crop = Crop(face_at(0, 0, 8), np.full((8, 8, 3), 0.4, np.float32), SAME_SIZE, View(8, 8), 0.9)
     work = FrameWork(frame(np.zeros((16, 16, 3), np.uint8)), crops=(crop,))
     assert len(list(stage.process(work))) == 1
 
 
 def test_a_face_free_frame_goes_through_crop_restore_and_compose_uncopied():
     rng = np.random.default_rng(0)
-    work = FrameWork(frame(rng.integers(0, 255, (72, 128, 3)).astype(np.uint8)))
+    work = FrameWork(frame(rng.integers(0, 255, (72, 128, 3)).astype(np.uint8), pix_fmt="yuv420p"))
     picture = work.frame.picture
     places = [plane.buffer_ptr for plane in picture.planes]
     before = [pixel_formats.view(picture, work.frame.layout, i).copy() for i in range(3)]
-    restore = RestoreStage(Recorder, 4, 1.0, skip_sharp=0.7)
+    restore = RestoreStage(Brighter, 4, 1.0, skip_sharp=0.7)
     restore.open()
     crop = CropStage("ffhq_512", 256, lambda faces, _: faces, SharpnessMeter(by_track=True))
     for stage in (crop, restore, ComposeStage(0.16)):
@@ -200,7 +170,7 @@ def test_a_sharp_picture_comes_out_as_it_went_in_and_the_report_says_so(tmp_path
 
     path = tmp_path / "in.png"
     canvas = np.full((400, 400, 3), 120, np.uint8)
-    canvas[60:348, 60:348] = cv2.imread(str(FACES[0]))
+    canvas[60:348, 60:348] = cv2.imread(str(PORTRAITS[0]))
     cv2.imwrite(str(path), canvas)
     outcome = api.restore_file(path, tmp_path / "out.png")
     assert (outcome.report["faces_left_alone"], outcome.report["faces_restored"]) == (1, 0)
@@ -212,12 +182,9 @@ def test_a_sharp_picture_comes_out_as_it_went_in_and_the_report_says_so(tmp_path
     assert (cv2.imread(str(tmp_path / "all.png")) != canvas).any()
 
 
-def test_crops_carry_their_sharpness():
+def test_crops_have_their_sharpness():
     rgb = np.full((300, 300, 3), 120, np.uint8)
-    rgb[6:294, 6:294] = cv2.imread(str(FACES[0]))[..., ::-1]
-    from stream.picture import geometry
-
-    marks = (geometry.template("ffhq_512", 256) + 22).astype(np.float32)
-    work = FrameWork(frame(rgb), faces=(replace(face(3), landmarks=marks),))
+    rgb[6:294, 6:294] = cv2.imread(str(PORTRAITS[0]))[..., ::-1]
+    work = FrameWork(frame(rgb, pix_fmt="yuv420p"), faces=(face_at(22, 22, 256, 3),))
     (done,) = CropStage("ffhq_512", 256, lambda faces, _: faces, SharpnessMeter(by_track=True)).process(work)
     assert done.crops[0].sharpness > 0.7

@@ -1,4 +1,4 @@
-"""Restored faces that no longer flicker, and all that must not be averaged away."""
+"""Restored faces flicker less, and nothing that changes is averaged away."""
 
 from dataclasses import replace
 
@@ -6,6 +6,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from drawn_faces import face_at
 from moving_faces import LANDMARKS, SAMPLES, SIZE, clean, filmed, occluded, visible
 from warps import Pose
 
@@ -20,33 +21,29 @@ from stream.lab.quality.video_measures import flicker
 from stream.live.session.control import Control
 from stream.live.session.degradation import LEVELS
 from stream.live.session.live_settings import LiveSettings
-from stream.picture.face import Crop, Face, FrameWork, Patch
+from stream.picture.face import Crop, FrameWork, Patch
 from stream.picture.frame import View
 
 FLICKER = 0.03
-"""Standard deviation of what the restorers of these tests invent anew in each frame."""
+"""Standard deviation of the detail that the restorers of these tests invent anew in each frame."""
 FACE = face_region(LANDMARKS, SIZE)
 
 
 def invented(picture: np.ndarray, seed: int, amount: float = FLICKER) -> np.ndarray:
-    """A picture with detail of its own, as a restorer that knows one frame only gives it."""
+    """A picture with invented detail, as from a restorer that sees one frame at a time."""
     grain = np.random.default_rng(seed + 1000).normal(0, 1, picture.shape[:2]).astype(np.float32)
     grain = cv2.GaussianBlur(grain, (0, 0), 1.5)
     return picture + (amount / grain.std() * grain)[..., None]
 
 
-def face(track: int = 1) -> Face:
-    return Face(track, np.zeros(4, np.float32), LANDMARKS.astype(np.float32), 0.9, False, 1.0)
-
-
 def work(image, restored, track: int | None = 1, weight: float = 1.0) -> FrameWork:
-    """A frame with one face; without a track it is an aligned crop."""
-    crop = Crop(None if track is None else face(track), image, np.eye(2, 3), View(SIZE, SIZE))
+    """A frame with the patch of one face; `track` None: of an aligned crop."""
+    crop = Crop(None if track is None else face_at(0, 0, SIZE, track), image, np.eye(2, 3), View(SIZE, SIZE))
     return FrameWork(None, patches=(Patch(crop, (restored - image) * np.float32(weight), weight=weight),))
 
 
 def moving(count: int, amount: float = FLICKER) -> tuple[list[FrameWork], list[np.ndarray]]:
-    """A face that sways, as restored, and its clean pictures."""
+    """Frames of a swaying face after restoration, and the clean pictures."""
     true = [
         clean(Pose(tilt_rad=0.02 * np.sin(t / 3)), shift=(1.5 * np.sin(t / 2), 0.8 * t / 4))
         for t in range(count)
@@ -71,7 +68,7 @@ def picture(done: FrameWork, at: int = 0) -> np.ndarray:
 
 
 def error(image: np.ndarray, true: np.ndarray) -> float:
-    """Mean square in the face."""
+    """Mean square difference in the face."""
     return float(((image - true) ** 2).mean(axis=2)[FACE].mean())
 
 
@@ -96,7 +93,7 @@ def test_a_higher_strength_leaves_less_flicker():
 
 
 def u8(image: np.ndarray) -> np.ndarray:
-    """The inner part, as `sharpness` takes it."""
+    """The inner part as u8, as `sharpness` needs it."""
     return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)[41:-41, 41:-41]
 
 
@@ -136,7 +133,7 @@ def test_the_strength_follows_a_change_and_a_change_to_0_loses_no_frame():
     assert not np.array_equal(done[8].patches[0].residual, works[8].patches[0].residual)
 
 
-def test_half_a_restoration_is_half_of_the_steadied_picture():
+def test_half_a_restoration_is_half_of_the_steady_picture():
     works, _ = moving(6)
     halves = [work(w.patches[0].crop.image, picture(w), weight=0.5) for w in works]
     for whole, half in zip(run(works), run(halves), strict=True):

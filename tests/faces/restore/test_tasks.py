@@ -1,4 +1,4 @@
-"""What each task shows its network of a crop, what it does with the answer, and which task it is."""
+"""Tasks: the network's input of each, the use of its output, and which task a model has."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from drawn_faces import face_at
 from networks import CHECKPOINTS
 from small_models import hole_mask, write_models
 
@@ -26,7 +27,7 @@ from stream.faces.restore.tasks import (
 from stream.models.info import ModelInfo, read_model_info
 from stream.models.nets.loader import build_generator
 from stream.picture import colour, geometry
-from stream.picture.face import Crop, Face
+from stream.picture.face import Crop
 from stream.picture.frame import View
 
 
@@ -38,11 +39,6 @@ def models(tmp_path_factory):
 def crop(image, to_stored=None, view=None, face=None) -> Crop:
     to_stored = np.eye(2, 3) if to_stored is None else to_stored
     return Crop(face, image.astype(np.float32), to_stored, view or View(image.shape[1], image.shape[0]))
-
-
-def face() -> Face:
-    zero = np.zeros(4, np.float32)
-    return Face(0, zero, np.zeros((5, 2), np.float32), 0.9, coasted=False, confidence=1.0)
 
 
 def random_image(size=64, seed=0) -> np.ndarray:
@@ -123,7 +119,7 @@ def test_the_opacity_is_whole_in_the_hole_soft_round_it_and_nothing_beyond():
 
 def test_a_hole_at_a_face_crops_border_ends_softly_there():
     everywhere = np.full((64, 64), 255, np.uint8)
-    alone = MaskInpainting(64, everywhere).opacity(crop(random_image(), face=face()))
+    alone = MaskInpainting(64, everywhere).opacity(crop(random_image(), face=face_at(0, 0, 64)))
     assert alone[0].max() == alone[:, -1].max() == 0 and alone[8:-8, 8:-8].min() == 1
     assert MaskInpainting(64, everywhere).opacity(crop(random_image())).min() == 1, "an aligned crop has none"
 
@@ -131,7 +127,7 @@ def test_a_hole_at_a_face_crops_border_ends_softly_there():
 @pytest.mark.parametrize("turn", [((1, 0), (0, 1)), ((0, -1), (1, 0)), ((-1, 0), (0, 1))])
 @pytest.mark.parametrize("sar", [Fraction(1), Fraction(2)])
 def test_a_mask_drawn_on_the_upright_picture_is_found_in_the_crop(turn, sar):
-    """A spot at upright (60, 40); a turned, enlarged crop whose centre is put there."""
+    """The mask is a spot at upright (60, 40); the crop, turned and enlarged, has its centre there."""
     view = View(120, 100, sar, turn)
     width, height = (round(side) for side in view.upright_size)
     mask = np.zeros((height, width), np.uint8)

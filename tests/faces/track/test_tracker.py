@@ -8,11 +8,11 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
-import av
 import cv2
 import numpy as np
 import pytest
 from conftest import SAMPLES
+from drawn_faces import rgb_frame
 
 from stream.config import Detect, Track
 from stream.faces.track.association import FaceToMatch, associate
@@ -23,18 +23,16 @@ from stream.faces.track.tracker import Tracker
 from stream.media.decode import FileSource
 from stream.media.probe import probe
 from stream.picture import geometry
-from stream.picture.colour import Colour
 from stream.picture.face import Detection, Face, FrameWork
-from stream.picture.frame import Frame, Timestamp, View
+from stream.picture.frame import Frame
 
-RGB = Colour(1, 1, 1, True)
 TEMPLATE = geometry.template("ffhq_512", 1)
 KUSTER, SCOTT, WENSTRUP, UDALL, COLLINS = 1, 2, 0, 3, 5
 
 
 @pytest.fixture(scope="module")
 def group(finder) -> tuple[Tracker, list[FrameWork], list[list[dict]]]:
-    """The group, tracked with look-ahead: the tracker, what it handed on, and the truth."""
+    """The group, tracked with look-ahead: the tracker, the finished frames, and the truth."""
     tracker = Tracker(finder, Detect(), Track())
     truth = json.loads((SAMPLES / "group.truth.json").read_text())["frames_truth"]
     return tracker, run(tracker, read("group")), truth
@@ -42,7 +40,7 @@ def group(finder) -> tuple[Tracker, list[FrameWork], list[list[dict]]]:
 
 @pytest.fixture(scope="module")
 def people(group) -> dict[int, dict[int, int]]:
-    """Frame -> person of the truth, if not covered -> track."""
+    """By frame and by person of the truth, if not covered: the track's number."""
     _, done, truth = group
     result: dict[int, dict[int, int]] = defaultdict(dict)
     for index, item in enumerate(done):
@@ -73,11 +71,6 @@ def run(tracker: Tracker, work: list[FrameWork]) -> list[FrameWork]:
     return done
 
 
-def framed(rgb: np.ndarray, index: int, view: View | None = None) -> Frame:
-    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), "rgb24")
-    return Frame(index, Timestamp(index, Fraction(1, 25)), picture, view or View(*rgb.shape[1::-1]), RGB)
-
-
 def backdrop(seed: int = 0, size: tuple[int, int] = (480, 270)) -> np.ndarray:
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(40, 215, (size[1] // 15, size[0] // 15, 3)).astype(np.float32)
@@ -85,7 +78,7 @@ def backdrop(seed: int = 0, size: tuple[int, int] = (480, 270)) -> np.ndarray:
 
 
 def portrait() -> tuple[np.ndarray, np.ndarray]:
-    """A portrait, premultiplied with its oval matte, f32[288,288,4], and its landmarks."""
+    """A portrait f32[288,288,4], multiplied by its oval matte, and its landmarks."""
     rgb = cv2.imread(str(SAMPLES / "faces" / "congress_U000039_0.jpg"))[..., ::-1].astype(np.float32)
     y, x = np.mgrid[0:288, 0:288]
     matte = np.clip((1.06 - np.hypot((x - 144) / 92, (y - 148) / 132)) / 0.12, 0, 1)[..., None]
@@ -93,7 +86,7 @@ def portrait() -> tuple[np.ndarray, np.ndarray]:
 
 
 class Scene:
-    """A drawn clip: a portrait that moves by known similarities, and a detector that knows them."""
+    """A drawn clip in which a portrait moves as `places` say, and a detector that knows where it is."""
 
     def __init__(self, places: list[np.ndarray | None], noise: float = 0.0, score: float = 0.9) -> None:
         image, marks = portrait()
@@ -106,7 +99,7 @@ class Scene:
                 layer = geometry.warp(image, inverse, (480, 270), cv2.BORDER_CONSTANT)
                 picture = picture * (1 - layer[..., 3:]) + layer[..., :3]
             picture += rng.normal(0, 2, picture.shape)
-            self.frames.append(FrameWork(framed(np.clip(picture, 0, 255).astype(np.uint8), index)))
+            self.frames.append(FrameWork(rgb_frame(np.clip(picture, 0, 255).astype(np.uint8), index)))
             self.truth.append(None if place is None else geometry.apply(place, marks))
         self._noise, self._score, self._rng = noise, score, rng
 
@@ -233,18 +226,18 @@ def test_known_motion_is_followed_to_a_hundredth(lookahead):
 
 
 def grainy(scene: Scene, noise: float, quality: int) -> Scene:
-    """The scene through a noisy sensor and a JPEG of little quality, anew in each frame."""
+    """The scene with new noise in each frame, compressed as JPEG."""
     rng = np.random.default_rng(3)
     for at, item in enumerate(scene.frames):
         rgb = item.frame.picture.to_ndarray(format="rgb24")
         rgb = np.clip(rgb + rng.normal(0, noise, rgb.shape), 0, 255).astype(np.uint8)
         packed = cv2.imencode(".jpg", rgb, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        scene.frames[at] = FrameWork(framed(cv2.imdecode(packed, cv2.IMREAD_COLOR), at))
+        scene.frames[at] = FrameWork(rgb_frame(cv2.imdecode(packed, cv2.IMREAD_COLOR), at))
     return scene
 
 
 def crops_of(landmarks: list[np.ndarray]) -> np.ndarray:
-    """Where the crops' templates come to lie."""
+    """The places of the crops' templates f64[N,5,2], for the landmarks of N frames."""
     return np.array([geometry.apply(geometry.similarity(TEMPLATE, marks), TEMPLATE) for marks in landmarks])
 
 
@@ -322,7 +315,7 @@ def test_a_vanished_face_makes_the_detector_look_again():
     assert any(10 < index < 20 for index in scene.asked)
 
 
-def test_a_face_that_returns_has_its_old_name():
+def test_a_face_that_returns_has_its_old_number():
     places = [placed(200 + 2 * i, 135) for i in range(40)]
     places[12:20] = [None] * 8
     scene = Scene(places)
@@ -331,7 +324,7 @@ def test_a_face_that_returns_has_its_old_name():
     assert [len(item.faces) for item in done] == [1] * 12 + [0] * 8 + [1] * 20
 
 
-def test_a_forgotten_face_gets_a_new_name():
+def test_a_forgotten_face_gets_a_new_number():
     places = [placed(240, 135)] * 60
     places[12:40] = [None] * 28
     scene = Scene(places)
@@ -355,7 +348,7 @@ def test_flow_does_not_mind_pixels_that_are_not_square_or_a_turned_picture():
     for index in (0, 5):
         rgb = scene.frames[index].frame.picture.to_ndarray(format="rgb24")
         narrow = cv2.resize(rgb, (360, 270), interpolation=cv2.INTER_AREA)
-        wide.append(framed(np.rot90(narrow), index, View(270, 360, Fraction(3, 4), ((0, -1), (1, 0)))))
+        wide.append(rgb_frame(np.rot90(narrow), index, sar=Fraction(3, 4), turn=((0, -1), (1, 0))))
     assert wide[0].view.upright_size == (480, 270)
     found = ReferencePatch(wide[0], start).follow(wide[1], start)
     assert rms_length(found.landmarks - end) / face_size(end) < 0.012
@@ -382,7 +375,9 @@ def test_flow_reads_every_kind_of_picture(pix_fmt):
 
 def cuts_in(pictures: list[np.ndarray]) -> list[int]:
     scenes = SceneCuts(0.5)
-    return [i for i, rgb in enumerate(pictures) if scenes.is_cut(framed(np.uint8(np.clip(rgb, 0, 255)), i))]
+    return [
+        i for i, rgb in enumerate(pictures) if scenes.is_cut(rgb_frame(np.uint8(np.clip(rgb, 0, 255)), i))
+    ]
 
 
 def test_a_cut_is_seen_and_a_fade_or_a_flash_is_not():

@@ -147,7 +147,7 @@ def test_the_freshest_frames_win_and_every_drop_is_counted():
         inlet.put(frame(index))
     inlet.close()
     read = []
-    for work in inlet.works():
+    for work in inlet.items():
         read.append(work.frame.index)
         inlet.done()
     assert read == [7, 8, 9] and drops.by_cause == {"overrun": 7}
@@ -159,7 +159,7 @@ def test_a_frame_that_is_too_old_is_dropped_as_late():
     for index, age_s in enumerate((100.0, 0.0)):
         inlet.put(frame(index, age_s))
     inlet.close()
-    assert [work.frame.index for work in inlet.works()] == [1]
+    assert [work.frame.index for work in inlet.items()] == [1]
     assert drops.by_cause == {"late": 1}
 
 
@@ -167,7 +167,7 @@ def test_no_more_frames_are_in_the_stages_than_allowed_and_leaving_wakes_the_rea
     inlet, entered = Inlet(2, 60.0, Drops()), Channel(16)
 
     def read():
-        for work in inlet.works():
+        for work in inlet.items():
             entered.put(work.frame.index)
         entered.close()
 
@@ -184,7 +184,7 @@ def test_no_more_frames_are_in_the_stages_than_allowed_and_leaving_wakes_the_rea
         inlet.done()
         assert next(results) == 5, "what waited meanwhile was replaced by the newest"
     finally:
-        inlet.leave()
+        inlet.interrupt()
         thread.join(10)
     assert not thread.is_alive() and list(results) == []
 
@@ -193,7 +193,7 @@ def test_slow_stages_lower_the_number_of_frames_that_wait_for_them(monkeypatch):
     now_s = 0.0
     monkeypatch.setattr(inlet_module, "time", SimpleNamespace(monotonic=lambda: now_s))
     inlet = Inlet(8, 0.2, Drops())
-    works = inlet.works()
+    works = inlet.items()
     assert inlet.limit == 8
     inlet.put(replace(frame(0), arrived_at_s=now_s))
     next(works)

@@ -8,27 +8,17 @@ import av
 import cv2
 import numpy as np
 import pytest
-from conftest import SAMPLES
+from flashes import first_picture, frame_of
 
 from stream.errors import ConfigError
-from stream.live.packets import LIVE_TIME_BASE, Jpeg
+from stream.live.packets import Jpeg
 from stream.live.session.previews import SIDE, Previews, PreviewScaler, stacked
-from stream.picture.colour import Colour
 from stream.picture.face import FrameWork
-from stream.picture.frame import Frame, Timestamp, View
 
 
 @pytest.fixture(scope="module")
-def portrait() -> av.VideoFrame:
-    with av.open(str(SAMPLES / "portrait.mp4")) as source:
-        return next(source.decode(video=0))
-
-
-def frame_of(picture: av.VideoFrame, arrived_at_s: float = 100.0, **view) -> Frame:
-    return Frame(
-        0, Timestamp(0, LIVE_TIME_BASE), picture, View(picture.width, picture.height, **view),
-        Colour(2, 2, 2, False), arrived_at_s=arrived_at_s,
-    )  # fmt: skip
+def picture(portrait) -> av.VideoFrame:
+    return first_picture(portrait)
 
 
 @pytest.mark.parametrize(
@@ -41,11 +31,11 @@ def frame_of(picture: av.VideoFrame, arrived_at_s: float = 100.0, **view) -> Fra
     ],
 )
 @pytest.mark.parametrize("format", ["yuv420p", "yuv422p10le", "rgb24"])
-def test_small_pictures_are_upright_square_and_never_enlarged(portrait, size, view, shown, format):
-    picture = portrait.reformat(*size, format=format)
-    small = PreviewScaler().scale(frame_of(picture, **view))
+def test_small_pictures_are_upright_square_and_never_enlarged(picture, size, view, shown, format):
+    resized = picture.reformat(*size, format=format)
+    small = PreviewScaler().scale(frame_of(resized, **view))
     assert small.shape == (*shown, 3) and max(small.shape) <= SIDE and small.dtype == np.uint8
-    frame = frame_of(picture, **view)
+    frame = frame_of(resized, **view)
     slow = np.rint(frame.to_network(frame.thumbnail(SIDE)[0]) * 255)
     slow = cv2.resize(slow, small.shape[1::-1])
     assert np.abs(small - slow).mean() < 4  # the same picture and the same colours
@@ -67,17 +57,17 @@ class Watched:
         self.previews.watch(frozenset(kinds))
 
 
-def test_only_the_previews_that_are_wanted_are_made_and_at_most_15_a_second(portrait):
+def test_only_the_previews_that_are_wanted_are_made_and_at_most_15_a_second(picture):
     watched = Watched("pair", "restored")
     assert watched.previews.wants_pair
     for index in range(25):
-        watched.previews.make(FrameWork(frame_of(portrait, 100 + index / 25)))
+        watched.previews.make(FrameWork(frame_of(picture, 100 + index / 25)))
     assert [kind for kind, _ in watched.made[:2]] == ["restored", "pair"]
     assert len(watched.made) == 2 * 13
     sizes = {kind: cv2.imdecode(np.frombuffer(one.data, np.uint8), 1).shape for kind, one in watched.made}
     assert sizes == {"restored": (480, 640, 3), "pair": (960, 640, 3)}
     watched.previews.watch(frozenset())
-    watched.previews.make(FrameWork(frame_of(portrait, 200)))
+    watched.previews.make(FrameWork(frame_of(picture, 200)))
     assert len(watched.made) == 2 * 13 and not watched.previews.wants_pair
 
 

@@ -12,31 +12,21 @@ import av
 import cv2
 import numpy as np
 import pytest
-from conftest import SAMPLES
+from flashes import first_picture, frame_of
 
 from stream.faces.compose.compose_stage import ComposeStage
-from stream.live.packets import LIVE_TIME_BASE, Snapshot
+from stream.live.packets import Snapshot
 from stream.live.session.previews import PreviewScaler
 from stream.live.session.snapshot_stage import SnapshotStage
-from stream.picture.colour import Colour
 from stream.picture.face import Crop, Face, FrameWork, Patch
-from stream.picture.frame import Frame, Timestamp, View
+from stream.picture.frame import View
 
-PORTRAIT = SAMPLES / "portrait.mp4"
 SIDE_PX = 64
 
 
 @pytest.fixture(scope="module")
-def portrait() -> av.VideoFrame:
-    with av.open(str(PORTRAIT)) as source:
-        return next(source.decode(video=0))
-
-
-def frame_of(picture: av.VideoFrame, arrived_at_s: float = 100.0, **view) -> Frame:
-    return Frame(
-        0, Timestamp(0, LIVE_TIME_BASE), picture, View(picture.width, picture.height, **view),
-        Colour(2, 2, 2, False), arrived_at_s=arrived_at_s,
-    )  # fmt: skip
+def picture(portrait) -> av.VideoFrame:
+    return first_picture(portrait)
 
 
 def patch(track: int = 1, *, coasted: bool = False, change: float = 0.25, sharpness: float = 0.5) -> Patch:
@@ -64,14 +54,14 @@ class Recorder:
         return [snapshot.facts["track"] for snapshot in self.snapshots]
 
 
-def test_a_frame_passes_as_it_is_while_nobody_looks(portrait):
-    work = FrameWork(frame_of(portrait), patches=(patch(),))
+def test_a_frame_passes_as_it_is_while_nobody_looks(picture):
+    work = FrameWork(frame_of(picture), patches=(patch(),))
     assert list(SnapshotStage().process(work)) == [work]
     assert work.before is None
 
 
-def test_the_picture_before_is_that_of_before_though_the_frame_is_written_to(portrait):
-    work = FrameWork(frame_of(portrait), patches=(patch(),))
+def test_the_picture_before_is_that_of_before_though_the_frame_is_written_to(picture):
+    work = FrameWork(frame_of(picture), patches=(patch(),))
     (seen,) = SnapshotStage(wants_pair=lambda: True).process(work)
     (composed,) = ComposeStage(0.1).process(seen)
     after = PreviewScaler().scale(composed.frame)
@@ -81,8 +71,8 @@ def test_the_picture_before_is_that_of_before_though_the_frame_is_written_to(por
     assert difference[300:].max() == 0
 
 
-def test_a_face_is_snapped_once_it_is_sure_and_again_after_a_while(portrait):
-    recorder = Recorder(portrait)
+def test_a_face_is_snapped_once_it_is_sure_and_again_after_a_while(picture):
+    recorder = Recorder(picture)
     for index in range(25 * 45):
         recorder.feed(100 + index / 25, patch(7))
         if index == 5:
@@ -92,15 +82,15 @@ def test_a_face_is_snapped_once_it_is_sure_and_again_after_a_while(portrait):
     assert recorder.tracks() == [7, 7]
 
 
-def test_faces_that_pass_by_are_coasted_or_unchanged_are_not_snapped(portrait):
-    recorder = Recorder(portrait)
+def test_faces_that_pass_by_are_coasted_or_unchanged_are_not_snapped(picture):
+    recorder = Recorder(picture)
     for index in range(100):
         recorder.feed(100 + index / 25, patch(index // 5), patch(1000, coasted=True), patch(1001, change=0.0))
     assert recorder.tracks() == []
 
 
-def test_a_crowd_is_snapped_one_by_one_the_sharpest_first(portrait):
-    recorder, times = Recorder(portrait), []
+def test_a_crowd_is_snapped_one_by_one_the_sharpest_first(picture):
+    recorder, times = Recorder(picture), []
     crowd = [patch(track, sharpness=track / 10) for track in range(1, 6)]
     for index in range(100):
         recorder.feed(100 + index / 25, *crowd)
@@ -110,15 +100,15 @@ def test_a_crowd_is_snapped_one_by_one_the_sharpest_first(portrait):
     assert all(b - a >= 0.5 for a, b in itertools.pairwise(times))
 
 
-def test_tracks_that_are_gone_are_forgotten(portrait):
-    recorder = Recorder(portrait)
+def test_tracks_that_are_gone_are_forgotten(picture):
+    recorder = Recorder(picture)
     for index in range(2000):
         recorder.feed(100 + index, patch(index))
     assert len(recorder.stage._tracks) < 100
 
 
-def test_a_snapshot_shows_the_crop_and_what_is_put_back_of_it(portrait):
-    recorder, now = Recorder(portrait), time.monotonic()
+def test_a_snapshot_shows_the_crop_and_what_is_put_back_of_it(picture):
+    recorder, now = Recorder(picture), time.monotonic()
     mask = np.zeros((SIDE_PX, SIDE_PX), np.float32)
     mask[:32] = 1
     snapped = replace(patch(3), mask=mask)

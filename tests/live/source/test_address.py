@@ -1,4 +1,4 @@
-"""Which addresses are taken, and that what is secret in them is never shown."""
+"""Addresses of sources: the allowed ones are accepted, and credentials in them are never shown."""
 
 import pickle
 
@@ -47,7 +47,7 @@ def test_every_source_has_its_kind(text, kind):
     ],
 )
 def test_what_is_not_allowed_is_refused_in_one_line(text, part):
-    if part == "no such file":  # FFmpeg's own protocols are files with strange names to us
+    if part == "no such file":  # FFmpeg's own protocols are not known: the text is the name of a file
         assert parse_address(text).kind == "file"
         return
     with pytest.raises(ConfigError) as caught:

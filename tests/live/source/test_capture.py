@@ -1,4 +1,4 @@
-"""Every kind of live source, from real servers."""
+"""Frames and sound of every kind of live source, sent by real servers."""
 
 import socket
 from pathlib import Path
@@ -26,7 +26,7 @@ def camera(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(camera):
-    """Mounts that no test kills."""
+    """An RTSP server that no test stops."""
     mounts = {
         "ball": Mount(sound=True),
         "file": Mount(file=str(camera)),

@@ -1,4 +1,4 @@
-"""Every fault that a live source can have, made by real servers; one test each."""
+"""Faults of live sources, produced by real servers: one test for each fault."""
 
 import logging
 import os
@@ -40,7 +40,7 @@ def camera(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(camera):
-    """Mounts that no test kills."""
+    """An RTSP server that no test stops."""
     with rtsp_server({"ball": Mount(), "file": Mount(file=str(camera))}) as server:
         yield server
 
@@ -286,7 +286,7 @@ def test_ten_kills_and_restarts_leave_no_file_thread_or_memory_behind(camera):
 
 
 def test_a_publisher_that_is_stopped_for_a_while_goes_on(camera):
-    """As when a laptop sleeps: nothing is closed, and nothing comes."""
+    """A sleeping laptop does the same: the connection stays open and nothing comes."""
     with (
         rtmp_server() as server,
         sending(camera, server.url(), "flv") as publisher,
@@ -312,7 +312,9 @@ def test_a_network_that_loses_packets_costs_pictures_but_not_the_connection(came
 def test_several_damaged_packets_in_a_row_open_the_connection_anew(camera):
     with rtmp_server() as server:
         data = bytearray(ts_of(camera).read_bytes())
-        for at in range(188 * 300, len(data) - 188, 188):  # all pictures from there on, not their frames
+        for at in range(
+            188 * 300, len(data) - 188, 188
+        ):  # damages all pictures from there on, not the packets' headers
             data[at + 60 : at + 180] = bytes(120)
         (server.folder / "damaged.ts").write_bytes(data)
         with Watching(server.http("damaged.ts")) as live:

@@ -1,4 +1,4 @@
-"""Which cameras are plugged in."""
+"""The list of plugged-in cameras, and their addresses on each platform."""
 
 import sys
 
@@ -16,8 +16,8 @@ def plug(folder, node, name, index):
 def test_cameras_are_listed_in_order_by_their_first_node(tmp_path):
     plug(tmp_path, "video10", "Desk camera", "0")
     plug(tmp_path, "video0", "Laptop camera", "0")
-    plug(tmp_path, "video1", "Laptop camera", "1")  # its facts, no pictures
-    (tmp_path / "video2").mkdir()  # unplugged just now
+    plug(tmp_path, "video1", "Laptop camera", "1")  # sends metadata, no pictures
+    (tmp_path / "video2").mkdir()  # unplugged meanwhile
     found = devices._video4linux(tmp_path)
     assert found == [
         devices.Device("webcam:0", "Laptop camera"),

@@ -1,4 +1,4 @@
-"""The time strip: what is burnt in is read back, behind a codec too, and never guessed."""
+"""The time strip: a time is read back as it was drawn, after a codec too, and never guessed."""
 
 from fractions import Fraction
 

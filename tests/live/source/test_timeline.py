@@ -1,4 +1,4 @@
-"""Times of live sources: whatever they do, those that go on rise strictly and follow the real time."""
+"""Times of live frames rise strictly and follow the real time, whatever the source's own times do."""
 
 import itertools
 

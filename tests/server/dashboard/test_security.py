@@ -1,4 +1,4 @@
-"""The dashboard's locks, each attacked."""
+"""Attacks on the dashboard: its token and sessions, other sites, paths, sizes, sources and bodies."""
 
 from __future__ import annotations
 
@@ -435,7 +435,7 @@ def test_the_openapi_page_is_made_of_our_own_files_only(client):
     assert {"/api/cameras", "/api/jobs", "/api/events/stream", "/metrics"} <= set(schema["paths"])
 
 
-# --- what only stands in the server's own file ----------------------------------------------------
+# --- what only the server's own file may set ----------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,8 @@ export function filesPage(page, { setTitle }) {
         model: model.value || null,
         strength: Number(strength.value) / 100,
       });
-      if (job?.id !== undefined) store.jobs.set(job.id, job);
+      // An update may have come before this answer, and knows more.
+      if (job?.id !== undefined && !store.jobs.has(job.id)) store.jobs.set(job.id, job);
       showJobs();
       write(news, `${chosen} is in the queue`);
     } catch (error) {
