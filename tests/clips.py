@@ -21,7 +21,7 @@ ASS_HEADER = (
 
 @dataclass(frozen=True)
 class Sound:
-    """A tone of its own pitch."""
+    """A sound stream with a tone. Every stream has another pitch."""
 
     codec: str = "aac"
     language: str = "eng"
@@ -35,7 +35,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Clip:
-    """What to make; everything has a plain default: 25 frames of 160x120 H.264, 25 fps."""
+    """A clip to write; by default 25 frames of 160x120 H.264 at 25 fps."""
 
     codec: str = "libx264"
     pix_fmt: str = "yuv420p"
@@ -43,7 +43,7 @@ class Clip:
     frames: int = 25
     rate: Fraction = Fraction(25)
     time_base: Fraction | None = None
-    """None: 1 / (512 * rate), in AVI 1 / rate; the container may overrule."""
+    """None: 1 / (512 * rate), in AVI 1 / rate. The container may use another."""
     pts: tuple[int, ...] | None = None
     """In units of time_base; None: constant rate from start_s."""
     start_s: float = 0.0
@@ -78,7 +78,7 @@ class Clip:
 
 
 def picture(index: int, size: tuple[int, int], noise: float = 0.0) -> np.ndarray:
-    """A moving pattern with texture and edges, RGB u8[h,w,3]; the same for the same index."""
+    """A moving pattern with texture and edges, RGB u8[h,w,3], determined by its index."""
     width, height = size
     y, x = np.mgrid[:height, :width].astype(np.float32)
     x = x + index * 1.5
@@ -255,7 +255,7 @@ def _pictures(output, video, second, clip: Clip) -> tuple[float, float]:
 
 
 def _with_fields(frame: av.VideoFrame, order: str) -> av.VideoFrame:
-    """The frame marked as two fields, which only a filter can do."""
+    """The frame marked as interlaced, which only a filter can do."""
     graph = av.filter.Graph()
     source = graph.add_buffer(
         width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 25)
@@ -294,6 +294,6 @@ def remux(src, dst, only=("video", "audio"), **options):
 
 
 def first_part(src, dst, part):
-    """The first `part`, 0 to 1, of a file's bytes."""
+    """Copy the first `part` (0..1) of a file's bytes."""
     data = src.read_bytes()
     dst.write_bytes(data[: int(len(data) * part)])

@@ -1,4 +1,4 @@
-"""Clips through the decoder and the encoder with no face in between, read back."""
+"""Clips that are decoded and encoded without restoration, and read back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FAST = Encode(threads=2, preset="ultrafast")
 def run(
     source: Path, target: Path, config: Encode = FAST, frames: int | None = None, complete=True, **options
 ):
-    """Source to sink with no face in between; returns the path and the sink."""
+    """Write a source's frames with the sink; returns the path and the sink."""
     info = probe(source)
     feed = FileSource(info, options.get("start_s"), options.get("duration_s"), threads=2)
     written = OutputOptions(restored_note=NOTE, cut_short=lambda: not complete, **options)

@@ -1,4 +1,4 @@
-"""A web server on loopback that misbehaves as it is told, and keeps account of what it sent."""
+"""A web server on loopback that misbehaves on request, and records what it sent."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from threading import Event, Thread
 
 @dataclass
 class File:
-    """How one path is answered."""
+    """How the server answers for one path."""
 
     data: bytes = b""
     ranges: bool = True
-    """Whether Range is understood."""
+    """Whether the server understands Range."""
     etag: str = '"1"'
-    """Empty: no validator at all."""
+    """The validator; empty: none."""
     cuts: list[int] = field(default_factory=list)
-    """After so many bytes of the body the connection is closed: one for each request, while it lasts."""
+    """Bytes of the body after which the connection is closed, for one request after another."""
     stall: bool = False
-    """In place of closing, the server says nothing more."""
+    """Whether the server stops sending instead of closing the connection."""
     longer: int = 0
-    """So many bytes more than there are does it announce (negative: less)."""
+    """How many bytes more than there are the server announces (negative: fewer)."""
     announce: bool = True
-    """Whether it announces a length."""
+    """Whether the server announces a length."""
     statuses: list[int] = field(default_factory=list)
-    """Answers before the file is given: one for each request."""
+    """Statuses of the first requests, one for each; the file follows after them."""
     location: str = ""
-    """Where it redirects to."""
+    """Address to which the server redirects; empty: it does not."""
     pause_s: float = 0.0
-    """Before each 16 KiB."""
+    """Pause before each 16 KiB, seconds."""
 
 
 @dataclass
@@ -129,5 +129,5 @@ def _answer(server: Server, handler: BaseHTTPRequestHandler) -> None:
             request.sent += len(part)
         if cut is not None and file.stall:
             server.closing.wait(30)
-    except ConnectionError:  # the other side has had enough
+    except ConnectionError:  # the client closed the connection
         pass

@@ -1,4 +1,4 @@
-"""The golden 64 px generator as files that engines open: safetensors, and ONNX as others export it."""
+"""The golden 64 px generator as files that engines open: safetensors, and ONNX like the published ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def golden_model(folder: Path, name: str = "gpen-64") -> Path:
-    """A weights file of a golden generator."""
+    """Write the weights of a golden generator."""
     source = GOLDEN / f"{name}.safetensors"
     with safe_open(source, framework="numpy") as file:
         metadata = file.metadata() | {"template": "ffhq_512"}
@@ -31,14 +31,14 @@ def golden_model(folder: Path, name: str = "gpen-64") -> Path:
 
 
 def golden_crops(name: str = "gpen-64") -> tuple[np.ndarray, np.ndarray]:
-    """Its input and output as crops, f32[2, S, S, 3], RGB 0..1."""
+    """The golden input and output as crops, f32[2, S, S, 3], RGB in 0..1."""
     tensors = load_file(GOLDEN / f"{name}.safetensors")
     given, expected = (tensors[key].permute(0, 2, 3, 1).numpy() * 0.5 + 0.5 for key in ("input", "output"))
     return np.ascontiguousarray(given), np.ascontiguousarray(expected)
 
 
 def published_onnx(weights: Path, *, dynamic: bool = False) -> tuple[Path, ModelInfo]:
-    """An export as the published ones are, NCHW in -1..1, with a sidecar; and the facts about it."""
+    """Write an export like the published ones, NCHW in -1..1, with a sidecar; its path and facts."""
     net, info = load_generator(weights)
     net.requires_grad_(False)
     path = weights.with_name(f"{weights.stem}{'-dynamic' if dynamic else ''}.onnx")

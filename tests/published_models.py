@@ -1,4 +1,4 @@
-"""A training file as the official ones are, a server that has it, and an empty models folder."""
+"""A training file like the official ones, a server that has it, and an empty models folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stream.models.nets import GPEN
 
 
 def network(size=256, **options):
-    """Random weights under the official names: as deep as the real thing, narrow as 8 channels."""
+    """Random weights with the official tensor names, as deep as the real network, 8 channels wide."""
     torch.manual_seed(0)
     figures = {"channel_multiplier": 1, "narrow": 1 / 64, "style_dim": 16, "n_mlp": 2} | options
     return GPEN(size, **figures).eval()

@@ -1,4 +1,4 @@
-"""Small GPENs with random weights or with an answer that is known, and pictures for them."""
+"""Small GPENs with random weights or with a known output, and pictures for them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def write_model(
     input_range: str = "-1,1",
     template: str = "ffhq_512",
 ) -> Path:
-    """Write a model with the published structure and names.
+    """Write a model with the published structure and tensor names.
 
-    `answer`: None, random weights; a colour (R, G, B in 0..1), the network gives nothing but it;
-    "input", the network gives what it is shown, as its input range has it (-1..1 or 0..1).
+    answer: None: the weights are random. A colour (R, G, B in 0..1): it is the network's output. "input":
+    the network's output is its input, in the values of its input range (-1..1 or 0..1).
     """
     facts = {"channel_multiplier": 1, "narrow": 0.125, "style_dim": 32, "n_mlp": 2}
     echoes = answer == "input"
@@ -55,11 +55,11 @@ def write_model(
 
 
 UNCHECKED = "restore.skip_sharp=1", "compose.guard=false"
-"""Random weights do not make a face of a face, for which the guard would leave the input as it is."""
+"""Settings that restore every face, although random weights do not give a face."""
 
 
 def write_models(folder: Path) -> Path:
-    """One model for each task; `restore` and `sr` have random weights."""
+    """Write one model for each task. `restore` and `sr` have random weights."""
     write_model(folder / "restore.safetensors")
     write_model(folder / "sr.safetensors", in_size=32)
     write_model(folder / "colorize.safetensors", "colorize", answer=SKIN)
@@ -70,13 +70,13 @@ def write_models(folder: Path) -> Path:
 
 
 def settings(models: Path, name: str, *overrides, engine="torch") -> Config:
-    """The default preset with a model of `write_models`; its answer stands, whatever it is."""
+    """The default preset with a model of `write_models`, whose output is used whatever it is."""
     ours = [f"restore.model={models / name}.safetensors", f"restore.engine={engine}", *UNCHECKED]
     return load_config("default", None, [*ours, *overrides])
 
 
 def picture(path, seed=0, size=64, channels=3) -> np.ndarray:
-    """Writes a smooth random picture; RGB or grey u8."""
+    """Write a smooth random picture and return its pixels, RGB or grey u8."""
     coarse = np.random.default_rng(seed).integers(30, 220, (8, 8, channels)).astype(np.uint8)
     image = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
     Image.fromarray(image).save(path)
@@ -89,7 +89,7 @@ def read(path) -> np.ndarray:
 
 
 def hole_mask(size=64) -> np.ndarray:
-    """White where to fill, u8."""
+    """A mask u8[size,size], white where to fill."""
     mask = np.zeros((size, size), np.uint8)
     mask[20:30, 24:44] = 255
     return mask

@@ -68,9 +68,9 @@ class RunReport(TypedDict, total=False):
     faces_left_alone: int
     """Crops left unchanged because they are sharp already."""
     faces_carried: int
-    """Crops made from restored crops of the same track."""
+    """Crops whose restoration was moved from other frames of the same track by optical flow."""
     restorations_forced: int
-    """How many of `faces_restored` came before their turn, because their neighbours did not explain them."""
+    """How many of `faces_restored` were restored before their turn, because optical flow failed."""
     faces_not_finite: int
     """Crops left unchanged because the network's output held NaN or infinity."""
     faces_stabilised: int

@@ -177,7 +177,7 @@ class FileSource:
                 yield picture
             return
         except (hardware.Unusable, av.FFmpegError) as error:
-            reason = hardware.why(error)
+            reason = hardware.reason(error)
         path = self.info.path
         if last is None:
             self.notes.append(f"{path}: decoded by software, no hardware would do ({reason})")

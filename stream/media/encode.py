@@ -258,7 +258,7 @@ class FileSink(Sink):
             return EncodeError(f"{self.destination}: the disk is full; free some space and run again")
         if code == errno.EFBIG:
             return EncodeError(f"{self.destination}: the file grew beyond what is allowed; raise the limit")
-        failed = f"{self.recipe.encoder} failed ({hardware.why(error)})"
+        failed = f"{self.recipe.encoder} failed ({hardware.reason(error)})"
         if self.recipe.is_hardware:
             return HardwareError(f"{self.destination}: {failed}; set encode.hardware to off")
         size = "" if self._shown is self.info else " or a smaller --upscale"

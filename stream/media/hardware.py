@@ -44,10 +44,10 @@ class Unusable(Exception):
     """A hardware decoder or encoder cannot go on; the message says why, in a few words."""
 
 
-def why(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """FFmpeg's reason in a few words."""
-    words: str | None = getattr(error, "strerror", None)
-    return words.lower() if words else str(error) or type(error).__name__
+    text: str | None = getattr(error, "strerror", None)
+    return text.lower() if text else str(error) or type(error).__name__
 
 
 def open_decoder(path: Path, codec: str) -> tuple[InputContainer, str]:
@@ -65,7 +65,7 @@ def open_decoder(path: Path, codec: str) -> tuple[InputContainer, str]:
         try:
             container = open_video(path, HWAccel(config.device_type, allow_software_fallback=False))
         except (av.FFmpegError, RuntimeError) as error:
-            reasons.append(f"{device}: {why(error)}")
+            reasons.append(f"{device}: {reason(error)}")
             continue
         context = video_stream(container).codec_context
         if context.is_hwaccel:
@@ -118,7 +118,7 @@ def identical(one: av.VideoFrame, two: av.VideoFrame) -> bool:
 
 
 def encoders(codec: str, pix_fmt: str) -> list[str]:
-    """Encoders in this build of FFmpeg that write `codec` from such pictures. No device may be there."""
+    """Encoders in this build of FFmpeg that write `codec` from such pictures. They may lack a device."""
     if pix_fmt not in _PIXEL_FORMATS:
         return []
     names = (f"{codec}_{family}" for family in _FAMILIES)

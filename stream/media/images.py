@@ -225,8 +225,8 @@ def _without_orientation(data: bytes) -> bytes:
         tag = file.pages.first.tags.get(_ORIENTATION)
         if tag is None:
             return data
-        one = (1).to_bytes(2, "little" if file.byteorder == "<" else "big")
-        return data[: tag.valueoffset] + one + data[tag.valueoffset + 2 :]
+        upright = (1).to_bytes(2, "little" if file.byteorder == "<" else "big")
+        return data[: tag.valueoffset] + upright + data[tag.valueoffset + 2 :]
 
 
 def coloured_still(still: Still) -> Still:

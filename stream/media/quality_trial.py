@@ -118,7 +118,7 @@ def _tried_hardware(info: StreamInfo, recipe: EncoderRecipe, sample: _Sample, th
         encoder.open()  # at full size, which it may not know
         trial = _search(info, recipe, sample, threads)
     except (av.FFmpegError, ValueError) as error:
-        raise hardware.Unusable(f"{name}: {hardware.why(error)}") from error
+        raise hardware.Unusable(f"{name}: {hardware.reason(error)}") from error
     if trial.psnr_db < TARGET_DB:
         raise hardware.Unusable(f"{name}: keeps {trial.psnr_db:.1f} dB, {TARGET_DB} are wanted")
     if trial.growth > LIMIT:

@@ -285,5 +285,5 @@ class _Download:
             return _TransientError(f"sent nothing for {self._retry.timeout_s:g} s")
         if isinstance(cause, http.client.IncompleteRead):
             return _TransientError("broke off")
-        said = getattr(cause, "strerror", None) or " ".join(str(cause).split()) or type(cause).__name__
-        return _TransientError(f"cannot be reached or broke off ({said[:120]})")
+        text = getattr(cause, "strerror", None) or " ".join(str(cause).split()) or type(cause).__name__
+        return _TransientError(f"cannot be reached or broke off ({text[:120]})")

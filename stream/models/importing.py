@@ -219,8 +219,8 @@ def _copy(path: Path, entry: Entry, digest: str) -> Path:
         if not (target.exists() and target.samefile(path)):
             try:
                 shutil.copyfile(path, draft)
-                if target.exists() and (there := sha256_of(target)) != digest:
-                    rename_refused(target, entry.file, there)
+                if target.exists() and (old_digest := sha256_of(target)) != digest:
+                    rename_refused(target, entry.file, old_digest)
                 draft.replace(target)
             except OSError as error:
                 draft.unlink(missing_ok=True)
@@ -230,10 +230,10 @@ def _copy(path: Path, entry: Entry, digest: str) -> Path:
 
 
 def _check(options: ImportOptions) -> None:
-    for option, value, known in (
+    for option, value, allowed in (
         ("task", options.task, TASKS),
         ("template", options.template, tuple(TEMPLATES)),
         ("input-range", options.input_range, tuple(INPUT_RANGES)),
     ):
-        if value is not None and value not in known:
-            raise ConfigError(f"--{option} {value}: unknown; choose one of {' '.join(known)}")
+        if value is not None and value not in allowed:
+            raise ConfigError(f"--{option} {value}: unknown; choose one of {' '.join(allowed)}")

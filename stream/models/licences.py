@@ -90,7 +90,7 @@ def check_file(path: Path, expected: str, *, anew: bool = False) -> None:
 
 
 def record_digest(path: Path, digest: str) -> None:
-    """Store the digest of a file, with the file's size and time."""
+    """Record the digest of a file, with the file's size and time."""
     entry: list[int | str] = [*_size_and_time(path), digest]
     _change_if_writable(lambda ledger: ledger.verified.__setitem__(_key(path), entry))
 

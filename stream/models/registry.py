@@ -115,8 +115,8 @@ def fetch(
     require_licence(name, entry.licence, accept_licence)
     notify(f"{name}: licence: {entry.licence.terms} ({entry.licence.url})")
     with locked(entry.file, lambda: notify(f"{name}: another process fetches it; waiting")):
-        found = _find(entry)
-        if found is not None and found.digest is None:
+        local = _find(entry)
+        if local is not None and local.digest is None:
             return _resolve_entry(entry, accept_licence)  # raises an error that says what to do
         if _is_verified(entry):
             notify(f"{name}: is here already")
@@ -223,7 +223,7 @@ def list_models() -> list[ListedModel]:
 
 
 def _listed(entry: Entry) -> ListedModel:
-    found, generator = _find(entry), entry.generator
+    local, generator = _find(entry), entry.generator
     return ListedModel(
         name=entry.name,
         task=entry.task,
@@ -238,8 +238,8 @@ def _listed(entry: Entry) -> ListedModel:
         bytes=entry.bytes,
         sha256=entry.sha256,
         pinned_sha256=None if entry.sha256 else known_digest(entry),
-        state="absent" if found is None else found.state,
-        path=None if found is None else str(found.path),
+        state="absent" if local is None else local.state,
+        path=None if local is None else str(local.path),
     )
 
 
@@ -265,19 +265,19 @@ def _listed_own(name: str, own: OwnModel) -> ListedModel:
 
 
 def _resolve_entry(entry: Entry, accept_licence: bool) -> Path:
-    found = _find(entry)
-    if found is None:
+    local = _find(entry)
+    if local is None:
         raise ModelError(f"{entry.name}: not on this machine; run: gpen-stream models fetch {entry.name}")
-    path, digest = found.path, found.digest
+    path, digest = local.path, local.digest
     if digest is None:
         raise ModelError(
             f"{path}: nobody has published a hash of it, so it needs a look first; run: "
             f"gpen-stream models import {path}"
         )
     require_licence(entry.name, entry.licence, accept_licence)
-    if found.state == "imported" and (expected := recorded_digest(path)):
+    if local.state == "imported" and (expected := recorded_digest(path)):
         check_file(path, expected)
-    if found.state == "here":
+    if local.state == "here":
         check_file(path, digest)
         return import_official(entry, path, digest).path if entry.is_checkpoint else path
     return path
@@ -294,8 +294,8 @@ def _resolve_checkpoint(path: Path, accept_licence: bool, notify: Notify) -> Pat
     entry = entry_by_digest(digest)
     if entry is not None and not entry.is_checkpoint:
         return path
-    found = None if entry is None else _find(entry)
-    if entry is not None and found is not None and found.state == "imported":
+    local = None if entry is None else _find(entry)
+    if entry is not None and local is not None and local.state == "imported":
         return _resolve_entry(entry, accept_licence)
     return import_file(path, ImportOptions(), accept_licence=accept_licence, notify=notify).path
 
@@ -316,31 +316,31 @@ def _find(entry: Entry) -> _LocalFile | None:
 
 def _is_verified(entry: Entry) -> bool:
     """Whether the entry's file is on this machine and has the expected digest."""
-    found = _find(entry)
-    if found is None or found.digest is None:
+    local = _find(entry)
+    if local is None or local.digest is None:
         return False
-    if found.state == "here":
+    if local.state == "here":
         try:
-            check_file(found.path, found.digest)
+            check_file(local.path, local.digest)
         except ModelError:
             return False
-    return found.state in ("here", "imported")
+    return local.state in ("here", "imported")
 
 
 def _verify(entry: Entry) -> Verification:
-    found, source = _find(entry), models_folder() / entry.file
-    if found is None:
+    local, source = _find(entry), models_folder() / entry.file
+    if local is None:
         return Verification(entry.name, False, "not on this machine")
-    path, digest = found.path, found.digest
+    path, digest = local.path, local.digest
     if digest is None:
         return Verification(entry.name, False, f"{path}: never checked; import it")
-    expected = [(path, recorded_digest(path) if found.state == "imported" else digest)]
-    if found.state == "imported" and source.is_file():
+    expected = [(path, recorded_digest(path) if local.state == "imported" else digest)]
+    if local.state == "imported" and source.is_file():
         expected.append((source, digest))
     try:
-        for file, wanted in expected:
-            if wanted is not None:
-                check_file(file, wanted, anew=True)
+        for file, file_digest in expected:
+            if file_digest is not None:
+                check_file(file, file_digest, anew=True)
     except ModelError as error:
         return Verification(entry.name, False, str(error))
     return Verification(
@@ -358,8 +358,8 @@ def _verify_own(name: str, own: OwnModel) -> Verification:
 
 
 def _unknown(name: str) -> str:
-    known = list(catalog.entries()) + list(read_ledger().imports)
-    near = difflib.get_close_matches(name, known, 3, 0.5) or [BUNDLED_MODEL]
+    names = list(catalog.entries()) + list(read_ledger().imports)
+    near = difflib.get_close_matches(name, names, 3, 0.5) or [BUNDLED_MODEL]
     return (
         f"{name}: neither a model's name nor a file; near it: {', '.join(near)}; see gpen-stream models list"
     )

@@ -15,14 +15,14 @@ from stream import Options, Status, load_config, restore_file, restored_frames
 from stream.errors import ConfigError, SourceError, StreamError
 
 LOSSLESS = load_config("default", None, ["encode.codec=ffv1"])
-"""Needs no trial for its quality, so the run begins sooner."""
+"""Its quality needs no trial, so the run begins sooner."""
 
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
     before = set(threading.enumerate())
     yield
-    # torch's converter keeps a pool of its own, once, when a model is converted for the first time.
+    # torch's converter starts a pool once, when the first model is converted.
     left = [
         t.name for t in set(threading.enumerate()) - before if not t.name.startswith("ThreadPoolExecutor")
     ]

@@ -23,6 +23,7 @@ from stream.models.info import bundled_model_path
 from stream.picture import colour, geometry, pixel_formats
 from stream.picture.colour import Colour
 from stream.pipeline.pipeline import Pipeline
+from stream.pipeline.stage import Stage
 
 SAMPLE = SAMPLES / "portrait.mp4"
 FRAMES = 12
@@ -37,22 +38,15 @@ FORMATS = {
 }
 
 
-class Passer:
-    """A stage that passes items on and keeps what `look` makes of them."""
+class Passer(Stage):
+    """A stage that yields its items unchanged and collects the results of `look` on them."""
 
     def __init__(self, look):
         self.seen, self._look = [], look
 
-    def open(self): ...
-
     def process(self, item):
         self.seen.append(self._look(item))
         yield item
-
-    def flush(self):
-        return ()
-
-    def close(self): ...
 
 
 class Identity:
@@ -177,7 +171,7 @@ def test_pixels_outside_the_masks_are_bit_exact_for_every_thread_type(clip, kind
 @pytest.mark.parametrize("thread_type", ["NONE", "SLICE", "FRAME"])
 @pytest.mark.parametrize("kind", ["yuv420p", "yuv422p10le"])
 def test_a_frame_written_at_once_never_reaches_the_decoders_references(clip, kind, thread_type):
-    """In a run the decoder is far ahead; here each frame is changed before the next is decoded."""
+    """In a run the decoder is far ahead. Here each frame is changed before the next is decoded."""
     source = FileSource(probe(clip(kind)), thread_type=thread_type)
     for frame, reference in zip(source.frames(), decoded(clip(kind)), strict=True):
         for ours, theirs in zip(planes(frame.picture), reference, strict=True):

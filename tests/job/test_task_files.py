@@ -53,7 +53,7 @@ def portrait_frame(portrait_frames) -> np.ndarray:
 
 
 def write_video(path, pictures, pix_fmt) -> Path:
-    """Lossless, 25 a second."""
+    """Write pictures as a lossless video at 25 fps."""
     with av.open(str(path), "w") as output:
         stream = output.add_stream("ffv1", rate=25)
         stream.width, stream.height, stream.pix_fmt = pictures[0].width, pictures[0].height, pix_fmt
@@ -200,7 +200,7 @@ def test_an_aligned_picture_is_filled_in_the_hole_and_keeps_every_other_bit(hole
 
 
 def test_what_the_network_sees_in_a_hole_is_white(models, tmp_path):
-    """By a network that answers what it sees."""
+    """The network's output is its input."""
     picture(tmp_path / "in.png")
     Image.fromarray(hole_mask()).save(tmp_path / "mask.png")
     config = settings(models, "echo", f"restore.inpaint_mask={tmp_path / 'mask.png'}")
@@ -213,7 +213,7 @@ def test_what_the_network_sees_in_a_hole_is_white(models, tmp_path):
 def test_a_stroke_over_a_face_leaves_no_trace_however_large_the_face(
     enlarged, models, tmp_path, portrait_frame
 ):
-    """The stroke carries detail that the crop cannot hold; none of it may be left."""
+    """The stroke has finer detail than the crop can hold; none of it may be left."""
     big = cv2.resize(portrait_frame, None, fx=enlarged, fy=enlarged, interpolation=cv2.INTER_CUBIC)
     mask = np.zeros(big.shape[:2], np.uint8)
     height, width = mask.shape
@@ -276,7 +276,7 @@ def test_a_mask_of_another_size_than_the_video_is_refused_before_any_work(models
 
 
 def test_a_label_map_reaches_the_network_in_0_to_1_and_its_face_takes_its_place(models, tmp_path):
-    """The network answers what it sees as if that were -1..1: x in 0..1 becomes (x + 1) / 2."""
+    """The network's output is its input, read as -1..1: x in 0..1 becomes (x + 1) / 2."""
     image = picture(tmp_path / "in.png")
     restored(tmp_path / "in.png", tmp_path / "out.png", settings(models, "segment"), aligned=True)
     assert np.abs(read(tmp_path / "out.png") - (image / 2 + 127.5)).max() <= 1
@@ -292,7 +292,7 @@ def test_nothing_is_left_of_a_label_map_that_is_larger_than_the_network(models, 
 
 @pytest.mark.parametrize("engine", ["torch", "openvino"])
 def test_the_sr_variants_output_is_as_large_as_the_model_says(engine, models, tmp_path):
-    """Against its own network on the mean of each 2x2 block."""
+    """Compared with its own network on the mean of each 2x2 block."""
     image = picture(tmp_path / "in.png")
     restored(tmp_path / "in.png", tmp_path / "out.png", settings(models, "sr", engine=engine), aligned=True)
     after = read(tmp_path / "out.png")

@@ -42,7 +42,7 @@ def write(
 
 @pytest.mark.parametrize("pix_fmt", HANDLED)
 def test_every_promised_format_is_read_and_written_in_place(pix_fmt):
-    """A residual of 0.1 moves the picture's RGB by 0.1, and nothing beside its box."""
+    """A residual of 0.1 changes the picture's RGB by 0.1 inside of its box only."""
     rng = np.random.default_rng(0)
     picture = av.VideoFrame(64, 48, pix_fmt)
     layout = pixel_formats.layout_of(pix_fmt)

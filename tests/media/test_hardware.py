@@ -1,7 +1,7 @@
-"""Hardware decoders and encoders: what is let through, and that software takes over where they fail.
+"""Hardware decoders and encoders: which results are accepted, and that software replaces them on failure.
 
-Devices are missing where these tests run, so every failure is FFmpeg's own; what a device would do
-well is done by FFmpeg's software, handed in at the one place where a device comes in.
+The machine of these tests has no device, so every failure is FFmpeg's own. FFmpeg's software stands in for a
+device that works.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def clip(tmp_path_factory):
 
 
 def here(codec: str) -> bool:
-    """Whether this machine has a device after all."""
+    """Whether this machine has a device."""
     try:
         encoder = av.CodecContext.create(f"{codec}_nvenc", "w")
         encoder.width, encoder.height, encoder.pix_fmt = 320, 240, "yuv420p"
@@ -187,7 +187,7 @@ def decoded(path, try_hardware, **window):
 
 
 def pretend(monkeypatch, path=None):
-    """A device that decodes as FFmpeg's software does, of `path` in place of what it is given."""
+    """Let FFmpeg's software stand in for a device; it decodes `path` instead of the given file."""
     opened = []
 
     def open_decoder(given, codec):
@@ -199,7 +199,7 @@ def pretend(monkeypatch, path=None):
 
 
 def hurt(path, target, at: int):
-    """A copy whose `at`th packet of video is noise behind its first bytes."""
+    """A copy in which the packet of video number `at` is noise after its first bytes."""
     with av.open(str(path)) as container:
         packet = [p for p in container.demux(video=0) if p.size][at]
         start, size = packet.pos, packet.size
@@ -364,7 +364,7 @@ def test_where_no_hardware_suits_the_video_a_note_says_so(tmp_path):
 
 
 def pretended(**options) -> EncoderRecipe:
-    """A rival that runs here: x264, with options that its trial has to judge."""
+    """A recipe for a hardware encoder, with x264 in place of one, whose options the trial has to judge."""
     settings = {"preset": "veryfast"} | options
     return EncoderRecipe("libx264", "h264", "yuv420p", settings, 19.0, is_settled=False, is_hardware=True)
 
@@ -395,7 +395,7 @@ def test_an_encoder_that_breaks_the_promise_of_quality_is_refused(tmp_path, clip
 
 
 def fail_for_real():
-    """An error of FFmpeg's own from a hardware encoder: no card encodes pictures of 16x16."""
+    """Raise FFmpeg's own error of a hardware encoder: no card encodes pictures of 16x16."""
     encoder = av.CodecContext.create("h264_nvenc", "w")
     encoder.width, encoder.height, encoder.pix_fmt = 16, 16, "yuv420p"
     encoder.time_base = Fraction(1, 25)
@@ -407,12 +407,12 @@ def fail_for_real():
 def test_an_encoder_that_fails_on_its_way_is_made_up_for_by_software(tmp_path, clip, monkeypatch, at):
     quiet = Config(encode=Encode(threads=1))
     soft = api.restore_file(clip, tmp_path / "soft.mp4", quiet)
-    encode, taken = Encoder.encode, []
+    encode, encoded = Encoder.encode, []
 
     def failing(encoder, picture, pts):
         if encoder.recipe.is_hardware:
-            taken.append(pts)
-            if len(taken) == at + 1:
+            encoded.append(pts)
+            if len(encoded) == at + 1:
                 fail_for_real()
         return encode(encoder, picture, pts)
 

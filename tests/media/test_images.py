@@ -1,4 +1,4 @@
-"""Still pictures: whatever is not a face goes out as it came in, with all that describes it."""
+"""Still pictures: everything except the face stays as it was, with all metadata."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ORIENTATION, ICC = 274, 34675
 
 @pytest.fixture(scope="module")
 def rgb(face):
-    """u8[384,448,3]: a face off the middle, in a frame of noise that shows every change."""
+    """u8[384,448,3]: a face beside the middle, in a frame of noise that shows every change."""
     portrait = np.asarray(Image.open(face).convert("RGB"))
     noise = np.random.default_rng(1).integers(0, 256, (384, 448, 3), np.uint8)
     noise[48 : 48 + 288, 64 : 64 + 288] = portrait
@@ -30,7 +30,7 @@ def rgb(face):
 
 @pytest.fixture(scope="module")
 def deep(rgb):
-    """The same with 16 bits, whose lower ones carry something."""
+    """The same picture with 16 bits, whose lower bits are noise."""
     low = np.random.default_rng(2).integers(0, 256, rgb.shape, np.uint16)
     return rgb.astype(np.uint16) * 256 + low
 
@@ -46,7 +46,7 @@ def profile():
 
 
 def oriented(upright, orientation):
-    """The stored pixels that a viewer turns into `upright`."""
+    """The stored pixels that a viewer with this orientation shows as `upright`."""
     if orientation in (5, 7):
         upright = upright[::-1, ::-1] if orientation == 7 else upright
         return upright.swapaxes(0, 1)
@@ -76,7 +76,7 @@ DESCRIBED_JPEG = {"comment": "mine", "dpi": (240, 240), "xmp": b"<x:xmpmeta/>", 
 
 @pytest.fixture(scope="module")
 def gallery(rgb, deep, alpha, profile, face, tmp_path_factory):
-    """Pictures of every kind, restored together: one network load for all. Two folders."""
+    """Pictures of every kind, restored as one batch: the folders before and after."""
     src, dst = tmp_path_factory.mktemp("in"), tmp_path_factory.mktemp("out")
     grey16 = deep.mean(axis=2).astype(np.uint16)
     grey8 = (grey16 >> 8).astype(np.uint8)
@@ -125,7 +125,7 @@ def gallery(rgb, deep, alpha, profile, face, tmp_path_factory):
 
 
 def only_the_face_changed(before, after):
-    """True where the picture changed, but nowhere in the frame of noise."""
+    """Whether the picture changed. It must not have changed in the frame of noise."""
     assert before.shape == after.shape and before.dtype == after.dtype
     changed = (before != after).reshape(*before.shape[:2], -1).any(axis=2)
     frame = np.ones(changed.shape, bool)

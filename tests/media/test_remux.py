@@ -1,4 +1,4 @@
-"""Everything beside the restored video: copied whole, converted, or refused by name."""
+"""Everything except the restored video: copied, converted, or refused by name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TWO_SOUNDS = (
 
 
 def described(path) -> list[tuple]:
-    """What a player lists of each stream, cover pictures and attachments included."""
+    """What a player lists for each stream, including cover pictures and attachments."""
     stale = ("DURATION", "ENCODER", "encoder", "vendor_id")
     with av.open(str(path)) as container:
         return [

@@ -178,8 +178,8 @@ def test_a_server_that_falls_silent_is_given_up(server, get, tmp_path):
 
 
 def test_a_slow_server_is_waited_for(server, get):
-    server.files["model.bin"] = File(DATA, pause_s=0.03)
-    assert get(retry=RetryPolicy(timeout_s=0.5, attempts=1), **KNOWN) == SHA
+    server.files["model.bin"] = File(DATA, pause_s=0.06)
+    assert get(retry=RetryPolicy(timeout_s=1.0, attempts=1), **KNOWN) == SHA
     assert server.ranges == [None], "slow is not silent"
 
 

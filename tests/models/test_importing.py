@@ -1,4 +1,4 @@
-"""Training files and networks from elsewhere: strict, run no code, and become models with a name."""
+"""Imported training files and networks: checked strictly, run no code, and get a name."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(evil, zipped, tmp_p
 
 
 def wrong_weights():
-    """Ways in which weights can be wrong, and what the line must say."""
+    """Ways in which weights can be wrong, and words that the message must contain."""
     plain = network(64).state_dict()
     name = "generator.convs.3.conv.weight"
     yield {k: v for k, v in plain.items() if k != name}, [name, "missing"]

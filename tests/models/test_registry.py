@@ -38,7 +38,7 @@ def run(monkeypatch, capsys):
 
 
 def seen(folder):
-    """What a user sees there: no locks."""
+    """The files that a user sees in a folder: no locks."""
     return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.exists() else []
 
 

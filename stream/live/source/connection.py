@@ -197,7 +197,7 @@ class FFmpegSource(OpenSource):
             self._container.seek(0)
             self._decoder.flush_buffers()
         except av.FFmpegError as error:
-            raise SourceError(f"the file cannot be played again ({hardware.why(error)})") from None
+            raise SourceError(f"the file cannot be played again ({hardware.reason(error)})") from None
 
     def close(self) -> None:
         """See `OpenSource.close`."""
@@ -231,7 +231,7 @@ class FFmpegSource(OpenSource):
             return []
         except av.FFmpegError as error:
             if self._decoder.is_hwaccel:
-                raise hardware.Unusable(hardware.why(error)) from None
+                raise hardware.Unusable(hardware.reason(error)) from None
             self._count_damage()
             return []
         intact = [picture for picture in pictures if not picture.is_corrupt]
@@ -272,7 +272,7 @@ class FFmpegSource(OpenSource):
                 decoder.extradata, decoder.thread_count = context.extradata, 1
                 decoder.open()
             except (av.FFmpegError, RuntimeError, ValueError) as error:
-                reasons.append(f"{config.device_type.name}: {hardware.why(error)}")
+                reasons.append(f"{config.device_type.name}: {hardware.reason(error)}")
                 continue
             self._decoder = decoder
             self.codec = f"{context.name} ({config.device_type.name})"
@@ -291,7 +291,7 @@ def explain(error: av.FFmpegError, limit_s: float, waited_s: float = 0.0) -> Fai
     if isinstance(error, av.HTTPNotFoundError):
         return Failure(ConnectionState.REFUSED, "nothing at this path (404)", slow=True)
     if isinstance(error, av.HTTPClientError):
-        return Failure(ConnectionState.REFUSED, f"the server refuses ({hardware.why(error)})", slow=True)
+        return Failure(ConnectionState.REFUSED, f"the server refuses ({hardware.reason(error)})", slow=True)
     if isinstance(error, av.ConnectionRefusedError):
         return Failure(ConnectionState.REFUSED, NOBODY_LISTENS)
     if isinstance(error, av.FileNotFoundError):
@@ -301,7 +301,7 @@ def explain(error: av.FFmpegError, limit_s: float, waited_s: float = 0.0) -> Fai
         return Failure(ConnectionState.STALLED, f"nothing came for {limit_s:g} s")
     if isinstance(error, av.InvalidDataError):
         return Failure(ConnectionState.REFUSED, "what it sends is no video that can be read")
-    return Failure(ConnectionState.RETRYING, hardware.why(error))
+    return Failure(ConnectionState.RETRYING, hardware.reason(error))
 
 
 def _open(

@@ -67,16 +67,16 @@ def _captured(
 ) -> _Graph:
     """Capture the graph for one batch size. It shares the memory of the `larger` one, if there is one."""
     with torch.cuda.device(device):
-        given = torch.zeros(shape, device=device)
+        static_input = torch.zeros(shape, device=device)
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch leaves its types out
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UPS):
-                net(given)
+                net(static_input)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=None if larger is None else larger.pool()):
             # Contiguous: a strided copy to the host would go through a temporary of its own.
-            result = net(given).contiguous()
+            output = net(static_input).contiguous()
     staging_in = torch.zeros(shape, pin_memory=True)
-    return _Graph(graph, given, result, staging_in, torch.empty(result.shape, pin_memory=True))
+    return _Graph(graph, static_input, output, staging_in, torch.empty(output.shape, pin_memory=True))

@@ -101,14 +101,14 @@ class OnnxEngine:
         return restored
 
     def _infer(self, session: InferenceSession, batch: np.ndarray) -> np.ndarray:
-        made: np.ndarray
+        restored: np.ndarray
         if not self._is_nchw:
-            made = session.run(None, {self._input: batch})[0]
-            return made
+            restored = session.run(None, {self._input: batch})[0]
+            return restored
         low, high = (np.float32(bound) for bound in self.model.input_range)
         x = np.ascontiguousarray(batch.transpose(0, 3, 1, 2)) * (high - low) + low
-        made = session.run(None, {self._input: x})[0]
-        return made.transpose(0, 2, 3, 1) * np.float32(0.5) + np.float32(0.5)
+        restored = session.run(None, {self._input: x})[0]
+        return restored.transpose(0, 2, 3, 1) * np.float32(0.5) + np.float32(0.5)
 
     def close(self) -> None:
         """See `Engine.close`."""
@@ -142,10 +142,10 @@ def _runtime(accelerator: str) -> ModuleType:
         )
     import onnxruntime
 
-    wanted, there = _PROVIDERS[accelerator][0], onnxruntime.get_available_providers()
-    if wanted not in there:
+    provider, available = _PROVIDERS[accelerator][0], onnxruntime.get_available_providers()
+    if provider not in available:
         raise ConfigError(
-            f"restore.engine: ONNX Runtime has no {wanted} here, only {', '.join(there)}; "
+            f"restore.engine: ONNX Runtime has no {provider} here, only {', '.join(available)}; "
             "install onnxruntime-gpu in place of onnxruntime, or use device cpu"
         )
     library: ModuleType = onnxruntime
@@ -171,15 +171,15 @@ def _works_on_crops(path: Path, session: InferenceSession, model: ModelInfo) -> 
 
     Raises ModelError for other shapes.
     """
-    given, made = session.get_inputs(), session.get_outputs()
-    shapes = given[0].shape[1:], made[0].shape[1:]
-    inner, outer = model.in_size, model.size
-    single = len(given) == 1 and given[0].type == made[0].type == "tensor(float)"
-    if single and shapes == ([inner, inner, 3], [outer, outer, 3]):
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    shapes = inputs[0].shape[1:], outputs[0].shape[1:]
+    in_size, size = model.in_size, model.size
+    single = len(inputs) == 1 and inputs[0].type == outputs[0].type == "tensor(float)"
+    if single and shapes == ([in_size, in_size, 3], [size, size, 3]):
         return True
-    dynamic = all(isinstance(side, str) for side in made[0].shape[2:])
-    if not single or shapes[0] != [3, inner, inner] or not (dynamic or shapes[1] == [3, outer, outer]):
-        raise ModelError(f"{path}: not an export of a {outer} px generator, its shapes are {shapes}")
+    dynamic = all(isinstance(side, str) for side in outputs[0].shape[2:])
+    if not single or shapes[0] != [3, in_size, in_size] or not (dynamic or shapes[1] == [3, size, size]):
+        raise ModelError(f"{path}: not an export of a {size} px generator, its shapes are {shapes}")
     return False
 
 

@@ -99,8 +99,8 @@ class TorchEngine:
         check_crops(crops, self.model)
         side = self.model.size
         restored = np.empty((len(crops), side, side, 3), np.float32)
-        given = torch.from_numpy(np.require(crops, requirements="W"))  # torch wants it writable
-        self._sizes = run_in_batches(self._run, given, torch.from_numpy(restored), self._sizes)
+        batch = torch.from_numpy(np.require(crops, requirements="W"))  # torch wants it writable
+        self._sizes = run_in_batches(self._run, batch, torch.from_numpy(restored), self._sizes)
         return restored
 
     def close(self) -> None:

@@ -70,11 +70,13 @@ class Upscaler:
         for y0, y1 in spans(height):
             for x0, x1 in spans(width):
                 tile = np.ascontiguousarray(image[y0:y1, x0:x1].transpose(2, 0, 1)[None])
-                made = self._net(torch.from_numpy(tile).to(self._device))[0].permute(1, 2, 0).cpu().numpy()
+                upscaled = (
+                    self._net(torch.from_numpy(tile).to(self._device))[0].permute(1, 2, 0).cpu().numpy()
+                )
                 rows, columns = _ramp(y0, y1, height, k), _ramp(x0, x1, width, k)
                 weight = (rows[:, None] * columns[None, :])[..., None]
                 place = slice(y0 * k, y1 * k), slice(x0 * k, x1 * k)
-                total[place] += made * weight
+                total[place] += upscaled * weight
                 weights[place] += weight
         return total / weights
 

@@ -73,10 +73,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path}: not a whole file of torch weights; fetch it again") from None
     state = content.get(_KEY, content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        held = (
+        content_names = (
             ", ".join(map(str, list(content)[:4])) if isinstance(content, Mapping) else type(content).__name__
         )
-        raise ModelError(f"{path}: holds neither {_KEY!r} nor plain tensors, but: {held[:120] or 'nothing'}")
+        raise ModelError(
+            f"{path}: holds neither {_KEY!r} nor plain tensors, but: {content_names[:120] or 'nothing'}"
+        )
     return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
 
 

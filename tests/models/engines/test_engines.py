@@ -32,9 +32,9 @@ class Case:
     onnx: bool = False
     """The published export in place of our own weights."""
     atol: float = 1e-4
-    """Against the golden output, whose values reach 2; a bound for the type, not for this network."""
+    """Largest difference from the golden output, whose values reach 2; a bound for the type."""
     unchanged: float = 1e-5
-    """How far two runs on the same crop may lie apart; types of few bits depend on the batch."""
+    """Largest difference of two runs on the same crop; types of few bits depend on the batch."""
 
 
 CASES = {
@@ -51,12 +51,12 @@ CASES = {
     "auto": Case("auto"),
 }
 if not BF16:
-    del CASES["openvino bf16"]  # refused there, which has its own test
+    del CASES["openvino bf16"]  # it is refused, which has its own test
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    """A cache folder of the module's own: everything is converted here, once."""
+    """The module's own cache folder, in which everything is converted once."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_VARIABLE, str(folder))
@@ -106,7 +106,7 @@ def crops():
 
 @pytest.fixture(scope="module")
 def singly(engines, crops):
-    """What each engine makes of every crop on its own."""
+    """Each engine's result for every crop alone."""
     return {
         name: np.concatenate([engine.restore(crop[None]) for crop in crops])
         for name, engine in engines.items()

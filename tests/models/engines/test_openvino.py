@@ -21,7 +21,7 @@ THREADS = 2
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """A model of 16 px, which converts fast, and a cache folder of its own."""
+    """A model of 16 px, which converts fast, with its own cache folder."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return write_tiny_model(tmp_path / "small.safetensors")
 
@@ -75,7 +75,7 @@ def test_each_fidelity_and_storage_has_a_cached_network_of_its_own(small, tmp_pa
 
 
 class CpuWithout:
-    """A core of a CPU that has no BF16 of its own."""
+    """The OpenVINO core of a CPU without BF16."""
 
     def get_property(self, device, name):
         assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -107,7 +107,7 @@ def test_auto_is_half_precision_where_it_is_native_and_close_to_single(
         native, expected = False, "FP32 storage and arithmetic"
     monkeypatch.setattr("stream.models.engines._bf16_is_native", lambda: native)
     monkeypatch.setattr("stream.models.engines.self_check.LEAST_PSNR_DB", least)
-    for _ in range(2):  # measured, and remembered
+    for _ in range(2):  # measured, then read from the record
         engine = create_engine("openvino", small, device="cpu", threads=THREADS)
         assert expected in engine.description
     kept = list((tmp_path / "cache" / "self-check").glob("*.json"))

@@ -152,7 +152,7 @@ def test_without_a_compiler_compiling_is_refused_in_one_line(golden, monkeypatch
 
 
 def test_big_styles_do_not_overflow_an_engine_in_half_precision(tmp_path):
-    """Styles of 1e3 and more; their squares, summed as StyleGAN2 has them, are beyond FP16."""
+    """Styles exceed 1e3, so that StyleGAN2's sums of their squares exceed FP16."""
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 

@@ -140,7 +140,7 @@ def test_a_frozen_generator_gives_the_same_picture_and_state():
 @pytest.mark.parametrize("everywhere", [True, False])
 @pytest.mark.parametrize("name", GENERATORS)
 def test_the_rewriting_for_one_crop_gives_the_same_picture(name, everywhere, monkeypatch):
-    """On weights scaled by the style and in two parts everywhere, and as the sizes ask for it."""
+    """With scaled weights and separate halves at every size, and with the usual thresholds."""
     if everywhere:
         monkeypatch.setattr(one_crop, "APART_FROM_PX", 1)
         monkeypatch.setattr(one_crop, "MAP_OVER_WEIGHTS", 0)
@@ -221,7 +221,7 @@ def test_a_small_model_loads(tmp_path):
 
 
 def broken_files(folder):
-    """Each way in which weights can be wrong, and a word that the error must hold."""
+    """Ways in which weights can be wrong, and a word that the message must contain."""
     whole = write_tiny_model(folder / "whole.safetensors").read_bytes()
     cut, text, empty = (folder / f"{name}.safetensors" for name in ("cut", "text", "empty"))
     cut.write_bytes(whole[: len(whole) // 2])
