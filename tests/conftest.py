@@ -26,6 +26,33 @@ SAMPLES = ROOT / "samples"
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore Ctrl-C
 
 
+SERVER = """
+    live/session/test_session live/sinks live/source/test_capture server/dashboard server/test_restorer_service
+    server/test_supervisor cli/test_models
+""".split()
+"""Tests that start servers, cameras or sinks in processes of their own, by the beginning of their path."""
+SLOW = """
+    cli/test_cli cli/test_start faces/compose/test_upscale faces/track job lab/test_adversary lab/test_align
+    lab/test_bench lab/test_compare lab/test_evaluate lab/test_train media/test_hardware models/engines
+    pipeline/test_cpu_budget test_compatibility test_deploy test_docs test_types test_wheel
+""".split()
+"""Tests that take long: they restore whole files, load networks, train, or build and install the package."""
+
+
+def pytest_collection_modifyitems(items):
+    """Give every test one marker: browser, server, slow or unit."""
+    for item in items:
+        path = item.path.relative_to(ROOT / "tests").as_posix()
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.browser)
+        elif any(path.startswith(beginning) for beginning in SERVER):
+            item.add_marker(pytest.mark.server)
+        elif any(path.startswith(beginning) for beginning in SLOW):
+            item.add_marker(pytest.mark.slow)
+        else:
+            item.add_marker(pytest.mark.unit)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory):
     """Converting the network takes seconds: once for the session, in this process and in others.

@@ -41,7 +41,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
         names = archive.namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"stream"}
     assert {"stream/presets/default.yaml", "stream/weights/gpen-lite-256.safetensors"} <= set(names)
-    assert {f"stream/compare/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
+    assert {f"stream/lab/compare/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
     needed = {path for kind in ("*.mp4", "*.json", "faces/*.jpg") for path in SAMPLES.glob(kind)}
     held = {f"stream/samples/{path.relative_to(SAMPLES)}" for path in needed}
     assert len(held) == 10 and held <= set(names)

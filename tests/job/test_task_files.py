@@ -193,7 +193,7 @@ def test_an_aligned_picture_is_filled_in_the_hole_and_keeps_every_other_bit(hole
     restored(tmp_path / "in.png", tmp_path / "out.png", config, aligned=True)
     after = read(tmp_path / "out.png").astype(int)
     away = cv2.distanceTransform((hole_mask() == 0).astype(np.uint8), cv2.DIST_L2, 5)
-    beyond = away > EDGE + 1 + (tasks.KEY_GROWS if hole == "key" else 0)
+    beyond = away > EDGE + 1 + (tasks.KEY_MARGIN if hole == "key" else 0)
     assert np.abs(after[away == 0] - np.array(BLUE) * 255).max() <= 1
     np.testing.assert_array_equal(after[beyond], image[beyond])
     assert (after != image)[~beyond & (away > 1)].any(), "the edge is soft"

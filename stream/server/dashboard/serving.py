@@ -94,12 +94,13 @@ def _lock(server: ServerSettings) -> FileLock:
 
 
 def _web_config(app: Guard, server: ServerSettings) -> uvicorn.Config:
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-    return uvicorn.Config(
+    config = uvicorn.Config(
         app, server.host, server.port, log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=_GRACE_S, ws_max_size=65536, ws_ping_interval=20, lifespan="on",
         proxy_headers=False, h11_max_incomplete_event_size=32768, limit_concurrency=_MAX_CONNECTIONS,
     )  # fmt: skip
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # after the configuration has set it
+    return config
 
 
 def _listen(config: uvicorn.Config, server: ServerSettings) -> socket.socket:

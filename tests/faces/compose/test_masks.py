@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from drawn_faces import face_at, frame, luma
-from facexlib.parsing.parsenet import ParseNet
+from facexlib.parsing.parsenet import ParseNet as FacexlibParseNet
 from PIL import Image
 
 from stream import load_config, restore_file
@@ -30,7 +30,7 @@ SIDE = 64  # no layer of ParseNet depends on the size, and 512 px take 64 times 
 
 def stand_in() -> dict[str, torch.Tensor]:
     """Weights with which a pixel is skin where its mean of RGB is above 0.35, background below."""
-    state = ParseNet(in_size=512, out_size=512, parsing_ch=len(CLASSES)).state_dict()
+    state = FacexlibParseNet(in_size=512, out_size=512, parsing_ch=len(CLASSES)).state_dict()
     for name, tensor in state.items():
         if name.endswith("conv2.norm.weight") or ".shortcut_func." in name or name.startswith("out_mask"):
             tensor.zero_()  # no residual branches; the short cuts are set below
@@ -60,7 +60,7 @@ def parser(weights, cache_folder):
 
 def test_random_weights_give_what_facexlibs_class_gives(tmp_path, cache_folder):
     torch.manual_seed(1)
-    net = ParseNet(in_size=512, out_size=512, parsing_ch=len(CLASSES)).eval()
+    net = FacexlibParseNet(in_size=512, out_size=512, parsing_ch=len(CLASSES)).eval()
     net.out_mask_conv.conv2d.weight.data *= 1000  # else all classes are nearly as likely
     torch.save(net.state_dict(), tmp_path / "random.pth")
     image = np.random.default_rng(0).random((SIDE, SIDE, 3), np.float32)
