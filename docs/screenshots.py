@@ -1,6 +1,6 @@
-"""Pictures of the dashboard for the README: screenshots.py URL FOLDER [CAMERA] [TOKEN].
+"""Take pictures of the dashboard for README and docs: screenshots.py URL FOLDER [CAMERA] [TOKEN].
 
-Takes them from a running `gpen-stream serve` by headless Chromium.
+`gpen-stream serve` must run at URL. Headless Chromium takes the pictures.
 """
 
 import sys
