@@ -1,1 +1,1 @@
-"""Faces from detection to the picture that they are put back into."""
+"""Finds, tracks, restores and composes the faces of a frame."""

@@ -1,1 +1,1 @@
-"""From restored crops back to the picture."""
+"""Masks restored crops and adds them to the frame."""

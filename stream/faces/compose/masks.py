@@ -20,12 +20,13 @@ from stream.pipeline.stage import Stage
 _EDGE = 0.02
 """Width of a parsed mask's soft edge, as a part of the crop: facexlib blurs by 0.03, outwards too."""
 _EASING = 0.3
-"""Part of the difference to the mask parsed last that each frame's mask makes up."""
+"""In each frame a track's mask moves by this part of the way to the mask parsed last."""
 _THUMBNAIL = 32
 """Side of the thumbnails by which a change in the crop is detected, px."""
 _CHANGE, _CHANGED_SHARE = 0.15, 0.08
-"""A change of colour (part of full scale) in more than this share of the crop's middle has it parsed. With
-an interval of 25 that adds 6 parser runs in 215 frames of samples/portrait.mp4."""
+"""A crop is parsed again when its colour changes by more than the first (part of full scale) in more than the
+second, a share of its middle. At an interval of 25 that adds 6 parser runs to 215 frames of
+samples/portrait.mp4."""
 _WEIGHTS = "parsenet"
 """Name of the parser's weights in the catalogue."""
 _FORGET = 250

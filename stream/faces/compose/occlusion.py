@@ -24,8 +24,8 @@ _TINT = 0.08
 _REACH = 9
 """Diameter by which disagreement is dilated, px of 64: at an occluder's edge a blurred difference halves."""
 _KEPT = 0.2, 0.6
-"""Part of the face's coarse structure that is kept: below the first the network failed, from the second on
-nothing is wrong."""
+"""Part of the face's coarse structure that a restoration keeps. At the first or below, the network failed;
+from the second on, its result counts wholly."""
 _FLAT = 0.02
 """Standard deviation below which a face has no structure that could be lost."""
 

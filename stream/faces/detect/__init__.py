@@ -1,1 +1,1 @@
-"""Where faces are in one picture."""
+"""Finds faces in one picture."""

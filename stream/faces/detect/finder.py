@@ -45,7 +45,7 @@ class FaceFinder:
     """Finds the faces of a frame by the detector that the settings name; for one thread at a time."""
 
     def __init__(self, settings: Detect, threads: int | None = None) -> None:
-        """`threads` for inference, None: all cores. Raises ConfigError and ModelError."""
+        """`threads` for inference, None: OpenVINO chooses. Raises ConfigError and ModelError."""
         if settings.tile and settings.pyramid != (1.0,):
             raise ConfigError("detect.pyramid: works on one picture; set detect.tile=0 or leave it out")
         self._settings = settings

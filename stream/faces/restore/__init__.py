@@ -1,1 +1,1 @@
-"""From a face in the picture to its restored crop."""
+"""Crops the faces of a frame, and restores the crops."""

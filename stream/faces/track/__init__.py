@@ -1,1 +1,1 @@
-"""Which face is which from frame to frame, and where it is between two detections."""
+"""Follows faces from frame to frame, and between detections by optical flow."""
