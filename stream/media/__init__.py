@@ -1,1 +1,1 @@
-"""Video and picture files: read, probed, encoded, and every other stream copied."""
+"""Video and picture files: probing, decoding and encoding, and copying of all other streams."""

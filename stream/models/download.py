@@ -195,7 +195,7 @@ class _Download:
             ) from None
 
     def _resumable(self) -> int:
-        """Bytes of the part to keep. None if the rest could come from another version unnoticed."""
+        """Bytes of the part to keep; 0 if the rest could come from another version unnoticed."""
         received = self._received()
         too_long = self._size is not None and received > self._size
         return 0 if too_long or not (self._known_digest or self.validator.exists()) else received

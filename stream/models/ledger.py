@@ -29,7 +29,7 @@ class OwnModel(TypedDict):
     """Digest of the file from which it was imported."""
     task: str
     size: str
-    """px"""
+    """Side of the output, px."""
     template: str
     input_range: str
     """A key of `info.INPUT_RANGES`."""

@@ -19,7 +19,7 @@ from stream.lab.train.settings import TrainSettings
 from stream.lab.train.step import Step
 from stream.lab.train.training_pairs import inner, read_face
 from stream.models.nets.loader import load_generator
-from stream.models.nets.patch_critic import RECEPTIVE_FIELD, PatchCritic
+from stream.models.nets.patch_critic import PatchCritic
 
 FACES = SAMPLES / "faces"
 CPU = torch.device("cpu")
@@ -110,7 +110,7 @@ def test_a_logit_of_the_critic_sees_one_patch():
     assert logits.shape == (1, 1, 20, 20)
     (slope,) = torch.autograd.grad(logits[0, 0, 10, 10], picture)
     rows, columns = (torch.nonzero(slope.abs().sum(axes)).flatten() for axes in ((0, 1, 3), (0, 1, 2)))
-    assert int(rows[-1] - rows[0]) + 1 == int(columns[-1] - columns[0]) + 1 == RECEPTIVE_FIELD
+    assert int(rows[-1] - rows[0]) + 1 == int(columns[-1] - columns[0]) + 1 == 54
 
 
 def test_the_hinge_losses_are_those_of_their_formulas():

@@ -431,11 +431,12 @@ def test_an_encoder_that_fails_on_its_way_is_made_up_for_by_software(tmp_path, c
     assert sorted(path.name for path in tmp_path.iterdir()) == ["auto.mp4", "soft.mp4"]
 
 
-def test_only_a_chosen_hardware_encoders_own_failure_calls_for_software(tmp_path, clip):
+def test_only_a_chosen_hardware_encoders_own_failure_calls_for_software(tmp_path, clip, monkeypatch):
     sink = FileSink(probe(clip), tmp_path / "out.mp4", Encode())
     broken = av.error.ExternalError(-542398533, "failed")
     assert not isinstance(sink._error_for(broken), HardwareError)
-    sink.recipe = pretended()
+    monkeypatch.setattr(codecs, "recipe", lambda info, config: pretended())
+    sink = FileSink(probe(clip), tmp_path / "out.mp4", Encode())
     assert isinstance(sink._error_for(broken), HardwareError)
     assert "set encode.hardware to off" in str(sink._error_for(broken))
     assert not isinstance(sink._error_for(OSError(28, "no space left")), HardwareError)

@@ -48,8 +48,8 @@ def create_engine(
     batch_size: the most crops that go to the device at once.
     threads: the most CPU threads; None: the library's choice.
     precision: one of PRECISIONS. "auto" is half precision where the device computes in it: FP16 on CUDA,
-    BF16 by OpenVINO on a CPU with BF16 instructions. On first use its result is compared with FP32. FP32 is
-    used if they differ by less than 40 dB of PSNR, and everywhere else.
+    BF16 by OpenVINO on a CPU with BF16 instructions. On first use its result is compared with FP32's. FP32
+    is used if the PSNR between them is below 40 dB, and on all other devices.
     fidelity: 0..1, scales the input's features that the decoder sees; 1: the published network.
     info: the result of `read_model_info`, if the caller has it already.
     Raises ConfigError for settings that cannot be met, and ModelError for wrong weights.

@@ -37,10 +37,8 @@ class Engine(Protocol):
 
 def check_crops(crops: np.ndarray, model: ModelInfo) -> None:
     """Raise ValueError unless `crops` has the shape and type that `Engine.restore` expects."""
-    side = model.in_size
-    shape = getattr(crops, "shape", None)
-    dtype = getattr(crops, "dtype", None)
-    if dtype != np.float32 or shape is None or len(shape) != 4 or shape[1:] != (side, side, 3):
+    side, shape, dtype = model.in_size, crops.shape, crops.dtype
+    if dtype != np.float32 or len(shape) != 4 or shape[1:] != (side, side, 3):
         raise ValueError(f"expected f32[N, {side}, {side}, 3] crops, got {shape = }, {dtype = }")
     if not crops.flags.c_contiguous:
         raise ValueError("expected C-contiguous crops, got a strided view; copy it first")

@@ -6,7 +6,6 @@ Only facexlib's class is used. The weights are parsing_parsenet.pth of its relea
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ import openvino as ov
 from stream.errors import ModelError
 from stream.models.engines import cache
 from stream.models.engines.openvino_runtime import cached_network, cpu_config, openvino_core, save_network
+from stream.models.info import sha256_of
 
 if TYPE_CHECKING:  # a cached network runs without torch
     from torch import nn
@@ -45,8 +45,7 @@ class ParseNet:
     def __init__(self, path: str | Path, threads: int | None = None, side: int = SIDE) -> None:
         path = Path(path)
         try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = sha256_of(path)
         except OSError as error:
             reason = f"cannot be read ({error.strerror})"
             raise ModelError(f"{path}: {reason}; check compose.mask_weights") from None

@@ -9,16 +9,13 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from stream.models.nets.layers import ACTIVATION_SLOPE
 
-RECEPTIVE_FIELD = 54
-"""Side of the square of pixels that one logit depends on."""
-
 
 class PatchCritic(nn.Module):
     """Realness logits `[N, 1, H/8, W/8]` of RGB pictures `[N, 3, H, W]` in -1..1.
 
-    Each logit judges the texture of one patch, and none sees the whole face. In training mode every forward
-    pass refines the estimates of the spectral norms by one power iteration. The estimates are part of the
-    state dict.
+    Each logit judges the texture of one patch of 54x54 px, and none sees the whole face. In training mode
+    every forward pass refines the estimates of the spectral norms by one power iteration. The estimates are
+    part of the state dict.
     """
 
     def __init__(self, width: int = 48) -> None:
