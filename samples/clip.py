@@ -1,6 +1,6 @@
-"""A sample clip: what is in it, how a frame of it is painted, and what is true of it.
+"""A sample clip: its contents, the drawing of its frames, and its truth.
 
-Frame coordinates are pixels, pixel i covering [i, i + 1); frame times are in frames.
+Frame coordinates are pixels; pixel i covers [i, i + 1). Times are in frames.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from warps import FaceAxes, Pose, backward, forward, mouth_shade, rigid
 
 FPS = 25
 SHUTTER = 0.6
-"""Part of the frame's time that the exposure lasts; centred on the frame's instant."""
+"""Share of the frame interval for which the exposure lasts; it is centred on the frame's instant."""
 
 
 @dataclass(slots=True)
 class Actor:
-    """A layer that moves: a person where `axes` is set, else a thing."""
+    """A layer that moves: a person if `axes` is set, else an object."""
 
     layer: Layer
     place: Callable[[float], np.ndarray]
-    """Frame time -> similarity (2, 3), picture pixels to frame pixels."""
+    """The similarity (2, 3) from picture pixels to frame pixels, by time."""
     axes: FaceAxes | None = None
     pose: Callable[[float], Pose] = lambda t: Pose()
     person_id: int | None = None
-    """Set on the layer that carries the face of a person of the truth."""
+    """Set if the layer shows the face of a person of the truth."""
     light: Callable[[float], float] = lambda t: 0.0
-    """Strength of a light from the side, -1..1."""
+    """Strength of the light from the side by time, -1..1."""
     bend: Callable[[float, np.ndarray], np.ndarray] | None = None
-    """Backward map of a thing that bends, in picture pixels."""
+    """Backward map of an object that bends, in picture pixels."""
 
     def to_frame(self, t: float, points: np.ndarray) -> np.ndarray:
-        """Points (n, 2) of the posed picture to the frame."""
+        """Map points (n, 2) of the posed picture to the frame."""
         matrix = self.place(t)
         return points @ matrix[:, :2].T + matrix[:, 2]
 
     def to_source(self, t: float) -> Callable[[np.ndarray], np.ndarray]:
-        """Frame points (..., 2) to points of the clean picture."""
+        """The map from frame points (..., 2) to points of the clean picture."""
         inverse = cv2.invertAffineTransform(self.place(t))
         posed = backward(self.axes, self.pose(t)) if self.axes else lambda p: p
         if self.bend:
@@ -51,7 +51,7 @@ class Actor:
         return lambda points: posed(points @ inverse[:, :2].T + inverse[:, 2])
 
     def extent(self, t: float, size: tuple[int, int]) -> tuple[slice, slice] | None:
-        """Rows and columns of the frame (width, height) that the layer can touch."""
+        """Rows and columns of a frame of (width, height) `size` that the layer may cover, or None."""
         height, width = self.layer.rgba.shape[:2]
         corners = np.array([[0, 0], [width, 0], [0, height], [width, height]]) + self.layer.origin
         frame = self.to_frame(t, corners)
@@ -74,24 +74,24 @@ class Actor:
 
 @dataclass(slots=True)
 class Clip:
-    """Everything that is painted, and what is said of it."""
+    """Everything that a clip shows, and facts about it."""
 
     size: tuple[int, int]
     frames: int
     people: list[dict]
     phases: list[tuple[str, int, int]]
     scene: Callable[[int], tuple[Callable[[float], np.ndarray], list[Actor]]]
-    """Frame index -> the background (h, w, 3) by time, and the actors, back to front."""
+    """Background (h, w, 3) by time, and actors from back to front, by the number of the frame."""
     gain: Callable[[float], float] = lambda t: 1.0
     cuts: list[int] = field(default_factory=list)
     noise: float = 0.03
-    """Its strength; 1 is full scale."""
+    """Strength of the noise; 1 is full scale."""
     lens_px: float = 1.0
-    """Blur of the lens, standard deviation."""
+    """Standard deviation of the lens's blur."""
 
 
 def exposures(actors: list[Actor], frame: int) -> np.ndarray:
-    """Instants of the exposure: 4 at rest, more where something runs, against ghosts."""
+    """Instants of the exposure: 4, or more if something moves fast, so that no ghosts appear."""
     open_, shut = frame - SHUTTER / 2, frame + SHUTTER / 2
     fastest = 0.0
     for actor in actors:
@@ -106,7 +106,7 @@ def exposures(actors: list[Actor], frame: int) -> np.ndarray:
 
 
 def render(clip: Clip, frame: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The frame before noise (h, w, 3), and each actor's coverage (h, w)."""
+    """The frame before lens and noise (h, w, 3), and each actor's coverage (h, w)."""
     background, actors = clip.scene(frame)
     width, height = clip.size
     grid = np.stack(np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5), axis=-1)
@@ -128,7 +128,7 @@ def render(clip: Clip, frame: int) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def filmed(clip: Clip, picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A soft lens, then sensor-like noise: new in each frame, stronger in the dark; u8 out."""
+    """The picture u8 after a soft lens and noise, which is new in each frame and stronger in the dark."""
     picture = cv2.GaussianBlur(picture, (0, 0), clip.lens_px)
     grain = rng.standard_normal((*picture.shape[:2], 4)).astype(np.float32)
     grain = cv2.GaussianBlur(grain, (0, 0), 0.6) * 2.0
@@ -140,14 +140,17 @@ def filmed(clip: Clip, picture: np.ndarray, rng: np.random.Generator) -> np.ndar
 
 
 def face_grid(axes: FaceAxes) -> np.ndarray:
-    """Points (n, 2) spread over the face, in picture pixels, to measure what can be seen."""
+    """Points (n, 2) all over the face in picture pixels, by which its visible share is measured."""
     x, y = np.meshgrid(np.linspace(-1, 1, 17), np.linspace(-1, 1, 17))
     inside = x**2 + y**2 < 1
     return axes.to_picture(np.column_stack([x[inside] * 1.05, 0.55 + y[inside] * 1.35]))
 
 
 def truth_of(actor: Actor, t: float, above: np.ndarray, size: tuple[int, int]) -> dict | None:
-    """One person's entry of the truth at a frame, or None if the face is out of sight."""
+    """One person's entry of the truth, or None if the face is outside of the frame.
+
+    `above` (h, w) is the coverage by actors in front of the person.
+    """
     place, pose, axes = actor.place(t), actor.pose(t), actor.axes
     unturned = Pose(pose.tilt_rad, pose.shift, pose.zoom)
     spots = actor.to_frame(t, forward(axes, unturned, face_grid(axes)))
@@ -166,6 +169,7 @@ def truth_of(actor: Actor, t: float, above: np.ndarray, size: tuple[int, int]) -
 
 
 def frame_truth(clip: Clip, frame: int, cover: list[np.ndarray]) -> list[dict]:
+    """The truth of a frame, given each actor's coverage."""
     _, actors = clip.scene(frame)
     entries = []
     for i, actor in enumerate(actors):
@@ -177,7 +181,7 @@ def frame_truth(clip: Clip, frame: int, cover: list[np.ndarray]) -> list[dict]:
 
 
 def write_truth(clip: Clip, frames: list[list[dict]], path: Path) -> None:
-    """JSON with one frame to a line."""
+    """Write the truth as JSON with one line for each frame."""
     head = {
         "width": clip.size[0], "height": clip.size[1], "fps": FPS, "frames": clip.frames,
         "convention": "pixel i covers [i, i+1); centres at +0.5",

@@ -1,4 +1,4 @@
-"""Cut-outs of people from pictures, and the painted things around them.
+"""Cut-outs of people from pictures, and their drawn clothes.
 
 Images are float32 RGB or RGBA in 0..1; a `Layer` is premultiplied by its alpha.
 """
@@ -11,20 +11,20 @@ import cv2
 import numpy as np
 
 CANVAS_HW = (620, 560)
-"""Of a seated or standing person: the portrait above, painted clothing below."""
+"""Height and width of a person's canvas: the portrait at the top, drawn clothes below."""
 CANVAS_ORIGIN = (-136.0, -40.0)
-"""Of that canvas, in pixels of the portrait (x, y)."""
+"""Corner of that canvas in pixels of the portrait (x, y)."""
 
 
 @dataclass(slots=True)
 class Layer:
-    """Something that can be painted: premultiplied RGBA, and where its corner lies."""
+    """A picture to draw: premultiplied RGBA and the position of its corner."""
 
     rgba: np.ndarray
     origin: tuple[float, float] = (0.0, 0.0)
-    """In the picture's pixels, x then y."""
+    """Position of the corner in pixels of the picture (x, y)."""
     halves: list[np.ndarray] = field(init=False)
-    """The image at 1, 1/2, 1/4 of its size, against aliasing when painted small."""
+    """The image at 1, 1/2 and 1/4 of its size, against aliasing when it is drawn small."""
 
     def __post_init__(self) -> None:
         self.halves = [np.ascontiguousarray(self.rgba, np.float32)]
@@ -34,7 +34,7 @@ class Layer:
             self.halves.append(np.ascontiguousarray(half.mean((1, 3))))
 
     def sample(self, source: np.ndarray, scale: float) -> np.ndarray:
-        """The layer at picture points (h, w, 2), painted `scale` frame pixels per pixel."""
+        """The layer at picture points (h, w, 2), drawn with `scale` frame pixels for each of its pixels."""
         level = min(int(max(0.0, np.log2(1 / scale) + 0.3)), len(self.halves) - 1)
         at = ((source - self.origin) / 2**level - 0.5).astype(np.float32)
         how = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_LINEAR
@@ -43,7 +43,7 @@ class Layer:
 
 
 def fill(image: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """`image` with smooth colour, drawn in from the rim, where `known` (h, w) is 0."""
+    """The image with its unknown parts, where `known` (h, w) is 0, filled by smooth colour from their rim."""
     if min(image.shape[:2]) < 4:
         mean = (image * known[..., None]).sum((0, 1)) / max(known.sum(), 1e-6)
         return image * known[..., None] + mean * (1 - known[..., None])
@@ -56,7 +56,7 @@ def fill(image: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def polygon_matte(shape: tuple[int, int], corners: list, feather_px: float) -> np.ndarray:
-    """1 inside the smoothed polygon, 0 outside."""
+    """A matte (h, w) of a smoothed polygon: 1 inside, 0 outside."""
     matte = np.zeros(shape, np.uint8)
     fixed = np.round((np.array(corners, np.float64) - 0.5) * 16).astype(np.int32)
     cv2.fillPoly(matte, [fixed], 255, cv2.LINE_AA, shift=4)
@@ -66,20 +66,20 @@ def polygon_matte(shape: tuple[int, int], corners: list, feather_px: float) -> n
 
 
 def smooth(x: np.ndarray, low: float, high: float) -> np.ndarray:
-    """0 at `low`, 1 at `high`, smooth between (also falling, if `low` > `high`)."""
+    """A smooth step from 0 at `low` to 1 at `high`; it falls if `low` > `high`."""
     x = np.clip((x - low) / (high - low), 0, 1)
     return (x * x * (3 - 2 * x)).astype(np.float32)
 
 
 def premultiplied(image: np.ndarray, matte: np.ndarray) -> np.ndarray:
-    """RGBA of a cut-out whose rim is coloured from inside: no fringe of the old backdrop."""
+    """RGBA of a cut-out. Its rim gets its colour from inside, so that no old backdrop remains."""
     inside = cv2.erode(matte, np.ones((3, 3)), iterations=2)
     colour = fill(image, smooth(inside, 0.7, 0.98))
     return np.dstack([colour * matte[..., None], matte]).astype(np.float32)
 
 
 def portrait_matte(rgb: np.ndarray) -> np.ndarray:
-    """Matte of a head and shoulders before a plain backdrop (288, 288), by GrabCut."""
+    """Matte (288, 288) of head and shoulders in front of a plain backdrop, by GrabCut."""
     height, width = rgb.shape[:2]
     y, x = np.mgrid[:height, :width] / (height / 288)
     hint = np.full((height, width), cv2.GC_PR_BGD, np.uint8)
@@ -108,10 +108,10 @@ def _curve(*points: tuple[float, float]) -> list[tuple[float, float]]:
 
 
 def person(rgb: np.ndarray, cloth: tuple, front: tuple, tie: tuple | None) -> Layer:
-    """A cut-out of a portrait (288, 288) u8 on a painted torso.
+    """A cut-out of a portrait (288, 288) u8 on a drawn torso.
 
-    `cloth` is the jacket's colour (r, g, b) in 0..255. `front` (shirt or neckline) and `tie`
-    are ((x0, x1), colour): their edges in the picture's last row, from where they go on down.
+    `cloth` is the jacket's colour (r, g, b) in 0..255. `front` (shirt or neckline) and `tie` are
+    ((x0, x1), colour): their edges in the picture's last row, where the drawing continues them.
     """
     matte, image = portrait_matte(rgb), rgb.astype(np.float32) / 255
     y, x = np.mgrid[:288, :288].astype(np.float32)
@@ -132,7 +132,7 @@ def person(rgb: np.ndarray, cloth: tuple, front: tuple, tie: tuple | None) -> La
     light = 1.08 - 0.25 * np.abs(columns - 280) / 280 - 0.12 * rows / 620 + 0.1 * folds
     weave = cv2.GaussianBlur(rng.standard_normal(CANVAS_HW).astype(np.float32), (0, 0), 0.8)
     body = (np.array(cloth) / 255) * (light * (1 + 0.13 * weave))[..., None]
-    # Arms: a soft dark crease down from either armpit.
+    # A soft, dark crease below each armpit separates the arms.
     for x0, x1 in ((14, -6), (274, 294)):
         crease = mask([(x0, 400), (x0 + 5, 400), (x1 + 9, 590), (x1, 590)], 4.0)
         body *= 1 - 0.45 * crease[..., None]
@@ -153,7 +153,7 @@ def person(rgb: np.ndarray, cloth: tuple, front: tuple, tie: tuple | None) -> La
         body += knot[..., None] * (np.array(colour) / 255 * light[..., None] - body)
     low = np.dstack([body * torso[..., None], torso]).astype(np.float32)
 
-    # The corners of these portraits are mirrored filling: fade to the painted cloth there.
+    # The corners of these portraits are filled by mirroring; there they fade into the drawn cloth.
     real = matte * smooth(y, 287, 268)
     real *= 1 - smooth(y, 225, 250) * np.maximum(smooth(x, 62, 46), smooth(x, 226, 242))
     high = np.zeros((*CANVAS_HW, 4), np.float32)

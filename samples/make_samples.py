@@ -1,8 +1,8 @@
 """Make the sample clips and their truth: `python samples/make_samples.py [portrait|group]`.
 
-Needs scikit-image (for its public-domain astronaut picture) and Pillow beside the project's
-own packages. Everything is seeded: the same packages give the same pixels. README.md says what
-is in each clip and how the truth is written.
+The script needs scikit-image, for its public-domain astronaut picture, and Pillow beside the project's
+own packages. Everything is seeded: the same packages give the same pixels. README.md describes the clips
+and the format of the truth.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from warps import FaceAxes, Pose
 
 HERE = Path(__file__).resolve().parent
 
-# Landmarks of the clean pictures, in pixels (pixel i covers [i, i + 1)): eye on the picture's
-# left, eye on the right, nose tip, mouth corner left, right. Median of CenterFace's answers
-# over 10 (portraits: 8) scales from 0.4 to 2 and the mirrored pictures, checked by eye.
+# Landmarks of the clean pictures, in pixels (pixel i covers [i, i + 1)): eye on the picture's left,
+# eye on its right, nose tip, left and right corner of the mouth. They are medians of CenterFace's
+# results over 10 scales (8 for the portraits) from 0.4 to 2 and the mirrored pictures, checked by eye.
 ASTRONAUT = [[203.15, 102.58], [247.29, 105.1], [223.48, 125.61], [203.78, 143.44],
              [242.02, 145.61]]  # fmt: skip
 # name, landmarks, jacket, shirt or neckline, tie (see cutout.person)
@@ -58,30 +58,30 @@ CONGRESS = {
 
 
 def ease(t: float, start: float, end: float) -> float:
-    """0 before `start`, 1 after `end`, at rest at both."""
+    """A smooth step from 0 at `start` to 1 at `end`, with slope 0 at both."""
     x = min(1.0, max(0.0, (t - start) / (end - start)))
     return x * x * (3 - 2 * x)
 
 
 def pulse(t: float, start: float, end: float) -> float:
-    """0, up to 1 midway, back to 0."""
+    """A smooth pulse: 0 at `start`, 1 midway, 0 at `end`."""
     x = min(1.0, max(0.0, (t - start) / (end - start)))
     return float(np.sin(np.pi * x) ** 2)
 
 
 def swing(t: float, start: float, end: float, cycles: float) -> float:
-    """`cycles` of a sine between -1 and 1, starting and ending at 0."""
+    """A sine of `cycles` cycles between -1 and 1 that starts and ends at 0."""
     x = min(1.0, max(0.0, (t - start) / (end - start)))
     return float(np.sin(2 * np.pi * cycles * x) * (1 - (2 * x - 1) ** 4))
 
 
 def blinks(t: float, *starts: float) -> float:
-    """Eye closure, 0..1, of blinks that last 9 frames and stay shut for two or three."""
+    """Closure of the eyes, 0..1. A blink takes 9 frames, of which the eyes are shut for two or three."""
     return min(1.0, 1.35 * max(pulse(t, s, s + 9) for s in starts))
 
 
 def placement(scale: float, picture_xy: np.ndarray, frame_xy: tuple, angle_rad: float = 0.0) -> np.ndarray:
-    """Similarity (2, 3) that puts a picture's point at a frame's point."""
+    """The similarity (2, 3) that maps a point of the picture to a point of the frame."""
     cos, sin = np.cos(angle_rad) * scale, np.sin(angle_rad) * scale
     linear = np.array([[cos, -sin], [sin, cos]])
     return np.column_stack([linear, np.asarray(frame_xy) - linear @ picture_xy])
@@ -91,7 +91,7 @@ def placement(scale: float, picture_xy: np.ndarray, frame_xy: tuple, angle_rad: 
 
 
 def encode(clip: Clip, path: Path, crf: int, roots_hz: list[float]) -> list[list[dict]]:
-    """Paint, write and return the truth of every frame."""
+    """Draw and encode the clip; returns the truth of every frame."""
     rng, truth = np.random.default_rng(20210601), []
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
         video = container.add_stream("libx264", rate=FPS)
@@ -139,7 +139,7 @@ HEAD = [
     (169, 119), (163, 112), (157, 102), (154, 85), (153, 70), (156, 60), (163, 52), (172, 45),
     (182, 38), (189, 34), (193, 30), (202, 24), (212, 20), (222, 17),
 ]  # fmt: skip
-"""Outline of head and neck, in the astronaut picture's pixels, drawn by hand."""
+"""Outline of head and neck in pixels of the astronaut picture, drawn by hand."""
 SUIT = [
     (20, 512), (24, 380), (25, 345), (31, 328), (38, 305), (44, 285), (55, 262), (72, 243),
     (90, 229), (107, 214), (113, 206), (112, 190), (120, 178), (125, 170), (134, 160),
@@ -166,7 +166,7 @@ def portrait_pose(t: float) -> Pose:
 
 
 def portrait() -> Clip:
-    """The astronaut: a head over a leaning body before a still, soft backdrop."""
+    """The astronaut: a head on a leaning body in front of a still, soft backdrop."""
     picture = data.astronaut().astype(np.float32) / 255
     shape = picture.shape[:2]
     row = np.arange(512, dtype=np.float32)[:, None]
@@ -182,7 +182,7 @@ def portrait() -> Clip:
     axes, size = FaceAxes(np.array(ASTRONAUT)), (640, 480)
     base = placement(PORTRAIT_SCALE, np.array([228.0, -6.0]), (320.0, 0.0))
     inverse = cv2.invertAffineTransform(base)
-    # From pixel centres at + 0.5 to OpenCV's at whole numbers.
+    # OpenCV puts pixel centres at whole numbers; here they are at + 0.5.
     inverse[:, 2] += inverse[0, 0] / 2 - 0.5
     still = cv2.warpAffine(
         backdrop,
@@ -196,7 +196,7 @@ def portrait() -> Clip:
         return 26.0 * swing(t, 195, 215, 2)
 
     def bend(t: float, points: np.ndarray) -> np.ndarray:
-        """The body leans from the hips: all of the motion at the neck, less below."""
+        """The body leans from the hips: the motion is largest at the neck and smaller below."""
         weight = 1 - 0.6 * np.clip((points[..., 1] - 265) / 130, 0, 1)
         return points - np.stack([lean_px(t) / PORTRAIT_SCALE * weight, 0 * weight], axis=-1)
 
@@ -229,11 +229,12 @@ GROUP_PHASES = [
     ("library", 0, CUT), ("entry", 36, 45), ("crossing", 55, 79), ("far crossing", 89, 102),
     ("occlusion", 104, 116), ("behind", 113, 136), ("exit", 150, 158), ("office", CUT, 250),
 ]  # fmt: skip
-"""Events run from the first frame to the last in which `visible` of those concerned is below 1."""
+"""An event begins with the first frame in which `visible` of a concerned person is below 1, and ends after
+the last one."""
 
 
 def actor_of(code: str, scale: float, path: Callable, pose: Callable) -> Actor:
-    """A congress portrait whose eyes' middle follows `path` (frame time -> x, y in pixels)."""
+    """A congress portrait. The point between the eyes follows `path` (frame time to x, y in pixels)."""
     _, landmarks, cloth, front, tie = CONGRESS[code]
     axes = FaceAxes(np.array(landmarks))
     rgb = np.asarray(Image.open(HERE / "faces" / f"congress_{code}_0.jpg").convert("RGB"))
@@ -247,7 +248,7 @@ def actor_of(code: str, scale: float, path: Callable, pose: Callable) -> Actor:
 
 
 def library_scene() -> list[Actor]:
-    """Frames before the cut: one close, one at a table, one far off, one who walks through."""
+    """The frames before the cut: one person close, one at a table, one far away, one who walks through."""
     deg = np.radians
     far = actor_of(
         "S000185",
@@ -311,12 +312,12 @@ def library_scene() -> list[Actor]:
 
 
 def pan_px(t: float, nearness: float) -> float:
-    """The office's camera turns slowly; what is near moves more."""
+    """The office's camera turns slowly; near objects move more."""
     return (20 - 40 * ease(t, CUT - 10, 262)) * nearness
 
 
 def office_scene() -> list[Actor]:
-    """Frames from the cut on: two who were not there before and one who was."""
+    """The frames from the cut on: two new people and one from the library."""
     deg = np.radians
     far = actor_of(
         "W000815",
@@ -359,7 +360,7 @@ def office_scene() -> list[Actor]:
 
 
 def group() -> Clip:
-    """Two rooms, six people."""
+    """The group: two rooms, six people."""
     library, office = scenery.library(), scenery.office()
     before, after = library_scene(), office_scene()
     width, height = scenery.SIZE
@@ -389,10 +390,11 @@ CLIPS = {
     "portrait": (portrait, 29, [130.81, 110.0, 87.31, 98.0]),
     "group": (group, 28, [146.83, 110.0, 123.47, 98.0, 110.0]),
 }
-"""Builder, x264's constant rate factor, and the roots of the chords."""
+"""For each clip its builder, x264's constant rate factor, and the roots of the chords."""
 
 
 def main(names: list[str]) -> None:
+    """Make the named clips, or all."""
     cv2.setNumThreads(1)
     for name in names or list(CLIPS):
         build, crf, roots_hz = CLIPS[name]

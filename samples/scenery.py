@@ -1,6 +1,6 @@
-"""Painted rooms for the group clip: still backgrounds, a counter and a folder.
+"""Drawn rooms for the group clip: still backgrounds, a counter and a folder.
 
-All sizes in pixels of the frame; colours r, g, b in 0..1.
+All sizes are in pixels of the frame; colours are r, g, b in 0..1.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ SIZE = (960, 540)
 
 
 def _texture(seed: int, shape: tuple[int, int]) -> np.ndarray:
-    """Noise (h, w) of several grain sizes, standard deviation 1."""
+    """Noise (h, w) of several grain sizes with a standard deviation of 1."""
     rng = np.random.default_rng(seed)
     total = np.zeros(shape, np.float32)
     for sigma in (1.5, 6.0, 24.0):
@@ -23,7 +23,7 @@ def _texture(seed: int, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _box(room: np.ndarray, x0: float, y0: float, x1: float, y1: float, colour: tuple) -> None:
-    """Paint a rectangle with a lit left and upper side."""
+    """Draw a rectangle whose left side is lit and whose lower side is dark."""
     box = (round(x0), round(y0)), (round(x1), round(y1))
     cv2.rectangle(room, *box, colour, -1)
     cv2.line(room, box[0], (box[0][0], box[1][1]), tuple(min(1.0, c * 1.3) for c in colour), 2)
@@ -31,7 +31,7 @@ def _box(room: np.ndarray, x0: float, y0: float, x1: float, y1: float, colour: t
 
 
 def _shelves(room: np.ndarray, x0: int, y0: int, x1: int, rows: int, seed: int) -> None:
-    """A bookcase, its books drawn by chance."""
+    """Draw a bookcase with random books."""
     rng = np.random.default_rng(seed)
     palette = [(0.45, 0.2, 0.16), (0.2, 0.28, 0.36), (0.5, 0.42, 0.28), (0.22, 0.33, 0.24),
                (0.58, 0.54, 0.48), (0.3, 0.2, 0.3)]  # fmt: skip
@@ -49,7 +49,7 @@ def _shelves(room: np.ndarray, x0: int, y0: int, x1: int, rows: int, seed: int) 
 
 
 def _finish(room: np.ndarray, seed: int, blur_px: float, lamp_xy: tuple, warm: float) -> np.ndarray:
-    """Texture, lamp light and the blur of a background out of focus."""
+    """The room with texture, lamp light and the blur of a background out of focus."""
     height, width = room.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
     far = np.hypot(x - lamp_xy[0], y - lamp_xy[1]) / width
@@ -59,7 +59,7 @@ def _finish(room: np.ndarray, seed: int, blur_px: float, lamp_xy: tuple, warm: f
 
 
 def _wall(height: int, width: int, foot: float, colour: tuple) -> np.ndarray:
-    """A wall that darkens to the part `foot` of its colour towards the floor."""
+    """A wall whose colour falls to the share `foot` towards the floor."""
     fall = np.linspace(1.0, foot, height, dtype=np.float32)[:, None, None]
     return np.repeat(fall * np.array(colour, np.float32), width, axis=1)
 
@@ -113,7 +113,7 @@ def counter(top_y: int, colour: tuple) -> Layer:
 
 
 def folder() -> Layer:
-    """A cardboard folder with a hand's worth of shading, 240 x 300."""
+    """A cardboard folder with some shading, 240 x 300."""
     rgba = np.zeros((320, 260, 4), np.float32)
     rgba[10:310, 10:250, 3] = 1
     shade = np.linspace(1.05, 0.85, 320, dtype=np.float32)[:, None, None]

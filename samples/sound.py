@@ -1,4 +1,4 @@
-"""The music of the sample clips, synthesised."""
+"""Synthesis of the music of the sample clips."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SAMPLE_RATE_HZ = 48_000
 
 
 def chord_music(seconds: float, roots_hz: list[float]) -> np.ndarray:
-    """A soft pad of major chords with a slow melody above, stereo float32 (2, n)."""
+    """A soft pad of major chords with a slow melody, stereo float32 (2, n)."""
     t = np.arange(int(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     sound, each = np.zeros((2, t.size)), seconds / len(roots_hz)
     for i, root in enumerate(roots_hz):

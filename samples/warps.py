@@ -1,12 +1,12 @@
 """The known warps of the sample clips: closed-form backward maps of a face, and their inverse.
 
-A pixel is painted by looking backward: where in the clean picture does this point of the
-frame come from. Each map here answers that in closed form; landmarks need the other
-direction, which `invert` finds by Newton's method to far below a hundredth of a pixel.
+A backward map gives, for a point of the frame, the point of the clean picture that it shows. Each map here
+has a closed form. Landmarks need the opposite direction, which `invert` finds by Newton's method with an
+error far below a hundredth of a pixel.
 
-Points are float arrays (..., 2), x then y, in pixels of the clean picture, pixel i
-covering [i, i + 1). Inside, a face has its own axes: origin midway between the eyes, x along
-the eye line, y down the face, unit the distance between the eyes.
+Points are float arrays (..., 2), x then y, in pixels of the clean picture; pixel i covers [i, i + 1). A face
+also has its own axes: the origin lies midway between the eyes, x runs along the line of the eyes, y down
+the face, and the unit is the distance of the eyes.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ import numpy as np
 Map = Callable[[np.ndarray], np.ndarray]
 
 NECK = (0.0, 2.6)
-"""Pivot of the head's own motion, in face axes."""
+"""Pivot of the head's motion, in face axes."""
 CHIN_Y, COLLAR_Y = 1.95, 3.4
-"""The head moves rigidly above CHIN_Y; the motion has faded to nothing at COLLAR_Y."""
+"""The head moves rigidly above CHIN_Y; the motion fades out down to COLLAR_Y."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """What a head does at one instant, relative to the clean picture."""
+    """Pose of a head at one instant, relative to the clean picture."""
 
     tilt_rad: float = 0.0
     shift: tuple[float, float] = (0.0, 0.0)
-    """Of the head over the shoulders, in eye distances."""
+    """Shift of the head against the shoulders, in eye distances."""
     zoom: float = 1.0
     yaw_rad: float = 0.0
     pitch_rad: float = 0.0
     blink: float = 0.0
-    """0 open .. 1 closed."""
+    """0: open; 1: closed."""
     mouth: float = 0.0
-    """0 as pictured .. 1 jaw dropped."""
+    """0: as in the picture; 1: jaw dropped."""
 
 
 class FaceAxes:
-    """Changes between picture pixels and the axes of the face with these landmarks (5, 2)."""
+    """Conversion between picture pixels and the axes of the face with these landmarks (5, 2)."""
 
     def __init__(self, landmarks: np.ndarray) -> None:
         self.landmarks = np.asarray(landmarks, np.float64)
@@ -59,13 +59,13 @@ class FaceAxes:
 
 
 def smooth_step(x: np.ndarray | float) -> np.ndarray | float:
-    """0 below 0, 1 above 1, a cubic between."""
+    """0 below 0, 1 above 1, and a cubic between."""
     x = np.clip(x, 0.0, 1.0)
     return x * x * (3 - 2 * x)
 
 
 def rigid(axes: FaceAxes, pose: Pose) -> np.ndarray:
-    """Forward similarity (2, 3) of the rigid part of `pose`: picture to picture, in pixels."""
+    """Forward similarity (2, 3) of the rigid part of `pose`, in pixels of both pictures."""
     cos, sin = np.cos(pose.tilt_rad) * pose.zoom, np.sin(pose.tilt_rad) * pose.zoom
     linear = np.array([[cos, -sin], [sin, cos]])
     pivot = axes.to_picture(np.array(NECK))
@@ -83,10 +83,10 @@ def _undo_head_motion(p: np.ndarray, pose: Pose) -> np.ndarray:
 
 
 def _undo_turn(p: np.ndarray, pose: Pose, nose: np.ndarray) -> np.ndarray:
-    """Orthographic view of a smooth bump (the head) with a smaller one (the nose), turned.
+    """Undo the turn of the head: the orthographic view of a smooth bump with a smaller one, the nose.
 
-    The depth is that of the turned surface, so the map back is closed; its slope stays above
-    0.3 up to 20 degrees, hence no fold.
+    The depth is that of the turned surface, so the backward map has a closed form. Its slope stays above
+    0.3 up to 20 degrees, so the map does not fold.
     """
     x, y = p[..., 0], p[..., 1]
     depth = 1.05 * np.exp(-((x / 1.25) ** 2) - ((y - 0.5) / 1.35) ** 2)
@@ -95,12 +95,12 @@ def _undo_turn(p: np.ndarray, pose: Pose, nose: np.ndarray) -> np.ndarray:
 
 
 def _lip_line(x: np.ndarray) -> np.ndarray:
-    """How far the lower lip's edge hangs below the mouth corners, `x` from their middle."""
+    """Depth of the lower lip's edge below the corners of the mouth, at distance `x` from their middle."""
     return 0.11 * np.exp(-((x / 0.32) ** 2))
 
 
 def _undo_mouth(p: np.ndarray, pose: Pose, mouth: np.ndarray) -> np.ndarray:
-    """Lower lip and chin move down; the thin line above the lip is stretched into a gap."""
+    """Undo the opening of the mouth: lip and chin move down, the line above the lip becomes a gap."""
     x = p[..., 0] - mouth[0]
     below = p[..., 1] - mouth[1] - _lip_line(x)
     drop = 0.17 * pose.mouth * smooth_step((below + 0.05) / 0.27)
@@ -109,7 +109,7 @@ def _undo_mouth(p: np.ndarray, pose: Pose, mouth: np.ndarray) -> np.ndarray:
 
 
 def _undo_blink(p: np.ndarray, pose: Pose, eye: np.ndarray) -> np.ndarray:
-    """Both lids meet on the eye line; the landmark, the eye's centre, stays where it is."""
+    """Undo a blink: both lids meet on the line of the eye, whose centre, the landmark, does not move."""
     x, y = p[..., 0] - eye[0], p[..., 1] - eye[1]
     opened = 0.11 * pose.blink * np.tanh(y / 0.018)
     opened = opened * np.exp(-((y / 0.2) ** 2) - (x / 0.31) ** 4)
@@ -117,7 +117,7 @@ def _undo_blink(p: np.ndarray, pose: Pose, eye: np.ndarray) -> np.ndarray:
 
 
 def backward(axes: FaceAxes, pose: Pose) -> Map:
-    """The map from the posed picture to the clean one, pixels to pixels."""
+    """The map from the posed picture to the clean one, in pixels."""
     eye_l, eye_r, nose, corner_l, corner_r = axes.to_face(axes.landmarks)
     mouth = (corner_l + corner_r) / 2
 
@@ -137,7 +137,7 @@ def backward(axes: FaceAxes, pose: Pose) -> Map:
 
 
 def mouth_shade(axes: FaceAxes, pose: Pose, points: np.ndarray) -> np.ndarray:
-    """How dark the open mouth is, 0..1, at points of the clean picture."""
+    """Darkness of the open mouth, 0..1, at points of the clean picture."""
     p = axes.to_face(points)
     corners = axes.to_face(axes.landmarks[3:])
     x, y = np.moveaxis(p - corners.mean(0), -1, 0)
@@ -145,7 +145,7 @@ def mouth_shade(axes: FaceAxes, pose: Pose, points: np.ndarray) -> np.ndarray:
 
 
 def invert(to_source: Map, source: np.ndarray, guess: np.ndarray) -> np.ndarray:
-    """Points (n, 2) that `to_source` carries to `source`, by Newton's method from `guess`."""
+    """The points (n, 2) that `to_source` maps to `source`, by Newton's method from `guess`."""
     points, step = np.array(guess, np.float64), 1e-4
     for _ in range(25):
         here = to_source(points)
@@ -157,7 +157,7 @@ def invert(to_source: Map, source: np.ndarray, guess: np.ndarray) -> np.ndarray:
 
 
 def forward(axes: FaceAxes, pose: Pose, source: np.ndarray) -> np.ndarray:
-    """Where `pose` carries points (n, 2) of the clean picture, in pixels of the posed one.
+    """The positions in the posed picture, in pixels, of points (n, 2) of the clean picture.
 
     The lids are added last: Newton's method starts at the solution for open eyes.
     """

@@ -1,4 +1,4 @@
-"""Videos to compare whose difference is known: real pictures, and the same with two patches changed."""
+"""Videos with a known difference: real pictures, and the same with two changed patches."""
 
 from fractions import Fraction
 from itertools import islice
@@ -8,16 +8,18 @@ import cv2
 import numpy as np
 
 LEFT, RIGHT = (60, 320, 96, 96), (500, 320, 96, 96)
-"""x, y, width, height of what B has otherwise, px."""
+"""x, y, width and height of the patches that differ in B, px."""
 CHANGE = 48
-"""Levels that B has less there, in each channel."""
+"""Levels by which B is darker there, in each channel."""
 COUNT = 12
 UNIT = Fraction(1, 1000)
 
 
 def pictures(path, count=COUNT):
-    """RGB u8[H,W,3] of a video's first frames, moved out of the way of clipping; a grey square in the
-    corner tells each frame's number, see `number_in`."""
+    """The first frames of a video, RGB u8[H,W,3], made bright enough that `changed` does not clip.
+
+    The level of a grey square in the corner encodes the frame's number, see `number_in`.
+    """
     with av.open(str(path)) as container:
         found = [frame.to_ndarray(format="rgb24") for frame in islice(container.decode(video=0), count)]
     found = [np.clip(rgb, CHANGE, 255) for rgb in found]
@@ -27,12 +29,12 @@ def pictures(path, count=COUNT):
 
 
 def number_in(level):
-    """The frame's number by its square's level."""
+    """The frame's number, from the level of its square."""
     return round((float(level) - 60) / 12)
 
 
 def changed(rgb, amount=CHANGE):
-    """The picture with both patches darker."""
+    """The picture with both patches darker by `amount`."""
     other = rgb.copy()
     for x, y, width, height in (LEFT, RIGHT):
         other[y : y + height, x : x + width] -= np.uint8(amount)
@@ -40,7 +42,10 @@ def changed(rgb, amount=CHANGE):
 
 
 def film(path, frames, times_ms=None, sound_of=None):
-    """A video without loss (RGB H.264), frames 40 ms apart or at `times_ms`; the sound of another, copied."""
+    """Write a lossless video (RGB H.264) with frames at `times_ms`, by default 40 ms apart.
+
+    The sound is copied from the video `sound_of`.
+    """
     times_ms = times_ms or [40 * n for n in range(len(frames))]
     with av.open(str(path), "w", container_options={"video_track_timescale": "1000"}) as output:
         stream = output.add_stream("libx264rgb", rate=25, options={"crf": "0", "preset": "ultrafast"})
@@ -65,13 +70,13 @@ def film(path, frames, times_ms=None, sound_of=None):
 
 
 def read(path):
-    """Times in seconds and RGB pictures of a video."""
+    """The times in s and the RGB pictures of a video."""
     with av.open(str(path)) as container:
         return [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
 
 
 def sound_packets(path):
-    """Times and bytes of a video's first sound."""
+    """The times and bytes of the packets of a video's first sound."""
     with av.open(str(path)) as container:
         packets = container.demux(container.streams.audio[0])
         return [(packet.pts * packet.time_base, bytes(packet)) for packet in packets if packet.size]

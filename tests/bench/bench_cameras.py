@@ -1,11 +1,11 @@
-"""What bad cameras do to a healthy one: its frames a second and its delay, alone and beside them, in turn.
+"""The effect of faulty cameras on a healthy one: its frame rate and delay, alone and beside them, in turn.
 
     python -m tests.bench.bench_cameras [--rounds 3] [--seconds 20] [--json FILE]
 
-Four cameras at 640x360 under one supervisor: a healthy one at 25 fps with a face, one whose source
-has stalled, one whose source announces 25 fps and sends a face at four times that rate, and one whose
-process is killed whenever it has come up. The healthy one's pictures are read outside, their time strip
-says how old they are.
+Four cameras at 640x360 run under one supervisor: a healthy one at 25 fps with a face, one whose source has
+stalled, one whose source announces 25 fps and sends a face at four times that rate, and one whose process
+is killed whenever it has started. A client reads the healthy camera's pictures; the time strip in each
+shows its age.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from tests.servers import free_port, rtsp_server, sending
 
 WORDS = {"fps": "frames", "median_ms": "median delay", "p95_ms": "delay, 95th percentile"}
 SETTLE_S = 12.0
-"""After the others were added or removed: they start, stall, flood and meet the breaker meanwhile."""
+"""Time after the others were added or removed, in which they start, stall, flood and are paused."""
 
 
 def supervisor_body(link, folder: str) -> None:
-    """A supervisor in a process of its own, told by the link which cameras to run."""
+    """Body of a process with a supervisor, which obeys orders from the link."""
     from stream.server.camera_config import CameraSettings, CamerasFile, ServerSettings
     from stream.server.events import Events
     from stream.server.supervisor.supervisor import Supervisor
@@ -57,25 +57,25 @@ def supervisor_body(link, folder: str) -> None:
         supervisor.stop()
 
 
-class Supervisor:
-    """The other end of the link."""
+class SupervisorProcess:
+    """A supervisor in a process of its own."""
 
     def __init__(self, folder: Path) -> None:
         self.process = ChildProcess("bench supervisor", supervisor_body, str(folder))
 
     def __call__(self, order: str, name: str = "", value: dict | None = None) -> dict[str, dict]:
-        """Give an order; what every camera reports, by name."""
+        """Give an order; returns the status of every camera by name."""
         self.process.link.send((order, name, value))
         return {camera["name"]: camera for camera in self.process.link.recv()}
 
     def close(self) -> None:
-        """End it, cameras and all."""
+        """End the supervisor with all cameras."""
         self.process.link.close()
         self.process.join(20)
 
 
-def wait_live(supervise: Supervisor, name: str) -> None:
-    """Until a camera is live; a minute at most."""
+def wait_live(supervise: SupervisorProcess, name: str) -> None:
+    """Wait at most a minute until a camera is live."""
     deadline = time.monotonic() + 60
     while (supervise("look")[name]["report"] or {}).get("state") != "live":
         if time.monotonic() > deadline:
@@ -83,8 +83,8 @@ def wait_live(supervise: Supervisor, name: str) -> None:
         time.sleep(0.5)
 
 
-def kill_again_and_again(supervise: Supervisor, name: str, until_s: float) -> int:
-    """SIGKILL a camera's process whenever there is one; how often."""
+def kill_repeatedly(supervise: SupervisorProcess, name: str, until_s: float) -> int:
+    """Kill a camera's process whenever it runs; returns the number of kills."""
     kills, last = 0, None
     while time.monotonic() < until_s:
         pid = supervise("look").get(name, {}).get("pid")
@@ -99,9 +99,42 @@ def kill_again_and_again(supervise: Supervisor, name: str, until_s: float) -> in
     return kills
 
 
+class Measurement:
+    """The healthy camera's delays, alone and beside the others."""
+
+    def __init__(self, supervise: SupervisorProcess, client: Client, seconds: float) -> None:
+        self.delays_ms: dict[bool, list[int]] = {False: [], True: []}
+        """By whether the others run."""
+        self._supervise, self._client, self._seconds = supervise, client, seconds
+
+    def run(self, number: int, beside: bool) -> None:
+        """Let everything settle, then measure and print."""
+        settled_s = time.monotonic() + SETTLE_S
+        kills = self._wait_until(settled_s, beside)
+        began_s, cpu_s = time.monotonic(), self._cpu_s()
+        end_s = began_s + self._seconds
+        kills += self._wait_until(end_s, beside)
+        cores = (self._cpu_s() - cpu_s) / self._seconds
+        ages = self._client.since(began_s, end_s)
+        self.delays_ms[beside] += ages
+        words = {name: camera.get("words") for name, camera in self._supervise("look").items()}
+        print(number, "beside" if beside else "alone", figures(ages, self._seconds), words, flush=True)
+        print(f"  {cores:.2f} cores, {kills} kills", flush=True)
+
+    def _wait_until(self, end_s: float, beside: bool) -> int:
+        kills = kill_repeatedly(self._supervise, "crashing", end_s) if beside else 0
+        time.sleep(max(0.0, end_s - time.monotonic()))
+        return kills
+
+    def _cpu_s(self) -> float:
+        return process_figures(self._supervise.process.pid)["cpu_s"]
+
+
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20)
     add_json_option(parser)
@@ -117,55 +150,29 @@ def main() -> None:
             sending(clip, f"udp://127.0.0.1:{ports['flooding']}?pkt_size=1316", "mpegts", speed=4),
             sending(clip, f"udp://127.0.0.1:{ports['crashing']}?pkt_size=1316", "mpegts"),
         ):
-            others = {
-                "flooding": {
-                    "source": f"udp://127.0.0.1:{ports['flooding']}",
-                    "to": (f"{folder}/flooding/",),
-                },
-                "crashing": {
-                    "source": f"udp://127.0.0.1:{ports['crashing']}",
-                    "to": (f"{folder}/crashing/",),
-                },
-                "stalled": {"source": server.url(), "to": (f"{folder}/stalled/",)},
-            }
-            supervise = Supervisor(folder)
-            healthy = {
-                "source": f"udp://127.0.0.1:{ports['healthy']}",
-                "to": (f"mjpeg:{viewers}",),
-                "preset": "fast",
-            }
-            supervise("add", "healthy", healthy)
-            delays: dict[bool, list[int]] = {True: [], False: []}
+            sources = {name: f"udp://127.0.0.1:{port}" for name, port in ports.items()}
+            sources["stalled"] = server.url()
+            supervise = SupervisorProcess(folder)
             try:
+                healthy = {"source": sources.pop("healthy"), "to": (f"mjpeg:{viewers}",), "preset": "fast"}
+                supervise("add", "healthy", healthy)
                 wait_live(supervise, "healthy")
                 with Client(f"http://127.0.0.1:{viewers}/stream") as client:
+                    measurement = Measurement(supervise, client, arguments.seconds)
                     for number in range(arguments.rounds):
-                        for beside in (False, True):
-                            for other, settings in others.items() if beside else ():
-                                supervise("add", other, settings | {"preset": "fast"})
-                            if beside:
-                                wait_live(supervise, "stalled")
-                                server.stop()
-                            settled = time.monotonic() + SETTLE_S
-                            kills = kill_again_and_again(supervise, "crashing", settled) if beside else 0
-                            time.sleep(max(0.0, settled - time.monotonic()))
-                            began, cpu = time.monotonic(), process_figures(supervise.process.pid)["cpu_s"]
-                            end = began + arguments.seconds
-                            kills += kill_again_and_again(supervise, "crashing", end) if beside else 0
-                            time.sleep(max(0.0, end - time.monotonic()))
-                            cpu = process_figures(supervise.process.pid)["cpu_s"] - cpu
-                            ages = client.since(began, end)
-                            delays[beside] += ages
-                            words = {n: c.get("words") for n, c in supervise("look").items()}
-                            side = "beside" if beside else "alone"
-                            print(number, side, figures(ages, arguments.seconds), words, flush=True)
-                            print(f"  {cpu / arguments.seconds:.2f} cores, {kills} kills", flush=True)
-                            if beside:
-                                server.cont()
-                                for other in others:
-                                    supervise("remove", other)
+                        measurement.run(number, beside=False)
+                        for other, source in sources.items():
+                            camera = {"source": source, "to": (f"{folder}/{other}/",), "preset": "fast"}
+                            supervise("add", other, camera)
+                        wait_live(supervise, "stalled")
+                        server.stop()
+                        measurement.run(number, beside=True)
+                        server.cont()
+                        for other in sources:
+                            supervise("remove", other)
             finally:
                 supervise.close()
+    delays = measurement.delays_ms
     alone, beside = (figures(delays[side], arguments.rounds * arguments.seconds) for side in (False, True))
     rows: list[Row] = []
     for key in ("fps", "median_ms", "p95_ms"):

@@ -1,10 +1,10 @@
-"""What a camera without motion costs beyond decoding.
+"""CPU time of a camera without motion beyond decoding.
 
     python -m tests.bench.bench_idle [--seconds 60] [--json FILE]
 
 An RTSP server plays a still 640x360 picture with a little noise at 25 fps. Three processes read it at the
-same time: PyAV decoding alone, the capture alone, and a session with its motion gate closed that records
-a frame a second. CPU time of each, its sinks included, for a frame.
+same time: decoding by PyAV alone, the capture alone, and a session that records one frame a second because
+its motion gate is closed. The figure is the CPU time of each for a frame, including its sinks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SETTLE_S = 20.0
 
 
 def make_still(path: Path) -> None:
-    """Ten seconds of one picture, sensor noise of one level in it."""
+    """Write ten seconds of one picture with sensor noise of one level."""
     with av.open(str(SAMPLES / "portrait.mp4")) as container:
         first = next(container.decode(video=0)).reformat(width=640, height=360, format="yuv420p").to_ndarray()
     noise = np.random.default_rng(0)
@@ -45,7 +45,7 @@ def make_still(path: Path) -> None:
 
 
 def decode_body(link, url: str) -> None:
-    """Decode and nothing else, until the link closes."""
+    """Body of a process that only decodes, until the link closes."""
     with av.open(url, options={"rtsp_transport": "tcp"}, timeout=(10, 10)) as container:
         stream = container.streams.video[0]
         stream.thread_type, stream.codec_context.thread_count = "SLICE", 1
@@ -59,7 +59,7 @@ def decode_body(link, url: str) -> None:
 
 
 def capture_body(link, url: str) -> None:
-    """The capture and nothing else."""
+    """Body of a process that only captures, until the link closes."""
     from stream.config_live import SourceSettings
     from stream.live.source.address import parse_address
     from stream.live.source.capture import Capture
@@ -77,7 +77,9 @@ def capture_body(link, url: str) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=60)
     add_json_option(parser)
     arguments = parser.parse_args()

@@ -1,16 +1,16 @@
-"""What `restore.interval` costs in quality and gains in speed.
+"""The loss of quality and the gain in speed by `restore.interval`.
 
     python tests/bench/bench_interval.py [--clean FOLDER] [--only quality|speed] [--json FILE]
 
-Quality: PSNR to the clean picture inside the face masks, over all faces of the two samples, for
-every frame restored and for intervals of 2, 3 and 5; "live" carries without look-ahead. The clean
-picture is the sample before lens, noise and coding, painted anew by the scripts in `samples/`
-(needs scikit-image and Pillow; some ten minutes a clip, kept in FOLDER as NAME/0000.png, 16 bits).
-A frame counts as non-rigid where its face turns, blinks or speaks. "Worst" is the largest loss on
+Quality: PSNR to the clean picture inside the face masks, over all faces of the two samples, if every
+frame is restored and for intervals of 2, 3 and 5. "live" propagates residuals without look-ahead. The
+clean picture is the sample before lens, noise and coding. The scripts in `samples/` draw it again, which
+needs scikit-image and Pillow and takes about ten minutes a clip; FOLDER keeps it as NAME/0000.png with 16
+bits. A frame counts as non-rigid if its face turns, blinks or speaks. "most lost" is the largest loss on
 one crop.
 
-Speed: frames a second of whole runs on the portrait sample with the shapes of GPEN-BFR-256 (random
-weights), where the restorer is the bottleneck, interval 3 against every frame, in turn.
+Speed: frames a second of whole runs on the portrait sample with the shapes of GPEN-BFR-256 and random
+weights, for which the restorer is the bottleneck. Interval 3 and every frame run in turn.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ from stream.pipeline.cpu_budget import available_cores
 
 SAMPLES = Path(__file__).parent.parent.parent / "samples"
 SETTINGS = ((1, True), (2, True), (3, True), (5, True), (3, False))
-"""Interval and look-ahead; the first is what the others are held against."""
+"""Interval and look-ahead. The others are compared with the first."""
 SIZE, TEMPLATE = 256, "ffhq_512"
 
 
 def clips() -> dict:
-    """The samples' scripts: clips that can be painted again."""
+    """The functions of the samples' scripts that build the clips, by name."""
     sys.path.insert(0, str(SAMPLES))
     import make_samples
 
@@ -60,7 +60,7 @@ def clips() -> dict:
 
 
 def clean_picture(clip, index: int, folder: Path) -> np.ndarray:
-    """A frame before lens, noise and coding, RGB f32[h,w,3] 0..1; painted once."""
+    """A frame before lens, noise and coding, RGB f32[h,w,3] in 0..1, which is drawn once."""
     from clip import render
 
     path = folder / f"{index:04}.png"
@@ -72,7 +72,7 @@ def clean_picture(clip, index: int, folder: Path) -> np.ndarray:
 
 
 def is_rigid(clip, frame: int, crop: Crop, truth: list[dict]) -> bool:
-    """Whether the face that the crop holds only moves as a whole."""
+    """Whether the crop's face moves rigidly only."""
     person = min(truth, key=lambda p: np.abs(np.array(p["landmarks"]) - crop.face.landmarks).mean())
     actor = next(a for a in clip.scene(frame)[1] if a.person_id == person["id"])
     pose = actor.pose(float(frame))
@@ -80,7 +80,7 @@ def is_rigid(clip, frame: int, crop: Crop, truth: list[dict]) -> bool:
 
 
 def tracked(name: str) -> Iterator[FrameWork]:
-    """The sample's frames with crops, as preset `fast` cuts them."""
+    """The sample's frames with the crops that the preset `fast` makes."""
     config = load_config("fast")
     tracker = Tracker(FaceFinder(config.detect, 2), config.detect, config.track)
     crop = CropStage(TEMPLATE, SIZE, lambda faces, size: choose(faces, config.select, size))
@@ -91,22 +91,22 @@ def tracked(name: str) -> Iterator[FrameWork]:
         yield from crop.process(work)
 
 
-class Remembered:
-    """The engine, asked once for each crop."""
+class CachedEngine:
+    """An engine that restores each crop once."""
 
     def __init__(self) -> None:
         self._engine = create_engine("auto", bundled_model_path(), threads=2)
-        self._known: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def restore(self, crops: np.ndarray) -> np.ndarray:
         results = []
         for crop in crops:
             key = hash(crop.tobytes())
-            if key not in self._known:
-                self._known[key] = self._engine.restore(crop[None])[0]
-                if len(self._known) > 300:
-                    self._known.popitem(last=False)
-            results.append(self._known[key])
+            if key not in self._cache:
+                self._cache[key] = self._engine.restore(crop[None])[0]
+                if len(self._cache) > 300:
+                    self._cache.popitem(last=False)
+            results.append(self._cache[key])
         return np.stack(results)
 
     def close(self) -> None:
@@ -128,49 +128,63 @@ QUALITY = {
 }
 
 
+class CropErrors:
+    """Mean squared errors of restored crops to the clean picture, weighted by the face's mask."""
+
+    def __init__(self, name: str, clip, folder: Path) -> None:
+        self.by_setting: list[list[float]] = [[] for _ in SETTINGS]
+        self.rigid: list[bool] = []
+        """Whether the face moves rigidly, for each crop of the first setting."""
+        self._clip, self._folder = clip, folder
+        self._truth = json.loads((SAMPLES / f"{name}.truth.json").read_text())["frames_truth"]
+        self._mask = geometry.feather_mask(SIZE, 0.16)
+        self._pictures: deque[tuple[int, np.ndarray]] = deque(maxlen=40)
+
+    def add(self, setting: int, work: FrameWork) -> None:
+        """Measure the crops of a frame that were restored with a setting."""
+        for patch in work.patches:
+            picture = self._clean_picture(work.frame.index)
+            clean = geometry.warp(picture, patch.crop.to_stored, (SIZE, SIZE), cv2.BORDER_REFLECT_101)
+            squares = ((patch.crop.image + patch.residual - clean) ** 2).mean(axis=2)
+            self.by_setting[setting].append(float((squares * self._mask).sum() / self._mask.sum()))
+            if setting == 0:
+                truth = self._truth[work.frame.index]
+                self.rigid.append(is_rigid(self._clip, work.frame.index, patch.crop, truth))
+
+    def _clean_picture(self, index: int) -> np.ndarray:
+        for number, picture in self._pictures:
+            if number == index:
+                return picture
+        picture = clean_picture(self._clip, index, self._folder)
+        self._pictures.append((index, picture))
+        return picture
+
+
 def quality(name: str, clip, folder: Path) -> list[Row]:
     """One row for each setting."""
-    truth = json.loads((SAMPLES / f"{name}.truth.json").read_text())["frames_truth"]
-    engine = Remembered()
-    landmarks, mask = geometry.template(TEMPLATE, SIZE), geometry.feather_mask(SIZE, 0.16)
-    stages, errors = [], [[] for _ in SETTINGS]
-    for frames, lookahead in SETTINGS:
-        stages.append(RestoreStage(lambda: engine, 4, 1.0, Interval(frames, lookahead, landmarks, SIZE)))
-        stages[-1].open()
-    known, rigid = deque(maxlen=40), []
-
-    def picture(index: int) -> np.ndarray:
-        for at, image in known:
-            if at == index:
-                return image
-        known.append((index, clean_picture(clip, index, folder)))
-        return known[-1][1]
-
-    def measure(setting: int, work: FrameWork) -> None:
-        for patch in work.patches:
-            clean = geometry.warp(
-                picture(work.frame.index), patch.crop.to_stored, (SIZE, SIZE), cv2.BORDER_REFLECT_101
-            )
-            wrong = ((patch.crop.image + patch.residual - clean) ** 2).mean(axis=2)
-            errors[setting].append(float((wrong * mask).sum() / mask.sum()))
-            if setting == 0:
-                rigid.append(is_rigid(clip, work.frame.index, patch.crop, truth[work.frame.index]))
-
+    engine = CachedEngine()
+    landmarks = geometry.template(TEMPLATE, SIZE)
+    stages = [
+        RestoreStage(lambda: engine, 4, 1.0, Interval(frames, lookahead, landmarks, SIZE))
+        for frames, lookahead in SETTINGS
+    ]
+    for stage in stages:
+        stage.open()
+    errors = CropErrors(name, clip, folder)
     for work in tracked(name):
         for setting, stage in enumerate(stages):
             for done in stage.process(work):
-                measure(setting, done)
+                errors.add(setting, done)
     for setting, stage in enumerate(stages):
         for done in stage.flush():
-            measure(setting, done)
-    still = np.array(rigid)
-    table = np.array(errors)
+            errors.add(setting, done)
+    rigid, table = np.array(errors.rigid), np.array(errors.by_setting)
     rows = []
     for (frames, lookahead), own, stage in zip(SETTINGS, table, stages, strict=True):
         rows.append(
             {"clip": name, "interval": frames, "mode": "both sides" if lookahead else "live",
-             "rigid_db": psnr(own[still]), "rigid_loss_db": loss(own[still], table[0][still]),
-             "non_rigid_db": psnr(own[~still]), "non_rigid_loss_db": loss(own[~still], table[0][~still]),
+             "rigid_db": psnr(own[rigid]), "rigid_loss_db": loss(own[rigid], table[0][rigid]),
+             "non_rigid_db": psnr(own[~rigid]), "non_rigid_loss_db": loss(own[~rigid], table[0][~rigid]),
              "worst_loss_db": round(float(10 * np.log10(own / table[0]).max()), 2),
              "restored": stage.counts.restored, "forced": stage.counts.forced,
              "carried": stage.counts.propagated}
@@ -179,10 +193,12 @@ def quality(name: str, clip, folder: Path) -> list[Row]:
 
 
 def psnr(errors: np.ndarray) -> float:
+    """PSNR in dB from mean squared errors, for a peak of 1."""
     return round(float(-10 * np.log10(errors.mean())), 2)
 
 
 def loss(errors: np.ndarray, reference: np.ndarray) -> float:
+    """Loss of PSNR against the reference's errors, dB."""
     return round(float(10 * np.log10(errors.mean() / reference.mean())), 2)
 
 
@@ -197,7 +213,7 @@ SPEED = {
 
 
 def speed(rounds: int) -> list[Row]:
-    """Frames a second of whole runs, in turn: medians, and the median of the rounds' ratios."""
+    """Frames a second of whole runs in turn: the medians, and the median of the ratios of each round."""
     rates: dict[int, list[float]] = {1: [], 3: []}
     report = {}
     with tempfile.TemporaryDirectory() as name:

@@ -1,10 +1,10 @@
-"""How long restoration holds a live picture up, read from the picture itself by clients outside.
+"""The delay that restoration adds to a live picture, read by clients from the picture itself.
 
     python -m tests.bench.bench_live [--rounds 4] [--seconds 10] [--preset fast] [--json FILE]
 
-A process sends the portrait as 640x360 at 25 fps with the time burnt in; `gpen-stream`'s session
-restores it and delivers by MJPEG and by RTSP (through GStreamer's server). One run, the two sides in
-turn: restoration on, and frames passed through.
+A process sends the portrait in 640x360 at 25 fps with the time burnt in. A session of `gpen-stream` restores
+it and delivers it by MJPEG and by RTSP through GStreamer's server. One run measures both sides in turn:
+restoration on, and frames passed through.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ COLUMNS = {
 
 
 def session_body(link, source: str, sinks: list[str], preset: str, overrides: list[str]) -> None:
-    """A session in a process of its own, told by the link what to do."""
+    """Body of a process with a session, which obeys orders from the link."""
     from stream.config import load_config
     from stream.live.session.live_settings import LiveSettings
     from stream.live.session.session import Session
@@ -60,7 +60,9 @@ def session_body(link, source: str, sinks: list[str], preset: str, overrides: li
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--preset", default="fast")
@@ -99,14 +101,12 @@ def main() -> None:
     for name in clients:
         on, off = (figures(delays[name, side], seconds) for side in (True, False))
         print(f"{name}: restored {on}, passed through {off}")
-        beyond = on["median_ms"] - off["median_ms"], on["p95_ms"] - off["median_ms"]
+        added = on["median_ms"] - off["median_ms"], on["p95_ms"] - off["median_ms"]
         rows.append(
-            {"sink": name, "median": beyond[0], "p95": beyond[1], "on": cpu[True] / seconds,
+            {"sink": name, "median": added[0], "p95": added[1], "on": cpu[True] / seconds,
              "off": cpu[False] / seconds}
         )  # fmt: skip
-        print(
-            f"{name}: beyond the chain without restoration: median {beyond[0]:.0f} ms, p95 {beyond[1]:.0f} ms"
-        )
+        print(f"{name}: delay added by restoration: median {added[0]:.0f} ms, p95 {added[1]:.0f} ms")
     print(f"cores in use: restored {cpu[True] / seconds:.2f}, passed through {cpu[False] / seconds:.2f}")
     print(json.dumps(report, indent=2))
     title = f"640x360 at {arguments.rate:g} fps, one face, preset {arguments.preset}: delay by restoration"

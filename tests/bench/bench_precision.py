@@ -1,12 +1,12 @@
-"""What precision and fidelity cost in quality, on damaged faces, against the clean picture.
+"""The loss of quality by precision and fidelity on damaged faces, against the clean picture.
 
     python tests/bench/bench_precision.py --faces DIR [--train DIR] [--count 24] [--int8] [--json]
 
-DIR holds aligned 288 px faces. Each is cropped to 256 px, blurred, halved twice in size, given
-noise and compressed (medium damage), and restored by gpen-lite-256 at each precision and
-fidelity. Figures are means over the faces of the PSNR to the clean crop, and of the difference of
-that to FP32's; a precision may lose 0.12 dB. `--int8` quantises with NNCF (not a dependency) on
-the faces of `--train`, whole and with the decoder's last levels and RGB layers left in FP32.
+DIR holds aligned faces of 288 px. Each is cropped to 256 px, blurred, reduced, given noise and compressed
+(medium damage), and restored by gpen-lite-256 with each precision and fidelity. Figures are means over the
+faces of the PSNR to the clean crop and of its loss against FP32; a precision may lose 0.12 dB. `--int8`
+quantises by NNCF, which is not a dependency, with the faces of `--train`: the whole network, and with the
+decoder's last levels and RGB layers left in FP32.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from stream.lab.damage import compression
 from stream.models.engines import create_engine
 from stream.models.engines.openvino_engine import network_folder, offered_precisions
 from stream.models.engines.openvino_runtime import cached_network, cpu_config, openvino_core
 from stream.models.info import bundled_model_path, read_model_info
 
 ALLOWED_DB = 0.12
+"""Largest mean loss of PSNR."""
 Restore = Callable[[np.ndarray], np.ndarray]
 SIDE = 256
 KEPT_IN_FP32 = {
@@ -42,27 +44,26 @@ KEPT_IN_FP32 = {
 
 
 def clean_crop(path: Path) -> np.ndarray:
-    """The middle 256 px, f32[256, 256, 3] RGB 0..1."""
+    """The middle 256 px of a face, RGB f32[256,256,3] in 0..1."""
     picture = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
     edge = (picture.shape[0] - SIDE) // 2
     return picture[edge : edge + SIDE, edge : edge + SIDE].astype(np.float32) / 255
 
 
 def damaged(clean: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Medium damage: blur, a quarter of the size, noise, JPEG at that size; back at 256 px."""
+    """The crop after medium damage: blur, reduction, noise, JPEG at the small size, enlargement."""
     small = cv2.GaussianBlur(clean, (0, 0), random.uniform(0.6, 1.4))
     side = int(SIDE / random.uniform(2.0, 3.5))
     small = cv2.resize(small, (side, side), interpolation=cv2.INTER_AREA)
     small = small + random.standard_normal(small.shape) * random.uniform(0.005, 0.03)
-    coded = np.clip(small[..., ::-1] * 255, 0, 255).round().astype(np.uint8)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(45, 80))]
-    small = cv2.imdecode(cv2.imencode(".jpg", coded, quality)[1], cv2.IMREAD_COLOR)
-    large = cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)[..., ::-1]
-    return np.ascontiguousarray(large, np.float32) / 255
+    levels = np.clip(small * 255, 0, 255).round().astype(np.uint8)
+    small = compression.jpeg(levels, int(random.integers(45, 80)))
+    large = cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    return large.astype(np.float32) / 255
 
 
 def pairs(folder: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Clean and damaged crops of `count` faces, evenly taken from the folder."""
+    """Clean and damaged crops of `count` faces, evenly spaced in the folder."""
     paths = sorted(folder.glob("*.jpg"))
     paths = [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)]
     clean = np.stack([clean_crop(path) for path in paths])
@@ -77,7 +78,7 @@ def psnr_db(clean: np.ndarray, restored: np.ndarray) -> np.ndarray:
 
 
 def quantised(calibration: np.ndarray, kept: tuple[str, ...], threads: int) -> Restore:
-    """A callable crops -> restored by the INT8 network of NNCF."""
+    """A function that restores crops by the network quantised by NNCF."""
     import nncf
 
     core, info = openvino_core(), read_model_info(bundled_model_path())
@@ -98,11 +99,11 @@ def quantised(calibration: np.ndarray, kept: tuple[str, ...], threads: int) -> R
 
 
 def measure(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
-    """One row for each way to run the network, as soon as it is there; FP32 comes first."""
+    """One row for each variant of the network, as soon as it is measured; FP32 comes first."""
     clean, given = pairs(arguments.faces, arguments.count)
     yield {"way": "input", "psnr_db": round(float(psnr_db(clean, given).mean()), 3)}
     reference = None
-    for name, restore in ways(arguments):
+    for name, restore in variants(arguments):
         restored = restore(given)
         psnr = psnr_db(clean, restored)
         if reference is None:
@@ -118,8 +119,8 @@ def measure(arguments: argparse.Namespace) -> Iterator[dict[str, object]]:
         }
 
 
-def ways(arguments: argparse.Namespace) -> Iterator[tuple[str, Restore]]:
-    """Every way to run the network: its name, and crops -> restored crops."""
+def variants(arguments: argparse.Namespace) -> Iterator[tuple[str, Restore]]:
+    """Every variant of the network: its name, and a function that restores crops."""
     settings: dict[str, tuple[str, dict]] = {"fp32": ("openvino", {})}
     settings |= {p: ("openvino", {"precision": p}) for p in offered_precisions() if p != "fp32"}
     settings |= {f"fidelity {value}": ("openvino", {"fidelity": value}) for value in (0.9, 0.7, 0.5)}
@@ -135,11 +136,14 @@ def ways(arguments: argparse.Namespace) -> Iterator[tuple[str, Restore]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--faces", type=Path, required=True, help="aligned 288 px faces to judge by")
-    parser.add_argument("--train", type=Path, help="others, to calibrate INT8 with")
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--faces", type=Path, required=True, help="aligned faces of 288 px to measure on")
+    parser.add_argument("--train", type=Path, help="other faces, for the calibration of INT8")
     parser.add_argument("--count", type=int, default=24)
-    parser.add_argument("--calibrate", type=int, default=100, help="faces for INT8")
+    parser.add_argument("--calibrate", type=int, default=100, help="number of faces for the calibration")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--int8", action="store_true")
     parser.add_argument("--json", action="store_true")

@@ -1,10 +1,10 @@
-"""How soon a session is live again when a camera comes back, and what ten losses leave behind.
+"""The time until a session is live again after an outage, and its resources after ten outages.
 
     python -m tests.bench.bench_reconnect [--json FILE]
 
-An RTSP server (GStreamer, a keyframe a second) is killed and started again on its port, after outages
-of half a second to twenty seconds. Timed from the moment the server listens again to the first new
-picture that the session has delivered to its recording.
+An RTSP server (GStreamer, one keyframe a second) is killed and started again on its port after outages of
+half a second to twenty seconds. The time runs from the moment at which the server listens again to the
+first new picture that the session delivers to its recording.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ SETTLE_S = 4.0
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_json_option(parser)
     arguments = parser.parse_args()
     again: list[Row] = []
@@ -52,14 +54,14 @@ def main() -> None:
                 time.sleep(outage_s)
                 before = report()["frames_out"]
                 server.start()
-                back = time.monotonic()
+                listening_s = time.monotonic()
                 wait_beyond(before)
-                live_s = time.monotonic() - back
+                live_s = time.monotonic() - listening_s
                 time.sleep(SETTLE_S)
                 rows.append(process_figures(job.pid))
                 again.append({"outage": outage_s, "live": live_s})
-                told = {key: round(value, 1) for key, value in rows[-1].items()}
-                print(f"outage {outage_s:g} s: live again after {live_s:.2f} s; {told}", flush=True)
+                shown = {key: round(value, 1) for key, value in rows[-1].items()}
+                print(f"outage {outage_s:g} s: live again after {live_s:.2f} s; {shown}", flush=True)
         finally:
             job.link.close()
             job.join(20)

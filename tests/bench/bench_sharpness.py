@@ -1,17 +1,18 @@
-"""Does the sharpness measure leave the right faces alone? Aligned faces at four levels of damage.
+"""Test of the sharpness measure on aligned faces at four levels of damage: whether it skips the right ones.
 
     python tests/bench/bench_sharpness.py --faces DIR [--draws 1] [--json FILE] [--chart FILE.png]
     python tests/bench/bench_sharpness.py --faces DIR [--draws 1] --calibrate [--more DIR]
 
-Every picture of DIR (aligned faces of 288 px: the FFHQ template at 256 px with 16 px of margin) is
-shown at 64, 128, 256 and 512 px and damaged at each level, by chance but from fixed seeds: blur,
-fewer pixels, noise, then JPEG or H.264; or one of them alone; and besides at any size with any
-mixture ("mixed"). It goes through the product's own
-crop, network and compositor; PSNR is taken over the face's mask, at the picture's own size, against
-the undamaged picture. The half of the people on which models are chosen calibrates, together with
-every eighth face of the folder `--more`, since 48 people are too few (`--calibrate` writes
-`stream/weights/sharpness.safetensors`). The other half reports: `docs/bench/sharpness.json` and
-`docs/img/sharpness.png` are what `--json` and `--chart` wrote.
+DIR holds aligned faces of 288 px: the FFHQ template at 256 px with a margin of 16 px. Each is scaled to 64,
+128, 256 and 512 px and damaged at each level, randomly but with fixed seeds: by blur, reduction, noise, and
+JPEG or H.264, or by one of these alone. "mixed" faces have any size and any mixture of damage. The
+product's own crop, network and compositor process each picture. PSNR is measured inside the face's mask, at
+the picture's own size, against the undamaged picture.
+
+The half of the people on which models are chosen is used for calibration, together with every eighth face
+of the folder `--more`, since 48 people are too few; `--calibrate` writes
+`stream/weights/sharpness.safetensors`. The other half is used for the report: `--json` and `--chart` wrote
+`docs/bench/sharpness.json` and `docs/img/sharpness.png`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from stream.faces.restore import sharpness
 from stream.faces.restore.crop import cut
 from stream.lab.bench.machine import machine
 from stream.lab.bench.report import BenchReport, Row, Table, markdown
+from stream.lab.damage import compression
 from stream.lab.quality.portraits import split
 from stream.models.engines import create_engine
 from stream.models.info import bundled_model_path
@@ -42,16 +44,16 @@ from stream.picture.face import Crop, Face, FrameWork, Patch
 from stream.picture.frame import Frame, Timestamp, View
 
 SIZES = (64, 128, 256, 512)
-"""Sides of the face's crop, px of the picture."""
+"""Sides of the face's crop in px of the picture."""
 FEATHER = 0.16
 FLOOR_DB = 45.0
-"""An error that the undamaged pictures (JPEGs themselves) are taken to have: without it a picture
-that nothing was done to would lose without bounds."""
+"""PSNR that the undamaged pictures, which are JPEGs themselves, are assumed to have. Without it the loss of
+a picture without damage would be infinite."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """Ranges to draw from: blur and shrink in px of a 256 px face, noise in 8-bit levels."""
+    """Ranges of random values: blur and shrink in px of a 256 px face, noise in levels of 0..255."""
 
     blur: tuple[float, float]
     shrink: tuple[float, float]
@@ -67,12 +69,15 @@ LEVELS = {
     "heavy": Level((1.5, 3.0), (3.0, 6.0), (6.0, 14.0), (15, 40), (34, 40)),
 }
 MIXED = Level((0.0, 2.0), (1.0, 4.0), (0.0, 16.0), (5, 97), (15, 44))
-"""Anything with anything: as strong or weak as chance has it, each part there in two of three."""
+"""Any mixture of any strength; each kind of damage is there in two of three pictures."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One damaged face: what the measure saw, and PSNR in dB before, after, and as the product does it."""
+    """One damaged face: the measure's features, and PSNR in dB before and after restoration.
+
+    `restored` is the PSNR after full restoration, `product` that with `skip_sharp`.
+    """
 
     picture: int
     level: str
@@ -85,14 +90,15 @@ class Sample:
 
     @property
     def gain(self) -> float:
-        """dB that restoring in full brings."""
+        """Gain by full restoration, dB."""
         return self.restored - self.before
 
 
 def damage(rng: np.random.Generator, rgb: np.ndarray, name: str, size: int) -> np.ndarray:
-    """RGB u8 [h,w,3] made worse; blur and shrink grow with the face, noise and blocks do not.
+    """The damaged picture, RGB u8[h,w,3]. Blur and reduction scale with the face; noise and blocks do not.
 
-    A level has all its parts, one picture of four has only one of them; of the mixed ones every other.
+    Three of four pictures have all kinds of damage of the level, the fourth has only one. Of the mixed
+    pictures, every other has only one.
     """
     level = LEVELS.get(name, MIXED)
     height, width = rgb.shape[:2]
@@ -112,7 +118,7 @@ def damage(rng: np.random.Generator, rgb: np.ndarray, name: str, size: int) -> n
     grey, grain = rng.random(), rng.uniform(0, 0.8)
 
     def noisy(picture: np.ndarray) -> np.ndarray:
-        """As a sensor has it: partly the same in all channels, more in the dark, new each time."""
+        """Add sensor noise: partly common to all channels, stronger in the dark, new in each picture."""
         drawn = rng.normal(0, 1, (*picture.shape[:2], 4)).astype(np.float32)
         if grain > 0.3:
             drawn = cv2.GaussianBlur(drawn, (0, 0), grain)
@@ -130,15 +136,14 @@ def damage(rng: np.random.Generator, rgb: np.ndarray, name: str, size: int) -> n
     else:
         picture = noisy(image)
         if parts.get("blocks"):
-            quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.uniform(*level.jpeg))]
-            picture = cv2.imdecode(cv2.imencode(".jpg", picture[..., ::-1], quality)[1], 1)[..., ::-1]
+            picture = compression.jpeg(picture, int(rng.uniform(*level.jpeg)))
     if picture.shape != rgb.shape:
         picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC)
     return np.ascontiguousarray(picture)
 
 
 def through_h264(shots: list[np.ndarray], crf: int) -> np.ndarray:
-    """The last of some pictures u8[h,w,3], encoded and decoded; an odd edge stays as it was."""
+    """The last of some pictures u8[h,w,3] after compression by x264; an odd row or column stays unchanged."""
     height, width = (side // 2 * 2 for side in shots[0].shape[:2])
     encoder = av.CodecContext.create("libx264", "w")
     encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
@@ -160,7 +165,7 @@ def through_h264(shots: list[np.ndarray], crf: int) -> np.ndarray:
 
 
 def placed(rng: np.random.Generator, size: int, side: int) -> np.ndarray:
-    """A crop of the middle, f64[2,3] to px of a picture of `side` px, a little turned and shifted."""
+    """Affine f64[2,3] from a crop to a picture of `side` px: its middle, slightly rotated and shifted."""
     angle, scale = np.deg2rad(rng.uniform(-10, 10)), rng.uniform(0.95, 1.06) * size / 256
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     centre = np.array([side / 2, side / 2]) + rng.uniform(-8, 8, 2) * size / 256
@@ -168,19 +173,19 @@ def placed(rng: np.random.Generator, size: int, side: int) -> np.ndarray:
 
 
 def frame_of(rgb: np.ndarray) -> Frame:
-    """A picture u8[h,w,3] as the pipeline has it."""
+    """The picture RGB u8[h,w,3] as a frame."""
     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
     return Frame(0, Timestamp(0, Fraction(1, 25)), picture, View(*rgb.shape[1::-1]), Colour(0, 1, 1, True))
 
 
 def psnr(one: np.ndarray, two: np.ndarray, mask: np.ndarray) -> float:
-    """dB over the pixels of the mask, an error of `FLOOR_DB` added."""
+    """PSNR inside the mask in dB, with the error of `FLOOR_DB` added."""
     error = ((one.astype(np.float32) - two)[mask] ** 2).mean() / 255**2
     return float(-10 * np.log10(error + 10 ** (-FLOOR_DB / 10)))
 
 
 def sample(engine, picture: int, image: np.ndarray, name: str, size: int, draw: int, limit: float) -> Sample:
-    """Damage one face, restore it in full and as the product would with `limit`."""
+    """Damage one face and restore it, fully and with the product's `limit`."""
     rng = np.random.default_rng([picture, [*LEVELS, "mixed"].index(name), size, draw])
     size = size or int(np.exp(rng.uniform(np.log(48), np.log(600))))
     side = round(288 * size / 256)
@@ -210,7 +215,7 @@ def sample(engine, picture: int, image: np.ndarray, name: str, size: int, draw: 
 
 
 def gather(files: list[Path], draws: int, mixed: int, limit: float) -> list[Sample]:
-    """Of each aligned face every level at every size `draws` times, and `mixed` mixed ones."""
+    """Samples of each aligned face: every level at every size `draws` times, and `mixed` mixed ones."""
     engine = create_engine("openvino", bundled_model_path())
     kinds = [(name, size, n) for name in LEVELS for size in SIZES for n in range(draws)]
     kinds += [("mixed", 0, n) for n in range(mixed)]
@@ -222,15 +227,15 @@ def gather(files: list[Path], draws: int, mixed: int, limit: float) -> list[Samp
 
 
 def half(folder: Path, which: str) -> list[Path]:
-    """Faces of a half of the people, "choose" or "report" (`stream.lab.quality.portraits.split`)."""
+    """The faces of one half of the people, "choose" or "report" (`stream.lab.quality.portraits.split`)."""
     files = {path.stem: path for path in folder.glob("*.jpg")}
     return [files[name] for name in split(files, which)]
 
 
 def calibrate(samples: list[Sample], networks: int = 6) -> dict[str, np.ndarray]:
-    """Fit the gain, cut to -2..1 dB, by the mean of some networks of sixteen rectified sums each.
+    """Fit the gain, limited to -2..1 dB, by the mean of some networks with 16 hidden units each.
 
-    One alone depends on the order of its samples: a face in doubt moves by 0.2 in sharpness.
+    A single network depends on the order of its samples: the sharpness of a borderline face varies by 0.2.
     """
     fits = [fit(samples, seed) for seed in range(networks)]
     joined = {name: np.concatenate([one[name] for one in fits]) for name in ("inner", "inner_bias")}
@@ -239,7 +244,7 @@ def calibrate(samples: list[Sample], networks: int = 6) -> dict[str, np.ndarray]
 
 
 def fit(samples: list[Sample], seed: int) -> dict[str, np.ndarray]:
-    """One network, on the standardised features with a little noise on these."""
+    """Fit one network to the standardised features with a little noise."""
     import torch
     from torch import nn
 
@@ -265,7 +270,7 @@ def fit(samples: list[Sample], seed: int) -> dict[str, np.ndarray]:
 
 
 def roc(samples: list[Sample]) -> tuple[np.ndarray, np.ndarray, float]:
-    """False and true positive rates of "restoring loses" by sharpness, and the area below."""
+    """False and true positive rates of predicting a loss from sharpness, and the area under the curve."""
     order = sorted(samples, key=lambda s: -s.sharp)
     loses = np.array([s.gain < 0 for s in order])
     true = np.concatenate([[0], np.cumsum(loses) / max(loses.sum(), 1)])
@@ -285,7 +290,7 @@ COLUMNS = {
 
 
 def tables(samples: list[Sample]) -> list[Table]:
-    """Mean PSNR by size and level without and with the measure, and the area under the ROC curve."""
+    """Mean PSNR by size and level with and without the measure, and the area under the ROC curve."""
     rows: list[Row] = []
     for size in (*SIZES, "all"):
         for name in [*LEVELS, "mixed"] if size == "all" else LEVELS:
@@ -314,7 +319,7 @@ def tables(samples: list[Sample]) -> list[Table]:
 
 
 def draw(samples: list[Sample], path: Path) -> None:
-    """Gain against sharpness, and the ROC curve."""
+    """Draw the gain over sharpness, and the ROC curve."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,9 +1,10 @@
-"""What one camera costs: the table of `docs/operators.md`.
+"""CPU, memory, delay and disk space of one camera: the table of `docs/operators.md`.
 
     python -m tests.bench.bench_sizing [--seconds 20] [--json FILE]
 
-Each row is a camera of its own under one supervisor: a source that sends samples/portrait.mp4 (one face)
-at a size, 25 fps, recorded to disk. Idle: a still picture with the motion gate on.
+Each row is one camera under a supervisor. Its source sends samples/portrait.mp4, which shows one face, in a
+given size at 25 fps, and it is recorded to disk. An idle camera sees a still picture with the motion gate
+on.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from pathlib import Path
 
 from stream.lab.bench.report import Row, Table
-from tests.bench.bench_cameras import Supervisor, wait_live
+from tests.bench.bench_cameras import SupervisorProcess, wait_live
 from tests.bench.live_tools import add_json_option, process_figures, strip_source, write_json
 from tests.servers import free_port
 
@@ -26,6 +27,7 @@ ROWS = (
     ("1280x720", "fast", "portrait", False),
     ("1280x720", "fast", "portrait", True),
 )
+"""Size, preset, clip, and whether the camera is idle."""
 COLUMNS = {
     "picture": "picture", "preset": "preset", "view": "in view", "cores": "cores", "memory": "memory, MiB",
     "median": "delay, median ms", "p95": "delay, p95 ms", "disk": "GiB a day", "level": "level",
@@ -35,7 +37,9 @@ SETTLE_S = 18.0
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=20)
     add_json_option(parser)
     arguments = parser.parse_args()
@@ -46,7 +50,7 @@ def main() -> None:
             tempfile.TemporaryDirectory() as name,
             strip_source(f"udp://127.0.0.1:{port}?pkt_size=1316", 25, size, "still" if idle else clip),
         ):
-            supervise = Supervisor(Path(name))
+            supervise = SupervisorProcess(Path(name))
             settings = {"motion.gate": True, "motion.hold_s": 2.0} if idle else {}
             camera = {"source": f"udp://127.0.0.1:{port}", "to": ("rec/",), "preset": preset, "set": settings}
             try:

@@ -1,10 +1,10 @@
-"""An hour of a camera in a few minutes: what a session holds in memory, threads and files must stay flat.
+"""An hour of a camera in a few minutes: a session's memory, threads and open files must not grow.
 
     python -m tests.bench.bench_soak [--frames 90000] [--rate 250] [--json FILE]
 
-A source sends an hour's frames (25 fps) at ten times that rate, is killed and started again every
-tenth of the run, and the session records segments, keeps a few of them, and serves MJPEG. The first
-tenth is the warm-up; every later one is held against it.
+A source sends the frames of an hour (25 fps) at ten times that rate. It is killed and started again after
+every tenth of the run. The session records segments, keeps a few of them, and serves MJPEG. The first
+tenth is the warm-up; the later ones are compared with it.
 """
 
 from __future__ import annotations
@@ -24,21 +24,24 @@ from tests.bench.live_tools import Client, add_json_option, process_figures, str
 from tests.servers import free_port
 
 PARTS = 10
+"""The source is started this many times."""
 
 
 def main() -> None:
-    """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--frames", type=int, default=90_000)
     parser.add_argument("--rate", type=float, default=250)
     add_json_option(parser)
     arguments = parser.parse_args()
     port, viewers = free_port(socket.SOCK_DGRAM), free_port()
     source = f"udp://127.0.0.1:{port}"
-    keep = ["record.segment_s=10.0", "record.keep_gb=0.05", "record.free_gb=0.1"]
+    settings = ["record.segment_s=10.0", "record.keep_gb=0.05", "record.free_gb=0.1"]
     with tempfile.TemporaryDirectory() as name:
         sinks = [f"{name}/", f"mjpeg:{viewers}"]
-        job = ChildProcess("soak session", session_body, source, sinks, "fast", keep)
+        job = ChildProcess("soak session", session_body, source, sinks, "fast", settings)
         rows = []
         try:
             with Client(f"http://127.0.0.1:{viewers}/stream") as client:
@@ -61,14 +64,14 @@ def main() -> None:
             assert times == sorted(set(times)), path
         size = sum(path.stat().st_size for path in segments) / 2**30
         print(f"{len(segments)} segments kept, {size:.3f} GiB, all playable, times rising")
-    held: list[Row] = []
+    growth: list[Row] = []
     for key, words in (("rss_mb", "memory"), ("threads", "threads"), ("files", "open files")):
         base, last = rows[0][key], max(row[key] for row in rows[1:])
         print(f"{key}: after a tenth {base:.1f}, most later {last:.1f}: {last / base:.3f}")
-        held.append({"figure": words, "times": last / base})
+        growth.append({"figure": words, "times": last / base})
     columns = {"figure": "figure", "times": "at the most, times that after a tenth"}
     title = "An hour's frames in a few minutes, the source killed ten times"
-    write_json(arguments.json, "soak", [Table("soak", title, columns, held)])
+    write_json(arguments.json, "soak", [Table("soak", title, columns, growth)])
 
 
 if __name__ == "__main__":

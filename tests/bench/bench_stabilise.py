@@ -1,22 +1,21 @@
-"""What the stabiliser does to flicker, to sharpness and to time; how still the crops lie.
+"""The stabiliser's effect on flicker, sharpness and time, and the stability of the crops.
 
     python tests/bench/bench_stabilise.py [--model M] [--clean FOLDER] [--strength S] [--interval N]
         [--only quality|cost|jitter] [--clip portrait|group] [--json FILE]
 
-Quality: over all faces of the two samples, restored pictures in crop space with the stabiliser on
-against off, inside the feathered mask's flat part. E_warp and flicker are
-`stream.lab.quality.video_measures`'s, their motion measured on the clean crops; sharpness and PSNR
-are against the clean crops too. The clean picture is the sample before lens, noise and coding,
-painted anew by the scripts in `samples/`
-(needs scikit-image and Pillow; some ten minutes a clip, kept in FOLDER as NAME/0000.png, 16 bits).
-A frame counts as non-rigid where its face turns, blinks or speaks. "clean" is what the clean crops
-themselves have: light that changes and motion blur are no flicker, but count in E_warp.
+Quality: restored crops of all faces of the two samples, with the stabiliser on and off, inside the flat
+part of the feathered mask. E_warp and flicker are measured by `stream.lab.quality.video_measures` with the
+motion of the clean crops; sharpness and PSNR are relative to the clean crops too. The clean picture is the
+sample before lens, noise and coding. The scripts in `samples/` draw it again, which needs scikit-image and
+Pillow and takes about ten minutes a clip; FOLDER keeps it as NAME/0000.png with 16 bits. A frame counts as
+non-rigid if its face turns, blinks or speaks. "clean" gives the figures of the clean crops: changes of
+light and motion blur do not count as flicker, but in E_warp.
 
-Cost: CPU time a crop, the restorer's and the stabiliser's in turn.
+Cost: CPU time for a crop, of the restorer and the stabiliser in turn.
 
-Jitter: how far the crop lies from the truth, its mean left out, over the portrait's still frames,
-root mean square over the five landmarks of the template, as a part of the eye distance; the lag is
-that part of the motion, in frames, by which the crop stays behind where the face moves fast.
+Jitter: the distance of the crop from the true one without its mean, in each phase of the portrait, as the
+root mean square over the template's five landmarks in shares of the eye distance. The lag is the part of
+the motion, in frames, by which the crop stays behind.
 """
 
 from __future__ import annotations
@@ -56,11 +55,15 @@ from stream.picture import geometry
 from stream.picture.face import FrameWork
 
 _LEAST = 3
-"""Frames of a stretch that is measured."""
+"""Least number of frames in a measured stretch."""
+MODES = {"files": True, "live": False}
+"""Look-ahead by mode."""
+Key = tuple[int, int]
+"""Track and frame of a crop."""
 
 
 def tracked(name: str, model: ModelInfo, lookahead: bool) -> Iterator[FrameWork]:
-    """The sample's frames with crops, as preset `default` cuts them."""
+    """The sample's frames with the crops that the preset `default` makes."""
     config = load_config(overrides=[f"track.lookahead={str(lookahead).lower()}"])
     tracker = Tracker(FaceFinder(config.detect, 2), config.detect, config.track)
     crop = CropStage(model.template, model.size, lambda faces, size: choose(faces, config.select, size))
@@ -72,7 +75,7 @@ def tracked(name: str, model: ModelInfo, lookahead: bool) -> Iterator[FrameWork]
 
 
 def through(stage, works: Iterable[FrameWork]) -> Iterator[FrameWork]:
-    """Frames through a stage."""
+    """The frames after a stage."""
     stage.open()
     for work in works:
         yield from stage.process(work)
@@ -97,77 +100,100 @@ QUALITY = {
 }
 
 
-def quality(name: str, clip, folder: Path, model: ModelInfo, engine, options) -> list[Row]:
-    """One row for each mode, for the rigid and for the other stretches."""
-    landmarks, size = geometry.template(model.template, model.size), model.size
-    truth = json.loads((SAMPLES / f"{name}.truth.json").read_text())["frames_truth"]
-    edge = round(0.16 * size)
-    seen: dict = {}
+class StabilisedCrops:
+    """Crops of one mode with the stabiliser on and off, beside the clean ones; all u8[s,s,3]."""
 
-    def keep(mode: str, kind, works: Iterable[FrameWork]) -> None:
+    def __init__(self) -> None:
+        self.stabilised: dict[bool, dict[Key, np.ndarray]] = {False: {}, True: {}}
+        """Restored crops, by whether the stabiliser is on."""
+        self.clean: dict[Key, np.ndarray] = {}
+        self.rigid: dict[Key, bool] = {}
+        """Whether the face moves rigidly."""
+
+    def add(self, on: bool, works: Iterable[FrameWork], edge: int) -> None:
+        """Keep the restored crops of frames."""
         for work in works:
             for patch in work.patches:
                 key = patch.crop.face.track_id, work.frame.index
-                shown = patch.crop.image + patch.residual
-                seen.setdefault((mode, kind), {})[key] = u8(shown, edge)
+                self.stabilised[on][key] = u8(patch.crop.image + patch.residual, edge)
 
-    for mode, lookahead in (("files", True), ("live", False)):
-        interval = Interval(options.interval, lookahead, landmarks, size)
-        restore = RestoreStage(lambda: engine, 4, 1.0, interval)
-        pair = {on: StabiliseStage(landmarks, size, on * options.strength, lookahead) for on in (False, True)}
-        for stage in pair.values():
-            stage.open()
-        for work in through(restore, tracked(name, model, lookahead)):
-            for on, stage in pair.items():
-                keep(mode, on, stage.process(work))
-            if work.patches:
-                picture = clean_picture(clip, work.frame.index, folder)
-            for patch in work.patches:
-                key = patch.crop.face.track_id, work.frame.index
-                crop = geometry.warp(picture, patch.crop.to_stored, (size, size), cv2.BORDER_REFLECT_101)
-                seen.setdefault((mode, "clean"), {})[key] = u8(crop, edge)
-                rigid = is_rigid(clip, work.frame.index, patch.crop, truth[work.frame.index])
-                seen.setdefault((mode, "rigid"), {})[key] = bool(rigid)
+
+def crops_of(
+    name: str, clip, folder: Path, model: ModelInfo, engine, options, lookahead: bool
+) -> StabilisedCrops:
+    """The crops of a sample."""
+    landmarks, size = geometry.template(model.template, model.size), model.size
+    edge = round(0.16 * size)
+    truth = json.loads((SAMPLES / f"{name}.truth.json").read_text())["frames_truth"]
+    restore = RestoreStage(lambda: engine, 4, 1.0, Interval(options.interval, lookahead, landmarks, size))
+    pair = {on: StabiliseStage(landmarks, size, on * options.strength, lookahead) for on in (False, True)}
+    for stage in pair.values():
+        stage.open()
+    crops = StabilisedCrops()
+    for work in through(restore, tracked(name, model, lookahead)):
         for on, stage in pair.items():
-            keep(mode, on, stage.flush())
+            crops.add(on, stage.process(work), edge)
+        picture = clean_picture(clip, work.frame.index, folder) if work.patches else None
+        for patch in work.patches:
+            key = patch.crop.face.track_id, work.frame.index
+            clean = geometry.warp(picture, patch.crop.to_stored, (size, size), cv2.BORDER_REFLECT_101)
+            crops.clean[key] = u8(clean, edge)
+            crops.rigid[key] = bool(is_rigid(clip, work.frame.index, patch.crop, truth[work.frame.index]))
+    for on, stage in pair.items():
+        crops.add(on, stage.flush(), edge)
+    return crops
+
+
+def quality(name: str, clip, folder: Path, model: ModelInfo, engine, options) -> list[Row]:
+    """One row for each mode, for the rigid and for the non-rigid stretches."""
     rows = []
-    for mode in ("files", "live"):
-        clean, rigid = seen[mode, "clean"], seen[mode, "rigid"]
-        for part in (True, False):
-            runs = [run for run in stretches(rigid) if rigid[run[0]] is part]
-            sources = [video_measures.ClipMotion([clean[key] for key in run]) for run in runs]
-            figures = {
-                kind: measured([[found[key] for key in run] for run in runs], sources,
-                               [[clean[key] for key in run] for run in runs])
-                for kind, found in (("clean", clean), ("off", seen[mode, False]), ("on", seen[mode, True]))
-            }  # fmt: skip
-            off, on, clean_ones = figures["off"], figures["on"], figures["clean"]
-            row: Row = {"clip": name, "mode": mode, "part": "rigid" if part else "non-rigid"}
-            row |= {"frames": sum(map(len, runs)), "psnr_change": on["psnr"] - off["psnr"]}
-            for key in ("e_warp", "flicker", "sharpness"):
-                row[f"{key}_change"] = 100 * (on[key] / off[key] - 1)
-                row |= {f"{key}_off": off[key], f"{key}_on": on[key], f"{key}_clean": clean_ones[key]}
-            rows.append(row)
+    for mode, lookahead in MODES.items():
+        crops = crops_of(name, clip, folder, model, engine, options, lookahead)
+        for rigid in (True, False):
+            row: Row = {"clip": name, "mode": mode, "part": "rigid" if rigid else "non-rigid"}
+            rows.append(row | figures_of(crops, rigid))
     return rows
 
 
+def figures_of(crops: StabilisedCrops, rigid: bool) -> Row:
+    """The figures of the rigid or the non-rigid stretches."""
+    runs = [run for run in stretches(crops.rigid) if crops.rigid[run[0]] is rigid]
+    clean = [[crops.clean[key] for key in run] for run in runs]
+    sources = [video_measures.ClipMotion(run) for run in clean]
+    figures = {
+        kind: measured([[found[key] for key in run] for run in runs], sources, clean)
+        for kind, found in (
+            ("clean", crops.clean),
+            ("off", crops.stabilised[False]),
+            ("on", crops.stabilised[True]),
+        )
+    }
+    off, on = figures["off"], figures["on"]
+    row: Row = {"frames": sum(map(len, runs)), "psnr_change": on["psnr"] - off["psnr"]}
+    for key in ("e_warp", "flicker", "sharpness"):
+        row[f"{key}_change"] = 100 * (on[key] / off[key] - 1)
+        row |= {f"{key}_{kind}": figures[kind][key] for kind in ("off", "on", "clean")}
+    return row
+
+
 def u8(image: np.ndarray, edge: int) -> np.ndarray:
-    """The inner part of a picture f32[S,S,3] of 0..1 as u8."""
+    """A picture f32[S,S,3] of 0..1 without its border of `edge` px, as u8."""
     return np.round(np.clip(image[edge:-edge, edge:-edge], 0, 1) * 255).astype(np.uint8)
 
 
-def stretches(rigid: dict[tuple[int, int], bool]) -> list[list[tuple[int, int]]]:
-    """Keys (track, frame) in runs of frames that follow each other in one track and part."""
+def stretches(rigid: dict[Key, bool]) -> list[list[Key]]:
+    """The keys in runs of consecutive frames of one track that are all rigid or all non-rigid."""
     keys = sorted(rigid)
-    marks = [(track, frame - at, rigid[track, frame]) for at, (track, frame) in enumerate(keys)]
-    runs = [[key for key, _ in run] for _, run in groupby(zip(keys, marks, strict=True), lambda m: m[1])]
+    # Equal for consecutive frames: the number of the frame minus the position of its key.
+    groups = [(track, frame - at, rigid[track, frame]) for at, (track, frame) in enumerate(keys)]
+    runs = [[key for key, _ in run] for _, run in groupby(zip(keys, groups, strict=True), lambda m: m[1])]
     return [run for run in runs if len(run) >= _LEAST]
 
 
 def measured(
     runs: list[list], sources: list[video_measures.ClipMotion], clean: list[list]
 ) -> dict[str, float]:
-    """Means over all frames of the runs; PSNR of the mean square error."""
+    """Means over all frames of the runs; PSNR is that of the mean squared error."""
 
     def mean(values: list[float]) -> float:
         known = [(value, len(run)) for value, run in zip(values, runs, strict=True) if not np.isnan(value)]
@@ -198,11 +224,11 @@ COST = {"mode": "mode", "restore": "restorer, ms", "stabilise": "stabiliser, ms"
 
 
 def cost(name: str, model: ModelInfo, engine, options) -> list[Row]:
-    """CPU time a crop in ms, and the part that the stabiliser's is of the restorer's."""
+    """CPU time for a crop in ms, and the stabiliser's as a share of the restorer's."""
     landmarks = geometry.template(model.template, model.size)
     works = [work for work, _ in zip(tracked(name, model, True), range(80), strict=False)]
     rows: list[Row] = []
-    for mode, lookahead in (("files", True), ("live", False)):
+    for mode, lookahead in MODES.items():
         spent: dict[str, list[float]] = {"restore": [], "stabilise": []}
         restore = RestoreStage(lambda: engine, 4, 1.0)
         stage = StabiliseStage(landmarks, model.size, options.strength, lookahead)
@@ -236,17 +262,17 @@ JITTER = {
 
 
 def jitter(model: ModelInfo) -> list[Row]:
-    """A row for each phase of the portrait, in % of the eye distance; lag in frames."""
+    """A row for each phase of the portrait, in % of the eye distance; the lag is in frames."""
     truth = json.loads((SAMPLES / "portrait.truth.json").read_text())
     template = geometry.template(model.template, model.size)
     rows: list[Row] = []
-    for mode, lookahead in (("files", True), ("live", False)):
+    for mode, lookahead in MODES.items():
         found, true, eyes = [], [], []
         for work in tracked("portrait", model, lookahead):
-            marks = np.array(truth["frames_truth"][work.frame.index][0]["landmarks"])
+            landmarks = np.array(truth["frames_truth"][work.frame.index][0]["landmarks"])
             found.append(geometry.apply(work.crops[0].to_stored, template))
-            true.append(geometry.apply(geometry.similarity(template, marks), template))
-            eyes.append(np.linalg.norm(marks[1] - marks[0]))
+            true.append(geometry.apply(geometry.similarity(template, landmarks), template))
+            eyes.append(np.linalg.norm(landmarks[1] - landmarks[0]))
         off = (np.array(found) - np.array(true)) / np.median(eyes)
         centre = np.array(true).mean(axis=1) / np.median(eyes)
         for phase in truth["phases"]:
@@ -269,7 +295,7 @@ def jitter(model: ModelInfo) -> list[Row]:
 
 
 def percent(offsets: np.ndarray) -> float:
-    """Root mean square length of offsets f64[..., 2], in hundredths."""
+    """Root mean square of the lengths of offsets f64[..., 2], in hundredths."""
     return 100 * float(np.sqrt((offsets**2).sum(axis=-1).mean()))
 
 

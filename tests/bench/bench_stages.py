@@ -1,12 +1,12 @@
-"""What a frame costs, stage by stage: 1280x720, no face and one face.
+"""Time of a frame in each stage: 1280x720, without a face and with one face.
 
     python tests/bench/bench_stages.py [--json] [--rounds 3] [--frames 48] [--set KEY=VALUE]
 
-The stages of `restore` run one after another in one thread on clips that are made here: a painted
-room that pans slowly, and the same with the portrait sample in it. `track` is split into `find`
-(thumbnail and detector, on keyframes) and the rest. Given are wall and CPU milliseconds a frame,
-the median of the rounds; CPU counts all threads of the process. "beside" is what a face-free frame
-costs in all stages but decode, find and encode.
+The stages of `restore` run one after another in one thread on clips that this script makes: a drawn room
+that pans slowly, and the same with the portrait sample in it. `find`, the thumbnail and the detector on
+keyframes, is measured apart from `track`. Figures are medians over the rounds of wall and CPU time for a
+frame in ms; CPU time counts all threads of the process. "beside" is the CPU time of a frame in all stages
+except decode, find and encode.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from stream.pipeline.cpu_budget import available_cores  # noqa: E402
 
 
 def make_clip(path: Path, frames: int, face: bool) -> Path:
-    """H.264, 24 frames a second, at a rate as cameras have it."""
+    """Write a clip as cameras send it: H.264, 24 frames a second."""
     from scenery import library
 
     room = (cv2.resize(library(), (1360, 765), interpolation=cv2.INTER_CUBIC) * 255).clip(0, 255)
@@ -65,14 +65,14 @@ def make_clip(path: Path, frames: int, face: bool) -> Path:
 
 
 def decoded(path: Path) -> list[np.ndarray]:
-    """RGB pictures of a video, in order and then backwards, so that they can be repeated."""
+    """The RGB pictures of a video in order and then backwards, so that they can be repeated."""
     with av.open(str(path)) as container:
         pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return pictures + pictures[::-1]
 
 
 class Clock:
-    """Wall and CPU seconds by name; what is measured inside another measurement is not its own."""
+    """Wall and CPU time in s by name. The time of a nested call counts for the nested name only."""
 
     def __init__(self) -> None:
         self.wall_s: dict[str, float] = defaultdict(float)
@@ -80,7 +80,7 @@ class Clock:
         self._inner = [(0.0, 0.0)]
 
     def __call__(self, name: str, call, *arguments):
-        """Call, and book its time."""
+        """Call a function and add its time to `name`."""
         wall, cpu = time.perf_counter(), time.process_time()
         self._inner.append((0.0, 0.0))
         try:
@@ -95,7 +95,7 @@ class Clock:
 
 
 def one_round(path: Path, folder: Path, settings: list[str]) -> tuple[Clock, dict]:
-    """All frames through all stages, in this thread."""
+    """Process all frames by all stages in this thread."""
     config = load_config("default", None, settings)
     stages, clock = assemble(Setup.of(config)), Clock()
     info = probe(path)
@@ -135,7 +135,7 @@ def one_round(path: Path, folder: Path, settings: list[str]) -> tuple[Clock, dic
 
 
 def measure(face: bool, folder: Path, frames: int, rounds: int, settings: list[str]) -> dict:
-    """Milliseconds a frame by stage, median of the rounds."""
+    """Times of a frame by stage in ms, medians of the rounds."""
     path = make_clip(folder / f"{'face' if face else 'empty'}.mp4", frames, face)
     seen = [one_round(path, folder, settings) for _ in range(rounds)]
     facts = seen[0][1]
@@ -150,6 +150,7 @@ def measure(face: bool, folder: Path, frames: int, rounds: int, settings: list[s
 
 
 def main() -> None:
+    """Measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

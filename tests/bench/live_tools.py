@@ -1,4 +1,4 @@
-"""What the live benches share: a source with its time burnt in, clients that read it, processes weighed."""
+"""Tools of the live benches: a source with the time burnt in, clients that read it, figures of processes."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ SAMPLES = ROOT / "samples"
 
 
 def add_json_option(parser: argparse.ArgumentParser) -> None:
-    """Let a bench write its figures to a file, for docs/bench."""
+    """Add the option --json, with which a bench writes its figures to a file for docs/bench."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for the figures")
 
 
 def write_json(path: Path | None, bench: str, tables: list[Table]) -> None:
-    """The figures with machine, commit and weights, where a file was named."""
+    """Write the figures with machine, commit and weights, if a file was named."""
     if path is not None:
         report = BenchReport(bench, machine(available_cores()), {}, None, tables)
         path.write_text(report.to_json() + "\n", encoding="utf-8")
 
 
 def now_ms() -> int:
-    """A clock that all processes of the machine share."""
+    """Time in ms by a clock that all processes of the machine share."""
     return time.monotonic_ns() // 1_000_000
 
 
 def age_ms(luma: np.ndarray) -> int | None:
-    """How long ago the picture with this luma was made; None where its strip cannot be read."""
+    """Age of the picture with this luma in ms; None if its time strip cannot be read."""
     made = time_strip.read(luma)
     return None if made is None else (now_ms() - made) % (1 << time_strip.BITS)
 
 
 @contextmanager
 def running(*command: str) -> Iterator[subprocess.Popen]:
-    """A process that ends with the block; its output goes to ours."""
+    """A process that ends with the block. Its output goes to this process's."""
     process = subprocess.Popen(
         [sys.executable, *command], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}
     )
@@ -67,15 +67,15 @@ def running(*command: str) -> Iterator[subprocess.Popen]:
 
 
 def strip_source(url: str, rate: float, size: str = "640x360", clip: str = "portrait"):
-    """A process that sends a sample to `url` as H.264 in MPEG-TS, each picture with its own time.
+    """A process that sends a sample to `url` as H.264 in MPEG-TS, with the time strip in each picture.
 
-    `clip` "still" is one picture over and over, without a strip.
+    The clip "still" repeats one picture without a time strip.
     """
     return running("-m", "tests.bench.live_tools", url, str(rate), size, clip)
 
 
 def _pictures(width: int, height: int, clip: str = "portrait") -> list[av.VideoFrame]:
-    """A sample's frames at a size, cut to its shape, in yuv420p."""
+    """A sample's frames in yuv420p, scaled and cropped to a size."""
     made = []
     with av.open(str(SAMPLES / f"{clip}.mp4")) as container:
         for frame in container.decode(video=0):
@@ -91,7 +91,7 @@ def _pictures(width: int, height: int, clip: str = "portrait") -> list[av.VideoF
 
 
 def write_clip(path: Path, size: tuple[int, int] = (640, 360)) -> Path:
-    """The portrait as cameras send it: H.264, a keyframe a second, no B-frames."""
+    """Write the portrait as cameras send it: H.264, one keyframe a second, no B-frames."""
     with av.open(str(path), "w") as output:
         stream = output.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
@@ -105,7 +105,7 @@ def write_clip(path: Path, size: tuple[int, int] = (640, 360)) -> Path:
 
 
 def send(url: str, rate: float, size: str, clip: str) -> None:
-    """Send until killed; body of the source's process."""
+    """Send until the process is killed; the body of the source's process."""
     width, height = map(int, size.split("x"))
     still = clip == "still"
     pictures = [picture.to_ndarray() for picture in _pictures(width, height, "portrait" if still else clip)]
@@ -132,7 +132,7 @@ def send(url: str, rate: float, size: str, clip: str) -> None:
 
 
 class Client:
-    """Reads pictures until closed, in a thread of its own; `ages` are (monotonic s, delay ms)."""
+    """Reads pictures in a thread of its own until it is closed. `ages` holds (monotonic s, delay ms)."""
 
     def __init__(self, url: str) -> None:
         self.ages: list[tuple[float, int]] = []
@@ -154,10 +154,10 @@ class Client:
         self.close()
 
     def since(self, from_s: float, to_s: float) -> list[int]:
-        """Delays of the pictures that came in a span of time."""
+        """Delays in ms of the pictures that arrived in a period of time."""
         return [age for at, age in list(self.ages) if from_s <= at < to_s]
 
-    def _take(self, luma: np.ndarray) -> None:
+    def _add(self, luma: np.ndarray) -> None:
         age = age_ms(luma)
         if age is None:
             self.unreadable += 1
@@ -184,7 +184,7 @@ class Client:
                 if line.lower().startswith(b"content-length:"):
                     length = int(line.split(b":")[1])
             for picture in decoder.decode(av.Packet(response.read(length))):
-                self._take(picture.to_ndarray(format="gray"))
+                self._add(picture.to_ndarray(format="gray"))
 
     def _container(self, url: str) -> None:
         options = {"rtsp_transport": "tcp", "fflags": "nobuffer", "flags": "low_delay", "probesize": "200000",
@@ -194,7 +194,7 @@ class Client:
                 with av.open(url, options=options, timeout=(5, 2)) as container:
                     container.streams.video[0].thread_type = "NONE"
                     for picture in container.decode(video=0):
-                        self._take(picture.to_ndarray(format="gray"))
+                        self._add(picture.to_ndarray(format="gray"))
                         if self._closing.is_set():
                             return
             except av.FFmpegError:
@@ -202,7 +202,7 @@ class Client:
 
 
 def figures(delays: list[int], seconds: float) -> dict[str, float]:
-    """Median, 95th percentile, frames a second."""
+    """Median and 95th percentile of delays, and frames a second."""
     if not delays:
         return {"median_ms": float("nan"), "p95_ms": float("nan"), "fps": 0.0}
     median, p95 = np.percentile(delays, [50, 95])
@@ -210,9 +210,9 @@ def figures(delays: list[int], seconds: float) -> dict[str, float]:
 
 
 def process_figures(pid: int) -> dict[str, float]:
-    """Resident memory, threads and open files of a process and all below it, and CPU s so far."""
+    """Resident memory, threads, open files and CPU time of a process and all its descendants."""
     totals = {"rss_mb": 0.0, "threads": 0, "files": 0, "cpu_s": 0.0, "processes": 0}
-    for one in [pid, *_below(pid)]:
+    for one in [pid, *_descendants(pid)]:
         try:
             status = dict(
                 line.split(":\t", 1)
@@ -226,11 +226,11 @@ def process_figures(pid: int) -> dict[str, float]:
             totals["cpu_s"] += sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
             totals["processes"] += 1
         except (OSError, KeyError):
-            continue  # it has just ended
+            continue  # the process has just ended
     return totals
 
 
-def _below(pid: int) -> list[int]:
+def _descendants(pid: int) -> list[int]:
     found = []
     try:
         tasks = os.listdir(f"/proc/{pid}/task")
@@ -242,7 +242,7 @@ def _below(pid: int) -> list[int]:
         except OSError:
             continue
         for child in map(int, children):
-            found += [child, *_below(child)]
+            found += [child, *_descendants(child)]
     return found
 
 

@@ -1,4 +1,4 @@
-"""The adversary: what its gradient is, when the network listens, what a checkpoint keeps of it."""
+"""The adversary: its gradient, when the network follows it, and its part of a checkpoint."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def adversary(chosen):
 
 
 def alone(net):
-    """Average the gradients of one process."""
+    """The average of the gradients of a single process, which changes nothing."""
 
 
 def as_input(pictures):
@@ -52,14 +52,14 @@ def start(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clean():
-    """u8[4,3,64,64]: faces."""
+    """Four faces, u8[4,3,64,64]."""
     faces = [inner(read_face(path, SIZE)) for path in sorted(FACES.glob("*.jpg"))[:4]]
     return torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).contiguous()
 
 
 @pytest.fixture(scope="module")
 def damaged(clean):
-    """The same, blurred."""
+    """The same faces, blurred."""
     return F.avg_pool2d(clean.float(), 5, 1, 2, count_include_pad=False).round().byte()
 
 
@@ -68,13 +68,13 @@ def step_from(start, chosen):
 
 
 def gradients_of(step, damaged, clean):
-    """The gradients of the network's weights in one step, before they are clipped, and the figures."""
+    """The gradients of the network's weights in one step, before clipping, and the figures."""
     found = []
 
-    def keep(net):
+    def record(net):
         found.append({name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None})
 
-    figures = step.run(damaged, clean, keep)
+    figures = step.run(damaged, clean, record)
     step.count(len(clean))
     return found[0], figures
 
@@ -154,7 +154,7 @@ def test_the_critic_s_gradient_is_as_long_as_the_setting_says_at_every_picture(c
     assert float(figures["adversarial_scale"]) < LARGEST_SCALE
     lengths = pull.flatten(1).norm(dim=1) / others.flatten(1).norm(dim=1)
     assert lengths.tolist() == pytest.approx([0.3] * 4, rel=1e-4)
-    critic.network.eval()  # no power iteration between the two
+    critic.network.eval()  # so that no power iteration happens between the two calls
     more, _ = critic.gradient(fake, others * 1e9)
     one, figures = critic.gradient(fake, others * 2e9)
     assert torch.allclose(more, one), "the scale is capped"
@@ -165,7 +165,7 @@ def test_the_critic_s_gradient_is_as_long_as_the_setting_says_at_every_picture(c
 def test_the_network_learns_from_the_losses_and_the_scaled_critic_together(
     start, clean, damaged, compiled, monkeypatch
 ):
-    """Against the formula in one graph; compiled as far as gradients go, without a C++ compiler."""
+    """The gradients equal those of the formula in one graph. The compiled case needs no C++ compiler."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     weights = {"adversarial": 0.3, "perceptual": 0.0, "gradients": 0.0}
     chosen = settings(own={"cut": SIZE}, loss=weights, compile=compiled)
@@ -191,20 +191,20 @@ def test_the_network_learns_from_the_losses_and_the_scaled_critic_together(
 
 
 @pytest.mark.parametrize("kind", ["patch", "gpen"])
-def test_the_network_listens_once_the_adversary_has_seen_enough(start, clean, damaged, kind):
+def test_the_network_follows_the_adversary_once_it_has_seen_enough(start, clean, damaged, kind):
     step = step_from(start, settings(kind, own={"warm_up": 8}, images=400))
     plain = step_from(start, settings(ratio=0.0, images=400))
-    step.images = plain.images = 100  # of a run that had no adversary before: those do not count
-    listened = []
+    step.images = plain.images = 100  # images of a run without an adversary do not count
+    followed = []
     for _ in range(4):
-        heard, figures = gradients_of(step, damaged, clean)
+        gradients, figures = gradients_of(step, damaged, clean)
         wanted, _ = gradients_of(plain, damaged, clean)
         plain.net.load_state_dict(step.net.state_dict())
-        listened.append(not same(heard, wanted))
-        assert ("adversarial" in figures) == listened[-1]
-        assert "judgement" in figures, "it learns all the time"
-    # GPEN's discriminator is heard with a weight that rises from 0 at the end of its warm-up.
-    assert listened == [False, False, kind == "patch", True]
+        followed.append(not same(gradients, wanted))
+        assert ("adversarial" in figures) == followed[-1]
+        assert "judgement" in figures, "the adversary learns in every step"
+    # The weight of GPEN's discriminator rises from 0 at the end of its warm-up.
+    assert followed == [False, False, kind == "patch", True]
 
 
 def test_bf16_reaches_the_critic_s_convolutions_and_not_its_norms(clean, damaged):

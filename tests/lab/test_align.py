@@ -1,4 +1,4 @@
-"""`align`: real faces in photos and video come out on the template; what is not worth it is counted."""
+"""`align`: faces of photos and videos are aligned to the template; unsuitable ones are counted."""
 
 import json
 import shutil
@@ -17,12 +17,12 @@ from stream.picture.geometry import template
 
 FACES = sorted((SAMPLES / "faces").glob("congress_*.jpg"))
 BOUND = 0.1
-"""Mean distance of the landmarks from the template, in eye distances: the shape of a real face and the
-detector's own scatter."""
+"""Largest mean distance of the landmarks from the template, in eye distances. It comes from the shape of
+real faces and from the detector's variation."""
 
 
 def photo(face, path, *, turn=0.0, scale=1.4, blur=0.0, at=(500, 400), size=(1000, 800)):
-    """A picture of a room with one face in it; returns the affine f64[2,3] from the face's px."""
+    """Write a grey picture with one face; returns the affine f64[2,3] from px of the face."""
     rgb = np.asarray(Image.open(face).convert("RGB"))
     affine = cv2.getRotationMatrix2D((144, 144), turn, scale)
     affine[:, 2] += np.array(at) - 144
@@ -37,7 +37,7 @@ def photo(face, path, *, turn=0.0, scale=1.4, blur=0.0, at=(500, 400), size=(100
 
 
 def off_template(path):
-    """How far a file's landmarks lie from the template, mean, in eye distances."""
+    """Mean distance of a file's landmarks from the template, in eye distances."""
     rgb = np.asarray(Image.open(path).convert("RGB"), np.float32) / 255
     marks = template("ffhq_512", 256) + 16
     (hit, *_) = CenterFace(0.3).detect(rgb)
@@ -47,7 +47,7 @@ def off_template(path):
 
 @pytest.fixture(scope="module")
 def album(tmp_path_factory):
-    """A folder of photos, and the faces that were cut out of them."""
+    """A folder of photos, the folder of their faces, and the counts."""
     folder = tmp_path_factory.mktemp("album")
     photos, faces = folder / "photos", folder / "faces"
     (photos / "trip").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The benches run, say what they promise, and measure what they claim to."""
+"""The benches run, and their figures are what they claim to be."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(240)
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
-    """Weights of a generator of 64 px, random."""
+    """A generator of 64 px with random weights."""
     torch.manual_seed(0)
     facts = {"size": 64, "channel_multiplier": 1, "narrow": 0.125, "style_dim": 32, "n_mlp": 2}
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
@@ -43,7 +43,7 @@ def tiny(tmp_path_factory) -> Path:
 
 
 def figures(run_cli, folder: Path, *arguments) -> dict:
-    """A bench's JSON, by way of the command; its chart must be a picture."""
+    """The tables of a bench, run by the command; checks its outputs on the way."""
     target, chart = folder / "figures.json", folder / "chart.png"
     outputs = ("--json", target, "--chart", chart)
     done = run_cli(
@@ -62,7 +62,7 @@ def figures(run_cli, folder: Path, *arguments) -> dict:
         assert table["rows"] and all(
             set(row) - set(table["columns"]) <= {"restored"} for row in table["rows"]
         )
-        assert table["title"].split()[0] in done.stdout  # on the terminal as well
+        assert table["title"].split()[0] in done.stdout  # also on the terminal
     return {table["name"]: table["rows"] for table in data["tables"]}
 
 
@@ -105,7 +105,7 @@ def test_engines_are_compared_with_the_published_network(run_cli, tiny, tmp_path
     published, depthwise, openvino, missing = rows
     assert published["engine"] == "published" and published["ratio"] == 1 and published["psnr"] == "equal"
     assert depthwise["psnr"] == "equal" or depthwise["psnr"] > 90
-    # How fast it is beside other tests says nothing: `gpen-stream bench engines` tells, alone.
+    # Its speed beside other tests says nothing; `gpen-stream bench engines` measures it alone.
     assert openvino["psnr"] > 70 and openvino["ratio"] > 0 and openvino["use"] > 0
     assert openvino["machine"] > 1 and openvino["gflop"] > 0
     assert "not available here" in missing["note"] and "none-such" in missing["note"]
@@ -131,7 +131,7 @@ def test_whole_videos_are_compared_with_both_baselines(run_cli, tiny, tmp_path):
     assert sides["every frame"]["restored"] == 6
     stages = {row["stage"]: row for row in tables["stages"]}
     assert {"decode", "track", "crop", "restore", "compose", "encode", "whole run"} <= set(stages)
-    assert stages["restore"]["cpu"] < 5  # no face: the network never ran
+    assert stages["restore"]["cpu"] < 5  # without a face the network never runs
 
 
 def test_detection_and_tracking_are_measured_against_the_truth(run_cli, tmp_path):
@@ -273,7 +273,7 @@ def test_a_pyramid_finds_a_small_face_that_one_scale_misses():
             any(np.linalg.norm(c - marks.mean(axis=0)) < r for c in centres)
             for marks, r in zip(truth, reach, strict=True)
         ]
-        assert len(hits) <= len(truth)  # each counts once
+        assert len(hits) <= len(truth)  # no face counts twice
         return sum(near)
 
     assert found(1.0) < found(0.5, 1.0, 3.0)
@@ -297,7 +297,7 @@ def test_a_pyramid_is_set_as_a_list_of_bounded_scales_and_not_with_tiles():
 
 
 def test_geometry_of_the_baselines_crop_is_the_products():
-    """Both sides must see the same face: a point of the crop lies where the template says."""
+    """Both sides see the same face: the landmarks of the crop lie on the template."""
     portrait = material.placed(material.faces()[0], (640, 480))
     to_picture = geometry.similarity(geometry.template("ffhq_512", 256), portrait.landmarks)
     dotted = np.zeros((480, 640, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""`compare`: which frames belong together, the figures against a known difference, the sheet, the words."""
+"""`compare`: pairing of frames, figures of a known difference, the contact sheet and the messages."""
 
 import json
 import math
@@ -28,7 +28,7 @@ class At:
 
 
 def numbers(first_ms, second_ms, tolerance_ms=20):
-    """Pairs of times, ms; None stands where one has no partner."""
+    """The pairs of times in ms; None stands for a missing partner."""
     items = (iter([At(t / 1000) for t in times]) for times in (first_ms, second_ms))
     pairs = pair_by_time(*items, tolerance_ms / 1000)
     return [tuple(one and round(1000 * one.time_s) for one in pair) for pair in pairs]
@@ -36,7 +36,7 @@ def numbers(first_ms, second_ms, tolerance_ms=20):
 
 @pytest.fixture(scope="module")
 def two(portrait, tmp_path_factory):
-    """A, B and their pictures."""
+    """The videos A and B, and their pictures."""
     folder = tmp_path_factory.mktemp("two")
     frames = pictures(portrait)
     others = [changed(rgb, CHANGE if n == 8 else CHANGE // 2) for n, rgb in enumerate(frames)]
@@ -45,7 +45,7 @@ def two(portrait, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compared(two, tmp_path_factory):
-    """What comparing both says, as JSON, and the sheet."""
+    """The result of comparing both, its JSON, and the contact sheet."""
     folder = tmp_path_factory.mktemp("compared")
     outputs = ComparisonOutputs(sheet=folder / "sheet.png", json=folder / "facts.json")
     result = compare(two[0], two[1], outputs=outputs)
@@ -54,7 +54,7 @@ def compared(two, tmp_path_factory):
 
 @pytest.fixture
 def photos(portrait, tmp_path):
-    """Two pictures as PNG files: A, and B with the patches."""
+    """Two PNG files, A and B with the patches, and A's picture."""
     rgb = pictures(portrait, 1)[0]
     paths = tmp_path / "a.png", tmp_path / "b.png"
     for path, image in zip(paths, (rgb, changed(rgb)), strict=True):
@@ -117,7 +117,7 @@ def test_a_video_s_sheet_has_a_column_for_the_largest_difference(compared):
         hot = np.abs(sheet.astype(int) - colour_scale()[amount * gain]).max(axis=2) < 3
         found = np.flatnonzero(hot.sum(axis=0) > 30)
         columns[amount] = np.split(found, np.flatnonzero(np.diff(found) > 20) + 1)
-    # Two patches in one frame, and in the four that are evenly spaced.
+    # Two patches in the frame with the largest difference, and in each of the four evenly spaced frames.
     assert [len(columns[CHANGE]), len(columns[CHANGE // 2])] == [2, 8]
 
 

@@ -40,7 +40,7 @@ def films(portrait, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page_file(films, tmp_path_factory):
-    """A page of two videos, named so that a careless page would break."""
+    """A page of two videos whose names would break a page that does not escape them."""
     path = tmp_path_factory.mktemp("page") / "page.html"
     compare(films[0], films[1], outputs=ComparisonOutputs(page=path))
     return path
@@ -60,7 +60,7 @@ def still_file(films, tmp_path_factory):
 
 @pytest.fixture
 def opened(browser):
-    """Opens a page in a window; in the end nothing may have been asked for and no error told."""
+    """Opens a page in a window; in the end there must be no request and no error."""
     contexts, faults = [], []
 
     def open_page(path, window="dark"):
@@ -83,30 +83,30 @@ def opened(browser):
 
 
 def shot(page):
-    """What the picture's place shows on the screen, f64[480,640,3]: RGB in A's own px."""
+    """A screenshot of the picture, scaled to A's size: RGB f64[480,640,3]."""
     image = Image.open(io.BytesIO(page.locator("#frame").screenshot())).convert("RGB")
     return np.asarray(image.resize((640, 480), Image.Resampling.BOX), np.float64)
 
 
 def level(image, box):
-    """Mean of the middle of a box (x, y, width, height)."""
+    """The mean of the middle of a box (x, y, width, height)."""
     x, y, width, height = box
     return image[y + height // 4 : y + 3 * height // 4, x + width // 4 : x + 3 * width // 4].mean()
 
 
 def sides(page):
-    """Which video each patch's place shows: by how dark it is."""
+    """The video, a or b, that each patch shows, by its darkness."""
     image, truth = shot(page), page.a
     return "".join("b" if level(truth, box) - level(image, box) > 18 else "a" for box in (LEFT, RIGHT))
 
 
 def frame_of(page):
-    """Number of the frame on the screen, by its grey square."""
+    """The number of the frame on the screen, by its grey square."""
     return number_in(shot(page)[44:60, 8:56].mean())
 
 
 def settled(page):
-    """Wait until the canvas shows what was asked for last."""
+    """Wait until the canvas shows the present state."""
     page.wait_for_selector("html[data-shown]")
 
 
@@ -141,7 +141,7 @@ def test_the_divider_dragged_over_the_picture_uncovers_a_or_b(page):
 
     drag(0.5, 0.99)
     assert sides(page) == "aa"
-    drag(0.7, 0.02)  # grasped beside it: it comes along
+    drag(0.7, 0.02)  # a press beside the divider moves it there
     assert sides(page) == "bb"
     drag(0.02, 0.5)
     assert sides(page) == "ab"
@@ -280,7 +280,7 @@ def test_the_page_is_legible_named_and_fits_every_window(opened, page_file, stil
         assert page.evaluate(AUDIT) == []
         page.get_by_role("button", name="Difference").click()
         settled(page)
-        assert page.evaluate(AUDIT) == []  # before the screenshots, which leave empty styles behind
+        assert page.evaluate(AUDIT) == []  # before the screenshots, which add empty style elements
         page.screenshot(path=folder / f"compare-{name}-{window}.png", full_page=True)
         page.get_by_role("button", name="Divider").click()
         settled(page)
@@ -318,7 +318,7 @@ def test_two_pictures_are_kept_without_loss_and_any_two_of_three_divided(opened,
     assert sides(page) == "ba"
     page.get_by_role("button", name="Reference").click()
     settled(page)
-    assert sides(page) == "aa"  # a quarter of the change
+    assert sides(page) == "aa"  # the reference has a quarter of the change
     page.get_by_role("button", name="Difference").click()
     page.select_option("#what", label="B and Reference")
     settled(page)

@@ -1,4 +1,4 @@
-"""The video that `compare` writes: both halves, A's times and sound, whatever A and B are."""
+"""The video that `compare` writes: both halves, with A's times and sound, for all kinds of input."""
 
 from fractions import Fraction
 
@@ -16,13 +16,13 @@ from stream.lab.compare.medium import open_medium
 from stream.media.probe import probe
 
 TIMES = [0, 40, 90, 100, 200, 240, 280, 330, 360, 400, 520, 560]
-"""Milliseconds; a rate that varies."""
+"""Times in ms with a varying frame rate."""
 KEPT_DB = 38
 
 
 @pytest.fixture(scope="module")
 def films(portrait, tmp_path_factory):
-    """A with sound, B, and their pictures; both with frames at odd times."""
+    """A with sound, B, and their pictures; the frames of both have irregular times."""
     folder = tmp_path_factory.mktemp("films")
     frames = pictures(portrait)
     others = [changed(rgb) for rgb in frames]
@@ -31,7 +31,7 @@ def films(portrait, tmp_path_factory):
 
 
 def write(a, b, path, layout="split", **part):
-    """Join two videos as the command does; the notes."""
+    """Join two videos as the command does; returns the notes."""
     media = open_medium(a, **part), open_medium(b, **part)
     return side_by_side.write(*media, max(media[0].size, media[1].size), path, layout, overwrite=False)
 
@@ -52,7 +52,7 @@ def test_the_left_half_is_a_s_and_the_right_half_b_s(split, films):
         # Each half is far from the other video where they differ.
         assert apart(rgb[330:406, 510:586], a[330:406, 510:586]) < 20
         assert apart(rgb[330:406, 70:146], b[330:406, 70:146]) < 20
-        assert rgb[:, 319:321].mean() > 215  # the line between
+        assert rgb[:, 319:321].mean() > 215  # the white line between them
 
 
 def test_every_time_stamp_is_a_s(split):
@@ -87,7 +87,7 @@ def test_where_b_lacks_a_frame_its_last_one_stands_and_that_is_said(films, tmp_p
     notes = side_by_side.write(*media, (640, 480), tmp_path / "both.mp4", "split", overwrite=False)
     shown = [rgb for _, rgb in read(tmp_path / "both.mp4")]
     assert len(shown) == len(frames)
-    assert shown[0][:, 328:].max() < 30  # nothing yet
+    assert shown[0][:, 328:].max() < 30  # B has no frame yet
     assert apart(shown[5][:, 328:], others[4][:, 328:]) > KEPT_DB
     assert apart(shown[6][:, 328:], others[6][:, 328:]) > KEPT_DB
     assert any("2 frames of A have no frame of B at their time" in note for note in notes)

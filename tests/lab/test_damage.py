@@ -1,4 +1,4 @@
-"""Every damage does what it says, measured: spectrum, spread, noise level, block grid, rows, colour."""
+"""Every kind of damage is measured: its spectrum, width, noise level, block grid, rows or colours."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_grain_is_soft_edged_grey_and_strongest_in_mid_tones():
 
 
 def jumps(picture, period):
-    """How much larger neighbours differ across a grid of `period` px than within it."""
+    """Mean difference of neighbours across a grid of `period` px, divided by that within it."""
     step = np.abs(np.diff(picture.astype(float) @ LUMA, axis=1)).mean(axis=0)
     at = np.arange(len(step)) % period == period - 1
     return step[at].mean() / step[~at].mean()

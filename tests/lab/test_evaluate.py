@@ -1,4 +1,4 @@
-"""`gpen-stream evaluate`, through the real command on public-domain portraits; and the shipped weights."""
+"""`gpen-stream evaluate` on public-domain portraits through the real command, and the shipped weights."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from stream.lab.quality.picture_measures import psnr, ssim
 from stream.lab.quality.portraits import Portrait, person_of, read_portraits, source_of, split
 from stream.picture import geometry
 
-pytestmark = pytest.mark.timeout(300)  # one evaluation is the fixture of many tests
+pytestmark = pytest.mark.timeout(300)  # many tests share one evaluation as their fixture
 
 FACES = SAMPLES / "faces"
 PEOPLE = 4
 MODEL = "gpen-lite-256"
 SHIPPED = f"{MODEL}, as shipped"
 
-# What the shipped weights reach on four portraits, less a little: a worse model cannot land.
-# By row, level and figure: bounds of the difference from the input's, or of the figure itself ("=").
+# Bounds slightly below the results of the shipped weights on four portraits, so that no worse model can
+# replace them. By row, level and figure: bounds of the difference from the input, or of the figure ("=").
 BOUNDS = {
     MODEL: {
         "near-clean": {"psnr": (0.3, 9), "haarpsi": (-0.003, 1), "sharpness=": (0.8, 1.1)},
@@ -55,16 +55,17 @@ BOUNDS = {
     },
 }  # fmt: skip
 IDENTITY_MOST = {"near-clean": 0.01, "mild": 0.02, "medium": 0.035, "heavy": 0.035}
-"""Of four faces, whose mean scatters by as much; over 48 no level is worse as shipped (docs/quality.md)."""
+"""Largest increase of the mean over four faces, which varies by as much. Over 48 faces no level is worse as
+shipped (docs/quality.md)."""
 OVERSHOOT_MOST = 0.015
 CURLY = {"near-clean": (-3.6, -0.015), "mild": (-0.85, -0.003), "medium": (0.45, 0.006), "heavy": (1.1, 0.1)}
-"""Gain in dB and in SSIM on the portrait with curly hair, at least. It is soft at this size, so that a clean
-one loses; the weights before lost 4.9 and 1.9 dB, then 0.2, and gained 0.5."""
+"""Least gain in dB and in SSIM on the portrait with curly hair. The portrait is soft at this size, so that a
+near-clean one loses. The previous weights lost 4.9, 1.9 and 0.2 dB, and gained 0.5 dB."""
 
 
 @pytest.fixture(scope="module")
 def run(run_cli, tmp_path_factory):
-    """One evaluation of the shipped weights: what was printed, and the JSON."""
+    """One evaluation of the shipped weights: its output and its JSON."""
     path = tmp_path_factory.mktemp("evaluate") / "report.json"
     arguments = ("--model", MODEL, "--faces", FACES, "--limit", PEOPLE, "--json", path, "--identity")
     done = run_cli("evaluate", *arguments, timeout_s=280)
@@ -92,7 +93,7 @@ def test_the_shipped_weights_keep_the_person_and_do_not_overshoot(run):
 
 
 def curly() -> Portrait:
-    """NASA's portrait of Eileen Collins, aligned as the portrait sample's truth has her face."""
+    """NASA's portrait of Eileen Collins, aligned by the truth of the portrait sample."""
     truth = json.loads((SAMPLES / "portrait.truth.json").read_text())["frames_truth"][0][0]
     marks = geometry.apply(geometry.invert(np.array(truth["rigid"])), np.array(truth["landmarks"]))
     to_picture = geometry.similarity(geometry.template("ffhq_512", 256), marks)
@@ -103,7 +104,7 @@ def curly() -> Portrait:
 
 @pytest.mark.parametrize("level", list(CURLY))
 def test_curly_hair_is_not_painted(level):
-    """Outlines drawn into hair cost PSNR and structure: the weights before fail at every level."""
+    """Outlines drawn into hair lower PSNR and SSIM; the previous weights fail at every level."""
     portrait, (gain, structure) = curly(), CURLY[level]
     contender = Contender(MODEL, None, 1)
     bad = damaged(portrait, level)
@@ -173,7 +174,7 @@ def test_unsharp_masking_sharpens_and_overshoots_on_good_pictures(run):
 
 
 def test_figures_repeat_whichever_other_faces_levels_and_threads_there_are(run):
-    """That run was another process, with two threads and all faces and levels."""
+    """The other run was another process, with two threads, more faces and all levels."""
     at, portrait = 2, next(each for each in read_portraits(FACES) if each.name == run[1]["faces"][2])
     model = Contender(MODEL)
     again = evaluate({MODEL: model.bare, SHIPPED: model.shipped}, [portrait], ["medium"], identity=True)
@@ -276,7 +277,7 @@ def portrait():
 
 
 def test_the_model_as_shipped_is_what_restore_shows(portrait, run_cli, tmp_path):
-    """In the middle: restore blends the crop's rim into the picture round it."""
+    """The test looks at the middle only, because restore blends the crop's rim into the picture."""
     contender = Contender(MODEL)
     for level in ("mild", "heavy"):
         bad = damaged(portrait, level)
@@ -302,7 +303,7 @@ def test_strength_and_sharpness_decide_how_much_is_left(portrait):
 def test_a_model_of_another_template_and_size_is_shown_what_it_expects(portrait, tmp_path):
     echo = Contender(write_model(tmp_path / "echo.safetensors", answer="input", template="arcface_gpen"))
     assert np.abs(echo.bare(portrait.picture).astype(int) - portrait.picture).max() <= 1
-    # Its crop is smaller than the picture: what lies beyond stays as it is.
+    # Its crop is smaller than the picture, whose other parts stay unchanged.
     red = Contender(write_model(tmp_path / "red.safetensors", answer=(0.9, 0.1, 0.1), template="arcface_128"))
     made = red.bare(portrait.picture)
     assert made[96:160, 96:160].mean(axis=(0, 1)) == pytest.approx((230, 26, 26), abs=6)
@@ -317,7 +318,7 @@ def test_a_model_for_another_task_is_refused(tmp_path):
 
 
 def test_any_function_can_be_judged(portrait):
-    """As training scripts do; and equal pictures do not upset the means."""
+    """Training scripts do this. Equal pictures have a finite PSNR, so that means exist."""
     found = evaluate({"truth": lambda _: portrait.picture.copy()}, [portrait], ["heavy"], threads=2)
     assert found.average("heavy", "truth", "psnr") == LARGEST_PSNR
     assert found.average("heavy", "truth", "landmarks") == 0

@@ -1,4 +1,4 @@
-"""The bench's tables on a terminal: whole at any width that terminals have."""
+"""The benches' tables on terminals: complete at any width."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FOLDER = ROOT / "docs" / "bench"
 
 @pytest.fixture
 def printed(monkeypatch, capsys):
-    """What `show` prints at a width, or without any terminal for None."""
+    """The output of `show` at a width, or without a terminal for None."""
 
     def show(figures: report.BenchReport, columns: int | None) -> str:
         monkeypatch.delenv("COLUMNS", raising=False)
@@ -47,7 +47,7 @@ def test_no_line_is_too_long_and_every_heading_and_value_is_printed_uncut(printe
         filled = [key for key in others if any(row.get(key) not in (None, "") for row in table.rows)]
         expected += words(table.title, *table.notes, *(table.columns[key] for key in filled))
         expected += words(*(report.cell_text(row.get(key)) for row in table.rows for key in filled))
-        # A name that rows have in common may stand above them once.
+        # A name that rows share may stand above them once.
         expected += words(*{report.cell_text(row[first]) for row in table.rows})
     assert not expected - words(text)
 

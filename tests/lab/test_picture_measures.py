@@ -1,4 +1,4 @@
-"""Figures of pictures and faces, each on cases whose answer is known."""
+"""Measures of pictures and faces, each on cases with a known result."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def grey(luma: np.ndarray) -> np.ndarray:
 
 
 def step(slant: float = 0.0) -> np.ndarray:
-    """From 60 to 180 in the middle, slanted by so many px a row."""
+    """A step from level 60 to level 180 in the middle, slanted by `slant` px a row."""
     rows, columns = np.mgrid[:128, :128]
     return grey(np.clip(columns - 63.5 - slant * (rows - 64) + 0.5, 0, 1) * 120 + 60)
 
@@ -68,7 +68,7 @@ def test_psnr_is_what_its_formula_says():
 
 
 def test_ssim_of_flat_pictures_is_its_luminance_term():
-    """Without variance only (2ab + C1) / (a^2 + b^2 + C1) is left, C1 = (0.01 * 255)^2."""
+    """Without variance SSIM is (2ab + C1) / (a^2 + b^2 + C1) with C1 = (0.01 * 255)^2."""
     one, other = (np.full((32, 32, 3), value, np.uint8) for value in (100, 120))
     c1 = (0.01 * 255) ** 2
     assert fidelity.ssim(one, one) == pytest.approx(1)
@@ -137,7 +137,7 @@ def test_overshoot_hardly_depends_on_the_edges_direction():
     straight = picture_measures.overshoot(unsharp(step()), step())
     for turned in (np.rot90(step()), np.rot90(step(), 2), step(0.35), step(0.7), np.rot90(step(1))):
         reference = np.ascontiguousarray(turned)
-        # An edge between px has no px where its halo is brightest: that much is true.
+        # An edge between px has no px at the brightest point of its halo.
         assert picture_measures.overshoot(unsharp(reference), reference) == pytest.approx(straight, rel=0.3)
 
 
@@ -170,7 +170,7 @@ def test_lpips_is_taken_where_its_weights_are_and_never_fetched(clean, tmp_path,
     assert "lpips" not in picture_measures.indices(clean, clean)
 
     net = alexnet()
-    # Its 58 million other weights are not looked at: one number stands for all of them.
+    # LPIPS does not use its 58 million other weights, so one number stands for all of them.
     state = {
         name: value if name.startswith("features") else torch.zeros(1).expand(value.shape)
         for name, value in net.state_dict().items()
@@ -216,7 +216,7 @@ def test_landmarks_of_a_shifted_face_are_off_by_the_shift(landmarks, clean):
     assert landmarks.distance(clean, clean) == 0
     marks = landmarks.find(clean).landmarks
     eyes = np.linalg.norm(marks[1] - marks[0])
-    shifted = np.roll(clean, 4, axis=1)  # the detector's stride: no finer grid comes into play
+    shifted = np.roll(clean, 4, axis=1)  # the detector's stride, so that its grid has no effect
     assert landmarks.distance(shifted, clean) == pytest.approx(4 / eyes, rel=0.15)
 
 

@@ -1,4 +1,4 @@
-"""Training: exact resume, losses with known answers, weights that the pipeline loads."""
+"""Training: exact continuation, losses with known results, and weights that the pipeline loads."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def same(one, other):
 
 
 def distance(one, other):
-    """Of all tensors together."""
+    """The Euclidean distance of all tensors together."""
     return float(torch.cat([(one[name] - other[name]).flatten() for name in one]).norm())
 
 
@@ -306,7 +306,7 @@ def test_the_average_follows_the_weights_and_the_rate_rises_stays_and_falls(star
 
 
 def test_two_processes_of_torchrun_do_what_one_does_with_twice_the_batch(start, tmp_path):
-    # The perceptual loss divides by a mean over the process's own pictures, which differs a little.
+    # The perceptual loss divides by a mean over the pictures of one process, which differs slightly.
     chosen = PATCH | {"images": 12, "loss": PATCH["loss"] | {"perceptual": 0.0}}
     train(FACES, tmp_path / "one", start, settings(batch=4, **chosen))
     script = tmp_path / "rank.py"

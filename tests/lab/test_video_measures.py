@@ -1,4 +1,4 @@
-"""Figures of video, each on a clip whose answer is known."""
+"""Measures of video, each on a clip with a known result."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SIDE = 192
 
 
 def picture(name: str = "W000815") -> np.ndarray:
-    """Twice as large as it came, so that its edges can be read between px."""
+    """A portrait at twice its size, so that its edges can be interpolated."""
     return cv2.resize(np.array(Image.open(FACES / f"congress_{name}_0.jpg")), None, fx=2, fy=2)
 
 
 @pytest.fixture(scope="module")
 def panned() -> list[np.ndarray]:
-    """A camera that moves by 3.5 and 2 px a frame."""
+    """A clip of a camera that moves by 3.5 px in x and 2 px in y a frame."""
     frames = []
     for at in range(7):
         there = np.float64([[1, 0, 150 + 3.5 * at], [0, 1, 150 + 2 * at]])
@@ -46,7 +46,7 @@ def lit(frames, levels):
 
 
 def noisy(frames, sigma):
-    """The same noise in all channels, so that luma has it too."""
+    """Frames with the same noise in all channels, so that luma has it too."""
     rng = np.random.default_rng(0)
     noises = [rng.normal(0, sigma, (*frame.shape[:2], 1)) for frame in frames]
     return [
@@ -67,18 +67,20 @@ def test_flow_reads_the_neighbour_at_the_known_shift(motion):
     for warp, sign in ((ahead, -1), (back, 1)):
         shift = warp.to_neighbour - np.stack([x, y], axis=-1)
         assert np.median(shift[warp.valid], axis=0) == pytest.approx((sign * 3.5, sign * 2), abs=0.1)
-    assert not ahead.valid[:, :3].any() and not back.valid[:, -3:].any()  # out of sight there
+    assert (
+        not ahead.valid[:, :3].any() and not back.valid[:, -3:].any()
+    )  # these px are outside of the other frame
 
 
 def test_warping_error_of_noise_is_twice_its_variance(panned, motion):
     still = [panned[0]] * 6
     assert warping_error(noisy(still, 4), still) == pytest.approx(2 * (4 / 255) ** 2, rel=0.05)
-    # Reading between px averages some of it.
+    # Interpolation averages some of the noise.
     assert warping_error(noisy(panned, 4), motion) == pytest.approx(2 * (4 / 255) ** 2, rel=0.25)
 
 
 def test_what_is_hidden_in_the_next_frame_is_left_out(panned):
-    """A bright card slides over a still face: what it covers and uncovers must not count."""
+    """A bright card slides over a still face. The px that it covers and uncovers must not count."""
     frames = []
     for at in range(4):
         frame = panned[0].copy()
@@ -108,7 +110,7 @@ def test_light_that_changes_steadily_is_no_flicker(panned, motion):
 
 
 def test_a_blurred_result_is_not_favoured_by_a_flow_of_its_own(panned, motion):
-    """Flow is the source's: whoever hides what moves cannot hide how it moves."""
+    """The flow is the source's, so a result cannot hide motion by blurring what moves."""
     swinging = lit(panned, [5 * (-1) ** at for at in range(7)])
     washed = [cv2.GaussianBlur(frame, (0, 0), 4) for frame in swinging]
     assert flicker(washed, motion) == pytest.approx(flicker(swinging, motion), rel=0.05)
