@@ -16,6 +16,7 @@ from stream.live.session import inlet as inlet_module
 from stream.live.session.control import Control
 from stream.live.session.degradation import LEVELS, Degradation, PaceSample
 from stream.live.session.inlet import Inlet
+from stream.live.session.pace_control import PaceControl
 from stream.live.status import Drops
 from stream.picture.colour import Colour
 from stream.picture.face import Face
@@ -96,6 +97,34 @@ def test_after_a_healthy_while_the_first_wait_holds_again():
 
 def test_without_give_way_nothing_changes():
     assert Clock(Degradation(give_way=False)).run(50, BAD).changes == []
+
+
+def test_the_pace_is_that_of_the_frames_since_the_last_sample():
+    delivery, drops, events = SimpleNamespace(delivered=100, late=9), Drops(), []
+    drops.add("overrun", 50)
+    target = control()
+    pace = PaceControl(Degradation(), target, delivery, drops, lambda *event: events.append(event))
+    assert not pace.update(0.0, restores=False)  # what was before does not count
+    for now_s in (1.0, 2.0, 3.0, 4.0, 5.0):
+        delivery.delivered += 20
+        drops.add("paced", 20)  # the user's own wish, and no overload
+        assert not pace.update(now_s, restores=True)
+    for now_s in (6.0, 7.0):
+        delivery.delivered += 20
+        delivery.late += 2
+        drops.add("overrun")
+        drops.add("late")
+        changed = pace.update(now_s, restores=True)
+    assert changed and target.level == LEVELS[1]
+    assert events == [("level_changed", "level 1: restores on keyframes only")]
+
+
+def test_without_restoration_the_level_stays():
+    delivery, drops = SimpleNamespace(delivered=0, late=0), Drops()
+    pace = PaceControl(Degradation(), control(), delivery, drops, lambda *event: None)
+    for now_s in range(10):
+        drops.add("overrun", 10)
+        assert not pace.update(float(now_s), restores=False)
 
 
 # --- what the levels mean for the stages ----------------------------------------------------------

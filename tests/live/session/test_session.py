@@ -28,8 +28,10 @@ from stream.config import load_config
 from stream.errors import ConfigError, ModelError
 from stream.faces.track.tracker import Tracker
 from stream.live.session import session
+from stream.live.session.degradation import PaceSample
 from stream.live.session.graph import Graph
 from stream.live.session.live_settings import LiveSettings
+from stream.live.session.pace_control import PaceControl
 from stream.live.sinks import parse_sink
 from stream.live.sinks.handle import SinkHandle
 from stream.live.source.address import parse_address
@@ -43,6 +45,9 @@ PLAIN = (
     "restore.interval=1", "restore.skip_sharp=1", "compose.guard=false", "latency.budget_ms=5000",
     "latency.give_way=false",  # a busy machine must not change what the pictures show
 )  # fmt: skip
+
+GOOD = PaceSample(delivered=25, late=0, dropped=0, faces=6)
+BAD = PaceSample(delivered=15, late=5, dropped=10, faces=6)
 
 
 class Loop:
@@ -93,16 +98,18 @@ class Loop:
 
 
 class Brighter:
-    """An engine that adds 0.2. It needs `wait_s` for each crop, and fails with `error`."""
+    """An engine that adds 0.2. It waits while `may_run` is not set, and fails with `error`."""
 
     name = "brighter"
 
     def __init__(self, model):
-        self.model, self.wait_s, self.error, self.calls = model, 0.0, None, 0
+        self.model, self.error, self.calls = model, None, 0
+        self.may_run = threading.Event()
+        self.may_run.set()
 
     def restore(self, crops):
         self.calls += 1
-        time.sleep(self.wait_s * len(crops))
+        assert self.may_run.wait(60)
         if isinstance(self.error, Exception):
             raise self.error
         return np.full_like(crops, np.nan) if self.error else crops + np.float32(0.2)
@@ -444,13 +451,25 @@ def test_a_model_that_cannot_be_loaded_at_the_start_ends_the_session_with_its_re
     assert isinstance(run.error, ModelError) and "too short" in str(run.error)
 
 
-def test_under_load_it_gives_way_keeps_the_budget_and_recovers_by_itself(portrait):
-    with running(Loop(portrait, fps=8.0), "latency.give_way=true", "latency.budget_ms=600") as run:
+def test_while_a_stage_is_slow_frames_are_dropped_and_then_the_newest_go_out(portrait):
+    with running(Loop(portrait)) as run:
         run.until(restoring)
-        run.engines[0].wait_s = 0.4
-        run.until(lambda r: r.report().level >= 1)
+        run.engines[0].may_run.clear()
         run.until(lambda r: r.report().drops.get("overrun", 0) > 10)
-        run.engines[0].wait_s = 0.0
+        went_out = run.report().frames_out
+        run.engines[0].may_run.set()
+        run.until(lambda r: r.report().frames_out > went_out + 10)
+    assert run.error is None
+
+
+def test_under_overload_it_gives_way_and_recovers_by_itself(portrait, monkeypatch):
+    overload = threading.Event()
+    monkeypatch.setattr(PaceControl, "_sample", lambda self: BAD if overload.is_set() else GOOD)
+    with running(Loop(portrait), "latency.give_way=true") as run:
+        run.until(restoring)
+        overload.set()
+        run.until(lambda r: r.report().level >= 1)
+        overload.clear()
         run.until(lambda r: r.report().level == 0, timeout_s=90)
     levels = [text for kind, text in run.events if kind == "level_changed"]
     assert levels[0] == "level 1: restores on keyframes only" and levels[-1].startswith("level 0")
