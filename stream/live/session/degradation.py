@@ -10,7 +10,7 @@ PERIOD_S = 1.0
 _BAD_SHARE = 0.15
 """A second is bad when more than this share of its frames was dropped or exceeded the delay budget."""
 _BAD_SECONDS, _OF_SECONDS = 2, 3
-"""So many bad seconds, of so many, call for the next level: a single hiccup does not."""
+"""Two bad seconds of three call for the next level. A single hiccup does not."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 5.0, 300.0
 """Time without a bad second before a level is taken back. It doubles when that turns out to be too early."""
 _HEALTHY_S = 60.0
