@@ -63,13 +63,15 @@ def mypy_cache(base: Path) -> Path:
 @pytest.fixture(scope="module")
 def said(tmp_path_factory) -> dict[str, list[str]]:
     """What mypy says, in the project's own configuration: lines by file, those of the package under ""."""
-    folder, cache = tmp_path_factory.mktemp("user"), mypy_cache(tmp_path_factory.getbasetemp())
-    for name, script in (("use", USE), ("misuse", MISUSE)):
-        (folder / f"{name}.py").write_text(textwrap.dedent(script))
-    scripts = [str(folder / "use.py"), str(folder / "misuse.py")]
+    cache = mypy_cache(tmp_path_factory.getbasetemp())
+    folder = cache.with_name("mypy-user")  # a file's results are kept with its path: it stays the same
+    scripts = {folder / "use.py": USE, folder / "misuse.py": MISUSE}
     options = ["--cache-dir", str(cache), "--no-error-summary", "--no-pretty"]
-    command = [sys.executable, "-m", "mypy", *options, "stream", *scripts]
+    command = [sys.executable, "-m", "mypy", *options, "stream", *map(str, scripts)]
     with FileLock(f"{cache}.lock"):
+        folder.mkdir(exist_ok=True)
+        for path, script in scripts.items():
+            path.write_text(textwrap.dedent(script))
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert not done.stderr, done.stderr
     lines: dict[str, list[str]] = {"use": [], "misuse": [], "": []}
