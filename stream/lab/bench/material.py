@@ -172,7 +172,7 @@ DAMAGE: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 def through_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     """The picture RGB u8[h,w,3] after JPEG compression of `quality`.
 
-    Red and blue are exchanged meanwhile, so that the figures stay comparable with published ones.
+    Red and blue are exchanged meanwhile, so that figures stay comparable with those in docs/bench.
     """
     return compression.jpeg(image[..., ::-1], quality)[..., ::-1]
 

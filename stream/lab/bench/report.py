@@ -48,9 +48,9 @@ class BenchReport:
     """Largest share of the machine that other processes took in any part, 0..1."""
     tables: list[Table]
     commit: str | None = field(default_factory=measured_commit)
-    """The version that was measured; None where it was no clone."""
+    """The measured commit, see `machine.measured_commit`; None if unknown."""
     weights_sha256: str = field(default_factory=bundled_weights_sha256)
-    """Of the bundled model, whichever models were measured."""
+    """SHA-256 of the bundled model's weights, whichever models were measured."""
 
     def to_json(self) -> str:
         """The report as JSON (RFC 8259). An infinite PSNR, of equal pictures, becomes the text "equal"."""
@@ -74,7 +74,7 @@ def load(path: Path) -> BenchReport:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if not data.keys() >= {"commit", "weights_sha256"}:
-            raise KeyError  # the defaults are today's version, not the measured one
+            raise KeyError  # the fields' defaults describe this version, not the measured one
         return BenchReport(**data | {"tables": [Table(**table) for table in data["tables"]]})
     except OSError as error:
         raise BenchError(f"{path}: cannot be read ({error.strerror}); check the path") from None

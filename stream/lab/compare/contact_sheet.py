@@ -27,7 +27,7 @@ _GROUND, _TEXT, _SOFT = (19, 23, 27), (232, 236, 240), (164, 175, 186)
 _GAP, _EDGE, _NAMES = 10, 24, 120
 """Width of gaps, of the sheet's border and of the column of row names, px."""
 _WIDTH = 1800
-"""Largest width of the sheet, px, unless the columns need more."""
+"""Largest width of the sheet, px."""
 _CELL = 760
 """Largest width of a picture, px."""
 _FACE = 420
