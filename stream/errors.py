@@ -39,5 +39,9 @@ class TrainError(StreamError):
     """Training cannot start or continue, because faces, weights or a checkpoint are wrong."""
 
 
+class ClusterError(StreamError):
+    """A cluster cannot be reached or used; the message names its address, its node or its folder."""
+
+
 class NotFoundError(StreamError):
     """What a request names, such as a camera, a recording or a file, does not exist."""
