@@ -219,6 +219,28 @@ def check_camera(name: str, settings: CameraSettings) -> None:
         raise ConfigError(f"cameras.{name}.source: {str(error).removeprefix('source ')}") from None
 
 
+def refuse_shared_target(
+    name: str, settings: CameraSettings, others: Mapping[str, CameraSettings], data_folder: Path
+) -> None:
+    """Raise ConfigError if another camera writes to the same place: they would overwrite each other."""
+    own = {(spec.kind, spec.target): spec.shown for spec in settings.sinks(data_folder)}
+    for other, theirs in others.items():
+        for sink in theirs.sinks(data_folder):
+            if (text := own.get((sink.kind, sink.target))) is not None:
+                raise ConfigError(f"cameras.{name}.to: {text} is camera {other}'s; name another")
+
+
+def with_secrets(new: CameraSettings, old: CameraSettings, shown: CameraSettings) -> CameraSettings:
+    """New settings in which addresses without credentials are replaced by the known ones with them.
+
+    `old`: the settings before, `shown`: how they were shown.
+    """
+    known = dict(zip(shown.to, old.to, strict=True))
+    known[shown.source] = old.source
+    to = tuple(known.get(text, text) for text in new.to)
+    return new.model_copy(update={"source": known.get(new.source, new.source), "to": to})
+
+
 def redacted(settings: CameraSettings) -> CameraSettings:
     """The settings with *** in place of credentials. Raises ConfigError if an address cannot be parsed."""
     source = parse_address(settings.source).shown

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from stream.server.camera_config import CameraSettings
+from stream.server.camera_lease import FINISH_S
+from stream.server.supervisor.camera_status import CameraStatus, RestorerStatus
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +25,14 @@ class LeaseTimes:
     renew_s: float = 1.0
     """Pause between two renewals."""
     valid_s: float = 4.0
-    """A node may run its cameras for so long after it sent the last renewal that was answered."""
-    stop_s: float = 1.0
-    """So long before that end a node tells its cameras to finish; what runs at the end is killed."""
+    """A node may run its cameras for so long after it sent the last renewal that was answered. One second
+    before, it tells them to finish; at the end the kernel kills them."""
     expire_s: float = 6.0
     """The coordinator gives a node's cameras to others after so much silence."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.renew_s < self.valid_s - self.stop_s < self.valid_s < self.expire_s:
-            raise ValueError(f"expected renew_s < valid_s - stop_s < valid_s < expire_s, got {self}")
+        if not 0 < self.renew_s < self.valid_s - FINISH_S < self.valid_s < self.expire_s:
+            raise ValueError(f"expected renew_s < valid_s - {FINISH_S:g} < valid_s < expire_s, got {self}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ class NodeReport:
     """By camera."""
     problem: str = ""
     """Why this node cannot run cameras, in one line; empty if it can."""
+    leaves: bool = False
+    """Whether this is its last report: all its cameras have ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,13 @@ class LeaseOrder:
     passing: bool = False
     """Whether frames go out unchanged."""
 
+    @property
+    def known_settings(self) -> CameraSettings:
+        """The settings; ValueError if the node has to know them already."""
+        if self.settings is None:
+            raise ValueError(f"expected the settings of {self.camera} with lease {self.number}, got none")
+        return self.settings
+
 
 @dataclass(frozen=True, slots=True)
 class RenewalAnswer:
@@ -90,9 +103,81 @@ class RenewalAnswer:
 
 @dataclass(frozen=True, slots=True)
 class FleetEvent:
-    """Something that the coordinator has decided."""
+    """Something that happened in the fleet."""
 
     camera: str
     """Empty for the fleet."""
     kind: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered(Generic[Item]):
+    """The newest of a series of numbered items, and the number of the last."""
+
+    last: int
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a coordinator says of itself."""
+
+    version: str
+    """Version of the program."""
+    state: str
+    """Folder of its state."""
+    data: str
+    """Folder for recordings on all nodes."""
+    failure: str
+    """Why it cannot work, in one line; empty if it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class CameraPlace:
+    """A camera as the coordinator knows it."""
+
+    settings: CameraSettings
+    passing: bool
+    node: str
+    """Identity of the machine that holds its lease; empty if none does."""
+    lease: int
+    """Number of the lease; 0: none."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlace:
+    """A node as the coordinator knows it."""
+
+    node: str
+    """Identity of the machine in the cluster."""
+    name: str
+    cores: float
+    used: float
+    silence_s: float
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All nodes and cameras of a fleet at one moment."""
+
+    term: int
+    """It rises when the coordinator is started again; numbers of events begin anew then."""
+    version: int
+    """It rises with every change of `cameras`."""
+    nodes: tuple[NodePlace, ...]
+    cameras: Mapping[str, CameraPlace] | None
+    """None if they have not changed since the version that was asked for."""
+    waits: Mapping[str, str]
+    """By camera that has no node: why, for people."""
+    events: Numbered[FleetEvent]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSnapshot:
+    """All cameras of one node at one moment."""
+
+    cameras: tuple[CameraStatus, ...]
+    restorer: RestorerStatus | None
+    events: Numbered[FleetEvent]

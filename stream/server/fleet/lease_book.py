@@ -158,6 +158,9 @@ class LeaseBook:
         run = self.runs.get(report.run)
         if run is not None and run.known and report.number <= run.report.number:
             return RenewalAnswer(())
+        if report.leaves:
+            self._leave(report)
+            return RenewalAnswer(())
         if run is None or not run.known:
             self._add_event("", "node_joined", f"{report.name}: {report.cores:g} cores")
         joined_s = run.joined_s if run is not None else now_s
@@ -243,6 +246,13 @@ class LeaseBook:
 
     def _held_by(self, run: str) -> Iterator[FleetCamera]:
         return (one for one in self.cameras.values() if one.lease is not None and one.lease.run == run)
+
+    def _leave(self, report: NodeReport) -> None:
+        """The node has ended all its cameras: others may run them at once."""
+        self.runs.pop(report.run, None)
+        for camera in list(self._held_by(report.run)):
+            self._end_lease(camera)
+        self._add_event("", "node_left", f"{report.name}: has ended its cameras and left")
 
     def _take_report(self, camera: FleetCamera, report: NodeReport, now_s: float) -> None:
         lease = camera.lease

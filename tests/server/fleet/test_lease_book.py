@@ -226,7 +226,7 @@ def test_times_that_would_let_a_camera_run_twice_are_refused():
 
 def test_the_simulation_finds_a_camera_that_runs_twice():
     made = settled(fleet())
-    made.book.times = LeaseTimes(renew_s=0.2, valid_s=1.0, stop_s=0.2, expire_s=1.5)  # the nodes' are longer
+    made.book.times = LeaseTimes(renew_s=0.2, valid_s=1.5, expire_s=1.6)  # the nodes' are longer
     made.nodes[0].cut_off = True
     with pytest.raises(AssertionError, match=r"starts on node-\d and runs on node-0"):
         made.run(20)
