@@ -31,6 +31,7 @@ LIBRARIES = {
     "typer": {"cli"},
     "fastapi": {"server.dashboard"},
     "starlette": {"server.dashboard"},
+    "ray": {"job.cluster", "job.executors", "server.fleet"},
 }
 """Who may import a library, by the beginning of the module's name."""
 LINES, PARAMETERS, NESTING, ATTRIBUTES, FILE_LINES = 60, 8, 4, 15, 400

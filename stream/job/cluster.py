@@ -25,7 +25,7 @@ _LOCK = threading.Lock()
 
 
 class ClusterConnection:
-    """This process's connection to a cluster; a context manager."""
+    """The connection of this process to a cluster; a context manager."""
 
     def __init__(self, address: str, started: bool) -> None:
         self.address = address
@@ -114,7 +114,9 @@ def _reason(error: Exception) -> str:
     if "ersion mismatch" in text:
         versions = re.findall(r"(Ray|Python): (\d[\w.]*)", text)
         found = ", ".join(f"{name} {version}" for name, version in dict.fromkeys(versions))
-        return f"its versions differ from this machine's ({found}); install the same Ray and Python everywhere"
+        return (
+            f"its versions differ from this machine's ({found}); install the same Ray and Python everywhere"
+        )
     if "uthentication" in text or "UNAUTHENTICATED" in text:
         return "the cluster asks for a token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on its machines"
     if "Could not find any running Ray instance" in text:

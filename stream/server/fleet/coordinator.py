@@ -20,6 +20,7 @@ from stream.job.cluster import NAMESPACE
 from stream.pipeline.processes import exit_process, start_thread
 from stream.server.camera_config import CameraSettings, ServerSettings
 from stream.server.events import log_to_stderr
+from stream.server.fleet.fleet_client import node_actor_name
 from stream.server.fleet.fleet_messages import (
     CameraPlace,
     FleetEvent,
@@ -32,11 +33,10 @@ from stream.server.fleet.fleet_messages import (
 )
 from stream.server.fleet.lease_book import LeaseBook
 from stream.server.fleet.machines import Machine, machines
-from stream.server.fleet.node import NODE_CONCURRENCY, FleetNode, node_actor_name
+from stream.server.fleet.node import NODE_CONCURRENCY, FleetNode
 from stream.server.fleet.state_folder import StateFolder
 
 LOG = logging.getLogger(__name__)
-COORDINATOR_NAME = "fleet coordinator"
 COORDINATOR_CONCURRENCY = 64
 """Calls at a time; each takes far less than a millisecond."""
 _TICK_S = 0.25
@@ -115,9 +115,7 @@ class Coordinator:
             waits = {one.name: one.waits for one in book.cameras.values() if one.waits}
             newest = self._events[-1][0] if self._events else 0
             events = tuple(one for number, one in self._events if number > event)
-            return Overview(
-                self._folder.term, book.version, nodes, cameras, waits, Numbered(newest, events)
-            )
+            return Overview(self._folder.term, book.version, nodes, cameras, waits, Numbered(newest, events))
 
     def end(self) -> None:
         """End all nodes with their cameras, and forget the leases. The actor itself is to be killed then."""

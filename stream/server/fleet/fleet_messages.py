@@ -178,6 +178,8 @@ class Overview:
 class NodeSnapshot:
     """All cameras of one node at one moment."""
 
+    run: str
+    """Identity of the node's process; numbers of events begin anew with another one."""
     cameras: tuple[CameraStatus, ...]
     restorer: RestorerStatus | None
     events: Numbered[FleetEvent]

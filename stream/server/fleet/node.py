@@ -11,7 +11,6 @@ import uuid
 from dataclasses import dataclass
 
 from stream import __version__
-from stream.errors import ClusterError
 from stream.live.packets import Jpeg
 from stream.live.session.live_settings import LiveSettings
 from stream.pipeline.processes import start_thread
@@ -69,7 +68,10 @@ class FleetNode:
         last = happened[-1].id if happened else max(event, 0)
         events = [FleetEvent(one.camera, one.kind, one.text) for one in happened] if event >= 0 else []
         return NodeSnapshot(
-            tuple(self._agent.cameras()), supervisor.restorer(), Numbered(last, tuple(events))
+            self._agent.identity.run,
+            tuple(self._agent.cameras()),
+            supervisor.restorer(),
+            Numbered(last, tuple(events)),
         )
 
     def change(self, name: str, changes: LiveSettings) -> None:
@@ -117,11 +119,6 @@ class FleetNode:
                 view.ending.close()
 
 
-def node_actor_name(machine_id: str) -> str:
-    """Name of the actor on a machine."""
-    return f"fleet node {machine_id}"
-
-
 def _leave_rays_process_settings() -> None:
     """Undo what Ray does to its workers and what cameras would inherit.
 
@@ -135,6 +132,3 @@ def _leave_rays_process_settings() -> None:
         for thread in os.listdir("/proc/self/task"):
             os.setpriority(os.PRIO_PROCESS, int(thread), 0)
     os.environ.pop("OMP_NUM_THREADS", None)
-
-
-__all__ = ["NODE_CONCURRENCY", "ClusterError", "FleetNode", "node_actor_name"]

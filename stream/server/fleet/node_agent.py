@@ -1,4 +1,4 @@
-"""What runs on each node: it renews its leases, and has its supervisor run exactly the cameras it was given."""
+"""What runs on each node: it renews its leases, and has its supervisor run the cameras it was given."""
 
 from __future__ import annotations
 
@@ -64,7 +64,10 @@ class NodeAgent:
         server: ServerSettings,
         renew: Callable[[NodeReport], RenewalAnswer],
         times: LeaseTimes | None = None,
+        *,
+        problem: str = "",
     ) -> None:
+        """`problem`: why this node cannot run cameras; empty if it can."""
         self.identity, self._renew, self._times = identity, renew, times or LeaseTimes()
         self.supervisor = Supervisor(CamerasFile(server=server), None, Events())
         self._leases = NodeLeases(self._times)
@@ -72,7 +75,7 @@ class NodeAgent:
         self._lock = threading.Lock()
         """Held while `_held` is read or changed, never while anything is waited for."""
         self._usage = CpuUsage()
-        self._problem = ""
+        self._problem = problem
         self._woken, self._ended = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -131,9 +134,7 @@ class NodeAgent:
         costs = self._usage.measure(supervisor.cameras(), supervisor.restorer(), time.monotonic())
         with self._lock:
             holds = {lease: held.order.stamp for lease, held in self._held.items()}
-        return NodeReport(
-            me.run, me.node, me.name, me.cores, number, holds, costs, self._problem, leaves
-        )
+        return NodeReport(me.run, me.node, me.name, me.cores, number, holds, costs, self._problem, leaves)
 
     def _follow(self, orders: dict[int, LeaseOrder]) -> None:
         """Run what was ordered, and end everything else."""
@@ -147,7 +148,7 @@ class NodeAgent:
         extended = []
         for number, order in orders.items():
             known = held.get(number)
-            if known is not None and known.ending or known is None and order.camera in busy:
+            if known.ending if known is not None else order.camera in busy:
                 continue  # its earlier process has to be gone first
             if known is None or known.refusal:
                 self._begin(order, known)

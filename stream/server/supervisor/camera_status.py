@@ -18,6 +18,9 @@ ProcessState = Literal[
 """`waiting` for its turn to start, `restarting` after a crash, `broken` after many crashes, `ended` with its
 source, `paused` by its schedule, `stopped` for good."""
 
+NodeState = Literal["up", "silent", "unusable"]
+"""`silent`: its cameras get other nodes soon. `unusable`: it can run no camera."""
+
 
 @dataclass(frozen=True, slots=True)
 class CameraStatus:
@@ -74,8 +77,7 @@ class NodeStatus:
     """A node of a fleet at one moment."""
 
     name: str
-    state: Literal["up", "silent", "unusable"]
-    """`silent`: its cameras get other nodes soon. `unusable`: it can run no camera."""
+    state: NodeState
     words: str
     """The state for people."""
     cores: float
