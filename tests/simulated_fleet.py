@@ -199,6 +199,7 @@ class Fleet:
 
     def _tick(self) -> None:
         if self.book is not None:
+            self.book.expect(len(self.nodes), self.now_s)
             poked = self.book.tick(self.now_s)
             self._save()
             for node in self.nodes:

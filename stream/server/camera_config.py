@@ -57,6 +57,16 @@ class ServerSettings(Section):
         (), description="names by which browsers may address it, besides localhost, its own and IP addresses"
     )
     upload_mb: int = Field(4096, ge=1, le=1_000_000, description="largest file that may be uploaded, MiB")
+    on: str | None = Field(
+        None,
+        description="Ray cluster whose machines run the cameras: ray://HOST:PORT, HOST:PORT, auto or ray; "
+        "unset: this machine runs them",
+    )
+    state: str | None = Field(
+        None,
+        description="folder of the cluster's state, on storage that all machines see; unset: fleet in the "
+        "data folder",
+    )
     webhook: WebhookSettings | None = None
 
     @property
@@ -68,6 +78,11 @@ class ServerSettings(Section):
     def files_folder(self) -> Path:
         """Absolute path of the folder of files to restore."""
         return Path(self.files).expanduser().absolute() if self.files else self.data_folder / "files"
+
+    @property
+    def state_folder(self) -> Path:
+        """Absolute path of the folder of a fleet's state."""
+        return Path(self.state).expanduser().absolute() if self.state else self.data_folder / "fleet"
 
     @property
     def token_path(self) -> Path:

@@ -12,8 +12,8 @@ from pydantic import JsonValue
 
 if TYPE_CHECKING:
     from stream.server.dashboard.jobs import JobQueue, JobStatus
+    from stream.server.supervisor.camera_host import CameraHost
     from stream.server.supervisor.camera_status import CameraStatus
-    from stream.server.supervisor.supervisor import Supervisor
 
     _Status = CameraStatus | JobStatus
 
@@ -28,7 +28,7 @@ class Updates:
     `last_event`: number of the last event that the browser has; None: it wants only new ones.
     """
 
-    def __init__(self, supervisor: Supervisor, jobs: JobQueue, last_event: int | None) -> None:
+    def __init__(self, supervisor: CameraHost, jobs: JobQueue, last_event: int | None) -> None:
         self._supervisor, self._jobs = supervisor, jobs
         newest = supervisor.events.since(0)[-1:] if last_event is None else []
         self._last_event = newest[0].id if newest else last_event or 0

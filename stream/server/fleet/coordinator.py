@@ -19,7 +19,7 @@ from stream.errors import ClusterError
 from stream.job.cluster import NAMESPACE
 from stream.pipeline.processes import exit_process, start_thread
 from stream.server.camera_config import CameraSettings, ServerSettings
-from stream.server.events import log_to_stderr
+from stream.server.fleet.actor_process import prepare_process
 from stream.server.fleet.fleet_client import node_actor_name
 from stream.server.fleet.fleet_messages import (
     CameraPlace,
@@ -54,7 +54,7 @@ class Coordinator:
 
     def __init__(self, state: str, server: ServerSettings) -> None:
         """`state`: folder of the state; `server`: with absolute paths. Errors are told by `hello`."""
-        log_to_stderr()
+        prepare_process()
         self._state, self._server, self._failure = state, server, ""
         self._lock = threading.Lock()
         """Held while the book is used; never while anything is waited for."""
@@ -63,6 +63,7 @@ class Coordinator:
         self._handles: dict[str, Any] = {}
         """By machine, the actor of its node."""
         self._events: deque[tuple[int, FleetEvent]] = deque(maxlen=_EVENTS)
+        self._machine_count = 0
         self._ended = threading.Event()
         try:
             self._folder = StateFolder(Path(state))
@@ -159,7 +160,9 @@ class Coordinator:
                 LOG.warning("fleet: another coordinator has taken over; this one ends")
                 exit_process(0)
             with self._lock:
-                changed = self._book.tick(time.monotonic())
+                now_s = time.monotonic()
+                self._book.expect(self._machine_count, now_s)
+                changed = self._book.tick(now_s)
                 nodes = [self._book.runs[run].report.node for run in changed]
                 for event in self._book.take_events():
                     number += 1
@@ -191,8 +194,10 @@ class Coordinator:
         """Body of a thread: give every machine of the cluster its node."""
         while True:
             try:
-                for machine in machines():
+                found = machines()
+                for machine in found:
                     self._start_node(machine)
+                self._machine_count = len(found)
             except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as error:
                 LOG.warning("fleet: the machines cannot be listed (%s)", " ".join(str(error).split())[:200])
             if self._ended.wait(_FIND_S):

@@ -26,6 +26,10 @@ def start_fleet(state: Path, server: ServerSettings) -> CoordinatorClient:
     It survives this process. It runs on the cluster's head if that is alive: other machines' deaths do not
     touch it there. Raises ClusterError if it cannot work, or works for other folders or another version.
     """
+    # Nodes have other working folders: all paths are absolute.
+    server = server.model_copy(
+        update={"data": str(server.data_folder), "files": str(server.files_folder), "webhook": None}
+    )
     head = head_id()
     place = NodeAffinitySchedulingStrategy(head, soft=True) if head is not None else "DEFAULT"
     options = {
@@ -54,3 +58,12 @@ def start_fleet(state: Path, server: ServerSettings) -> CoordinatorClient:
                 f"--{key} {ours}: the fleet that runs uses {theirs}; name that, or end the fleet with --end"
             )
     return client
+
+
+def end_fleet() -> None:
+    """End all cameras, nodes and the coordinator. Raises ClusterError if no fleet runs in the cluster."""
+    try:
+        ray.get_actor(COORDINATOR_NAME, namespace=NAMESPACE)
+    except ValueError:
+        raise ClusterError("no fleet of cameras runs in this cluster") from None
+    CoordinatorClient(_CALL_S).end()

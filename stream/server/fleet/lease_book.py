@@ -14,8 +14,9 @@ from stream.server.camera_config import CameraSettings
 from stream.server.fleet.fleet_messages import FleetEvent, LeaseOrder, LeaseTimes, NodeReport, RenewalAnswer
 from stream.server.fleet.placement import UNMEASURED_CORES, NodeLoad, best_move, choose_node, updated_cost
 
-_GATHER_S = 3.0
-"""After its start the coordinator waits so long for nodes, so that the first does not get all cameras."""
+_GATHER_S = 20.0
+"""After its start the coordinator waits for the nodes of all machines, but no longer than this: the first
+node must not get all cameras."""
 _MOVE_PAUSE_S = 30.0
 """Time between two moves."""
 _STAY_S = 300.0
@@ -99,10 +100,13 @@ class LeaseBook:
         self.cameras: dict[str, FleetCamera] = {}
         self.runs: dict[str, NodeRun] = {}
         self.version = 0
-        """It rises with every change that has to be saved."""
+        """It rises with every change that has to be saved, or that readers of `cameras` have to see."""
         self._saved_number = 0
         self._next_number = 1
         self._assign_from_s = now_s + _GATHER_S
+        """No camera is given to a node before."""
+        self._hold_until_s = now_s
+        """Leases of the saved state hold until then, even if all nodes have joined."""
         self._moved_s = now_s
         self._events: deque[FleetEvent] = deque(maxlen=_EVENTS)
         self._poke: set[str] = set()
@@ -163,6 +167,7 @@ class LeaseBook:
             return RenewalAnswer(())
         if run is None or not run.known:
             self._add_event("", "node_joined", f"{report.name}: {report.cores:g} cores")
+            self.version += 1
         joined_s = run.joined_s if run is not None else now_s
         self.runs[report.run] = NodeRun(report, now_s, joined_s)
         for camera in list(self._held_by(report.run)):
@@ -184,6 +189,12 @@ class LeaseBook:
         changed = frozenset(self._poke & self.runs.keys())
         self._poke.clear()
         return changed
+
+    def expect(self, nodes: int, now_s: float) -> None:
+        """Say how many machines the cluster has: once so many nodes have joined, none is waited for."""
+        joined = sum(run.known for run in self.runs.values())
+        if nodes and joined >= nodes:
+            self._assign_from_s = min(self._assign_from_s, max(now_s, self._hold_until_s))
 
     def loads(self) -> dict[str, NodeLoad]:
         """By run, the nodes that can get cameras: of each machine the newest run."""
@@ -234,7 +245,7 @@ class LeaseBook:
     def _restore(self, saved: SavedBook, now_s: float) -> None:
         self._next_number = saved.next_number
         self._saved_number = saved.next_number - 1
-        self._assign_from_s = now_s + max(_GATHER_S, self.times.expire_s)
+        self._hold_until_s = now_s + self.times.expire_s
         for name, one in saved.cameras.items():
             lease = Lease(one.lease, one.run, now_s, withdrawn=one.removed) if one.lease else None
             self.cameras[name] = FleetCamera(

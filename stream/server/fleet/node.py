@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import sys
 import threading
 import time
 import uuid
@@ -15,7 +13,7 @@ from stream.live.packets import Jpeg
 from stream.live.session.live_settings import LiveSettings
 from stream.pipeline.processes import start_thread
 from stream.server.camera_config import ServerSettings
-from stream.server.events import log_to_stderr
+from stream.server.fleet.actor_process import prepare_process
 from stream.server.fleet.fleet_client import CoordinatorClient
 from stream.server.fleet.fleet_messages import FleetEvent, NodeSnapshot, Numbered
 from stream.server.fleet.machines import Machine
@@ -43,8 +41,7 @@ class FleetNode:
 
     def __init__(self, machine: Machine, server: ServerSettings, version: str) -> None:
         """`version`: the coordinator's, which has to be this machine's too."""
-        log_to_stderr()
-        _leave_rays_process_settings()
+        prepare_process()
         identity = NodeIdentity(uuid.uuid4().hex, machine.id, machine.name, machine.cores)
         coordinator = CoordinatorClient(RENEWAL_TIMEOUT_S)
         problem = f"it has gpen-stream {__version__}, the coordinator {version}; install the same"
@@ -117,18 +114,3 @@ class FleetNode:
                 views = [self._views.pop(key) for key in old]
             for view in views:
                 view.ending.close()
-
-
-def _leave_rays_process_settings() -> None:
-    """Undo what Ray does to its workers and what cameras would inherit.
-
-    Workers are niced to 15. Their main module imports Ray, and every process that is spawned here would
-    import it again, which takes a second.
-    """
-    main = sys.modules["__main__"]
-    if hasattr(main, "__file__"):
-        del main.__file__
-    with contextlib.suppress(OSError, AttributeError):
-        for thread in os.listdir("/proc/self/task"):
-            os.setpriority(os.PRIO_PROCESS, int(thread), 0)
-    os.environ.pop("OMP_NUM_THREADS", None)

@@ -123,7 +123,7 @@ def test_a_fleet_without_room_lets_cameras_wait_and_says_so():
 
 def test_without_any_node_all_cameras_wait_for_one():
     made = fleet(nodes=0, count=2)
-    made.run(10)
+    made.run(25)
     assert {one.waits for one in made.book.cameras.values()} == {"waits for a node: none can run cameras"}
 
 
@@ -179,6 +179,7 @@ def test_settings_are_sent_once_and_again_after_each_change():
 
     def renew(number, holds):
         answer = book.renew(NodeReport("r", "n", "n", 2.0, number, holds), 10.0)
+        book.expect(1, 10.0)
         book.tick(10.0)
         book.mark_saved(book.to_saved())
         return answer.orders
@@ -198,6 +199,7 @@ def test_a_lease_is_shown_only_after_it_was_saved():
     book = LeaseBook(0.0)
     book.put("door", CameraSettings(source="test:"))
     book.renew(NodeReport("r", "n", "n", 2.0, 1), 9.0)
+    book.expect(1, 10.0)
     book.tick(10.0)
     assert book.cameras["door"].lease is not None
     assert book.renew(NodeReport("r", "n", "n", 2.0, 2), 10.0).orders == ()
@@ -209,6 +211,7 @@ def test_a_node_with_a_problem_gets_nothing():
     book = LeaseBook(0.0)
     book.put("door", CameraSettings(source="test:"))
     book.renew(NodeReport("r", "n", "n", 2.0, 1, problem="the data folder cannot be made"), 9.0)
+    book.expect(1, 10.0)
     book.tick(10.0)
     assert book.cameras["door"].lease is None and book.cameras["door"].waits
 
