@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import av
 from ray.cluster_utils import Cluster
@@ -22,6 +23,7 @@ from stream.server.fleet.fleet_start import start_fleet
 from stream.server.fleet.fleet_supervisor import FleetSupervisor
 from stream.server.supervisor.camera_status import CameraStatus
 
+Result = TypeVar("Result")
 STORE_BYTES = 80 * 2**20
 CORES = 2
 
@@ -33,16 +35,30 @@ def camera(name: str, **settings) -> CameraSettings:
     return CameraSettings(source="test:", to=(f"{name}/",), set=small, exclude=everywhere, **settings)
 
 
+def patiently(start: Callable[[], Result], attempts: int = 4) -> Result:
+    """Start processes of Ray, which gives a machine half a minute for it; a busy one may need another try."""
+    for attempt in range(attempts):
+        try:
+            return start()
+        except Exception as error:
+            if attempt + 1 == attempts or "startup" not in str(error):
+                raise
+    raise AssertionError
+
+
+def new_cluster(**head) -> Cluster:
+    """A cluster of one node on this machine."""
+    head = {"include_dashboard": False, "object_store_memory": STORE_BYTES} | head
+    return patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
+
+
 class TestFleet:
     """A cluster whose head runs no cameras, and nodes that do."""
 
     __test__ = False
 
     def __init__(self, folder: Path, nodes: int) -> None:
-        self.cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE_BYTES},
-        )
+        self.cluster = new_cluster(num_cpus=0)
         self.server = ServerSettings(data=str(folder / "data"))
         self.state = folder / "state"
         self.machines = {}
@@ -56,9 +72,8 @@ class TestFleet:
     def add_node(self) -> str:
         """Start another node; its name."""
         name = f"node-{len(self.machines)}"
-        self.machines[name] = self.cluster.add_node(
-            num_cpus=CORES, object_store_memory=STORE_BYTES, node_name=name
-        )
+        options = {"num_cpus": CORES, "object_store_memory": STORE_BYTES, "node_name": name}
+        self.machines[name] = patiently(lambda: self.cluster.add_node(**options))
         return name
 
     def kill_node(self, name: str) -> None:

@@ -9,12 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 from dashboard_client import Client, served
-from fleets import CORES, STORE_BYTES, camera, is_gone
-from loopback import free_port
-from ray.cluster_utils import Cluster
+from fleets import CORES, camera, is_gone, new_cluster
+from servers import free_port
 from waiting import until
-
-from stream import __version__
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -23,11 +20,7 @@ pytestmark = pytest.mark.timeout(300)
 def address():
     """The client address of a cluster of one machine."""
     port = free_port()
-    arguments = {
-        "num_cpus": CORES, "include_dashboard": False, "object_store_memory": STORE_BYTES,
-        "ray_client_server_port": port, "node_name": "alone",
-    }  # fmt: skip
-    cluster = Cluster(initialize_head=True, head_node_args=arguments)
+    cluster = new_cluster(num_cpus=CORES, ray_client_server_port=port, node_name="alone")
     try:
         yield f"ray://127.0.0.1:{port}"
     finally:
@@ -120,4 +113,4 @@ def test_without_ray_one_line_says_what_to_install(tmp_path):
     )
     assert done.returncode == 1
     line = "serve: --on needs Ray; install it with pip install 'gpen-stream[cluster]'"
-    assert done.stderr.splitlines()[-1].endswith(line), __version__
+    assert done.stderr.splitlines()[-1].endswith(line)
