@@ -99,6 +99,8 @@ class LeaseBook:
         self.times = times or LeaseTimes()
         self.cameras: dict[str, FleetCamera] = {}
         self.runs: dict[str, NodeRun] = {}
+        self._by_run: dict[str, dict[str, FleetCamera]] = defaultdict(dict)
+        """By run, the cameras whose leases it holds."""
         self.version = 0
         """It rises with every change that has to be saved, or that readers of `cameras` have to see."""
         self._saved_number = 0
@@ -170,7 +172,7 @@ class LeaseBook:
             self.version += 1
         joined_s = run.joined_s if run is not None else now_s
         self.runs[report.run] = NodeRun(report, now_s, joined_s)
-        for camera in list(self._held_by(report.run)):
+        for camera in self._held_by(report.run):
             self._take_report(camera, report, now_s)
         return RenewalAnswer(tuple(self._orders(report)))
 
@@ -248,20 +250,23 @@ class LeaseBook:
         self._hold_until_s = now_s + self.times.expire_s
         for name, one in saved.cameras.items():
             lease = Lease(one.lease, one.run, now_s, withdrawn=one.removed) if one.lease else None
-            self.cameras[name] = FleetCamera(
+            camera = self.cameras[name] = FleetCamera(
                 name, one.settings, one.passing, one.stamp, one.restart, one.cores, now_s, lease, one.removed
             )
-            if lease is not None and one.run not in self.runs:
+            if lease is None:
+                continue
+            self._by_run[one.run][name] = camera
+            if one.run not in self.runs:
                 unheard = NodeReport(one.run, node=f"unheard {one.run}", name="", cores=0.0, number=0)
                 self.runs[one.run] = NodeRun(unheard, now_s, now_s, known=False)
 
-    def _held_by(self, run: str) -> Iterator[FleetCamera]:
-        return (one for one in self.cameras.values() if one.lease is not None and one.lease.run == run)
+    def _held_by(self, run: str) -> list[FleetCamera]:
+        return list(self._by_run[run].values()) if run in self._by_run else []
 
     def _leave(self, report: NodeReport) -> None:
         """The node has ended all its cameras: others may run them at once."""
         self.runs.pop(report.run, None)
-        for camera in list(self._held_by(report.run)):
+        for camera in self._held_by(report.run):
             self._end_lease(camera)
         self._add_event("", "node_left", f"{report.name}: has ended its cameras and left")
 
@@ -289,7 +294,7 @@ class LeaseBook:
     def _expire(self, now_s: float) -> None:
         silent = [run for run, one in self.runs.items() if now_s - one.heard_s > self.times.expire_s]
         for run in silent:
-            held = list(self._held_by(run))
+            held = self._held_by(run)
             name = self.runs.pop(run).report.name
             for camera in held:
                 self._end_lease(camera)
@@ -312,6 +317,7 @@ class LeaseBook:
                 continue
             loads[run] = replace(loads[run], used=loads[run].used + cores)
             camera.lease = Lease(self._next_number, run, now_s)
+            self._by_run[run][camera.name] = camera
             camera.waits = ""
             self._next_number += 1
             self._poke.add(run)
@@ -360,6 +366,11 @@ class LeaseBook:
             self._poke.add(lease.run)
 
     def _end_lease(self, camera: FleetCamera) -> None:
+        if camera.lease is not None:
+            held = self._by_run[camera.lease.run]
+            del held[camera.name]
+            if not held:
+                del self._by_run[camera.lease.run]
         camera.lease = None
         self.version += 1
         if camera.removed:
