@@ -80,7 +80,7 @@ class Feed:
         self.handle.stop(30)
 
     def wait(self, condition: Callable[[dict], object]):
-        """Until it is true of the handle's report."""
+        """Wait until the condition holds for the handle's report."""
 
         def tick() -> None:
             self.handle.check()

@@ -21,7 +21,7 @@ from stream.picture.frame import Frame, Timestamp, View
 RATE = Fraction(25)
 STEP = round(1 / (RATE * LIVE_TIME_BASE))
 FLASH_EVERY = 25
-"""Frames from flash to flash; a flash lasts for three, and so long sounds the beep."""
+"""Frames from one flash to the next. A flash and its beep last for three frames."""
 
 
 def picture(index: int, size: tuple[int, int] = (320, 180)) -> av.VideoFrame:

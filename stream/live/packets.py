@@ -91,7 +91,7 @@ class Jpeg:
     arrived_at_s: float
     """See `Frame.arrived_at_s`."""
     pts: int
-    """In LIVE_TIME_BASE."""
+    """Time of the picture, in LIVE_TIME_BASE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +113,16 @@ class FaceFacts(TypedDict):
     at: str
     """Time of the picture, UTC, ISO 8601."""
     track: int
-    """`Face.track_id`."""
+    """Number of the face's track, `Face.track_id`."""
     x: int
     """Left edge of the face's box, upright px; `y` is its upper edge."""
     y: int
     width: int
     height: int
     score: float
-    """The detector's, in 0..1."""
+    """The detector's score, in 0..1."""
     sharpness: float
-    """Of the original, in 0..1; 0 where it was not measured."""
+    """Sharpness of the original, in 0..1; 0 where it was not measured."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ class Licence:
 
 @dataclass(frozen=True, slots=True)
 class Generator:
-    """What the input of a face generator must be like."""
+    """Requirements on the input of a face generator."""
 
     template: str
     """Name of the template by which faces are aligned."""
@@ -45,7 +45,7 @@ class Entry:
     task: str
     """One of `info.TASKS` for a generator; ``parse`` or ``detect`` for a network that assists it."""
     url: str | None = None
-    """Where the file is published; None for the model that is part of the package."""
+    """Address at which the file is published; None for the model that is part of the package."""
     bytes: int | None = None
     sha256: str | None = None
     """Hexadecimal digest of the published file; None where the publisher gives none."""

@@ -39,7 +39,7 @@ DEFAULT_TEMPLATE = "arcface_gpen"
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """What the user says about a model of his own; None stands for the default."""
+    """The user's facts about his own model; None stands for the default."""
 
     name: str | None = None
     """The model's name; by default the file's."""

@@ -148,7 +148,7 @@ def fetch(
 
 
 def address(url: str, file: str) -> str:
-    """Where a file is downloaded from: its publisher's `url`, or the mirror that the environment names."""
+    """The address of a download: the publisher's `url`, or the mirror that the environment names."""
     from stream.models.download import check_url
 
     mirror = os.environ.get(MIRROR_VARIABLE, "").strip()

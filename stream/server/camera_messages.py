@@ -44,7 +44,7 @@ class SessionEvent:
 
     kind: str
     text: str
-    """For people, in one line without credentials."""
+    """The event as text for users, in one line without credentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class ChangeAnswer:
     """Whether the session has made a change."""
 
     number: int
-    """That of the request."""
+    """Number of the request."""
     error: str | None
     """Why the change was refused, in one line; None: it was made."""
 
@@ -71,7 +71,7 @@ class SessionFailed:
     """The session has failed, and the process is about to end."""
 
     reason: str
-    """One line without credentials."""
+    """The reason, in one line without credentials."""
 
 
 FromCamera = SessionReport | SessionEvent | Preview | ChangeAnswer | SessionFailed

@@ -28,7 +28,7 @@ class SinkKind:
     """MODULE.CLASS below `stream.live.sinks`; imported in the sink's own process only."""
     accepts: frozenset[type[Message]]
     max_wait_s: float
-    """A message may wait for the sink for so long; when one waits longer, frames are dropped."""
+    """Longest time for which a message may wait for the sink; if one waits longer, frames are dropped."""
     overflow: BacklogOverflow
     """Which frames are dropped then."""
     syntax: str
@@ -74,7 +74,7 @@ class SinkSpec:
     record: RecordSettings
     live: LiveEncodingSettings
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    """Password, stream key and every other part of the target that nobody may read."""
+    """Password, stream key and every other secret part of the target."""
 
     def safe(self, text: str) -> str:
         """A text about this sink as one line without credentials. FFmpeg's errors hold whole addresses."""

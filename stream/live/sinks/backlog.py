@@ -11,16 +11,16 @@ from stream.live.packets import Finish, Jpeg, Message, Packet, Raw, Snapshot, St
 
 _MAX_BYTES = 64 << 20
 _MAX_MESSAGES = 16
-"""A snapshot is dropped when so many messages wait."""
+"""Number of waiting messages at which a snapshot is dropped."""
 
 
 class BacklogOverflow(Enum):
     """Which packets a full backlog drops. Dropping always goes on up to the next keyframe."""
 
     DROP_NEW = "drop_new"
-    """For recordings: what waits is kept, so that the gap is as short as possible."""
+    """New packets are dropped, so that the gap in a recording is as short as possible."""
     DROP_WAITING = "drop_waiting"
-    """For viewers: what waits is stale, so the picture goes on with a fresh keyframe."""
+    """Waiting packets are dropped, because they are stale for a viewer; a fresh keyframe follows."""
 
 
 class Backlog:

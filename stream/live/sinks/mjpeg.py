@@ -53,7 +53,7 @@ class MjpegSink(LiveSink):
     """Serves `/` (a page), `/stream` and `/snapshot.jpg` from one thread.
 
     Only the newest picture is kept. A viewer gets it as soon as it has read the one before. A slow viewer
-    therefore skips pictures, and delays nobody else.
+    therefore skips pictures, and delays no other viewer.
     """
 
     def __init__(self, spec: SinkSpec) -> None:

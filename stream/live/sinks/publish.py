@@ -45,7 +45,7 @@ class Publisher(LiveSink):
     options: Mapping[str, str] = {}
     """Options of the muxer."""
     unknown_failure = "gives no answer that makes sense; check the address"
-    """What is said of a connection that fails for no known reason."""
+    """The text for a connection that fails for an unknown reason."""
 
     def __init__(self, spec: SinkSpec) -> None:
         self._url, self._shown = spec.target, spec.shown

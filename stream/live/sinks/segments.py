@@ -43,7 +43,7 @@ class Segment:
     began_at: float
     """Unix time in seconds, read from its name."""
     seconds: float
-    """From `began_at` to the time at which the file was last written."""
+    """Time from `began_at` to the last change of the file."""
     size: int
     """Size of the file, bytes."""
     is_open: bool

@@ -37,7 +37,7 @@ class LiveSink(Protocol):
     wanted: bool = True
     """Whether the sink needs pictures now; False, for example, for MJPEG without viewers."""
     detail: str = ""
-    """What an operator is shown beside "live", such as the file's name; it holds no credential."""
+    """Text shown to operators beside "live", such as the file's name; it holds no credential."""
 
     def open(self) -> None:
         """Acquire folders, ports and devices. Raises SinkError."""

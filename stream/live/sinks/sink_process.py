@@ -29,7 +29,7 @@ is open. Every other sink is live once it has delivered a picture, because some 
 
 @dataclass(frozen=True, slots=True)
 class SinkProgress:
-    """How a sink fares; sent about five times a second, so that silence means that the sink hangs."""
+    """State of a sink. It is sent about five times a second, so that silence means that the sink hangs."""
 
     status: ConnectionStatus
     event: str = ""
@@ -37,11 +37,11 @@ class SinkProgress:
     wanted: bool = False
     needs_keyframe: bool = False
     delivered: int = 0
-    """Pictures since the process began."""
+    """Pictures delivered since the process began."""
     dropped: int = 0
-    """Pictures since the process began."""
+    """Pictures dropped since the process began."""
     delays_ms: tuple[float, ...] = ()
-    """Of the frames delivered since the last report: from the arrival at the source to the delivery."""
+    """Times from arrival at the source to delivery, of the frames delivered since the last report."""
 
 
 def run_sink(link: Connection[SinkProgress, Message | Finish], spec: SinkSpec) -> None:

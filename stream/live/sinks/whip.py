@@ -52,9 +52,9 @@ class WhipSink(LiveSink):
         self._url, self._headers = _address(spec.target)
         self._start: Start | None = None
         self._loop: _Loop | None = None
-        """From `open` to `close`."""
+        """The event loop, which exists from `open` to `close`."""
         self._peer: _Peer | None = None
-        """From the first keyframe to `close`."""
+        """The connection, which exists from the first keyframe to `close`."""
         self._resource = ""
 
     def open(self) -> None:

@@ -28,7 +28,7 @@ from stream.picture.jpeg import encode_jpeg
 
 _USUAL_RATE = Fraction(25)
 _SILENT_S = 3.0
-"""After so long without a packet of sound the source counts as one without: silence is coded too."""
+"""A source counts as silent after this time without a packet of sound: silence is coded too."""
 _FIRST_PICTURE_SIDE = 640
 _FIRST_PICTURE_QUALITY = 85
 
@@ -78,7 +78,7 @@ class Capture:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know of the decoder, one line each."""
+        """Remarks for the user about the decoder, one line each."""
         return self._connector.notes
 
     @property

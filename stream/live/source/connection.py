@@ -23,7 +23,7 @@ from stream.media import hardware
 from stream.media.container import main_stream, open_video
 
 _MOST_DAMAGED_IN_A_ROW = 25
-"""After so many damaged packets in a row the source is reconnected: a second of most cameras."""
+"""Damaged packets in a row after which the source is reconnected: a second of most cameras."""
 _KEYFRAME_S = 30.0
 """Longest wait for a keyframe while other packets come."""
 ANALYSE_S = 0.4, 6.0
@@ -46,7 +46,7 @@ class DecodedPicture:
 
     picture: av.VideoFrame
     time_s: float | None
-    """On the source's clock; None where the source gives no usable time."""
+    """Time on the source's clock; None where the source gives no usable time."""
     arrived_at_s: float
     """`time.monotonic()` when the last packet of the picture arrived."""
 
@@ -57,7 +57,7 @@ class EncodedSound:
 
     data: bytes = field(repr=False)
     time_s: float | None
-    """On the source's clock; None where the source gives no time."""
+    """Time on the source's clock; None where the source gives no time."""
     duration_s: float
     arrived_at_s: float
     """`time.monotonic()` when the packet arrived."""
@@ -79,7 +79,7 @@ class OpenSource(Protocol):
     codec: str
     """FFmpeg's decoder, with the hardware device in brackets."""
     transport: str
-    """Of RTSP: "tcp" or "udp"; empty for others."""
+    """Transport of RTSP, "tcp" or "udp"; empty for other protocols."""
     audio: AudioFormat | None
     """The format of the sound; None without sound."""
     is_file: bool

@@ -36,7 +36,7 @@ class Connector:
         try_hardware: bool,
     ) -> None:
         self.notes: list[str] = []
-        """What the user should know of the decoder, one line each."""
+        """Remarks for the user about the decoder, one line each."""
         self._address, self._source = address, source
         self._drops, self._stopping = drops, stopping
         self._threads, self._try_hardware = threads, try_hardware

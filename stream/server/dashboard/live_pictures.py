@@ -1,4 +1,4 @@
-"""Live pictures for browsers: each viewer gets the newest only, and one that is too slow is disconnected."""
+"""Live pictures for browsers: a viewer gets only the newest one, and a slow viewer is disconnected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stream.server.supervisor.viewers import Viewer
 
 BOUNDARY = "gpen-stream-picture"
-"""Stands between the parts of an MJPEG answer."""
+"""Separates the parts of an MJPEG answer."""
 _SEND_S = 10.0
 """A viewer that does not receive a picture within this time is disconnected."""
 _POLL_S = 1.0
@@ -40,7 +40,7 @@ async def watching(supervisor: Supervisor, name: str, kind: str) -> AsyncIterato
 class PictureReader:
     """Reads a viewer's pictures without blocking the event loop and without a thread.
 
-    `must_end`: whether the viewer has to be disconnected.
+    The viewer is disconnected as soon as `must_end` returns True.
     """
 
     def __init__(self, viewer: Viewer, must_end: Callable[[], bool]) -> None:
@@ -119,7 +119,7 @@ class MjpegResponse(Response):
 
 
 async def _disconnected(receive: Receive) -> None:
-    """Return when the browser has left. What it sends before is ignored."""
+    """Return when the browser has disconnected. All its messages are ignored."""
     with contextlib.suppress(RuntimeError):
         while not (await receive())["type"].endswith(".disconnect"):
             pass

@@ -39,7 +39,7 @@ class Hello(Section):
 
 
 class Crops(Section):
-    """To the restorer: this many crops lie in the memory. From it: this many have been restored."""
+    """A number of crops. To the restorer: those that lie in the memory. From it: those it has restored."""
 
     crops: int = Field(ge=0)
 
@@ -65,7 +65,7 @@ FromRestorer = Welcome | Refused | Crops
 
 @dataclass(frozen=True, slots=True)
 class RestorerReport:
-    """What the restorer's process reports to the server once a second. Counts are since its start."""
+    """The report of the restorer's process to the server, once a second. Counts are since its start."""
 
     cameras: int
     """Cameras that are connected now."""
@@ -80,4 +80,4 @@ class RestorerReport:
     engine: str
     """Name of the engine; empty until a network is loaded."""
     delay: DelaySummary
-    """From a camera's request to the answer."""
+    """Times from a camera's request to the answer."""

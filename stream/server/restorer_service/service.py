@@ -59,7 +59,7 @@ class _Camera:
     requested_at_s: float = 0.0
     """`time.monotonic()` of the request."""
     slow_until_s: float = 0.0
-    """Until then the camera is not waited for."""
+    """`time.monotonic()` until which the restorer does not wait for the camera."""
 
     @property
     def left(self) -> int:

@@ -1,4 +1,4 @@
-"""Previews for those who watch a camera: each viewer gets the newest only, so a slow one delays nobody."""
+"""Previews for viewers of a camera: each gets only the newest, so that a slow one delays no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the outlet makes for the sinks: packets, sound, new epochs, keyframes on demand, JPEG and RGB."""
+"""The outlet's messages for the sinks: packets, sound, new epochs, keyframes on demand, JPEG and RGB."""
 
 from __future__ import annotations
 
