@@ -54,7 +54,7 @@ class AudioPacket:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class EpochStart:
     """An epoch begins: the formats of the packets that follow. Files begin anew, publishers reconnect."""
 
     epoch: int
@@ -84,7 +84,7 @@ class Packet:
 
 
 @dataclass(frozen=True, slots=True)
-class Jpeg:
+class JpegPicture:
     """A JPEG picture, for MJPEG and previews."""
 
     data: bytes = field(repr=False)
@@ -95,7 +95,7 @@ class Jpeg:
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
+class RawPicture:
     """A picture for a window or a virtual camera: RGB u8[height,width,3], rows without padding."""
 
     data: bytes = field(repr=False)
@@ -137,9 +137,9 @@ class Snapshot:
     facts: FaceFacts
 
 
-Message = Start | Packet | Jpeg | Raw | Snapshot
+Message = EpochStart | Packet | JpegPicture | RawPicture | Snapshot
 
 
 @dataclass(frozen=True, slots=True)
-class Finish:
+class FinishSink:
     """The last message to a sink's process: the process finishes its output and ends."""

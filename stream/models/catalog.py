@@ -35,7 +35,7 @@ class Generator:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CatalogEntry:
     """One model of the catalogue."""
 
     name: str
@@ -94,27 +94,27 @@ def licences() -> Mapping[str, Licence]:
 
 
 @cache
-def entries() -> Mapping[str, Entry]:
+def entries() -> Mapping[str, CatalogEntry]:
     """All models by name, in the table's order."""
     return MappingProxyType({name: _entry(name, row) for name, row in _table()["models"].items()})
 
 
-def by_sha256(digest: str) -> Entry | None:
+def by_sha256(digest: str) -> CatalogEntry | None:
     """The model whose published file has this digest."""
     return next((entry for entry in entries().values() if entry.sha256 == digest), None)
 
 
-def by_file(file: str) -> Entry | None:
+def by_file(file: str) -> CatalogEntry | None:
     """The model whose published file has this name."""
     return next((entry for entry in entries().values() if entry.file == file), None)
 
 
-def _entry(name: str, row: _ModelRow) -> Entry:
+def _entry(name: str, row: _ModelRow) -> CatalogEntry:
     generator = None
     if "template" in row:
         low, high = map(float, row["input_range"])
         generator = Generator(row["template"], (low, high))
-    return Entry(
+    return CatalogEntry(
         name,
         row["file"],
         licences()[row["licence"]],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stream.live.packets import Jpeg
+from stream.live.packets import JpegPicture
 from stream.live.session.live_settings import LiveSettings
 from stream.live.session.session_report import SessionReport
 
@@ -53,7 +53,7 @@ class Preview:
 
     kind: str
     """A member of `stream.server.supervisor.viewers.PREVIEW_KINDS`."""
-    picture: Jpeg
+    picture: JpegPicture
 
 
 @dataclass(frozen=True, slots=True)

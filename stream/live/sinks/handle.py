@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
-from stream.live.packets import Finish, Message, Packet, Start
+from stream.live.packets import EpochStart, FinishSink, Message, Packet
 from stream.live.sinks import KINDS, SinkKind, SinkSpec
 from stream.live.sinks.backlog import Backlog, is_picture
 from stream.live.sinks.sink_process import SinkProgress, run_sink
@@ -69,7 +69,7 @@ class SinkHandle:
         self._hang_timeout_s, self._on_delay = hang_timeout_s, on_delay
         self._events = _FailureEvents(spec.shown, on_event)
         self._process: _SinkProcess | None = None
-        self._start: Start | None = None
+        self._start: EpochStart | None = None
         """The newest start of an epoch, which each new process needs."""
         self._status = ConnectionStatus(ConnectionState.STOPPED)
         """The status while there is no process."""
@@ -109,13 +109,13 @@ class SinkHandle:
     def offer(self, message: Message) -> None:
         """Pass a message on, or drop and count it. Never blocks; kinds that it does not accept are ignored.
 
-        A Start goes to every sink that accepts packets, and again to each new process.
+        An EpochStart goes to every sink that accepts packets, and again to each new process.
         """
-        kind = Packet if isinstance(message, Start) else type(message)
+        kind = Packet if isinstance(message, EpochStart) else type(message)
         if kind not in self._kind.accepts:
             return
         with self._lock:
-            if isinstance(message, Start):
+            if isinstance(message, EpochStart):
                 self._start = message
             if self._process is None:
                 self._dropped += is_picture(message)
@@ -164,7 +164,7 @@ class SinkHandle:
         """Ask the process to deliver what waits and to end; returns at once. `stop` waits for it."""
         self._restart_at_s = None
         if self._process is not None:
-            self._process.backlog.finish(Finish())
+            self._process.backlog.finish(FinishSink())
 
     def stop(self, timeout_s: float) -> None:
         """Deliver what waits and end the process; one that hangs is killed after `timeout_s`."""

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
-from stream.live.packets import Jpeg, Message
+from stream.live.packets import JpegPicture, Message
 from stream.live.sinks import SinkSpec
 from stream.live.sinks.sink import LiveSink, SinkError
 from stream.live.status import ConnectionState
@@ -82,7 +82,7 @@ class MjpegSink(LiveSink):
 
     def write(self, message: Message) -> None:
         """Make this the newest picture; returns at once."""
-        if isinstance(message, Jpeg) and self._server is not None:
+        if isinstance(message, JpegPicture) and self._server is not None:
             self._server.show(message.data)
 
     def idle(self) -> None:

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 if TYPE_CHECKING:
-    from stream.live.packets import Jpeg
+    from stream.live.packets import JpegPicture
     from stream.server.supervisor.supervisor import Supervisor
     from stream.server.supervisor.viewers import Viewer
 
@@ -58,7 +58,7 @@ class PictureReader:
         """Whether no more pictures are to be sent."""
         return self._viewer.closed or self._must_end()
 
-    async def next(self, timeout_s: float) -> Jpeg | None:
+    async def next(self, timeout_s: float) -> JpegPicture | None:
         """The newest picture, as soon as there is one; None after the time, or at the end."""
         deadline_s = time.monotonic() + timeout_s
         while not self.ended:
@@ -125,6 +125,6 @@ async def _disconnected(receive: Receive) -> None:
             pass
 
 
-def _part(picture: Jpeg) -> bytes:
+def _part(picture: JpegPicture) -> bytes:
     head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture.data)}\r\n\r\n"
     return head.encode() + picture.data + b"\r\n"

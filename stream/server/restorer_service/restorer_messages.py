@@ -1,8 +1,8 @@
 """Messages between cameras and the shared restorer, and the restorer's report to the server.
 
 Each message to or from a camera is one JSON object in a line. A camera sends Hello. It gets Welcome or
-Refused as soon as the network is loaded. Then it sends Crops for each call, and gets Crops when they are
-restored.
+Refused as soon as the network is loaded. Then it sends CropCount for each call, and gets CropCount when the
+crops are restored.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Hello(Section):
     settings: EngineSettings
 
 
-class Crops(Section):
+class CropCount(Section):
     """A number of crops. To the restorer: those that lie in the memory. From it: those it has restored."""
 
     crops: int = Field(ge=0)
@@ -59,8 +59,8 @@ class Refused(Section):
     error: str
 
 
-FromClient = Hello | Crops
-FromRestorer = Welcome | Refused | Crops
+FromClient = Hello | CropCount
+FromRestorer = Welcome | Refused | CropCount
 
 
 @dataclass(frozen=True, slots=True)

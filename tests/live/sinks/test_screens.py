@@ -14,17 +14,17 @@ import pytest
 from feeds import CONFIG, opened
 from flashes import picture, wait_for
 
-from stream.live.packets import Raw
+from stream.live.packets import RawPicture
 from stream.live.sinks import parse_sink
 from stream.live.sinks.handle import SinkHandle
 from stream.live.sinks.sink import SinkError
 from stream.live.status import ConnectionState
 
 
-def raw(index: int, size: tuple[int, int] = (320, 180)) -> Raw:
+def raw(index: int, size: tuple[int, int] = (320, 180)) -> RawPicture:
     rgb = picture(index, size).to_ndarray(format="rgb24")
     rgb[:, : size[0] // 2, 2] = 0  # yellow at the left
-    return Raw(rgb.tobytes(), *size, Fraction(25), time.monotonic())
+    return RawPicture(rgb.tobytes(), *size, Fraction(25), time.monotonic())
 
 
 def test_a_virtual_camera_shows_each_picture_and_follows_the_size(tmp_path):
