@@ -48,4 +48,4 @@ class TrainError(StreamError):
 
 
 class NotFoundError(StreamError):
-    """What a request names, such as a camera, a recording or a file, does not exist."""
+    """The camera, recording or file that a request names does not exist."""

@@ -1,4 +1,4 @@
-"""What this version gives is what was recorded before the house was put in order."""
+"""This version gives the recorded results of the version before the packages were rearranged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("preset", compatibility.PRESETS)
 @pytest.mark.parametrize("sample", compatibility.SAMPLES)
 def test_restored_pictures_are_those_of_the_record(sample, preset, folder):
-    """To the bit on a machine of the record's kind; elsewhere as near as its arithmetic comes."""
+    """They agree to the bit on a machine of the record's kind, elsewhere within its arithmetic."""
     found = compatibility.restored(sample, preset, folder, compatibility.PART_S)
     name, exact = f"{sample} {preset}", RECORD["pictures"].get(compatibility.machine())
     if exact is not None:

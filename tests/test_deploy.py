@@ -1,4 +1,4 @@
-"""What deploy/ installs, and what docs/operators.md says, read as systemd, Docker and Prometheus read it."""
+"""The files of deploy/ and docs/operators.md, read as systemd, Docker and Prometheus read them."""
 
 import json
 import os

@@ -46,7 +46,7 @@ class RestorePaths:
 
 @dataclass(frozen=True, slots=True)
 class RestorePart:
-    """Which frames, and which faces in them."""
+    """The frames to restore, and the faces in them."""
 
     aligned: Annotated[
         bool, typer.Option("--aligned", help="INPUT already is aligned face crops.", rich_help_panel=_PART)
@@ -55,7 +55,7 @@ class RestorePart:
         float | None, typer.Option(min=0, help="Begin here, seconds.", rich_help_panel=_PART)
     ] = None
     duration: Annotated[
-        float | None, typer.Option(min=0.001, help="Stop after so many seconds.", rich_help_panel=_PART)
+        float | None, typer.Option(min=0.001, help="Length of the part, seconds.", rich_help_panel=_PART)
     ] = None
     include: Annotated[
         list[str] | None,
@@ -124,7 +124,7 @@ class RestoreMethod:
         str | None,
         typer.Option(
             metavar="RRGGBB",
-            help="Fill what has this colour, within 24 of 255 in each channel.",
+            help="Fill all pixels of this colour, within 24 of 255 in each channel.",
             rich_help_panel=_HOW,
         ),
     ] = None
@@ -151,7 +151,7 @@ class RestoreMethod:
 
 @dataclass(frozen=True, slots=True)
 class RestoreOutput:
-    """What is written, and what is told."""
+    """The outputs, and the messages."""
 
     upscale: Annotated[
         int | None,

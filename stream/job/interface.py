@@ -64,13 +64,13 @@ class Progress:
     """How far a run is."""
 
     frames_in: int
-    """Frames decoded."""
+    """Frames that have been decoded."""
     frames_done: int
-    """Frames written."""
+    """Frames that have been written."""
     frames_total: int
     """Frames to expect; 0 where the container does not say."""
     faces: int
-    """Faces restored so far."""
+    """Faces that have been restored so far."""
     elapsed_s: float
     frames_before: int = 0
     """Of `frames_done`: those that an earlier run left."""
@@ -140,15 +140,15 @@ class RunReport(TypedDict, total=False):
     cpu_s: float
     """CPU time of all threads of this process while the pipeline ran."""
     first_frame_s: float | None
-    """From the process's start to the first encoded frame."""
+    """Time from the process's start to the first encoded frame."""
     fps: float
     """Frames written in a second of `wall_s`."""
     stage_ms: dict[str, dict[str, float]]
-    """By stage: median, p95, calls, busy_s, cpu_s."""
+    """Times of each stage, by its name: median, p95, calls, busy_s and cpu_s."""
     peak_rss_mb: float
     cores: int
     threads: dict[str, int]
-    """By pool."""
+    """Number of threads of each pool, by its name."""
     engine: str
     model: str
     model_sha256: str

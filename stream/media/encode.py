@@ -64,7 +64,7 @@ class OutputOptions:
     allow_loss: bool = False
     """Whether streams and metadata that the container cannot hold may be left out."""
     start_s: float | None = None
-    """Where the part begins whose sound and other streams are copied; None: at the input's beginning."""
+    """Start of the part whose sound and other streams are copied; None: the input's beginning."""
     duration_s: float | None = None
     """How long that part is; None: up to the input's end."""
     restored_note: str = ""

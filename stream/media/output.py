@@ -154,7 +154,7 @@ class Encoder:
         self._counts = traits(recipe.encoder).counts_frames
         """Whether the encoder counts frames instead of using their times."""
         self._times: list[tuple[int, int]] = []
-        """With such an encoder: pts and duration of every picture so far."""
+        """Pts and duration of every picture so far, if the encoder counts frames."""
 
     def encode(self, picture: av.VideoFrame, pts: int) -> list[av.Packet[Stream]]:
         """The packets that a picture completes; its duration is set, `pts` is in units of the time base."""
@@ -176,7 +176,7 @@ class Encoder:
         return self._timed(self.stream.encode(None))
 
     def _converted(self, picture: av.VideoFrame) -> av.VideoFrame:
-        """In the encoder's pixel format; matrix and range change only where they must."""
+        """The picture in the encoder's pixel format; matrix and range change only where they must."""
         context = self.stream.codec_context
         old = self._colour
         matrix = old.matrix or 2  # 0 is RGB itself
