@@ -21,8 +21,9 @@ from stream.job.interface import Options, Outcome, ProgressCallback, RunReport, 
 from stream.job.planned_run import PlannedRun, needs_plan
 from stream.job.run import Run, check_colour, prepared_still, restored_note, video_source
 from stream.media.container import window_pts
-from stream.media.encode import FileSink, OutputOptions, check_destination
-from stream.media.images import ImageSink, ImageSource, is_image
+from stream.media.encode import FileSink, OutputOptions, check_destination, claim_destination
+from stream.media.image_stages import ImageSink, ImageSource
+from stream.media.images import is_image
 from stream.media.probe import probe
 from stream.picture.face import FrameWork
 from stream.picture.frame import StreamInfo
@@ -42,16 +43,18 @@ def restore_file(
 
     Returns when it is done. To stop early, set `stop` from another thread or from `progress`: the part
     that was restored is kept. Ctrl-C does the same, and is then raised again as KeyboardInterrupt.
-    Raises a StreamError, whose message is one line, and writes no `dst` then.
+    Raises a StreamError, whose message is one line, and writes no `dst` then; an EncodeError while another
+    run writes `dst`.
     """
     src, dst = Path(src), Path(dst)
     config, options = config or Config(), options or Options()
-    check_destination(src, dst, overwrite=options.overwrite)
+    check_destination(src, dst, options.overwrite)
     if is_image(src):
         outcome = restore_images([(src, dst)], config, options=options, progress=progress, stop=stop)
         if outcome.failures:
             raise outcome.failures[0]
         return replace(outcome, report={"input": str(src), "output": str(dst), **outcome.report})
+    claim = claim_destination(src, dst, options.overwrite)
     try:
         return _restore_video(src, dst, config, options, progress, stop)
     except HardwareError as error:
@@ -61,6 +64,8 @@ def restore_file(
         note = f"{src}: made again by {outcome.report['encoder']} ({error})"
         outcome.report["notes"].append(note)
         return replace(outcome, notes=(*outcome.notes, note))
+    finally:
+        claim.release()
 
 
 def _executor(options: Options) -> Executor:
@@ -141,14 +146,19 @@ def restore_images(
 ) -> Outcome:
     """Restore pictures as one batch.
 
-    jobs: (source, destination) of each. One that cannot be read or written is listed in the outcome's
-    `failures`, and the others are restored. `stop` and Ctrl-C work as in `restore_file`.
+    jobs: (source, destination) of each. One that cannot be read or written, or that another run writes, is
+    listed in the outcome's `failures`, and the others are restored. `stop` and Ctrl-C work as in
+    `restore_file`.
     """
     setup = Setup.of(config or Config(), aligned=(options or Options()).aligned)
     run = Run(setup, still=True)
-    source = ImageSource(jobs, lambda still: prepared_still(setup, still))
+    overwrite = (options or Options()).overwrite
+    source = ImageSource(jobs, lambda still: prepared_still(setup, still), overwrite=overwrite)
     sink = ImageSink(source, restored_note(setup))
-    interrupt = run.execute(source, sink, len(jobs), progress, stop)
+    try:
+        interrupt = run.execute(source, sink, len(jobs), progress, stop)
+    finally:
+        source.release()
     if interrupt is not None:
         raise interrupt
     failures: tuple[StreamError, ...] = (*source.failures, *sink.failures)

@@ -16,8 +16,9 @@ from stream.job.interface import Options, Progress
 from stream.job.plan.plan import Plan
 from stream.job.plan.planned_job import PlannedJob
 from stream.job.planned_run import PlannedRun, needs_plan
-from stream.job.segments.join import first_segments, join_segments
+from stream.job.segments.join import first_segments, join_segments, partial_name
 from stream.job.segments.work_folder import WorkFolder
+from stream.media.claim import OutputClaim
 from stream.media.probe import probe
 from stream.picture.frame import StreamInfo
 
@@ -118,7 +119,10 @@ def join_finished(destination: Path) -> Path:
     parts = first_segments(folder, plan, folder.finished(plan))
     if not any(packets.pts for _, packets in parts):
         raise PlanError(f"{destination}: its first segment is not finished yet; wait, or continue the run")
-    return join_segments(PlannedJob.of(plan), parts, complete=False)[1]
+    target = partial_name(destination)
+    with OutputClaim(target):
+        join_segments(PlannedJob.of(plan), parts, target, complete=False)
+    return target
 
 
 def _plan_of(destination: Path, folder: WorkFolder) -> Plan:

@@ -29,7 +29,7 @@ from stream.job.plan.plan import Facts, Plan, PlannedSegment, first_difference
 from stream.job.plan.planned_job import PlannedJob, record_of
 from stream.job.run import check_colour, video_source
 from stream.job.run_report import make_report
-from stream.job.segments.join import first_segments, join_segments
+from stream.job.segments.join import first_segments, join_segments, partial_name
 from stream.job.segments.work_folder import Receipt, WorkFolder
 from stream.media.container import window_pts
 from stream.media.encode import FileSink, OutputOptions, check_destination
@@ -200,7 +200,8 @@ class PlannedRun:
             raise execution.interrupt or SourceError(
                 f"{self._source}: stopped before its first segment was restored"
             )
-        sink, path = join_segments(job, ready, complete=complete)
+        path = self._destination if complete else partial_name(self._destination)
+        sink = join_segments(job, ready, path, complete=complete)
         folder.drop_parts()
         if execution.interrupt is not None:
             raise execution.interrupt
@@ -216,7 +217,6 @@ class PlannedRun:
         elif any(receipt.truncated for receipt in receipts.values()):
             status = Status.TRUNCATED
         report["notes"] = notes
-        path = self._destination.with_name(path.name)
         report["input"], report["output"] = str(self._source), str(path)
         report["encoder"], report["status"] = plan.recipe.encoder, status.value
         report["decoder"] = job.info.codec

@@ -16,16 +16,20 @@ from av.stream import Disposition
 from stream.config import Encode
 from stream.errors import EncodeError, HardwareError
 from stream.media import codecs, hardware, quality_trial, remux
+from stream.media.claim import OutputClaim
 from stream.media.codecs import EncoderRecipe
 from stream.media.container import Window, open_video, video_stream, window_pts
+from stream.media.opening import Opening
 from stream.media.output import (
     Encoder,
     OutputFile,
     PictureDurations,
     create_container,
     movie_timescale,
+    muxer_of,
     set_up_video,
 )
+from stream.media.partial_file import PartialFile, hidden_name
 from stream.media.remux import Copier
 from stream.media.segment_file import EncodedPacket
 from stream.picture.face import FrameWork
@@ -50,6 +54,22 @@ def check_destination(source: Path, destination: Path, overwrite: bool) -> None:
             raise EncodeError(f"{destination}: exists; name another output or add --overwrite")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise EncodeError(f"{destination}: no permission to write in {folder}; choose another folder")
+
+
+def claim_destination(source: Path, destination: Path, overwrite: bool) -> OutputClaim:
+    """Claim an output for this run, which has to release it. Raises EncodeError as `check_destination` does.
+
+    The check is repeated under the claim: the run that held it before may have written the file.
+    """
+    check_destination(source, destination, overwrite)
+    claim = OutputClaim(destination)
+    claim.acquire()
+    try:
+        check_destination(source, destination, overwrite)
+    except EncodeError:
+        claim.release()
+        raise
+    return claim
 
 
 def _never() -> bool:
@@ -80,7 +100,8 @@ class OutputOptions:
 class FileSink(Sink):
     """The last stage: encodes frames into a hidden partial file beside the destination.
 
-    One thread opens, feeds and flushes it; `finish` or `discard` come afterwards.
+    One thread opens, feeds and flushes it; `finish` or `discard` come afterwards. The caller holds the
+    destination's `OutputClaim` from before `open` until then.
     """
 
     def __init__(
@@ -98,9 +119,9 @@ class FileSink(Sink):
         options = options or OutputOptions()
         self.info = info
         self.destination = Path(destination)
-        self.partial = self.destination.with_name(
-            f".{self.destination.stem}.partial{self.destination.suffix}"
-        )
+        self.partial = hidden_name(self.destination, "partial")
+        self._file: PartialFile | None = None
+        """What is written. Until it can be played it has another name than `partial`: see `Opening`."""
         self.frames_out = 0
         self._config, self._options = config, options
         self._shown = info.enlarged(options.upscale) if options.upscale > 1 else info
@@ -122,16 +143,20 @@ class FileSink(Sink):
         self._output: OutputFile | None = None
 
     def open(self) -> None:
-        """Open the input for the copied streams and create the partial file."""
+        """Open the input for the copied streams and create the partial file.
+
+        The caller holds the destination's claim: what a killed run left is removed.
+        """
         info, options = self.info, self._options
         with self._errors(), ExitStack() as opened:
             source = open_video(Path(info.path))
             opened.callback(_close, source)
-            output = create_container(self.partial, self.destination, info.time_base)
+            muxer = muxer_of(self.destination)
+            self._file = self._created_file()
+            output = create_container(self._file, muxer, info.time_base)
             opened.callback(_close, output)
             self._settle_quality()
             main = video_stream(source)
-            muxer = output.format.name
             metadata = remux.container_metadata(source)
             metadata = remux.with_note(muxer, metadata, options.restored_note)
             covers = any(s.disposition & Disposition.attached_pic for s in source.streams)
@@ -162,12 +187,19 @@ class FileSink(Sink):
             output.metadata.update(metadata)
             output.set_chapters(remux.chapters(source, self._window, shift))
             output.start_encoding()
+            self._file.check()  # the muxer has opened it
+            opening = Opening(output, stream, self._file, self.partial)
             encoder = Encoder(stream, self._shown, self.recipe, self._config.threads)
             if main.duration is not None:
                 self.end_pts = (main.start_time or 0) + main.duration - self.first_pts
             durations = PictureDurations(info, self.end_pts)
-            self._output = OutputFile(output, encoder, copier, durations, opened.pop_all())
+            self._output = OutputFile(output, encoder, copier, durations, opening, opened.pop_all())
         ordinary_priority()
+
+    def _created_file(self) -> PartialFile:
+        self.partial.unlink(missing_ok=True)
+        name = hidden_name(self.destination, "begun") if os.name == "posix" else self.partial
+        return PartialFile(name, self.destination)
 
     def _settle_quality(self) -> None:
         """Choose the quality, and whether a hardware encoder does the work."""
@@ -258,16 +290,21 @@ class FileSink(Sink):
         """Give the file its name: NAME.EXT, or NAME.partial.EXT where the work was interrupted."""
         name = self.destination.name if complete else self.partial.name[1:]
         target = self.destination.with_name(name)
-        try:
-            os.replace(self.partial, target)
-        except OSError as error:
-            raise self._error_for(error) from error
+        file = self._file
+        if file is None:
+            raise RuntimeError(f"{self.destination}: nothing was written")
+        with self._errors():
+            file.rename(target)
+        file.close()
         return target
 
     def discard(self) -> None:
-        """Remove the partial file after an error."""
+        """Remove what was written, after an error."""
         self.close()
-        self.partial.unlink(missing_ok=True)
+        if self._file is not None:
+            if self._file.path != self.partial:
+                self.partial.unlink(missing_ok=True)  # the opening
+            self._file.discard()
 
     def _opened(self) -> OutputFile:
         if self._output is None:
@@ -294,6 +331,8 @@ def encode_error(
         return EncodeError(f"{destination}: the disk is full; free some space and run again")
     if error.errno == errno.EFBIG:
         return EncodeError(f"{destination}: the file grew beyond what is allowed; raise the limit")
+    if not isinstance(error, av.FFmpegError):
+        return EncodeError(f"{destination}: cannot be written ({error.strerror}); check the folder")
     failed = f"{recipe.encoder} failed ({hardware.reason(error)})"
     if recipe.is_hardware:
         return HardwareError(f"{destination}: {failed}; set encode.hardware to off")

@@ -17,6 +17,8 @@ from stream.errors import EncodeError
 from stream.media import codecs, encoder_setup, mov_boxes, remux
 from stream.media.codecs import EncoderRecipe
 from stream.media.encoder_traits import traits
+from stream.media.opening import Opening
+from stream.media.partial_file import PartialFile
 from stream.media.remux import Copier
 from stream.media.segment_file import EncodedPacket
 from stream.picture.frame import StreamInfo
@@ -36,10 +38,12 @@ class OutputFile:
         encoder: Encoder,
         copier: Copier,
         durations: PictureDurations,
+        opening: Opening,
         opened: ExitStack,
     ) -> None:
         self.copier, self.durations = copier, durations
         self._container, self._encoder, self._opened = container, encoder, opened
+        self._opening = opening
 
     def write(self, picture: av.VideoFrame, pts: int) -> None:
         """Accept the next picture, `pts` in units of the video's time base; the one before is encoded."""
@@ -73,8 +77,9 @@ class OutputFile:
         self._copy(limit)
         pictures = {s.index for s in container.streams if s.disposition & Disposition.attached_pic}
         container.close()
+        self._opening.end()
         if pictures and container.format.name in remux.MOV:
-            mov_boxes.drop_empty_tracks(Path(container.name), pictures)
+            mov_boxes.drop_empty_tracks(self._opening.path, pictures)
 
     @property
     def extradata(self) -> bytes:
@@ -89,11 +94,15 @@ class OutputFile:
         for packet in packets:
             assert packet.dts is not None, "FFmpeg's encoders time every packet"
             self._copy(packet.dts * packet.time_base)
-            self._container.mux_one(packet)
+            self._mux_one(packet)
 
     def _copy(self, limit: Fraction | None) -> None:
         for packet in self.copier.packets_until(limit):
-            self._container.mux_one(packet)
+            self._mux_one(packet)
+
+    def _mux_one(self, packet: av.Packet[Stream]) -> None:
+        self._container.mux_one(packet)
+        self._opening.add(packet)
 
 
 class PictureDurations:
@@ -209,19 +218,25 @@ class Encoder:
         return self._times[0][0] + index * self._times[0][1]
 
 
-def create_container(partial: Path, destination: Path, time_base: Fraction) -> OutputContainer:
-    """The partial file with its muxer's options, nothing written yet.
-
-    time_base: the video's. Raises EncodeError that names `destination`, and av.FFmpegError.
-    """
-    options = {"flush_packets": "1", "max_interleave_delta": "1000000"}
+def muxer_of(destination: Path) -> str:
+    """FFmpeg's name of the muxer for a file's ending. Raises EncodeError where there is none."""
     try:
-        output = av.open(str(partial.absolute()), "w")
+        with av.open(str(destination.absolute()), "w") as container:  # makes no file before it is started
+            return container.format.name
     except ValueError:
         raise EncodeError(
             f"{destination}: the ending {destination.suffix or '(none)'} names no video "
             "container; use .mp4, .mkv or .mov"
         ) from None
+
+
+def create_container(file: PartialFile, muxer: str, time_base: Fraction) -> OutputContainer:
+    """The unfinished file with its muxer's options, nothing written yet.
+
+    muxer: by FFmpeg's name. time_base: the video's. Raises av.FFmpegError.
+    """
+    options = {"flush_packets": "1", "max_interleave_delta": "1000000"}
+    output = av.open(file.name_to_open, "w", format=muxer)
     if output.format.name in remux.MOV:
         options |= {
             "movflags": "hybrid_fragmented+delay_moov+frag_keyframe",

@@ -26,8 +26,13 @@ def first_segments(folder: WorkFolder, plan: Plan, receipts: Mapping[int, Receip
     return ready
 
 
-def join_segments(job: PlannedJob, parts: Sequence[Part], *, complete: bool) -> tuple[FileSink, Path]:
-    """Write the output, or with `complete` false NAME.partial.EXT with the first part of the video.
+def partial_name(destination: Path) -> Path:
+    """NAME.partial.EXT: where the first part of a video goes that is not whole."""
+    return destination.with_name(f"{destination.stem}.partial{destination.suffix}")
+
+
+def join_segments(job: PlannedJob, parts: Sequence[Part], target: Path, *, complete: bool) -> FileSink:
+    """Write a video of all segments, or with `complete` false of the first ones.
 
     The encoder is opened once more, but gets no picture: what it writes as the codec's headers must be
     what every segment has. Raises PlanError and EncodeError.
@@ -42,7 +47,7 @@ def join_segments(job: PlannedJob, parts: Sequence[Part], *, complete: bool) -> 
         upscale=job.setup.config.compose.upscale,
     )
     encode = job.setup.config.encode.model_copy(update={"threads": encoding.threads})
-    sink = FileSink(job.info, encoding.destination, encode, output, encoding.recipe)
+    sink = FileSink(job.info, target, encode, output, encoding.recipe)
     try:
         sink.open()
         for path, packets in parts:
@@ -51,7 +56,8 @@ def join_segments(job: PlannedJob, parts: Sequence[Part], *, complete: bool) -> 
         end_pts = plan.end_pts if complete else 0
         sink.write_encoded(joined(parts, job.info.time_base, end_pts), up_to_end=complete)
         sink.close()
-        return sink, sink.finish(complete)
+        sink.finish(complete=True)
+        return sink
     except BaseException:
         sink.discard()
         raise
