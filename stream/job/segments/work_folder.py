@@ -56,7 +56,7 @@ class WorkFolder:
         self.remove()
         try:
             self.path.mkdir()
-            _write_whole(self.plan_path, plan.model_dump_json(indent=1))
+            write_whole(self.plan_path, plan.model_dump_json(indent=1))
         except OSError as error:
             raise EncodeError(f"{self.path}: cannot be written ({error.strerror}); check the disk") from None
 
@@ -75,7 +75,7 @@ class WorkFolder:
     def store(self, part: Path, receipt: Receipt) -> None:
         """Give a part that is on disk its name, and write its receipt. Raises OSError."""
         os.replace(part, self.segment_path(receipt.index))
-        _write_whole(self._receipt_path(receipt.index), receipt.model_dump_json())
+        write_whole(self._receipt_path(receipt.index), receipt.model_dump_json())
 
     def receipt(self, segment: PlannedSegment) -> Receipt | None:
         """The receipt of a finished segment; None where it or the segment's file is missing or damaged."""
@@ -113,7 +113,7 @@ class WorkFolder:
         return self.path / f"{index:05}.json"
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write a file so that after a power cut it is there as a whole, or not at all."""
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     with part.open("x", encoding="utf-8") as file:
