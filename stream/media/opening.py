@@ -95,7 +95,7 @@ class Opening:
         options = {k: v for k, v in self._container.container_options.items() if k not in _MUXER_ONLY}
         with av.open(file, "w", format=self._container.format.name, container_options=options) as opening:
             streams = {
-                stream.index: opening.add_stream_from_template(stream)
+                stream.index: _copy(stream, opening)
                 for stream in self._container.streams
                 if stream.index in self._taken
             }
@@ -103,3 +103,12 @@ class Opening:
                 packet.stream = streams[packet.stream.index]
                 opening.mux_one(packet)
         return file.getvalue()
+
+
+def _copy(stream: Stream, opening: OutputContainer) -> Stream:
+    """A stream of the same codec, with every parameter. It begins with any codec that the muxer accepts."""
+    name = opening.default_video_codec if stream.type == "video" else opening.default_audio_codec
+    copy = opening.add_mux_stream(name)
+    av.BitStreamFilterContext("null", in_stream=stream, out_stream=copy)
+    copy.time_base = stream.time_base
+    return copy
