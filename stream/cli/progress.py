@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from stream.cli.options import tell
 from stream.job.interface import Progress as Done
 
 _PLAIN_EVERY_S = 10.0
@@ -35,14 +36,16 @@ class Display:
                 TimeRemainingColumn(),
             )
             self._bar = Progress(*columns, console=self._console, transient=True)
-            self._bar.start()
+            with suppress(OSError):
+                self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with suppress(OSError):  # the terminal was closed
+                self._bar.stop()
 
     def __call__(self, done: Done) -> None:
         """Show how far the run is."""
@@ -54,17 +57,18 @@ class Display:
         fps = (done.frames_done - done.frames_before) / done.elapsed_s if done.elapsed_s else 0.0
         total = max(done.frames_total, done.frames_done)
         if self._bar is not None:
-            if self._task is None:
-                self._task = self._bar.add_task("restore", total=total, fps=0.0, faces=0, segments="")
             segments = f", {done.segments_done}/{done.segments_total} segments" if done.segments_total else ""
-            self._bar.update(
-                self._task,
-                completed=done.frames_done,
-                total=total,
-                fps=fps,
-                faces=done.faces,
-                segments=segments,
-            )
+            with suppress(OSError):
+                if self._task is None:
+                    self._task = self._bar.add_task("restore", total=total, fps=0.0, faces=0, segments="")
+                self._bar.update(
+                    self._task,
+                    completed=done.frames_done,
+                    total=total,
+                    fps=fps,
+                    faces=done.faces,
+                    segments=segments,
+                )
         elif done.frames_done and time.monotonic() - self._last_plain >= _PLAIN_EVERY_S:
             self._last_plain = time.monotonic()
             left = f", {(total - done.frames_done) / fps:.0f} s left" if fps and done.frames_total else ""
@@ -75,4 +79,4 @@ class Display:
     def say(self, text: str) -> None:
         """One plain line on stderr, never wrapped."""
         if not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+            tell(text)

@@ -107,9 +107,7 @@ class PlannedRun:
     ) -> ExecutionResult:
         """Have the missing segments restored, and those again that are not what the plan asks for."""
         result, fault = ExecutionResult(), ""
-        for _ in range(_ATTEMPTS):
-            if not missing:
-                return result
+        for _ in range(_ATTEMPTS if missing else 0):
             result = self._executor.run(job, self._folder, missing, on_state, stop)
             if stop.is_set() or result.interrupt is not None:
                 return result
@@ -122,9 +120,11 @@ class PlannedRun:
                     faulty.append(segment)
                     fault = f"segment {segment.index}: {found}"
             missing = faulty
-        raise PlanError(
-            f"{self._destination}: {fault}, {_ATTEMPTS} times; report it with the input's details"
-        )
+            if not missing:
+                break
+        if missing:
+            raise PlanError(f"{self._destination}: {fault}, {_ATTEMPTS} times; report it with its input")
+        return result
 
     def plan(self, info: StreamInfo) -> Plan | None:
         """The plan of an earlier run, if it fits, or a new one; None: the video cannot be planned.
