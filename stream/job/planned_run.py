@@ -232,6 +232,10 @@ class PlannedRun:
         path = self._destination if complete else partial_name(self._destination)
         sink = join_segments(job, ready, path, complete=complete)
         folder.drop_parts()
+        if complete:
+            folder.remove_partial()
+        else:
+            folder.note_partial(path)
         if execution.interrupt is not None:
             raise execution.interrupt
         report = self._report(job, execution, sorted(receipts.values(), key=lambda r: r.index), before)
