@@ -1,4 +1,4 @@
-"""What several test files share: the samples, the command, and one cache of converted networks."""
+"""Shared fixtures: the samples, the command, and one cache of converted networks."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ SERVER = """
 """.split()
 """Tests that start servers, cameras or sinks in processes of their own, by the beginning of their path."""
 SLOW = """
-    cli/test_cli cli/test_start faces/compose/test_upscale faces/track job lab/test_adversary lab/test_align
-    lab/test_bench lab/test_compare lab/test_evaluate lab/test_train media/test_hardware models/engines
-    pipeline/test_cpu_budget test_compatibility test_deploy test_docs test_types test_wheel
+    cli/test_cli cli/test_outputs cli/test_start faces/compose/test_upscale faces/track job lab/test_adversary
+    lab/test_align lab/test_bench lab/test_compare lab/test_evaluate lab/test_train media/test_hardware
+    models/engines pipeline/test_cpu_budget test_compatibility test_deploy test_docs test_types test_wheel
 """.split()
 """Tests that take long: they restore whole files, load networks, train, or build and install the package."""
 
@@ -68,13 +68,13 @@ def cache_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def one_cv2_thread():
-    """As in a run, where every stage has its own thread."""
+    """Give OpenCV one thread, as in a run, where every stage has its own thread."""
     cv2.setNumThreads(1)
 
 
 @pytest.fixture(scope="module")
 def browser():
-    """Headless Chromium."""
+    """A headless Chromium."""
     from playwright.sync_api import sync_playwright  # few files need it
 
     with sync_playwright() as playwright:

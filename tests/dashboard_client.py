@@ -115,7 +115,7 @@ class Server:
 
     @property
     def output(self) -> str:
-        """What the server has printed so far."""
+        """The server's output so far."""
         return "".join(self.lines)
 
     def port(self) -> int:
@@ -125,10 +125,10 @@ class Server:
         assert found, self.output
         return int(found[1])
 
-    def stop(self, timeout_s: float = 100) -> int:
-        """End the server by SIGTERM; its exit code."""
+    def stop(self, timeout_s: float = 100, number: signal.Signals = signal.SIGTERM) -> int:
+        """End the server by a signal; its exit code."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(number)
         try:
             return self.process.wait(timeout_s)
         finally:

@@ -1,10 +1,11 @@
-"""What the commands share: options as dataclasses, `--debug`, and lines on stderr."""
+"""Shared parts of the commands: options as dataclasses, `--debug`, and lines on stderr."""
 
 from __future__ import annotations
 
 import inspect
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import wraps
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -80,11 +81,17 @@ Debug = Annotated[
     bool,
     typer.Option("--debug", callback=Tracebacks.want, help="Print tracebacks.", rich_help_panel="Output"),
 ]
-"""For commands whose options stand under headings."""
+"""The option `--debug` of a command whose help groups its options under headings."""
 DebugAlone = Annotated[bool, typer.Option("--debug", callback=Tracebacks.want, help="Print tracebacks.")]
-"""For commands whose options stand under no headings."""
+"""The option `--debug` of a command whose help has no headings."""
 
 
 def complain(text: str) -> None:
     """Print a text as one line on stderr."""
-    print(" ".join(text.split()), file=sys.stderr, flush=True)
+    tell(" ".join(text.split()))
+
+
+def tell(text: str, end: str = "\n") -> None:
+    """Print a text on stderr, if anybody can read it: the terminal may be closed."""
+    with suppress(OSError):
+        print(text, end=end, file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ import re
 import socket
 import threading
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from stream.errors import ClusterError
 
@@ -25,7 +25,7 @@ _LOCK = threading.Lock()
 
 
 class ClusterConnection:
-    """The connection of this process to a cluster; a context manager."""
+    """The connection of a process to a cluster; a context manager."""
 
     def __init__(self, address: str, started: bool) -> None:
         self.address = address
@@ -92,7 +92,7 @@ def _connect(address: str, wanted_by: str) -> ClusterConnection:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    options: dict[str, object] = {"namespace": NAMESPACE, "log_to_driver": False}
+    options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False}
     if not address.startswith("ray://"):
         options["logging_level"] = logging.ERROR
         options["configure_logging"] = True

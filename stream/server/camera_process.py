@@ -67,7 +67,7 @@ class CameraSpec:
     passing: bool = False
     """Whether frames go out unchanged: what was last set while the camera ran."""
     restorer: RestorerAddress | None = None
-    """Where the restorer of all cameras listens; None: this process restores by itself."""
+    """Address of the restorer of all cameras; None: this process restores by itself."""
     lease: CameraLease | None = None
     """Until when the camera may run; None: for ever."""
 

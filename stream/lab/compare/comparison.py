@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,9 +18,11 @@ from stream.lab.compare.motion_figures import MotionFigures, stretches
 from stream.lab.compare.page import LETTERS, QUALITY, Page, PageFormat, page_format
 from stream.lab.compare.pairs import PairedPictures
 from stream.lab.compare.selection import evenly_spaced, select_pairs
+from stream.media.claim import OutputClaim
+from stream.media.partial_file import write_whole
 
 OnProgress = Callable[[str, int], None]
-"""Called with what was done, a past participle, and the number of pairs that it was done to."""
+"""Called with the step as a past participle, such as "measured", and the number of pairs that it has done."""
 _SMALLEST = 64
 """Least side of the pictures that the perceptual indices need, px."""
 
@@ -91,7 +92,7 @@ class _SecondPass:
     page: Page | None
     """None if no page is requested."""
     shown: str
-    """Which pairs the page shows, in words."""
+    """Description of the pairs that the page shows."""
     columns: list[SheetColumn]
     """The columns of the contact sheet."""
 
@@ -138,10 +139,11 @@ class _ComparisonRun:
             image = contact_sheet.draw(second.columns, title, figures, found.gain)
             written.append(_write(outputs.sheet, contact_sheet.png(image)))
         if outputs.video is not None:
-            notes += side_by_side.write(
-                self._media[0], self._media[1], self._size, outputs.video, outputs.layout, outputs.overwrite,
-                lambda count: self._on_progress("encoded", count),
-            )  # fmt: skip
+            with OutputClaim(outputs.video):
+                notes += side_by_side.write(
+                    self._media[0], self._media[1], self._size, outputs.video, outputs.layout,
+                    outputs.overwrite, lambda count: self._on_progress("encoded", count),
+                )  # fmt: skip
             written.append(outputs.video)
         notes.append(measured)
         if outputs.json is not None:
@@ -217,7 +219,7 @@ class _ComparisonRun:
             f"Pictures: {shown}{small}, {kind}.",
             "Difference: the largest difference of the three channels at each pixel, in levels of 0 to 255.",
             "Keys: 1, 2, 3 … choose the view; comma and full stop step through the frames; the space bar "
-            "plays. The divider and the scrubber take arrow keys, Home and End.",
+            "plays. The arrow keys, Home and End move the divider and the scrubber.",
         ]
 
     def _measured(self, found: FirstPass, motion: MotionFigures | None) -> str:
@@ -262,7 +264,7 @@ def _check(media: list[Medium], size: tuple[int, int], outputs: ComparisonOutput
     """Raise SourceError for pictures that cannot be compared, EncodeError for unusable outputs."""
     if min(size) < _SMALLEST:
         raise SourceError(
-            f"{media[0].path}: {size[0]}x{size[1]} is too small; {_SMALLEST} px each way are needed"
+            f"{media[0].path}: {size[0]}x{size[1]} is too small; both sides need at least {_SMALLEST} px"
         )
     if outputs.video is not None and not media[0].is_video:
         raise SourceError(f"{media[0].path}: is a picture; --video wants two videos")
@@ -291,12 +293,10 @@ def _names(paths: list[Path]) -> list[str]:
 
 
 def _write(path: Path, data: bytes) -> Path:
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
+        with OutputClaim(path):
+            write_whole(path, data)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise EncodeError(f"{path}: cannot be written ({error.strerror}); check the disk") from None
     return path
 

@@ -1,4 +1,4 @@
-"""The life of a server: it starts the cameras and the dashboard, and ends them after a signal."""
+"""Runs a server: starts the cameras and the dashboard, and ends them after a signal."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 
 from stream.errors import ClusterError, ConfigError, StreamError
 from stream.job.cluster import ClusterConnection, connect
+from stream.pipeline.end_signals import handle_end_signals
 from stream.server.camera_config import CamerasFile, ServerSettings
 from stream.server.dashboard.app import create_app
 from stream.server.dashboard.jobs import JobQueue
@@ -27,19 +28,19 @@ from stream.server.supervisor.supervisor import Supervisor
 from stream.server.webhook import Webhook
 
 _GRACE_S = 1
-"""Time for requests that are under way when the server ends."""
+"""Time for unfinished requests when the server ends."""
 _STOP_S = 7.5
 """Time for cameras to flush their sinks."""
 _LAST_EVENTS_S = 0.5
-"""Time for the webhook to send the last events. With the other two it is less than ten seconds."""
+"""Time for the webhook to send the last events. The three times add up to less than ten seconds."""
 _MAX_CONNECTIONS = 400
-"""Connections at a time; beyond it a request is answered with 503."""
+"""Largest number of connections at a time; further requests are answered with 503."""
 
 
 def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
-    """Serve until SIGTERM or Ctrl-C; then all outputs are flushed within ten seconds.
+    """Serve until SIGTERM, Ctrl-C or another of `END_SIGNALS`; then flush all outputs within ten seconds.
 
-    `path`: the file that changes of cameras are written to. `server`: the file's settings with those of
+    Changes of cameras are written to the file `path`. `server` has the file's settings with those of
     the command line, which are not written to the file. Raises ConfigError if a setting or folder cannot
     be used, StreamError if the address cannot be listened on.
     """
@@ -162,12 +163,8 @@ class _Web(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handle signals. Unlike in uvicorn, they are not raised again at the end."""
-        old = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with handle_end_signals(self.handle_exit):
             yield
-        finally:
-            for one, handler in old.items():
-                signal.signal(one, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen, and print the address."""

@@ -10,7 +10,7 @@ import ray
 
 from stream.errors import ClusterError, StreamError
 from stream.job.cluster import NAMESPACE
-from stream.live.packets import Jpeg
+from stream.live.packets import JpegPicture
 from stream.live.session.live_settings import LiveSettings
 from stream.server.camera_config import CameraSettings
 from stream.server.fleet.fleet_messages import Hello, NodeReport, NodeSnapshot, Overview, RenewalAnswer
@@ -121,9 +121,9 @@ class NodeClient(ActorClient):
         answer: SourceTestResult = self.call("test_source", source, timeout_s=45)
         return answer
 
-    def picture(self, name: str, kind: str, wait_s: float) -> Jpeg | None:
+    def picture(self, name: str, kind: str, wait_s: float) -> JpegPicture | None:
         """See `FleetNode.picture`."""
-        answer: Jpeg | None = self.call("picture", name, kind, wait_s, timeout_s=wait_s + 2)
+        answer: JpegPicture | None = self.call("picture", name, kind, wait_s, timeout_s=wait_s + 2)
         return answer
 
     def begin_snapshot(self, event: int) -> Any:

@@ -9,7 +9,7 @@ import uuid
 from dataclasses import dataclass
 
 from stream import __version__
-from stream.live.packets import Jpeg
+from stream.live.packets import JpegPicture
 from stream.live.session.live_settings import LiveSettings
 from stream.pipeline.processes import start_thread
 from stream.server.camera_config import ServerSettings
@@ -79,7 +79,7 @@ class FleetNode:
         """Open a source from this machine."""
         return self._agent.supervisor.test_source(source)
 
-    def picture(self, name: str, kind: str, timeout_s: float) -> Jpeg | None:
+    def picture(self, name: str, kind: str, timeout_s: float) -> JpegPicture | None:
         """The next preview of a camera; None if none came in time. Raises NotFoundError.
 
         The camera makes previews as long as this is called again and again.
