@@ -151,6 +151,11 @@ class FleetSupervisor:
                 passing = changes.passing
             self._put(name, self._find(name).changed(changes), passing, restart=False)
 
+    def lease(self, name: str) -> int:
+        """Number of the lease under which a camera runs now; 0: none. It is in the names of recordings."""
+        place = self._view.places.get(name)
+        return place.lease if place is not None else 0
+
     def history(self, name: str) -> list[HistoryPoint]:
         """A camera's figures of the last hour, whichever nodes it ran on."""
         self._find(name)

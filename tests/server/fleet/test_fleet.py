@@ -34,9 +34,8 @@ def data(fleet: TestFleet) -> Path:
 
 def recording(fleet: TestFleet, statuses) -> None:
     """Wait until every camera has recorded under its present lease."""
-    places = fleet.supervisor._view.places
     for name in statuses:
-        until(lambda name=name: places[name].lease in leases_by_name(fleet, name))
+        until(lambda name=name: fleet.supervisor.lease(name) in leases_by_name(fleet, name))
 
 
 def leases_by_name(fleet: TestFleet, name: str) -> set[int]:
