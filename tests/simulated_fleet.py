@@ -103,6 +103,15 @@ class SimulatedNode:
         if again:
             self.fleet.at(self.fleet.times.renew_s / self.rate, self._renew)
 
+    def fail(self, number: int) -> None:
+        """The renewal of this number has failed: try again soon."""
+        if self._awake(lambda: self.fail(number)) and self.leases.is_newest(number):
+            self.fleet.at(self.fleet.times.retry_s / self.rate, lambda: self._retry(number))
+
+    def _retry(self, number: int) -> None:
+        if self.leases.is_newest(number):
+            self._renew(again=False)
+
     def take(self, number: int, answer) -> None:
         if not self._awake(lambda: self.take(number, answer)) or not self.leases.take(number, answer):
             return
@@ -196,6 +205,8 @@ class Fleet:
             answer = self.book.renew(report, self.now_s)
             self._save()
             self.send(node, lambda: node.take(report.number, answer))
+        else:  # the cluster says that the coordinator does not run
+            self.send(node, lambda: node.fail(report.number))
 
     def _tick(self) -> None:
         if self.book is not None:

@@ -23,8 +23,8 @@ from stream.server.fleet.actor_process import prepare_process
 from stream.server.fleet.fleet_client import node_actor_name
 from stream.server.fleet.fleet_messages import (
     CameraPlace,
+    CoordinatorFacts,
     FleetEvent,
-    Hello,
     NodePlace,
     NodeReport,
     Numbered,
@@ -32,7 +32,7 @@ from stream.server.fleet.fleet_messages import (
     RenewalAnswer,
 )
 from stream.server.fleet.lease_book import LeaseBook
-from stream.server.fleet.machines import Machine, machines
+from stream.server.fleet.machines import ClusterMachine, machines
 from stream.server.fleet.node import NODE_CONCURRENCY, FleetNode
 from stream.server.fleet.state_folder import StateFolder
 
@@ -84,9 +84,9 @@ class Coordinator:
 
     # --- for the dashboard -------------------------------------------------------------------------
 
-    def hello(self) -> Hello:
+    def hello(self) -> CoordinatorFacts:
         """Who this is."""
-        return Hello(__version__, self._state, self._server.data, self._failure)
+        return CoordinatorFacts(__version__, self._state, self._server.data, self._failure)
 
     def set_all(self, cameras: Mapping[str, CameraSettings]) -> None:
         """Have exactly these cameras; those that have not changed run on."""
@@ -203,7 +203,7 @@ class Coordinator:
             if self._ended.wait(_FIND_S):
                 return
 
-    def _start_node(self, machine: Machine) -> None:
+    def _start_node(self, machine: ClusterMachine) -> None:
         """Start a machine's node, or find the one that runs there, unless it reports already."""
         with self._lock:
             heard = {run.report.node for run in self._book.runs.values() if run.known}

@@ -19,7 +19,7 @@ _SETTLED_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Sample:
+class _CpuSample:
     at_s: float
     cpu_s: dict[int, float] = field(default_factory=dict)
     """By process of a camera or of the restorer: CPU time of it and its descendants, s."""
@@ -31,7 +31,7 @@ class CpuUsage:
     """Measures all cameras of a node."""
 
     def __init__(self) -> None:
-        self._last: _Sample | None = None
+        self._last: _CpuSample | None = None
 
     def measure(
         self, cameras: Iterable[CameraStatus], restorer: RestorerStatus | None, now_s: float
@@ -46,7 +46,7 @@ class CpuUsage:
         running = [one for one in cameras if one.pid and one.report is not None]
         pids = {one.pid for one in running} | ({restorer.pid} if restorer is not None else set()) - {0}
         report = restorer.report if restorer is not None else None
-        sample = _Sample(
+        sample = _CpuSample(
             now_s, {pid: _cpu_s(pid) for pid in pids}, dict(report.crops) if report is not None else {}
         )
         self._last = sample
@@ -65,7 +65,7 @@ class CpuUsage:
         return costs
 
 
-def _spent_s(now: _Sample, before: _Sample, pid: int) -> float:
+def _spent_s(now: _CpuSample, before: _CpuSample, pid: int) -> float:
     """CPU time between two samples; one of its children may have ended, and another begun."""
     return max(0.0, now.cpu_s.get(pid, 0.0) - before.cpu_s.get(pid, 0.0))
 

@@ -13,7 +13,13 @@ from stream.job.cluster import NAMESPACE
 from stream.live.packets import JpegPicture
 from stream.live.session.live_settings import LiveSettings
 from stream.server.camera_config import CameraSettings
-from stream.server.fleet.fleet_messages import Hello, NodeReport, NodeSnapshot, Overview, RenewalAnswer
+from stream.server.fleet.fleet_messages import (
+    CoordinatorFacts,
+    NodeReport,
+    NodeSnapshot,
+    Overview,
+    RenewalAnswer,
+)
 from stream.server.supervisor.source_test import SourceTestResult
 
 COORDINATOR_NAME = "fleet coordinator"
@@ -75,9 +81,9 @@ class CoordinatorClient(ActorClient):
         answer: RenewalAnswer = self.call("renew", report)
         return answer
 
-    def hello(self, timeout_s: float) -> Hello:
+    def hello(self, timeout_s: float) -> CoordinatorFacts:
         """See `Coordinator.hello`."""
-        answer: Hello = self.call("hello", timeout_s=timeout_s)
+        answer: CoordinatorFacts = self.call("hello", timeout_s=timeout_s)
         return answer
 
     def overview(self, version: int, event: int) -> Overview:

@@ -24,6 +24,8 @@ class LeaseTimes:
 
     renew_s: float = 1.0
     """Pause between two renewals."""
+    retry_s: float = 0.25
+    """Pause after a renewal that failed: a coordinator that starts again takes two of the four seconds."""
     valid_s: float = 4.0
     """A node may run its cameras for so long after it sent the last renewal that was answered. One second
     before, it tells them to finish; at the end the kernel kills them."""
@@ -120,7 +122,7 @@ class Numbered(Generic[Item]):
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
+class CoordinatorFacts:
     """What a coordinator says of itself."""
 
     version: str

@@ -9,7 +9,7 @@ import ray
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class ClusterMachine:
     """A machine of the cluster that is alive."""
 
     id: str
@@ -21,13 +21,13 @@ class Machine:
     is_head: bool
 
 
-def machines() -> list[Machine]:
+def machines() -> list[ClusterMachine]:
     """All machines that are alive. Those without cores are left out: cameras are not wanted there."""
     alive = [one for one in ray.nodes() if one["Alive"]]
     names = [_name_of(one) for one in alive]
     count = Counter(names)
     return [
-        Machine(
+        ClusterMachine(
             one["NodeID"],
             name if count[name] == 1 else f"{name}-{one['NodeID'][:6]}",
             float(one["Resources"].get("CPU", 0.0)),

@@ -16,7 +16,7 @@ from stream.server.camera_config import ServerSettings
 from stream.server.fleet.actor_process import prepare_process
 from stream.server.fleet.fleet_client import CoordinatorClient
 from stream.server.fleet.fleet_messages import FleetEvent, NodeSnapshot, Numbered
-from stream.server.fleet.machines import Machine
+from stream.server.fleet.machines import ClusterMachine
 from stream.server.fleet.node_agent import RENEWAL_TIMEOUT_S, NodeAgent, NodeIdentity
 from stream.server.supervisor.source_test import SourceTestResult
 from stream.server.supervisor.viewers import Viewer
@@ -39,7 +39,7 @@ class _View:
 class FleetNode:
     """The actor. What it does is in `NodeAgent`; here are the calls from other machines."""
 
-    def __init__(self, machine: Machine, server: ServerSettings, version: str) -> None:
+    def __init__(self, machine: ClusterMachine, server: ServerSettings, version: str) -> None:
         """`version`: the coordinator's, which has to be this machine's too."""
         prepare_process()
         identity = NodeIdentity(uuid.uuid4().hex, machine.id, machine.name, machine.cores)

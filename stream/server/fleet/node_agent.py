@@ -116,18 +116,20 @@ class NodeAgent:
     def _run(self) -> None:
         while not self._ended.is_set():
             began_s = time.monotonic()
-            self._renew_once()
-            self._woken.wait(max(0.0, began_s + self._times.renew_s - time.monotonic()))
+            pause_s = self._times.renew_s if self._renew_once() else self._times.retry_s
+            self._woken.wait(max(0.0, began_s + pause_s - time.monotonic()))
             self._woken.clear()
 
-    def _renew_once(self, leaves: bool = False) -> None:
+    def _renew_once(self, leaves: bool = False) -> bool:
+        """Renew the leases; returns whether the coordinator has answered."""
         number = self._leases.begin(time.monotonic())
         try:
             answer = self._renew(self._report(number, leaves))
         except ClusterError:  # the next one may be answered; without an answer all cameras end
-            return
+            return False
         if self._leases.take(number, answer) and not self._ended.is_set():
             self._follow(self._leases.may_run(time.monotonic()))
+        return True
 
     def _report(self, number: int, leaves: bool) -> NodeReport:
         me, supervisor = self.identity, self.supervisor

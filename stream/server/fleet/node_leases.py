@@ -31,9 +31,13 @@ class NodeLeases:
         self._sent_s = now_s
         return self._number
 
+    def is_newest(self, number: int) -> bool:
+        """Whether no later renewal has begun than that of this number."""
+        return number == self._number
+
     def take(self, number: int, answer: RenewalAnswer) -> bool:
         """Take the answer to the renewal of this number; False if that one was given up."""
-        if number != self._number or self._sent_s is None:
+        if not self.is_newest(number) or self._sent_s is None:
             return False
         known, self.orders = self.orders, {}
         for order in answer.orders:
