@@ -17,12 +17,12 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def address():
-    """The client address of a cluster of one machine."""
+def addresses():
+    """The addresses of a cluster of one machine: that of its head, and that for clients from outside."""
     port = free_port()
     cluster = new_cluster(num_cpus=CORES, ray_client_server_port=port, node_name="alone")
     try:
-        yield f"ray://127.0.0.1:{port}"
+        yield cluster.address, f"ray://127.0.0.1:{port}"
     finally:
         cluster.shutdown()
 
@@ -46,8 +46,9 @@ def live(client: Client) -> dict:
     return until(found)
 
 
-def test_cameras_run_on_the_cluster_outlive_the_command_and_end_when_asked(address, tmp_path, run_cli):
+def test_cameras_run_on_the_cluster_outlive_the_command_and_end_when_asked(addresses, tmp_path, run_cli):
     path = str(cameras_file(tmp_path))
+    inside, address = addresses
     with served("--config", path, "--on", address, cwd=tmp_path) as server:
         client = Client(server.port())
         first = live(client)
@@ -66,13 +67,13 @@ def test_cameras_run_on_the_cluster_outlive_the_command_and_end_when_asked(addre
         assert client.ask("POST", "/api/cameras/door/change", {"strength": 0.5}).json["report"]
         assert server.stop() == 0
         assert f"the cameras run on; to end them: gpen-stream serve --on {address} --end" in server.output
-    with served("--config", path, "--on", address, cwd=tmp_path) as server:
+    with served("--config", path, "--on", inside, cwd=tmp_path) as server:
         second = live(Client(server.port()))
         assert second["pid"] == first["pid"] and second["settings"]["set"]["restore.strength"] == 0.5
-    done = run_cli("serve", "--config", path, "--on", address, "--end", cwd=tmp_path)
+    done = run_cli("serve", "--config", path, "--on", inside, "--end", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     until(lambda: is_gone(first["pid"]))
-    done = run_cli("serve", "--config", path, "--on", address, "--end", cwd=tmp_path)
+    done = run_cli("serve", "--config", path, "--on", inside, "--end", cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.endswith("no fleet of cameras runs in this cluster\n")
 
 
