@@ -101,8 +101,9 @@ class WorkFolder:
         return {index: receipt for index, receipt in found.items() if receipt is not None}
 
     def note_partial(self, path: Path) -> None:
-        """Remember that this job wrote a file with the first part of the video. Raises OSError."""
-        write_whole(self.path / _PARTIAL, json.dumps([path.name, *_identity(path)]))
+        """Remember that this job wrote a file with the first part of the video."""
+        with suppress(OSError):  # then it stays beside the whole video
+            write_whole(self.path / _PARTIAL, json.dumps([path.name, *_identity(path)]))
 
     def remove_partial(self) -> None:
         """Delete the file with the first part, if it still is the one that this job wrote."""
