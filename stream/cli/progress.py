@@ -57,7 +57,7 @@ class Display:
         fps = (done.frames_done - done.frames_before) / done.elapsed_s if done.elapsed_s else 0.0
         total = max(done.frames_total, done.frames_done)
         if self._bar is not None:
-            segments = f", {done.segments_done}/{done.segments_total} segments" if done.segments_total else ""
+            segments = _segments(done, "/")
             with suppress(OSError):
                 if self._task is None:
                     self._task = self._bar.add_task("restore", total=total, fps=0.0, faces=0, segments="")
@@ -73,10 +73,18 @@ class Display:
             self._last_plain = time.monotonic()
             left = f", {(total - done.frames_done) / fps:.0f} s left" if fps and done.frames_total else ""
             of = f" of {done.frames_total}" if done.frames_total else ""
-            parts = f", {done.segments_done} of {done.segments_total} segments" if done.segments_total else ""
-            self.say(f"{done.frames_done}{of} frames{parts}, {fps:.1f} fps, {done.faces} faces{left}")
+            segments = _segments(done, " of ")
+            self.say(f"{done.frames_done}{of} frames{segments}, {fps:.1f} fps, {done.faces} faces{left}")
 
     def say(self, text: str) -> None:
         """One plain line on stderr, never wrapped."""
         if not self._quiet:
             tell(text)
+
+
+def _segments(done: Done, of: str) -> str:
+    """How many segments are done, and by how many processes; empty for a run without a plan."""
+    if not done.segments_total:
+        return ""
+    workers = "" if done.workers == 1 else f", {done.workers} workers"
+    return f", {done.segments_done}{of}{done.segments_total} segments{workers}"
