@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "samples" / "portrait.mp4"
 PICTURE = ROOT / "docs" / "images" / "before-after.png"
 FRAME, LEFT, TOP, WIDTH, HEIGHT = 40, 186, 24, 264, 264
-"""Which frame, and which part of it, px."""
+"""The frame, and the part of it, px."""
 SCALE, GAP = 1.6, 6
 
 

@@ -113,7 +113,7 @@ def _groups(what: str, folder: Path) -> str:
 
 
 def _group_lines(report: EvaluationReport, faces: Path) -> Iterator[str]:
-    """For each group of faces the bare model's gain in dB, and the change of the identity distance."""
+    """The bare model's gain in dB and the change of the identity distance, for each group of faces."""
     with faces.open(encoding="utf-8") as file:
         people = {row["name"]: row for row in csv.DictReader(file)}
     levels, model = report["levels"], report["models"][0]
@@ -166,7 +166,7 @@ def _settings(what: str, _folder: Path) -> str:
 
 
 def _sections(model: type[BaseModel], path: str = "") -> Iterator[str]:
-    """For each section of settings a heading, its meaning and a table; sections inside follow it."""
+    """A heading, the meaning and a table for each section of settings; inner sections follow it."""
     schema = model.model_json_schema()["properties"]
     rows, inner = [], []
     for name, field in model.model_fields.items():

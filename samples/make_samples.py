@@ -390,7 +390,7 @@ CLIPS = {
     "portrait": (portrait, 29, [130.81, 110.0, 87.31, 98.0]),
     "group": (group, 28, [146.83, 110.0, 123.47, 98.0, 110.0]),
 }
-"""For each clip its builder, x264's constant rate factor, and the roots of the chords."""
+"""The builder of each clip, x264's constant rate factor, and the roots of the chords."""
 
 
 def main(names: list[str]) -> None:

@@ -86,6 +86,9 @@ class RecordSettings(Section):
     )
     keep_days: float = Field(0.0, ge=0, le=3650, description="older segments are deleted; 0: none")
     keep_gb: float = Field(
-        0.0, ge=0, le=100_000, description="the oldest segments beyond so many GiB are deleted; 0: none"
+        0.0,
+        ge=0,
+        le=100_000,
+        description="largest size of all segments, GiB; the oldest are deleted; 0: none",
     )
     free_gb: float = Field(0.5, ge=0, le=10_000, description="recording stops when fewer GiB are free")

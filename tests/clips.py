@@ -45,7 +45,7 @@ class Clip:
     time_base: Fraction | None = None
     """None: 1 / (512 * rate), in AVI 1 / rate. The container may use another."""
     pts: tuple[int, ...] | None = None
-    """In units of time_base; None: constant rate from start_s."""
+    """Times in units of time_base; None: constant rate from start_s."""
     start_s: float = 0.0
     options: dict[str, str] = field(default_factory=lambda: {"preset": "veryfast"})
     quantiser: int = 0
@@ -56,7 +56,7 @@ class Clip:
     primaries: int = 2
     chroma_location: str = ""
     rotation: int = 0
-    """Degrees counter-clockwise."""
+    """Rotation in degrees, counter-clockwise."""
     sar: Fraction = Fraction(1)
     interlaced: str = ""
     """"tt" or "bb"."""

@@ -10,7 +10,7 @@ import numpy as np
 LEFT, RIGHT = (60, 320, 96, 96), (500, 320, 96, 96)
 """x, y, width and height of the patches that differ in B, px."""
 CHANGE = 48
-"""Levels by which B is darker there, in each channel."""
+"""Levels by which B is darker in the patches, in each channel."""
 COUNT = 12
 UNIT = Fraction(1, 1000)
 
@@ -29,7 +29,7 @@ def pictures(path, count=COUNT):
 
 
 def number_in(level):
-    """The frame's number, from the level of its square."""
+    """The frame's number, read from the level of its square."""
     return round((float(level) - 60) / 12)
 
 

@@ -1,4 +1,4 @@
-"""What users, scripts and dashboards rely on, read from the product as it runs.
+"""The interface that users, scripts and dashboards rely on, read from the running product.
 
 `python tests/compatibility.py --write` records it in `tests/golden/compatibility.json`; `--check` holds the
 whole samples against the record. `test_compatibility.py` checks all but the whole samples.
@@ -53,7 +53,7 @@ def command(
 
 
 def machine() -> str:
-    """What decides the last bit of a result: the processor's instructions and the libraries."""
+    """The facts that determine the last bit of a result: the processor's instructions and the libraries."""
     text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     flags = set((re.search(r"^flags\s*:(.*)$", text, re.M) or ["", ""])[1].split())
     vendor = (re.search(r"^vendor_id\s*:\s*(.*)$", text, re.M) or ["", "?"])[1]
@@ -109,7 +109,7 @@ def keys(value: Any) -> Any:
 
 
 def report_keys(folder: Path) -> Keys:
-    """Of `--report` for a video, a picture and a folder."""
+    """Keys of `--report` for a video, a picture and a folder."""
     face = ROOT / "samples" / "faces" / "congress_C001092_0.jpg"
     (folder / "in").mkdir(exist_ok=True)
     shutil.copy(face, folder / "in")
@@ -128,7 +128,7 @@ def report_keys(folder: Path) -> Keys:
 
 
 def setting_keys() -> dict[str, list[str]]:
-    """Of a run, and of a cameras file."""
+    """Keys of the settings of a run and of a cameras file."""
     from stream.config import Config
     from stream.server.camera_config import CamerasFile
 
@@ -176,7 +176,7 @@ def options() -> dict[str, list[str]]:
 
 
 def exit_codes(folder: Path) -> dict[str, int]:
-    """By what happened."""
+    """Exit codes by the cause of the end."""
     from clips import first_part, make, remux
 
     clip = make(folder / "clip.mp4")
@@ -218,7 +218,7 @@ def _stopped_by(number: int, folder: Path) -> int:
 
 
 def server(folder: Path) -> dict[str, Any]:
-    """Of `gpen-stream serve` with a camera and a file: paths, bodies, keys of answers, names of metrics."""
+    """Paths, bodies, keys of answers and names of metrics of `gpen-stream serve` with a camera and a file."""
     from dashboard_client import Client, served
 
     cameras = "cameras: {test: {source: 'test:', to: [seen/], set: {source.rate: 5.0}}}\nserver: {data: .}\n"
@@ -261,7 +261,7 @@ def _is_busy(client: Any) -> bool:
 
 
 def _routes(api: Any) -> dict[str, Any]:
-    """By method and path: names of its parameters and of its body's properties."""
+    """Names of the parameters and of the body's properties of each route, by method and path."""
     found = {}
     for path, methods in api["paths"].items():
         for method, facts in methods.items():

@@ -1,4 +1,4 @@
-"""What several test files share: the samples, the command, and one cache of converted networks."""
+"""Shared fixtures: the samples, the command, and one cache of converted networks."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def cache_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def one_cv2_thread():
-    """As in a run, where every stage has its own thread."""
+    """Give OpenCV one thread, as in a run, where every stage has its own thread."""
     cv2.setNumThreads(1)
 
 
 @pytest.fixture(scope="module")
 def browser():
-    """Headless Chromium."""
+    """A headless Chromium."""
     from playwright.sync_api import sync_playwright  # few files need it
 
     with sync_playwright() as playwright:

@@ -19,7 +19,7 @@ from waiting import until
 
 from stream.config import Config, load_config
 from stream.errors import ConfigError, NotFoundError
-from stream.live.packets import Jpeg
+from stream.live.packets import JpegPicture
 from stream.live.session.live_settings import LiveSettings
 from stream.live.session.session_report import SessionReport
 from stream.live.sinks.handle import SinkReport
@@ -106,11 +106,11 @@ class ColourViewer(Viewer):
     def closed(self) -> bool:
         return False
 
-    def next(self, timeout_s: float) -> Jpeg | None:
+    def next(self, timeout_s: float) -> JpegPicture | None:
         if time.monotonic() - self._shown_s < 0.2:
             return None
         self._shown_s = time.monotonic()
-        return Jpeg(PICTURES[self.kind], self._shown_s, 0)
+        return JpegPicture(PICTURES[self.kind], self._shown_s, 0)
 
 
 class FakeSupervisor:

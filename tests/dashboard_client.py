@@ -115,7 +115,7 @@ class Server:
 
     @property
     def output(self) -> str:
-        """What the server has printed so far."""
+        """The server's output so far."""
         return "".join(self.lines)
 
     def port(self) -> int:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from flashes import RATE, coded, sound, wait_for
 
 from stream.config import parse_config
-from stream.live.packets import Message, Packet, Start
+from stream.live.packets import EpochStart, Message, Packet
 from stream.live.sinks import create, parse_sink
 from stream.live.sinks.audio import AudioCoder
 from stream.live.sinks.handle import SinkHandle
@@ -32,7 +32,7 @@ def opened(text: str, *messages: Message):
     return sink
 
 
-def epoch_messages(frames: int, with_sound: bool = False, **changes) -> list[Start | Packet]:
+def epoch_messages(frames: int, with_sound: bool = False, **changes) -> list[EpochStart | Packet]:
     """An epoch as the outlet sends it: packets of picture and sound in order of time."""
     start, *packets = coded(frames, **changes)
     if with_sound:
@@ -47,7 +47,7 @@ def epoch_messages(frames: int, with_sound: bool = False, **changes) -> list[Sta
 class Feed:
     """Offers an epoch to a handle in real time or faster, and again from its start, until the block ends."""
 
-    def __init__(self, handle: SinkHandle, messages: list[Start | Packet], speed: float = 1) -> None:
+    def __init__(self, handle: SinkHandle, messages: list[EpochStart | Packet], speed: float = 1) -> None:
         self.handle, self._messages, self._speed = handle, messages, speed
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -80,7 +80,7 @@ class Feed:
         self.handle.stop(30)
 
     def wait(self, condition: Callable[[dict], object]):
-        """Until it is true of the handle's report."""
+        """Wait until the condition holds for the handle's report."""
 
         def tick() -> None:
             self.handle.check()

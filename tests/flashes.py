@@ -12,7 +12,7 @@ import av
 import numpy as np
 
 from stream.config_live import LiveEncodingSettings
-from stream.live.packets import LIVE_TIME_BASE, AudioFormat, AudioPacket, Packet, Start
+from stream.live.packets import LIVE_TIME_BASE, AudioFormat, AudioPacket, EpochStart, Packet
 from stream.live.sinks.live_encoder import LiveEncoder
 from stream.picture.colour import Colour
 from stream.picture.face import FrameWork
@@ -21,7 +21,7 @@ from stream.picture.frame import Frame, Timestamp, View
 RATE = Fraction(25)
 STEP = round(1 / (RATE * LIVE_TIME_BASE))
 FLASH_EVERY = 25
-"""Frames from flash to flash; a flash lasts for three, and so long sounds the beep."""
+"""Frames from one flash to the next. A flash and its beep last for three frames."""
 
 
 def picture(index: int, size: tuple[int, int] = (320, 180)) -> av.VideoFrame:
@@ -61,14 +61,14 @@ def work(index: int, **changes) -> FrameWork:
 
 def coded(
     frames: int, epoch: int = 0, size: tuple[int, int] = (320, 180), first_pts: int = 0
-) -> Iterator[Start | Packet]:
+) -> Iterator[EpochStart | Packet]:
     """An epoch without sound, a keyframe each second."""
     encoder = None
     for index in range(frames):
         shown = frame(index, epoch, size, first_pts)
         if encoder is None:
             encoder = LiveEncoder(shown, RATE, LiveEncodingSettings(), 1)
-            yield Start(epoch, encoder.format, None, time.time(), "faces restored by a test")
+            yield EpochStart(epoch, encoder.format, None, time.time(), "faces restored by a test")
         yield from encoder.encode(shown, shown.time.pts, index % FLASH_EVERY == 0)
 
 

@@ -71,15 +71,15 @@ class Server:
         return accepts(self.port)
 
     def stop(self) -> None:
-        """SIGSTOP: connections stay, nothing is answered."""
+        """Send SIGSTOP: connections stay open, and nothing is answered."""
         self._process.send_signal(signal.SIGSTOP)
 
     def cont(self) -> None:
-        """SIGCONT"""
+        """Send SIGCONT."""
         self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """SIGKILL; it can be started again."""
+        """Send SIGKILL. The server can be started again."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(30)
@@ -103,25 +103,27 @@ class Server:
 
 @dataclass(frozen=True)
 class Mount:
-    """What one path of the RTSP server gives, or takes. The first that is set of: file, of, record, else
-    a moving ball with a keyframe each second."""
+    """The stream that one path of the RTSP server plays or records.
+
+    It is the first of `file`, `of` and `record` that is set, else a moving ball with a keyframe each second.
+    """
 
     file: str = ""
     """An MP4 (H.264; AAC where it has sound), looped in real time, timestamps rising."""
     speed: float = 1.0
-    """Of `file`: 4 floods at four times the rate."""
+    """Speed at which `file` is played; 4 floods at four times the rate."""
     record: bool = False
-    """Takes a publisher's H.264 and AAC."""
+    """Whether the path records a publisher's H.264 and AAC."""
     silent: bool = False
-    """Of `record`: H.264 alone."""
+    """Whether `record` accepts H.264 alone."""
     of: str = ""
-    """Plays what comes in at this record mount, live."""
+    """The record mount whose stream is played live."""
     launch: str = ""
-    """A GStreamer pipeline of one's own with payloaders pay0, pay1, ..."""
+    """A GStreamer pipeline in place of the others, with payloaders pay0, pay1, ..."""
     size: tuple[int, int] = (320, 180)
     rate: int = 25
     sound: bool = False
-    """Of the ball: G.711 A-law as cameras send it. Of `of`: whether the publisher's AAC is played too."""
+    """Whether the ball has sound, G.711 A-law as cameras send it; with `of`, the publisher's AAC."""
     transports: str = "tcp udp"
 
 
@@ -136,7 +138,7 @@ class RtspServer(Server):
         super().__init__([SYSTEM_PYTHON, __file__, "rtsp", json.dumps(facts)], port)
 
     def url(self, path: str = "live", port: int | None = None, user: str | None = None) -> str:
-        """Of a mount, with the credentials where the server wants some; `port` of a proxy before it."""
+        """Address of a mount, with the credentials that the server needs. `port` may be that of a proxy."""
         who = f"{self.user}:{self.password}@" if self.user and user is None else user or ""
         return f"rtsp://{who}127.0.0.1:{port or self.port}/{path}"
 
@@ -190,7 +192,7 @@ class RtmpServer(Server):
         return f"http://127.0.0.1:{self.http_port}/hls/{name}.m3u8"
 
     def http(self, name: str) -> str:
-        """Of a file that lies in `folder`."""
+        """Address of a file that lies in `folder`."""
         return f"http://127.0.0.1:{self.http_port}/{name}"
 
 
@@ -283,11 +285,11 @@ class Proxy:
     def __init__(self, target: int) -> None:
         self.target = target
         self.delay_s = 0.0
-        """Each piece waits so long, both ways."""
+        """Delay of each piece, in both directions."""
         self.silent = False
-        """Connections are taken and stay; nothing goes through."""
+        """Whether connections are accepted and kept open, but no data passes."""
         self.truncate: int | None = None
-        """Each connection is closed after so many bytes of the server's."""
+        """Number of the server's bytes after which each connection is closed; None: it stays open."""
         self.corrupt: float = 0.0
         """Share of the server's pieces (beyond the first 4 KiB of a connection) with a byte changed."""
         self.connections = 0
@@ -470,7 +472,7 @@ def _units(path: str) -> dict:
 
 
 class _Feed:
-    """Access units on their way to every client's pipeline."""
+    """Passes access units on to every client's pipeline."""
 
     def __init__(self) -> None:
         self.caps, self.media = {}, []

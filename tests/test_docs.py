@@ -42,7 +42,7 @@ def text_of(page: Path) -> str:
 
 
 def code_of(page: Path) -> list[str]:
-    """What a page marks as code: inside of lines, and whole blocks."""
+    """The parts of a page that are marked as code, inside of lines and as whole blocks."""
     text = text_of(page)
     inline = re.findall(r"`([^`\n]+)`", BLOCK.sub("", text))
     return inline + [block for _, block in BLOCK.findall(text)]

@@ -62,7 +62,7 @@ def mypy_cache(base: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory) -> dict[str, list[str]]:
-    """What mypy says, in the project's own configuration: lines by file, those of the package under ""."""
+    """The messages of mypy with the project's configuration, as lines by file; the package's are under ""."""
     cache = mypy_cache(tmp_path_factory.getbasetemp())
     folder = cache.with_name("mypy-user")  # a file's results are kept with its path: it stays the same
     scripts = {folder / "use.py": USE, folder / "misuse.py": MISUSE}

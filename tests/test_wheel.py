@@ -72,7 +72,7 @@ def test_the_installed_copy_restores_with_its_own_presets_and_weights(target, po
 
 
 def test_the_installed_copy_measures_itself_inside_a_clone_too(target, tmp_path):
-    """As README has it: neither the clone's package nor its samples may be what is used."""
+    """The command of README is used. Neither the clone's package nor its samples may be used."""
     (tmp_path / "stream").mkdir()
     (tmp_path / "stream" / "__init__.py").write_text(
         "raise ImportError('the clone is not what is installed')"

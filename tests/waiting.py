@@ -1,4 +1,4 @@
-"""Waiting for what happens, however long a busy machine takes."""
+"""Waiting for events, however slow a busy machine is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Value = TypeVar("Value")
 
 
 def until(condition: Callable[[], Value], timeout_s: float = 100) -> Value:
-    """What a condition gives once it is true; AssertionError where it does not become true in time."""
+    """Wait until a condition is true, and return its value. AssertionError if that takes too long."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < deadline, "nothing came of it in time"

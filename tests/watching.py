@@ -48,7 +48,7 @@ class Watching:
         return [status.state.value for status in self.statuses]
 
     def frames(self, more: int = 10, timeout_s: float = 40.0) -> None:
-        """Wait until so many more frames have come."""
+        """Wait until `more` frames have come."""
         goal = len(self.pts) + more
         wait_for(lambda: len(self.pts) >= goal or not self._thread.is_alive(), timeout_s, "for frames")
         assert len(self.pts) >= goal, f"it ended with {self.error!r}"
@@ -59,7 +59,7 @@ class Watching:
         return next(one for one in reversed(self.statuses) if one.state is state)
 
     def attempts(self, more: int, timeout_s: float = 40.0) -> None:
-        """Wait until so many more attempts have failed."""
+        """Wait until `more` attempts have failed."""
         planned = {self.capture.status.retry_at_s}
 
         def seen() -> int:

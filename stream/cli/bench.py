@@ -1,4 +1,4 @@
-"""`gpen-stream bench`: measure the product on this machine against what it replaces."""
+"""`gpen-stream bench`: measure the product on this machine against baselines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Models = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class BenchOutput:
-    """Where the figures go, and the cores that are measured."""
+    """Outputs of the figures, and the cores that are measured."""
 
     file: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", help="Where --json writes.", show_default=False)
@@ -41,7 +41,7 @@ class BenchOutput:
 
 @dataclass(frozen=True, slots=True)
 class RecallOptions:
-    """On which pictures faces are searched."""
+    """The pictures in which faces are searched."""
 
     preset: Annotated[list[str] | None, typer.Option(help="For recall; repeatable.")] = None
     size: Annotated[list[int] | None, typer.Option(min=8, max=600, help="Of faces, px; repeatable.")] = None
@@ -112,7 +112,7 @@ def pipeline(
     model: Models = None,
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Length of the clip.")] = 10.0,
     recipe_frames: Annotated[
-        int, typer.Option(min=1, help="Frames for the recipe's baseline, which takes seconds for each.")
+        int, typer.Option(min=1, help="Frames for the recipe's baseline, which needs seconds for each.")
     ] = 12,
     only: Annotated[
         list[str] | None,

@@ -1,4 +1,4 @@
-"""`gpen-stream compare`."""
+"""The command `gpen-stream compare`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OUT, _PART = "Output", "Which part"
 
 @dataclass(frozen=True, slots=True)
 class CompareOutput:
-    """What is written beside the figures that are printed."""
+    """Files that are written beside the printed figures."""
 
     html: Annotated[
         bool,
@@ -65,21 +65,21 @@ class CompareOutput:
 
 @dataclass(frozen=True, slots=True)
 class ComparePart:
-    """Which part of the two is compared."""
+    """The part of both files that is compared."""
 
     start: Annotated[
         float, typer.Option(min=0, max=1e7, help="Begin here in A, seconds.", rich_help_panel=_PART)
     ] = 0.0
     duration: Annotated[
         float | None,
-        typer.Option(min=0.001, max=1e7, help="Stop after so many seconds.", rich_help_panel=_PART),
+        typer.Option(min=0.001, max=1e7, help="Length of the part, seconds.", rich_help_panel=_PART),
     ] = None
     offset: Annotated[
         float,
         typer.Option(
             min=-1e7,
             max=1e7,
-            help="B begins so many seconds into A, as after restore --start.",
+            help="Time in A at which B begins, seconds, as after restore --start.",
             rich_help_panel=_PART,
         ),
     ] = 0.0
@@ -97,7 +97,7 @@ def compare(
     ] = None,
     reference: Annotated[
         Path | None,
-        typer.Option(metavar="R", help="What both should look like: figures are taken against it."),
+        typer.Option(metavar="R", help="Undamaged original, which the figures compare both with."),
     ] = None,
     output: CompareOutput,
     part: ComparePart,

@@ -82,7 +82,7 @@ def live(
 ) -> int:
     """Restore the faces in a live picture, until Ctrl-C.
 
-    An address may hold ${NAME}, taken from the environment: so no password stands in the command.
+    An address may hold ${NAME}, the value of an environment variable, so that the command holds no password.
     Exit codes: 0 stopped or at the end of a file, 1 failed, 2 wrong usage or settings.
     """
     arguments = [source, *(to or [])]
@@ -112,7 +112,7 @@ def live(
 
 @app.command()
 def sources(debug: DebugAlone = False) -> None:
-    """List the cameras of this machine, as `live` takes them."""
+    """List the cameras of this machine, with the addresses that `live` accepts."""
     from stream.live.source.devices import cameras
 
     devices = cameras()
@@ -164,7 +164,7 @@ class _Screen:
             return
         if stopping:
             self._stopping = True
-            self._print("stopping: what is on its way is still delivered; Ctrl-C again does not wait for it")
+            self._print("stopping: delivering the frames that are left; Ctrl-C again does not wait for them")
             return
         if since_s < (_TERMINAL_EVERY_S if self._live else _PLAIN_EVERY_S):
             return

@@ -116,7 +116,7 @@ def import_model(
         str | None, typer.Option(help="Alignment: arcface_gpen (the default), ffhq_512, arcface_128.")
     ] = None,
     input_range: Annotated[
-        str | None, typer.Option(metavar="LOW,HIGH", help="What the network takes: -1,1 or 0,1.")
+        str | None, typer.Option(metavar="LOW,HIGH", help="Range of the network's input: -1,1 or 0,1.")
     ] = None,
     accept_licence: _Consent = False,
     quiet: _Quiet = False,

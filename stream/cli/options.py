@@ -1,4 +1,4 @@
-"""What the commands share: options as dataclasses, `--debug`, and lines on stderr."""
+"""Shared parts of the commands: options as dataclasses, `--debug`, and lines on stderr."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ Debug = Annotated[
     bool,
     typer.Option("--debug", callback=Tracebacks.want, help="Print tracebacks.", rich_help_panel="Output"),
 ]
-"""For commands whose options stand under headings."""
+"""The option `--debug` of a command whose help groups its options under headings."""
 DebugAlone = Annotated[bool, typer.Option("--debug", callback=Tracebacks.want, help="Print tracebacks.")]
-"""For commands whose options stand under no headings."""
+"""The option `--debug` of a command whose help has no headings."""
 
 
 def complain(text: str) -> None:

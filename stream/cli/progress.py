@@ -24,6 +24,7 @@ class Display:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._last_plain = time.monotonic()
+        self._told_before = False
 
     def __enter__(self) -> Display:
         if self._console.is_terminal and not self._quiet:
@@ -31,7 +32,7 @@ class Display:
                 BarColumn(),
                 TextColumn("{task.completed:.0f}/{task.total:.0f} frames"),
                 TextColumn("{task.fields[fps]:.1f} fps"),
-                TextColumn("{task.fields[faces]} faces"),
+                TextColumn("{task.fields[faces]} faces{task.fields[segments]}"),
                 TimeRemainingColumn(),
             )
             self._bar = Progress(*columns, console=self._console, transient=True)
@@ -50,20 +51,30 @@ class Display:
         """Show how far the run is."""
         if self._quiet:
             return
-        fps = done.frames_done / done.elapsed_s if done.elapsed_s else 0.0
+        if done.frames_before and not self._told_before:
+            self._told_before = True
+            self.say(f"continuing: {done.segments_done} of {done.segments_total} segments done")
+        fps = (done.frames_done - done.frames_before) / done.elapsed_s if done.elapsed_s else 0.0
         total = max(done.frames_total, done.frames_done)
         if self._bar is not None:
-            with suppress(OSError):
+            segments = f", {done.segments_done}/{done.segments_total} segments" if done.segments_total else ""
+            with suppress(OSError):  # the terminal was closed
                 if self._task is None:
-                    self._task = self._bar.add_task("restore", total=total, fps=0.0, faces=0)
+                    self._task = self._bar.add_task("restore", total=total, fps=0.0, faces=0, segments="")
                 self._bar.update(
-                    self._task, completed=done.frames_done, total=total, fps=fps, faces=done.faces
+                    self._task,
+                    completed=done.frames_done,
+                    total=total,
+                    fps=fps,
+                    faces=done.faces,
+                    segments=segments,
                 )
         elif done.frames_done and time.monotonic() - self._last_plain >= _PLAIN_EVERY_S:
             self._last_plain = time.monotonic()
             left = f", {(total - done.frames_done) / fps:.0f} s left" if fps and done.frames_total else ""
             of = f" of {done.frames_total}" if done.frames_total else ""
-            self.say(f"{done.frames_done}{of} frames, {fps:.1f} fps, {done.faces} faces{left}")
+            parts = f", {done.segments_done} of {done.segments_total} segments" if done.segments_total else ""
+            self.say(f"{done.frames_done}{of} frames{parts}, {fps:.1f} fps, {done.faces} faces{left}")
 
     def say(self, text: str) -> None:
         """One plain line on stderr, never wrapped."""

@@ -27,19 +27,19 @@ _SAY_EVERY_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class EvaluateFaces:
-    """Which faces, damaged how."""
+    """The faces, and their damage."""
 
     split: Annotated[str, typer.Option(help="choose or report, one half of the people each; or all.")] = "all"
     levels: Annotated[
         str | None, typer.Option(metavar="LEVEL,...", help="Of near-clean, mild, medium and heavy; or all.")
     ] = None
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only so many faces.")] = None
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Largest number of faces.")] = None
     seed: Annotated[int, typer.Option(min=0, metavar="S", help="Of damage and bootstrap.")] = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluateMethod:
-    """What the model is compared with, and how."""
+    """The models that the model is compared with, and the form of the comparison."""
 
     against: Annotated[
         str | None, typer.Option(metavar="NAME|PATH", help="Another model, to compare with.")

@@ -13,8 +13,14 @@ from stream.config import Config
 from stream.errors import HardwareError, SourceError, StreamError
 from stream.faces.assembly import Setup, assemble
 from stream.faces.compose.upscale import require_progressive
+from stream.job.executors.executor import Executor
+from stream.job.executors.local_executor import LocalExecutor
+from stream.job.executors.ray_executor import RayExecutor
+from stream.job.executors.segment_worker import WorkerSettings
 from stream.job.interface import Options, Outcome, ProgressCallback, RunReport, Status
-from stream.job.run import Run, check_colour, prepared_still, video_source
+from stream.job.planned_run import PlannedRun, needs_plan
+from stream.job.run import Run, check_colour, prepared_still, restored_note, video_source
+from stream.media.container import window_pts
 from stream.media.encode import FileSink, OutputOptions, check_destination, claim_destination
 from stream.media.image_stages import ImageSink, ImageSource
 from stream.media.images import is_image
@@ -62,6 +68,13 @@ def restore_file(
         claim.release()
 
 
+def _executor(options: Options) -> Executor:
+    """What restores the segments of a plan. Raises ClusterError."""
+    if options.on is None:
+        return LocalExecutor()
+    return RayExecutor(options.on, WorkerSettings(options.worker_cores, options.allow_mixed))
+
+
 def _restore_video(
     src: Path,
     dst: Path,
@@ -71,19 +84,27 @@ def _restore_video(
     stop: threading.Event | None,
 ) -> Outcome:
     info = probe(src)
+    if needs_plan(info, options):
+        executor = _executor(options)
+        try:
+            outcome = PlannedRun(src, dst, config, options, executor).run(info, progress, stop)
+        finally:
+            executor.close()
+        if outcome is not None:
+            return outcome
     if info.duration_s and (options.start_s or 0.0) >= info.duration_s:
         raise SourceError(_no_frames(src, info, options, stopped=False))
     if config.compose.upscale > 1:
         require_progressive(info)
     setup = Setup.of(config, aligned=options.aligned)
     run = Run(setup)
-    source = video_source(setup, options, info)
+    source = video_source(setup, info, window_pts(info, options.start_s, options.duration_s))
     output = OutputOptions(
         overwrite=options.overwrite,
         allow_loss=options.allow_loss,
         start_s=options.start_s,
         duration_s=options.duration_s,
-        restored_note=run.note,
+        restored_note=restored_note(setup),
         upscale=config.compose.upscale,
         cut_short=run.was_cut_short,
     )
@@ -133,7 +154,7 @@ def restore_images(
     run = Run(setup, still=True)
     overwrite = (options or Options()).overwrite
     source = ImageSource(jobs, lambda still: prepared_still(setup, still), overwrite=overwrite)
-    sink = ImageSink(source, run.note)
+    sink = ImageSink(source, restored_note(setup))
     try:
         interrupt = run.execute(source, sink, len(jobs), progress, stop)
     finally:
@@ -161,8 +182,8 @@ def restored_frames(
     StreamError.
     """
     options = options or Options()
-    setup = Setup.of(config or Config(), aligned=options.aligned)
-    source = video_source(setup, options, probe(src))
+    setup, info = Setup.of(config or Config(), aligned=options.aligned), probe(src)
+    source = video_source(setup, info, window_pts(info, options.start_s, options.duration_s))
     cv2.setNumThreads(setup.threads.cv2)
     yield from Pipeline.from_source(source, assemble(setup).in_line())
 

@@ -1,1 +1,1 @@
-"""What measures, compares, judges and trains; no user's video goes through here."""
+"""Benches, comparisons, evaluation and training; no user's video goes through here."""

@@ -54,7 +54,7 @@ class AudioPacket:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class EpochStart:
     """An epoch begins: the formats of the packets that follow. Files begin anew, publishers reconnect."""
 
     epoch: int
@@ -84,18 +84,18 @@ class Packet:
 
 
 @dataclass(frozen=True, slots=True)
-class Jpeg:
+class JpegPicture:
     """A JPEG picture, for MJPEG and previews."""
 
     data: bytes = field(repr=False)
     arrived_at_s: float
     """See `Frame.arrived_at_s`."""
     pts: int
-    """In LIVE_TIME_BASE."""
+    """Time of the picture, in LIVE_TIME_BASE."""
 
 
 @dataclass(frozen=True, slots=True)
-class Raw:
+class RawPicture:
     """A picture for a window or a virtual camera: RGB u8[height,width,3], rows without padding."""
 
     data: bytes = field(repr=False)
@@ -113,16 +113,16 @@ class FaceFacts(TypedDict):
     at: str
     """Time of the picture, UTC, ISO 8601."""
     track: int
-    """`Face.track_id`."""
+    """Number of the face's track, `Face.track_id`."""
     x: int
     """Left edge of the face's box, upright px; `y` is its upper edge."""
     y: int
     width: int
     height: int
     score: float
-    """The detector's, in 0..1."""
+    """The detector's score, in 0..1."""
     sharpness: float
-    """Of the original, in 0..1; 0 where it was not measured."""
+    """Sharpness of the original, in 0..1; 0 where it was not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +137,9 @@ class Snapshot:
     facts: FaceFacts
 
 
-Message = Start | Packet | Jpeg | Raw | Snapshot
+Message = EpochStart | Packet | JpegPicture | RawPicture | Snapshot
 
 
 @dataclass(frozen=True, slots=True)
-class Finish:
+class FinishSink:
     """The last message to a sink's process: the process finishes its output and ends."""

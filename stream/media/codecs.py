@@ -45,7 +45,7 @@ class EncoderRecipe:
     is_hardware: bool = False
     """Whether the encoder is a hardware encoder that the user did not name. If it fails, software encodes."""
     notes: tuple[str, ...] = ()
-    """What the user should know, one line each."""
+    """Remarks for the user, one line each."""
 
 
 def recipe(info: StreamInfo, config: Encode) -> EncoderRecipe:

@@ -17,6 +17,7 @@ from stream.config import Encode
 from stream.errors import EncodeError, HardwareError
 from stream.media import codecs, hardware, quality_trial, remux
 from stream.media.claim import OutputClaim
+from stream.media.codecs import EncoderRecipe
 from stream.media.container import Window, open_video, video_stream, window_pts
 from stream.media.opening import Opening, is_needed
 from stream.media.output import (
@@ -30,6 +31,7 @@ from stream.media.output import (
 )
 from stream.media.partial_file import PartialFile, hidden_name
 from stream.media.remux import Copier
+from stream.media.segment_file import EncodedPacket
 from stream.picture.face import FrameWork
 from stream.picture.frame import StreamInfo
 from stream.pipeline.cpu_budget import ordinary_priority
@@ -82,7 +84,7 @@ class OutputOptions:
     allow_loss: bool = False
     """Whether streams and metadata that the container cannot hold may be left out."""
     start_s: float | None = None
-    """Where the part begins whose sound and other streams are copied; None: at the input's beginning."""
+    """Start of the part whose sound and other streams are copied; None: the input's beginning."""
     duration_s: float | None = None
     """How long that part is; None: up to the input's end."""
     restored_note: str = ""
@@ -103,9 +105,17 @@ class FileSink(Sink):
     """
 
     def __init__(
-        self, info: StreamInfo, destination: Path, config: Encode, options: OutputOptions | None = None
+        self,
+        info: StreamInfo,
+        destination: Path,
+        config: Encode,
+        options: OutputOptions | None = None,
+        recipe: EncoderRecipe | None = None,
     ) -> None:
-        """`info`: the input's video, from whose file the other streams are copied. Raises EncodeError."""
+        """`info`: the input's video, from whose file the other streams are copied. Raises EncodeError.
+
+        recipe: how the video is encoded; None: chosen by the settings.
+        """
         options = options or OutputOptions()
         self.info = info
         self.destination = Path(destination)
@@ -117,13 +127,17 @@ class FileSink(Sink):
         self._shown = info.enlarged(options.upscale) if options.upscale > 1 else info
         """The video as it will be."""
         check_destination(Path(info.path), self.destination, options.overwrite)
-        self.recipe = codecs.recipe(self._shown, config)
+        self.recipe = recipe or codecs.recipe(self._shown, config)
         if options.upscale > 1:
             codecs.check_size(self._shown, self.recipe)
         self.notes: list[str] = list(self.recipe.notes)
         start, end = window_pts(info, options.start_s, options.duration_s)
-        self._first_pts = start or 0
+        self.first_pts = start or 0
         """The input's time that becomes 0."""
+        self.end_pts = 0
+        """Where the input's video ends, on the output's clock; 0: its container does not say."""
+        self.copies_parameters = True
+        """Whether what the input's container says of its pictures holds for the output."""
         unit = info.time_base
         self._window: Window = None if start is None else start * unit, None if end is None else end * unit
         self._output: OutputFile | None = None
@@ -151,12 +165,13 @@ class FileSink(Sink):
             if keys:
                 output.container_options["movflags"] += "+use_metadata_tags"
             same_container = self.destination.suffix.lower() == Path(info.path).suffix.lower()
-            shift = self._first_pts * info.time_base
+            shift = self.first_pts * info.time_base
             dynamic = quality_trial.dynamic_hdr(info)
+            self.copies_parameters = options.same_pictures and not dynamic
             stream = self._add_video(
                 output,
                 main,
-                copy_parameters=options.same_pictures and not dynamic,
+                copy_parameters=self.copies_parameters,
                 same_container=same_container,
             )
             copier = Copier(
@@ -175,10 +190,9 @@ class FileSink(Sink):
             self._file.check()  # the muxer has opened it
             opening = Opening(output, stream, self._file, self.partial)
             encoder = Encoder(stream, self._shown, self.recipe, self._config.threads)
-            end_pts = 0
             if main.duration is not None:
-                end_pts = (main.start_time or 0) + main.duration - self._first_pts
-            durations = PictureDurations(info, end_pts)
+                self.end_pts = (main.start_time or 0) + main.duration - self.first_pts
+            durations = PictureDurations(info, self.end_pts)
             self._output = OutputFile(output, encoder, copier, durations, opening, opened.pop_all())
         ordinary_priority()
 
@@ -237,7 +251,7 @@ class FileSink(Sink):
         picture = work.frame.picture
         picture.pict_type = 0  # else the encoder would have to use the old stream's types
         with self._errors():
-            output.write(picture, work.frame.time.pts - self._first_pts)
+            output.write(picture, work.frame.time.pts - self.first_pts)
         self.frames_out += 1
         return ()
 
@@ -247,8 +261,24 @@ class FileSink(Sink):
         if output.durations.moved:
             self.notes.append(f"{self.info.path}: times that do not rise were moved up")
         with self._errors():
-            output.end(self._options.cut_short())
+            output.drain()
+            output.end(output.durations.end() if self._options.cut_short() else None)
         return ()
+
+    def write_encoded(self, packets: Iterable[EncodedPacket], *, up_to_end: bool) -> None:
+        """Write a video that was encoded before, in place of `process` and `flush`.
+
+        up_to_end: the other streams are copied up to their own end, not up to the video's.
+        """
+        output = self._opened()
+        with self._errors():
+            end = output.write_encoded(packets)
+            output.end(None if up_to_end else end)
+
+    @property
+    def extradata(self) -> bytes:
+        """The codec's headers, as the open encoder wrote them."""
+        return self._opened().extradata
 
     def close(self) -> None:
         """Release both containers; the partial file stays."""
@@ -290,18 +320,24 @@ class FileSink(Sink):
             raise self._error_for(error) from error
 
     def _error_for(self, error: av.FFmpegError | OSError) -> EncodeError:
-        code = error.errno
-        if code == errno.ENOSPC:
-            return EncodeError(f"{self.destination}: the disk is full; free some space and run again")
-        if code == errno.EFBIG:
-            return EncodeError(f"{self.destination}: the file grew beyond what is allowed; raise the limit")
-        if not isinstance(error, av.FFmpegError):
-            return EncodeError(f"{self.destination}: cannot be written ({error.strerror}); check the folder")
-        failed = f"{self.recipe.encoder} failed ({hardware.reason(error)})"
-        if self.recipe.is_hardware:
-            return HardwareError(f"{self.destination}: {failed}; set encode.hardware to off")
-        size = "" if self._shown is self.info else " or a smaller --upscale"
-        return EncodeError(f"{self.destination}: {failed}; try encode.codec{size}")
+        return encode_error(error, self.destination, self.recipe, enlarged=self._shown is not self.info)
+
+
+def encode_error(
+    error: av.FFmpegError | OSError, destination: Path, recipe: EncoderRecipe, *, enlarged: bool
+) -> EncodeError:
+    """FFmpeg's or the system's error as one line that names the output."""
+    if error.errno == errno.ENOSPC:
+        return EncodeError(f"{destination}: the disk is full; free some space and run again")
+    if error.errno == errno.EFBIG:
+        return EncodeError(f"{destination}: the file grew beyond what is allowed; raise the limit")
+    if not isinstance(error, av.FFmpegError):
+        return EncodeError(f"{destination}: cannot be written ({error.strerror}); check the folder")
+    failed = f"{recipe.encoder} failed ({hardware.reason(error)})"
+    if recipe.is_hardware:
+        return HardwareError(f"{destination}: {failed}; set encode.hardware to off")
+    size = " or a smaller --upscale" if enlarged else ""
+    return EncodeError(f"{destination}: {failed}; try encode.codec{size}")
 
 
 def _close(container: InputContainer | OutputContainer) -> None:

@@ -145,7 +145,7 @@ _HDR_OPTIONS = {
     "libx265": ("x265-params", "master-display", "max-cll"),
     "libsvtav1": ("svtav1-params", "mastering-display", "content-light"),
 }
-"""By encoder: its option for free parameters, and there the names of mastering display and light level."""
+"""For each encoder: its option for free parameters, and the names of mastering display and light level."""
 
 
 def _mastering(raw: bytes, plain: bool = False) -> str:

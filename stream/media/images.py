@@ -28,7 +28,7 @@ _PHOTOMETRIC, _DESCRIPTION, _ORIENTATION, _ICC_TAG = 262, 270, 274, 34675
 _TIFF_TEXTS = {271, 272, 305, 306, 315, 33432}
 """Make, model, software, date, artist, copyright."""
 _TIFF_TAGS = _TIFF_TEXTS | {_DESCRIPTION, _ORIENTATION, 282, 283, 296, 700, 33723, 34665, 34853}
-"""Also density, XMP, IPTC, Exif and GPS."""
+"""The texts, and density, XMP, IPTC, Exif and GPS."""
 _PNG_CHUNKS = (b"cHRM", b"gAMA", b"iCCP", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"pHYs", b"tIME", b"eXIf",
                b"tEXt", b"zTXt", b"iTXt")  # fmt: skip
 _BROKEN = (OSError, SyntaxError, ValueError, KeyError, EOFError, struct.error, zlib.error, cv2.error,
@@ -49,7 +49,7 @@ def is_image(path: Path) -> bool:
 
 
 class FormatDetails(TypedDict, total=False):
-    """What only a file of the same format can store: options of Pillow's encoder, or a PNG's `chunks`."""
+    """Data that only the same format can store: options of Pillow's encoder, or a PNG's `chunks`."""
 
     dpi: tuple[float, float]
     qtables: dict[int, list[int]]
@@ -71,7 +71,7 @@ class Still:
     mode: str
     """Pillow's mode to write in, such as "LA"; "" for 16 bits."""
     turn: tuple[tuple[int, int], tuple[int, int]]
-    """From the stored to the upright orientation, as `View.turn`."""
+    """Rotation from the stored to the upright orientation, as `View.turn`."""
     icc: bytes | None
     exif: bytes | None
     format: str

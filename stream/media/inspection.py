@@ -1,4 +1,4 @@
-"""What a file contains, as `gpen-stream probe` shows it."""
+"""The contents of a file, as `gpen-stream probe` shows them."""
 
 from __future__ import annotations
 

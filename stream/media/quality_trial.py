@@ -32,7 +32,7 @@ LIMIT = 2.0
 _CLOSE_DB = 0.6
 """A quality that exceeds the target by less is not searched further."""
 _POSITIONS = (0.05, 0.35, 0.65, 0.9)
-"""Where frames are tried, as parts of the video's length."""
+"""Positions of the tried frames, as shares of the video's length."""
 _FRAMES = 9
 """Frames tried at each position."""
 _MAX_SIZE = 640, 384
@@ -59,7 +59,7 @@ class _Sample:
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """What encoding the sample with one quality gave."""
+    """The result of encoding the sample with one quality."""
 
     recipe: EncoderRecipe
     growth: float

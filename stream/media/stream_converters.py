@@ -25,7 +25,7 @@ Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
 """
 _BITS_PER_CHANNEL = 96_000
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
-"""By number of channels, for files that tell nothing else."""
+"""Layouts by number of channels, for files that state no layout."""
 
 
 class SoundConverter:
@@ -53,9 +53,9 @@ class SoundConverter:
         self._fifo = av.AudioFifo()
         self._unit = Fraction(1, rate)
         self._next_pts: int | None = None
-        """Where the next samples belong if there is no gap."""
+        """Pts of the next samples if there is no gap."""
         self._buffer_pts = 0
-        """Of the first buffered sample."""
+        """Pts of the first buffered sample."""
 
     def convert(self, packet: av.Packet[Stream] | None) -> list[av.Packet[Stream]]:
         """Packets of the new codec that a packet of the old one completes; None: the stream has ended."""

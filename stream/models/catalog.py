@@ -26,7 +26,7 @@ class Licence:
 
 @dataclass(frozen=True, slots=True)
 class Generator:
-    """What the input of a face generator must be like."""
+    """Requirements on the input of a face generator."""
 
     template: str
     """Name of the template by which faces are aligned."""
@@ -35,7 +35,7 @@ class Generator:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CatalogEntry:
     """One model of the catalogue."""
 
     name: str
@@ -45,7 +45,7 @@ class Entry:
     task: str
     """One of `info.TASKS` for a generator; ``parse`` or ``detect`` for a network that assists it."""
     url: str | None = None
-    """Where the file is published; None for the model that is part of the package."""
+    """Address at which the file is published; None for the model that is part of the package."""
     bytes: int | None = None
     sha256: str | None = None
     """Hexadecimal digest of the published file; None where the publisher gives none."""
@@ -94,27 +94,27 @@ def licences() -> Mapping[str, Licence]:
 
 
 @cache
-def entries() -> Mapping[str, Entry]:
+def entries() -> Mapping[str, CatalogEntry]:
     """All models by name, in the table's order."""
     return MappingProxyType({name: _entry(name, row) for name, row in _table()["models"].items()})
 
 
-def by_sha256(digest: str) -> Entry | None:
+def by_sha256(digest: str) -> CatalogEntry | None:
     """The model whose published file has this digest."""
     return next((entry for entry in entries().values() if entry.sha256 == digest), None)
 
 
-def by_file(file: str) -> Entry | None:
+def by_file(file: str) -> CatalogEntry | None:
     """The model whose published file has this name."""
     return next((entry for entry in entries().values() if entry.file == file), None)
 
 
-def _entry(name: str, row: _ModelRow) -> Entry:
+def _entry(name: str, row: _ModelRow) -> CatalogEntry:
     generator = None
     if "template" in row:
         low, high = map(float, row["input_range"])
         generator = Generator(row["template"], (low, high))
-    return Entry(
+    return CatalogEntry(
         name,
         row["file"],
         licences()[row["licence"]],

@@ -29,7 +29,7 @@ ReceivedCallback = Callable[[int, int | None], None]
 
 _CHUNK = 1 << 18
 _RESET_AFTER = 1 << 20
-"""An attempt that brings so many new bytes resets the count of failed attempts."""
+"""Number of new bytes by which an attempt resets the count of failed attempts."""
 _RETRIABLE_STATUSES = (408, 429, 500, 502, 503, 504)
 
 
@@ -201,7 +201,7 @@ class _Download:
         return 0 if too_long or not (self._known_digest or self.validator.exists()) else received
 
     def _check_response(self, response: http.client.HTTPResponse, offset: int) -> tuple[int, int | None]:
-        """Where in the file the body begins, and the length that the server states for the whole file."""
+        """Position of the body in the file, and the length that the server states for the whole file."""
         if response.status == 206:
             span = re.fullmatch(
                 r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip()

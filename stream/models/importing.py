@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stream.errors import ConfigError, ModelError
 from stream.models import catalog
-from stream.models.catalog import Entry
+from stream.models.catalog import CatalogEntry
 from stream.models.info import (
     INPUT_RANGES,
     TASKS,
@@ -39,7 +39,7 @@ DEFAULT_TEMPLATE = "arcface_gpen"
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """What the user says about a model of his own; None stands for the default."""
+    """The user's facts about his own model; None stands for the default."""
 
     name: str | None = None
     """The model's name; by default the file's."""
@@ -52,7 +52,7 @@ class ImportOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class ImportedModel:
     """A model that was imported."""
 
     name: str
@@ -71,7 +71,7 @@ def own_path(record: OwnModel) -> Path:
     return models_folder() / record["path"]  # an absolute path stays as it is
 
 
-def import_file(path: Path, options: ImportOptions, *, accept_licence: bool, notify: Notify) -> Imported:
+def import_file(path: Path, options: ImportOptions, *, accept_licence: bool, notify: Notify) -> ImportedModel:
     """Register the model in `path`, so that `registry.resolve` finds it by its name.
 
     An official file is recognised by its digest, or by its name where no digest is published; `options`
@@ -92,14 +92,14 @@ def import_file(path: Path, options: ImportOptions, *, accept_licence: bool, not
     require_licence(entry.name, entry.licence, accept_licence)
     notify(f"{entry.name}: licence: {entry.licence.terms} ({entry.licence.url})")
     if not entry.is_checkpoint:
-        return Imported(entry.name, _copy(path, entry, digest), None)
+        return ImportedModel(entry.name, _copy(path, entry, digest), None)
     imported = import_official(entry, path, digest)
     if known_digest(entry) is None:
         pin(entry, digest, notify)
     return imported
 
 
-def import_official(entry: Entry, path: Path, digest: str) -> Imported:
+def import_official(entry: CatalogEntry, path: Path, digest: str) -> ImportedModel:
     """Convert an official checkpoint to safetensors in the models folder, once for each digest."""
     generator, target = entry.generator, imported_path(digest, entry.name)
     info = None
@@ -115,10 +115,10 @@ def import_official(entry: Entry, path: Path, digest: str) -> Imported:
         )
         info = _convert(path, target, digest, spec)
         record_digest(target, sha256_of(target))
-    return Imported(entry.name, target, info)
+    return ImportedModel(entry.name, target, info)
 
 
-def _official(path: Path, digest: str, name: str | None) -> Entry | None:
+def _official(path: Path, digest: str, name: str | None) -> CatalogEntry | None:
     """The catalogue's entry for a file; None for a file of the user's own.
 
     Raises ConfigError or ModelError for a file that has an official name, but another digest.
@@ -137,7 +137,7 @@ def _official(path: Path, digest: str, name: str | None) -> Entry | None:
     return claimed
 
 
-def _import_own(path: Path, digest: str, options: ImportOptions) -> Imported:
+def _import_own(path: Path, digest: str, options: ImportOptions) -> ImportedModel:
     task = options.task or "restore"
     chosen = options.input_range or ("0,1" if task == "segment" else "-1,1")
     name = options.name or path.stem
@@ -164,7 +164,7 @@ def _import_own(path: Path, digest: str, options: ImportOptions) -> Imported:
         "input_range": chosen,
     }
     change_ledger(lambda ledger: ledger.imports.__setitem__(name, record))
-    return Imported(name, target, info)
+    return ImportedModel(name, target, info)
 
 
 def _convert(path: Path, target: Path, digest: str, spec: GeneratorSpec) -> ModelInfo:
@@ -212,7 +212,7 @@ def _describe_onnx(path: Path, digest: str, spec: GeneratorSpec) -> ModelInfo:
     return info
 
 
-def _copy(path: Path, entry: Entry, digest: str) -> Path:
+def _copy(path: Path, entry: CatalogEntry, digest: str) -> Path:
     target = models_folder() / entry.file
     draft = target.with_name(f".{target.name}.{os.getpid()}")
     with locked(entry.file):

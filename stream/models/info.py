@@ -27,7 +27,7 @@ INPUT_RANGES = {"-1,1": (-1.0, 1.0), "0,1": (0.0, 1.0)}
 """The values to which RGB 0..1 is mapped for a network, by their spelling in metadata."""
 _FLAGS = {"true": True, "false": False}
 TASKS = ("restore", "colorize", "inpaint", "segment")
-"""What generators are trained for: faces from damaged, grey or incomplete faces, or from label maps."""
+"""Tasks of generators: faces from damaged, grey or incomplete faces, or from label maps."""
 SIDECAR_ENDING = ".json"
 """A sidecar has the name of its ``.onnx`` with this ending added."""
 

@@ -37,14 +37,14 @@ class OwnModel(TypedDict):
 
 @dataclass(slots=True)
 class Ledger:
-    """What is kept between runs, as JSON in the models folder."""
+    """Facts stored between runs, as JSON in the models folder."""
 
     licences: list[str] = field(default_factory=list)
     """Names of accepted licences."""
     pins: dict[str, str] = field(default_factory=dict)
-    """By file name, for files whose publishers give no digest: the digest of the first file seen."""
+    """Digest of the first file seen, by file name, for files whose publishers give no digest."""
     verified: dict[str, list[int | str]] = field(default_factory=dict)
-    """By path, for files that were hashed: bytes, modification time (ns) and digest."""
+    """Bytes, modification time (ns) and digest of each file that was hashed, by path."""
     imports: dict[str, OwnModel] = field(default_factory=dict)
     """Imported models by name."""
 

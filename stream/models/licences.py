@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stream.errors import ConfigError, ModelError
 from stream.models import catalog
-from stream.models.catalog import Entry, Licence
+from stream.models.catalog import CatalogEntry, Licence
 from stream.models.info import sha256_of
 from stream.models.ledger import Ledger, change_ledger, models_folder, read_ledger
 
@@ -53,18 +53,18 @@ def require_licence(name: str, licence: Licence, accept: bool = False) -> None:
     _change_if_writable(add)
 
 
-def known_digest(entry: Entry) -> str | None:
+def known_digest(entry: CatalogEntry) -> str | None:
     """The digest that the entry's file must have: the published one, or the one pinned in the ledger."""
     return entry.sha256 or read_ledger().pins.get(entry.file)
 
 
-def entry_by_digest(digest: str) -> Entry | None:
+def entry_by_digest(digest: str) -> CatalogEntry | None:
     """The catalogue's entry whose file has this digest, published or pinned."""
     pinned = {pin: file for file, pin in read_ledger().pins.items()}
     return catalog.by_sha256(digest) or catalog.by_file(pinned.get(digest, ""))
 
 
-def pin(entry: Entry, digest: str, notify: Notify) -> None:
+def pin(entry: CatalogEntry, digest: str, notify: Notify) -> None:
     """From now on, accept only the file with this digest for an entry that has no published digest."""
     notify(
         f"{entry.name}: nobody has published a hash of {entry.file}: this one is trusted on first use and "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from stream.errors import ConfigError, ModelError
 from stream.models import catalog
-from stream.models.catalog import Entry
+from stream.models.catalog import CatalogEntry
 from stream.models.importing import ImportOptions, import_file, import_official, imported_path, own_path
 from stream.models.info import BUNDLED_MODEL, INPUT_RANGES, ModelInfo, bundled_model_path, sha256_of
 from stream.models.ledger import OwnModel, locked, models_folder, read_ledger
@@ -148,7 +148,7 @@ def fetch(
 
 
 def address(url: str, file: str) -> str:
-    """Where a file is downloaded from: its publisher's `url`, or the mirror that the environment names."""
+    """The address of a download: the publisher's `url`, or the mirror that the environment names."""
     from stream.models.download import check_url
 
     mirror = os.environ.get(MIRROR_VARIABLE, "").strip()
@@ -161,7 +161,7 @@ def address(url: str, file: str) -> str:
     return f"{mirror.rstrip('/')}/{file}"
 
 
-def entry_named(name: str) -> Entry:
+def entry_named(name: str) -> CatalogEntry:
     """The catalogue's entry. Raises ConfigError, with similar names, where there is none."""
     entry = catalog.entries().get(name)
     if entry is None:
@@ -222,7 +222,7 @@ def list_models() -> list[ListedModel]:
     return catalogued + [_listed_own(name, own) for name, own in read_ledger().imports.items()]
 
 
-def _listed(entry: Entry) -> ListedModel:
+def _listed(entry: CatalogEntry) -> ListedModel:
     local, generator = _find(entry), entry.generator
     return ListedModel(
         name=entry.name,
@@ -264,7 +264,7 @@ def _listed_own(name: str, own: OwnModel) -> ListedModel:
     )
 
 
-def _resolve_entry(entry: Entry, accept_licence: bool) -> Path:
+def _resolve_entry(entry: CatalogEntry, accept_licence: bool) -> Path:
     local = _find(entry)
     if local is None:
         raise ModelError(f"{entry.name}: not on this machine; run: gpen-stream models fetch {entry.name}")
@@ -300,7 +300,7 @@ def _resolve_checkpoint(path: Path, accept_licence: bool, notify: Notify) -> Pat
     return import_file(path, ImportOptions(), accept_licence=accept_licence, notify=notify).path
 
 
-def _find(entry: Entry) -> _LocalFile | None:
+def _find(entry: CatalogEntry) -> _LocalFile | None:
     """The entry's file on this machine, found by names alone: no file is read. None: absent."""
     digest, path = known_digest(entry), models_folder() / entry.file
     if entry.name == BUNDLED_MODEL:
@@ -314,7 +314,7 @@ def _find(entry: Entry) -> _LocalFile | None:
     return None
 
 
-def _is_verified(entry: Entry) -> bool:
+def _is_verified(entry: CatalogEntry) -> bool:
     """Whether the entry's file is on this machine and has the expected digest."""
     local = _find(entry)
     if local is None or local.digest is None:
@@ -327,7 +327,7 @@ def _is_verified(entry: Entry) -> bool:
     return local.state in ("here", "imported")
 
 
-def _verify(entry: Entry) -> Verification:
+def _verify(entry: CatalogEntry) -> Verification:
     local, source = _find(entry), models_folder() / entry.file
     if local is None:
         return Verification(entry.name, False, "not on this machine")

@@ -1,4 +1,4 @@
-"""Data of a face on its way through the stages: detection, track, crop and patch."""
+"""Data of a face in the stages: detection, track, crop and patch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Face:
     landmarks: np.ndarray
     """f32[5,2], in the order of `Detection.landmarks`."""
     score: float
-    """Of the track's last detection, in 0..1."""
+    """Score of the track's last detection, in 0..1."""
     coasted: bool
     """Whether optical flow moved the landmarks here because no detector ran on this frame."""
     confidence: float
@@ -51,7 +51,7 @@ class Crop:
     view: View
     """The frame's view."""
     sharpness: float = 0.0
-    """In 0..1, see `stream.faces.restore.sharpness`; 0 where it was not measured."""
+    """Sharpness in 0..1, see `stream.faces.restore.sharpness`; 0 where it was not measured."""
 
     @property
     def track_id(self) -> int | None:
@@ -61,7 +61,7 @@ class Crop:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Patch:
-    """What restoration changes: a signed residual under a soft mask, in px of the crop."""
+    """The change that restoration makes: a signed residual under a soft mask, in px of the crop."""
 
     crop: Crop
     residual: np.ndarray

@@ -1,4 +1,4 @@
-"""One picture on its way through the stages. It keeps the decoder's planes; only regions are converted.
+"""One picture in the stages. It keeps the decoder's planes; only regions are converted.
 
 There are two coordinate systems, both continuous: pixel i covers [i, i + 1), its centre lies at i + 0.5.
 *Stored* coordinates are those of the decoder's picture. *Upright* coordinates are those of the picture
@@ -36,7 +36,7 @@ class Timestamp:
 
     @property
     def seconds(self) -> float:
-        """For display and comparison only; arithmetic stays with integers."""
+        """The time in seconds, for display and comparison only; arithmetic uses the integers."""
         return float(self.pts * self.time_base)
 
 
@@ -45,7 +45,7 @@ class View:
     """How the stored picture is rotated and stretched into the upright one."""
 
     width: int
-    """Of the stored picture, px; so is `height`."""
+    """Width of the stored picture, px; `height` is its height."""
     height: int
     sar: Fraction = Fraction(1)
     """Sample aspect ratio: width of a pixel over its height; 0 counts as 1."""
@@ -110,7 +110,7 @@ class StreamInfo:
     codec: str
     """FFmpeg's decoder name, such as "h264"."""
     pix_fmt: str
-    """Of the stored pictures; frames may have another one, see `pixel_formats.in_handled_format`."""
+    """Format of the stored pictures; that of frames may differ, see `pixel_formats.in_handled_format`."""
     view: View
     colour: Colour
     time_base: Fraction
@@ -153,7 +153,7 @@ class Frame:
     view: View
     colour: Colour
     chroma_site: tuple[float, float] = (0.0, 0.5)
-    """Where a chroma sample lies (x, y), in luma px from its first luma sample; 0 is co-sited."""
+    """Position (x, y) of a chroma sample, in luma px from its first luma sample; 0 is co-sited."""
     arrived_at_s: float = 0.0
     """`time.monotonic()` when the last packet of the picture arrived; live sources only."""
     epoch: int = 0

@@ -18,12 +18,12 @@ CHROMA_SITES = {
     "left": (0.0, 0.5), "center": (0.5, 0.5), "topleft": (0.0, 0.0),
     "top": (0.5, 0.0), "bottomleft": (0.0, 1.0), "bottom": (0.5, 1.0),
 }  # fmt: skip
-"""Where chroma samples lie (`Frame.chroma_site`), by FFmpeg's names."""
+"""Positions of chroma samples (`Frame.chroma_site`), by FFmpeg's names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """Where one component's samples lie."""
+    """Position of one component's samples in a plane."""
 
     plane: int
     offset: int = 0
@@ -107,7 +107,7 @@ def handled_layout(pix_fmt: str) -> Layout:
 
 @cache
 def alpha_of(pix_fmt: str) -> Component | None:
-    """Where the transparency of a handled format lies; None where the format has none."""
+    """Position of the transparency of a handled format; None where the format has none."""
     parts = av.VideoFormat(pix_fmt, 16, 16).components
     plane = next((part.plane for part in parts if part.is_alpha), None)
     if plane is None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 _LOBES = 4
 _BETWEEN, _CENTRED = np.array([0, 0.5, 0.5], np.float32), np.array([0.25, 0.5, 0.25], np.float32)
 _HALVING = {0.0: (_CENTRED, 0), 0.5: (_BETWEEN, 0), 1.0: (_CENTRED, 1)}
-"""By the position of the kept samples: the filter, and the index of the first sample that is kept."""
+"""Filter, and index of the first sample that is kept, by the position of the kept samples."""
 _UNCHANGED = np.array([0, 1, 0], np.float32), 0
 
 
@@ -43,8 +43,8 @@ def _enlarged_along(
     shape = (image.shape[0], count) if axis else (count, image.shape[1])
     result, one = np.empty(shape, np.float32), np.ones(1, np.float32)
     for phase in range(factor):
-        taps = _taps((phase + centre) / factor - centre)
-        across, down = (taps, one) if axis else (one, taps)
+        kernel = _kernel((phase + centre) / factor - centre)
+        across, down = (kernel, one) if axis else (one, kernel)
         part = cv2.sepFilter2D(image, cv2.CV_32F, across, down, borderType=cv2.BORDER_REPLICATE)
         if axis:
             target = result[:, phase::factor]
@@ -55,15 +55,15 @@ def _enlarged_along(
     return result
 
 
-def _taps(at: float) -> npt.NDArray[np.float32]:
+def _kernel(at: float) -> npt.NDArray[np.float32]:
     """Filter f32[2 L + 3] round sample 0 that gives the value at position `at` in -1..1; its sum is 1.
 
     With L lobes the filter is sinc(x) sinc(x / L) for |x| < L (Duchon, 1979; Turkowski, 1990).
     """
     x = at - np.arange(-_LOBES - 1, _LOBES + 2)
-    taps: npt.NDArray[np.float64] = np.where(np.abs(x) < _LOBES, np.sinc(x) * np.sinc(x / _LOBES), 0)
-    taps /= taps.sum()
-    return taps.astype(np.float32)
+    kernel: npt.NDArray[np.float64] = np.where(np.abs(x) < _LOBES, np.sinc(x) * np.sinc(x / _LOBES), 0)
+    kernel /= kernel.sum()
+    return kernel.astype(np.float32)
 
 
 def halve(image: np.ndarray, axes: tuple[bool, bool], site: tuple[float, float]) -> npt.NDArray[np.float32]:

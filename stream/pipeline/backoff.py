@@ -19,7 +19,7 @@ class Backoff:
         return pause_s
 
     def next_attempt_s(self, now_s: float, healthy_since_s: float) -> float:
-        """When to try again after a failure at `now_s`; both times are on the monotonic clock.
+        """The time of the next attempt after a failure at `now_s`; both times are on the monotonic clock.
 
         `healthy_since_s` is the beginning of the time without failures that ends now. After a minute
         of it the pauses begin with the first one again.

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Overflow(Enum):
-    """What `put` does when the channel is full."""
+    """The behaviour of `put` when the channel is full."""
 
     BLOCK = "block"
     DROP_OLDEST = "drop_oldest"

@@ -17,7 +17,7 @@ Out = TypeVar("Out", covariant=True)
 
 
 class Feed(Protocol[Out]):
-    """What the first stage of a pipeline reads."""
+    """The input of a pipeline's first stage."""
 
     def items(self) -> Iterator[Out]:
         """Items in order, for one pipeline; the iterator waits for each."""
@@ -36,7 +36,7 @@ class Source(Protocol):
     frames_in: int
     """Frames that `frames` has yielded."""
     notes: list[str]
-    """What the user should know about the input, one line each."""
+    """Remarks for the user about the input, one line each."""
 
     @property
     def corrupt_packets(self) -> int:
@@ -74,7 +74,7 @@ class Sink(Stage[FrameWork, None], Protocol):
     frames_out: int
     """Frames that were written."""
     notes: list[str]
-    """What the user should know about the output, one line each."""
+    """Remarks for the user about the output, one line each."""
 
 
 NamedStage = tuple[str, Stage[Any, Any]]

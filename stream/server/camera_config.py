@@ -34,7 +34,7 @@ class WebhookSettings(Section):
     url: str = Field(
         repr=False,
         pattern=r"^(https?://|\$\{)",
-        description="http(s) address; ${NAME} is taken from the environment",
+        description="http(s) address; ${NAME} is replaced by that environment variable",
     )
     secret_env: str | None = Field(
         None,
@@ -81,7 +81,7 @@ class CameraSettings(Section):
     """Settings of one camera."""
 
     source: str = Field(
-        repr=False, min_length=1, description="address; ${NAME} is taken from the environment"
+        repr=False, min_length=1, description="address; ${NAME} is replaced by that environment variable"
     )
     to: tuple[str, ...] = Field(
         (), repr=False, description="sinks besides the dashboard; relative folders lie in the data folder"

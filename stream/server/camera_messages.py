@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stream.live.packets import Jpeg
+from stream.live.packets import JpegPicture
 from stream.live.session.live_settings import LiveSettings
 from stream.live.session.session_report import SessionReport
 
@@ -44,7 +44,7 @@ class SessionEvent:
 
     kind: str
     text: str
-    """For people, in one line without credentials."""
+    """The event as text for users, in one line without credentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Preview:
 
     kind: str
     """A member of `stream.server.supervisor.viewers.PREVIEW_KINDS`."""
-    picture: Jpeg
+    picture: JpegPicture
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class ChangeAnswer:
     """Whether the session has made a change."""
 
     number: int
-    """That of the request."""
+    """Number of the request."""
     error: str | None
     """Why the change was refused, in one line; None: it was made."""
 
@@ -71,7 +71,7 @@ class SessionFailed:
     """The session has failed, and the process is about to end."""
 
     reason: str
-    """One line without credentials."""
+    """The reason, in one line without credentials."""
 
 
 FromCamera = SessionReport | SessionEvent | Preview | ChangeAnswer | SessionFailed

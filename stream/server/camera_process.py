@@ -62,7 +62,7 @@ class CameraSpec:
     passing: bool = False
     """Whether frames go out unchanged: what was last set while the camera ran."""
     restorer: RestorerAddress | None = None
-    """Where the restorer of all cameras listens; None: this process restores by itself."""
+    """Address of the restorer of all cameras; None: this process restores by itself."""
 
 
 def run_camera(link: Connection[FromCamera, ToCamera], spec: CameraSpec) -> None:

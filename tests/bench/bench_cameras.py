@@ -104,7 +104,7 @@ class Measurement:
 
     def __init__(self, supervise: SupervisorProcess, client: Client, seconds: float) -> None:
         self.delays_ms: dict[bool, list[int]] = {False: [], True: []}
-        """By whether the others run."""
+        """Delays with the other cameras running (True) and without them (False)."""
         self._supervise, self._client, self._seconds = supervise, client, seconds
 
     def run(self, number: int, beside: bool) -> None:

@@ -143,7 +143,7 @@ class Client:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop the reader."""
         self._closing.set()
         self._thread.join()
 

@@ -171,7 +171,7 @@ def test_pixels_outside_the_masks_are_bit_exact_for_every_thread_type(clip, kind
 @pytest.mark.parametrize("thread_type", ["NONE", "SLICE", "FRAME"])
 @pytest.mark.parametrize("kind", ["yuv420p", "yuv422p10le"])
 def test_a_frame_written_at_once_never_reaches_the_decoders_references(clip, kind, thread_type):
-    """In a run the decoder is far ahead. Here each frame is changed before the next is decoded."""
+    """In a run the decoder is many frames ahead. Here each frame is changed before the next is decoded."""
     source = FileSource(probe(clip(kind)), thread_type=thread_type)
     for frame, reference in zip(source.frames(), decoded(clip(kind)), strict=True):
         for ours, theirs in zip(planes(frame.picture), reference, strict=True):

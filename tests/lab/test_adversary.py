@@ -1,4 +1,4 @@
-"""The adversary: its gradient, when the network follows it, and its part of a checkpoint."""
+"""The adversary: its gradient, the steps in which the network follows it, and its part of a checkpoint."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def adversary(chosen):
 
 
 def alone(net):
-    """The average of the gradients of a single process, which changes nothing."""
+    """Average the gradients of a single process, which changes nothing."""
 
 
 def as_input(pictures):

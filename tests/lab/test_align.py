@@ -1,4 +1,4 @@
-"""`align`: faces of photos and videos are aligned to the template; unsuitable ones are counted."""
+"""`align` aligns the faces of photos and videos to the template, and counts unsuitable ones."""
 
 import json
 import shutil

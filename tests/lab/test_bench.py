@@ -1,4 +1,4 @@
-"""The benches run, and their figures are what they claim to be."""
+"""The benches run, and each figure has the meaning that its heading states."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def tiny(tmp_path_factory) -> Path:
 
 
 def figures(run_cli, folder: Path, *arguments) -> dict:
-    """The tables of a bench, run by the command; checks its outputs on the way."""
+    """The tables of a bench that the command runs. Its other outputs are checked here too."""
     target, chart = folder / "figures.json", folder / "chart.png"
     outputs = ("--json", target, "--chart", chart)
     done = run_cli(
@@ -175,7 +175,7 @@ stream.cli.main.main()
     assert str(tmp_path / "stream" / "samples") in done.stderr and "install gpen-stream again" in done.stderr
 
 
-# --- what the figures rest on -----------------------------------------------------------------
+# --- material and truth of the figures --------------------------------------------------------
 
 
 def test_damage_is_seeded_and_each_kind_is_what_it_says():

@@ -36,7 +36,7 @@ def numbers(first_ms, second_ms, tolerance_ms=20):
 
 @pytest.fixture(scope="module")
 def two(portrait, tmp_path_factory):
-    """The videos A and B, and their pictures."""
+    """The files of videos A and B, and their pictures."""
     folder = tmp_path_factory.mktemp("two")
     frames = pictures(portrait)
     others = [changed(rgb, CHANGE if n == 8 else CHANGE // 2) for n, rgb in enumerate(frames)]

@@ -60,7 +60,7 @@ def still_file(films, tmp_path_factory):
 
 @pytest.fixture
 def opened(browser):
-    """Opens a page in a window; in the end there must be no request and no error."""
+    """Opens a page in a window. At the end it checks that there was no request and no error."""
     contexts, faults = [], []
 
     def open_page(path, window="dark"):

@@ -174,7 +174,7 @@ def test_unsharp_masking_sharpens_and_overshoots_on_good_pictures(run):
 
 
 def test_figures_repeat_whichever_other_faces_levels_and_threads_there_are(run):
-    """The other run was another process, with two threads, more faces and all levels."""
+    """The other run was a process of its own, with two threads, more faces and all levels."""
     at, portrait = 2, next(each for each in read_portraits(FACES) if each.name == run[1]["faces"][2])
     model = Contender(MODEL)
     again = evaluate({MODEL: model.bare, SHIPPED: model.shipped}, [portrait], ["medium"], identity=True)

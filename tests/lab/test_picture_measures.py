@@ -68,7 +68,7 @@ def test_psnr_is_what_its_formula_says():
 
 
 def test_ssim_of_flat_pictures_is_its_luminance_term():
-    """Without variance SSIM is (2ab + C1) / (a^2 + b^2 + C1) with C1 = (0.01 * 255)^2."""
+    """The SSIM of pictures without variance is (2ab + C1) / (a^2 + b^2 + C1) with C1 = (0.01 * 255)^2."""
     one, other = (np.full((32, 32, 3), value, np.uint8) for value in (100, 120))
     c1 = (0.01 * 255) ** 2
     assert fidelity.ssim(one, one) == pytest.approx(1)
@@ -122,9 +122,9 @@ def test_blur_takes_sharpness_and_unsharp_masking_gives_it(clean):
 
 
 def test_overshoot_of_a_sharpened_step_is_known():
-    taken = 1 - NormalDist().cdf(0.5 / UNSHARP_SIGMA)
+    excess = 1 - NormalDist().cdf(0.5 / UNSHARP_SIGMA)
     assert picture_measures.overshoot(unsharp(step()), step()) == pytest.approx(
-        UNSHARP_AMOUNT * taken, rel=0.03
+        UNSHARP_AMOUNT * excess, rel=0.03
     )
     for amount in (0.1, 0.4):
         values = step().astype(np.float32)
@@ -184,15 +184,15 @@ def test_lpips_is_taken_where_its_weights_are_and_never_fetched(clean, tmp_path,
     assert 0 < near < far
 
 
-# --- the peers ----------------------------------------------------------------------------------
+# --- classical filters --------------------------------------------------------------------------
 
 
 def test_unsharp_masking_is_the_stated_formula():
     ramp = grey(np.tile(np.linspace(20, 220, 128), (128, 1)))
     assert np.abs(unsharp(ramp)[8:-8, 8:-8].astype(int) - ramp[8:-8, 8:-8]).max() <= 1  # nothing to sharpen
     edge = unsharp(step())[64, :, 0].astype(int)
-    taken = 120 * (1 - NormalDist().cdf(0.5 / UNSHARP_SIGMA))
-    assert edge.max() - 180 == pytest.approx(UNSHARP_AMOUNT * taken, abs=1.5)
+    excess = 120 * (1 - NormalDist().cdf(0.5 / UNSHARP_SIGMA))
+    assert edge.max() - 180 == pytest.approx(UNSHARP_AMOUNT * excess, abs=1.5)
 
 
 def test_non_local_means_takes_noise_and_keeps_colours():

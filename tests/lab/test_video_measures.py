@@ -110,7 +110,7 @@ def test_light_that_changes_steadily_is_no_flicker(panned, motion):
 
 
 def test_a_blurred_result_is_not_favoured_by_a_flow_of_its_own(panned, motion):
-    """The flow is the source's, so a result cannot hide motion by blurring what moves."""
+    """The flow is the source's, so that a result cannot hide motion by blurring moving parts."""
     swinging = lit(panned, [5 * (-1) ** at for at in range(7)])
     washed = [cv2.GaussianBlur(frame, (0, 0), 4) for frame in swinging]
     assert flicker(washed, motion) == pytest.approx(flicker(swinging, motion), rel=0.05)

@@ -22,7 +22,7 @@ TWO_SOUNDS = (
 
 
 def described(path) -> list[tuple]:
-    """What a player lists for each stream, including cover pictures and attachments."""
+    """The facts that a player lists for each stream, including cover pictures and attachments."""
     stale = ("DURATION", "ENCODER", "encoder", "vendor_id")
     with av.open(str(path)) as container:
         return [

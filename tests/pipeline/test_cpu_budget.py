@@ -182,7 +182,7 @@ def test_threads_that_are_set_reach_the_real_pools(run_cli, portrait, tmp_path):
 
 
 def test_retinaface_takes_the_detectors_share_of_torch(run_cli, tmp_path):
-    """In a process of its own: torch's pool is the whole process's."""
+    """The test needs a process of its own, because torch's pool belongs to the whole process."""
     code = (
         "import sys, torch, numpy as np\n"
         "from facexlib.detection.retinaface import RetinaFace as Net\n"

@@ -23,7 +23,7 @@ from stream.pipeline.processes import ChildProcess
 from stream.server.restorer_service.networks import Network
 from stream.server.restorer_service.protocol import RestorerAddress
 from stream.server.restorer_service.remote_engine import RemoteEngine
-from stream.server.restorer_service.restorer_messages import Crops
+from stream.server.restorer_service.restorer_messages import CropCount
 from stream.server.restorer_service.service import _Camera, run_restorer, shared_call
 from stream.server.restorer_service.stride_scheduler import StrideScheduler
 
@@ -174,7 +174,7 @@ def test_shares_go_by_priority_and_a_flood_takes_none_of_them(address, process):
 
 def test_a_client_that_dies_stalls_or_talks_nonsense_leaves_the_others_alone(address, process):
     engine, stalled = connect(address), connect(address, "stalled")
-    stalled._link.messages.send(Crops(crops=4))  # and never reads the answer
+    stalled._link.messages.send(CropCount(crops=4))  # and never reads the answer
     held = []
     for text in NONSENSE:
         channel = socket.socket(socket.AF_UNIX)

@@ -20,7 +20,7 @@ from stream.pipeline.stage import Stage
 _EDGE = 0.02
 """Width of a parsed mask's soft edge, as a part of the crop: facexlib blurs by 0.03, outwards too."""
 _EASING = 0.3
-"""In each frame a track's mask moves by this part of the way to the mask parsed last."""
+"""Share of the difference to the mask parsed last that a track's mask closes in each frame."""
 _THUMBNAIL = 32
 """Side of the thumbnails by which a change in the crop is detected, px."""
 _CHANGE, _CHANGED_SHARE = 0.15, 0.08
@@ -48,11 +48,11 @@ class _TrackMask:
     """The mask of one track."""
 
     thumbnail: np.ndarray
-    """Of the crop that was parsed last, see `_thumbnail`."""
+    """Thumbnail of the crop that was parsed last, see `_thumbnail`."""
     parsed: np.ndarray
     """f32[S,S]: the mask parsed last."""
     shown: np.ndarray
-    """f32[S,S]: the mask of the newest frame, on its way to `parsed`."""
+    """f32[S,S]: the mask of the newest frame, which approaches `parsed`."""
     parsed_at: int
     """Index of the frame that was parsed last."""
     seen_at: int

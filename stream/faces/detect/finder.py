@@ -56,7 +56,7 @@ class FaceFinder:
         self._detectors = [self._detector, *others]
         self._threads = threads
         self._overview: Detector | None = None
-        """For the whole picture beside its tiles."""
+        """Detector for the whole picture, if the picture is also searched in tiles."""
         refine = settings.refine and settings.detector == "centerface"
         self._refiner = CenterFace(settings.keep_score, threads) if refine else None
 

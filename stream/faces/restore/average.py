@@ -37,7 +37,7 @@ _DETAIL_SIGMA = 1.5
 _ENERGY_GAIN = 0.25
 """Weight of the newest frame in the running averages of energies."""
 _FIRST_FRAMES = 6
-"""A face's detail is measured in each of so many first frames, then in every third."""
+"""A face's detail is measured in each of its first `_FIRST_FRAMES` frames, then in every third."""
 _MAX_DETAIL_GAIN = 0.6
 _DETAIL_MARGIN = 0.16
 """Detail is measured this far from the crop's border, as a part of its side."""
@@ -47,25 +47,25 @@ class LumaChroma(NamedTuple):
     """A picture, or the difference of two."""
 
     luma: np.ndarray
-    """f32[S,S], BT.601"""
+    """f32[S,S]: luma by BT.601."""
     chroma: np.ndarray
     """f32[h,h,2]: red and blue minus luma, at the side at which crops are compared."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SmoothedFace:
-    """What is kept of a face from one frame to the next."""
+    """The state of one face that the next frame needs."""
 
     crop: np.ndarray
     """f32[h,h,3]: the input crop."""
     restored: LumaChroma
     """The network's picture of this frame alone."""
     average: LumaChroma
-    """That picture averaged with the past."""
+    """The average of `restored` and earlier frames."""
     count: np.ndarray
     """f32[h,h], 1 and more: of how many restorations each pixel is the average."""
     match: Match | None = None
-    """How this crop follows from the one before; None: it does not."""
+    """How this crop follows from the previous one; None if it does not."""
 
 
 class Averager:

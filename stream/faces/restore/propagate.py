@@ -19,7 +19,7 @@ _MIN_SIDE, _MAX_SIDE = 64, 256
 _WINDOW_SIGMA = 3 / 128
 """Standard deviation of the window in which differences are averaged, as a part of the side."""
 _LIGHT_SIDE = 16
-"""What is left of a difference at this side, px, counts as a change of light."""
+"""Side, px, to which a difference of crops is reduced; the rest of it counts as a change of light."""
 MIN_NOISE, MAX_NOISE = (0.5 / 255) ** 2, (5.0 / 255) ** 2
 """Bounds of the noise's variance. Faces of the samples: 1 to 4 levels; two different faces: 17 or more."""
 NOISE_FACTOR = 3.0

@@ -20,7 +20,7 @@ _MAX_HELD = 32
 
 
 class CropRestorer(Protocol):
-    """What the stage needs of an engine; see `stream.models.engines`."""
+    """The part of an engine that the stage uses; see `stream.models.engines`."""
 
     def restore(self, crops: np.ndarray) -> np.ndarray:
         """RGB f32[N,in,in,3] in 0..1 -> the restored crops, f32[N,S,S,3], not clipped."""
@@ -34,15 +34,15 @@ class RestoreCounts:
     """Crops that a restore stage has handled so far."""
 
     restored: int = 0
-    """Went through the network."""
+    """Crops that went through the network."""
     left_alone: int = 0
-    """Too sharp to gain: the network never saw them."""
+    """Crops that were too sharp to gain: the network never saw them."""
     propagated: int = 0
-    """Made from restored crops of the same track."""
+    """Crops that were made from restored crops of the same track."""
     forced: int = 0
-    """Of those restored: out of turn, because their neighbours did not explain them."""
+    """Crops among `restored` that came out of turn, because their neighbours did not explain them."""
     not_finite: int = 0
-    """Left unchanged: the network's output for them, or for a source of theirs, held NaN or infinity."""
+    """Crops left unchanged, because the network's output for them or for a source held NaN or infinity."""
 
     def plus(self, other: RestoreCounts) -> RestoreCounts:
         """The sums of these counts and other ones."""

@@ -37,7 +37,7 @@ class RestoreMode:
     strength: float = 1.0
     """0..1: the part of the restoration that is added to the crop."""
     interval: int = 1
-    """As `Interval.frames`."""
+    """Frames from one restoration of a track to the next, see `Interval.frames`."""
     strict: bool = False
     """Whether the interval holds whatever happens. A crop that its source does not explain then shows
     the input in those places, where otherwise the network would restore it out of turn."""
@@ -71,7 +71,7 @@ class PendingCrop:
 
 
 class RestorationSchedule:
-    """Which crops are due for the network; for one thread.
+    """Decides which crops the network restores. Only one thread may use it.
 
     A *segment* of a track is the crop restored last and the crops since. With look-ahead, its last crop
     is restored when it is full or the track ends, and the crops between are propagated from both ends.
@@ -135,7 +135,7 @@ class RestorationSchedule:
     def _follow(
         self, track: int | None, segment: list[PendingCrop], pending: PendingCrop, mode: RestoreMode
     ) -> None:
-        """Without look-ahead: propagate from the last restoration, or restore."""
+        """Propagate a crop from the last restoration, or restore it. Used without look-ahead."""
         first = segment[0]
         if len(segment) >= mode.interval or first.restored is None:
             self._begin(track, pending)

@@ -156,7 +156,7 @@ class Segmentation(Restoration):
     in_colour = True
 
     def opacity(self, crop: Crop) -> np.ndarray:
-        """1 everywhere."""
+        """An opacity of 1 everywhere."""
         return np.ones(crop.image.shape[:2], np.float32)
 
 

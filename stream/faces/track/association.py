@@ -19,7 +19,7 @@ _IMPOSSIBLE = 1e3
 
 
 class FaceToMatch(NamedTuple):
-    """What a track and a detection are compared by."""
+    """The properties by which a track and a detection are compared."""
 
     centre: np.ndarray
     """f64[2] of the landmarks, upright px."""

@@ -53,7 +53,7 @@ _CORE = np.s_[28:92, 24:88]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimate:
-    """Where a face is in one frame, by the flow from one reference patch."""
+    """The position of a face in one frame, by the flow from one reference patch."""
 
     landmarks: np.ndarray
     """f64[5,2] upright px"""

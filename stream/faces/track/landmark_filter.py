@@ -45,24 +45,24 @@ class LandmarkFilter:
         self.landmarks = hit.landmarks.astype(np.float64)
         """f64[5,2], upright px."""
         self.velocity = np.zeros(2)
-        """px a frame"""
+        """Motion of the landmarks' centre, px a frame."""
         self.confidence = 1.0
-        """Of the newest estimate, 0..1."""
+        """Confidence of the newest estimate, 0..1."""
         self.hidden_motion = 0.0
         """Size of the correction that motion has hidden since the last one, in eye distances."""
         self.kept_step: np.ndarray | None = None
         """The newest keyframe's correction f64[5,2], if the reference patch was kept then."""
         self._reference = ReferencePatch(frame, self.landmarks)
         self._lowest_confidence = 1.0
-        """Since the reference patch was cut."""
+        """Lowest confidence since the reference patch was cut."""
         self._weight = certainty(hit.score)
         """Sum of the certainties of the detections that the landmarks are fused from."""
         self._certainty = 1.0
-        """Of the shown landmarks, before the newest detection, at most 1."""
+        """Certainty of the shown landmarks before the newest detection, at most 1."""
         self._pending = np.zeros((5, 2))
         """Correction that is known but not shown yet."""
         self._remainder = np.zeros((5, 2))
-        """The part of the newest detection's offset that was taken for noise."""
+        """The part of the newest detection's offset that was treated as noise."""
 
     def follow(self, frame: Frame, doubtful: float) -> Estimate:
         """Follow to the next frame; a second start is tried where the confidence is below `doubtful`."""

@@ -1,4 +1,4 @@
-"""One followed face: what it looks like, where it is, and since when it has been lost."""
+"""One tracked face: its appearance, its position, and the time since it was lost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Person:
         self.box = relative_box(hit.box_xyxy, self.position.landmarks)
         """f64[2,2]: corners relative to the landmarks' centre, in eye distances."""
         self.score = hit.score
-        """Of the newest detection, 0..1."""
+        """Score of the newest detection, 0..1."""
         self.appearance = appearance
         self.sure = sure
         """Whether it counts as a face; an unsure one becomes sure with its second detection."""
@@ -42,7 +42,7 @@ class Person:
 
     @property
     def expected_centre(self) -> np.ndarray:
-        """Where the centre of its landmarks should be, f64[2] upright px."""
+        """Expected position of the landmarks' centre, f64[2] upright px."""
         place = self.position
         centre: np.ndarray = place.landmarks.mean(axis=0) + place.velocity * min(self.lost, 10)
         return centre

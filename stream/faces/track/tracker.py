@@ -33,11 +33,11 @@ class _HeldFrame:
     work: FrameWork
     is_keyframe: bool = False
     forward: dict[int, Estimate] = field(default_factory=dict)
-    """By person: the estimate from the keyframe before."""
+    """Estimates from the previous keyframe, by person."""
     backward: dict[int, Estimate] = field(default_factory=dict)
-    """By person: the estimate from the keyframe after."""
+    """Estimates from the next keyframe, by person."""
     hidden_motion: dict[int, float] = field(default_factory=dict)
-    """By person: `LandmarkFilter.hidden_motion` since the last keyframe."""
+    """`LandmarkFilter.hidden_motion` since the last keyframe, by person."""
 
 
 class Tracker(Stage[FrameWork, FrameWork]):

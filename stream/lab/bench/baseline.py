@@ -5,8 +5,8 @@ in eager FP32 on one crop, blend the face into the whole frame in floating point
 back for x264. The encoder's settings are those that the product chooses for the same clip.
 
 - fair: CenterFace, once, at the product's own size.
-- recipe: RetinaFace-ResNet50 at scales 0.5, 1.0 and 1.5 with random weights; the true landmarks take the
-  place of its own. Pictures are prepared as in `naive.py`.
+- recipe: RetinaFace-ResNet50 at scales 0.5, 1.0 and 1.5 with random weights; the true landmarks are used in
+  place of those it finds. Pictures are prepared as in `naive.py`.
 """
 
 from __future__ import annotations

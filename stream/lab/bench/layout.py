@@ -1,7 +1,7 @@
-"""Layout of tables for terminals of any width. Tables are cut between columns, never within a number.
+"""Layout of tables for terminals of any width. Tables are split between columns, never within a number.
 
 A table that fits is printed as it is. If it does not fit and several columns together name a row, the
-first column becomes a heading above each group of rows. A table that still does not fit is cut into
+first column becomes a heading above each group of rows. A table that still does not fit is split into
 pieces, one below the other; each piece repeats the columns that name the rows.
 """
 
@@ -26,7 +26,7 @@ _TEXT = 30
 _HEADING_LINES = 3
 """Largest number of lines in a heading."""
 _SHORT = 8
-"""A heading of at most this length takes one line."""
+"""A heading of at most this length occupies one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Column:
     """Width in characters, set by the layout."""
 
     def full_width(self, heading_lines: int = _HEADING_LINES) -> int:
-        """The width at which no cell wraps and the heading takes at most `heading_lines` lines."""
+        """The width at which no cell wraps and the heading has at most `heading_lines` lines."""
         return max(_heading_width(self.heading, heading_lines), *map(cell_len, self.cells), 1)
 
     def least_width(self) -> int:
@@ -106,7 +106,7 @@ def _pieces(columns: Sequence[Column], width: int) -> Iterator[list[Column]]:
 
 
 def _runs(columns: Sequence[Column]) -> list[list[Column]]:
-    """Columns that stay together: the column before a repeated heading distinguishes it."""
+    """Groups of columns that are not split: the column before a repeated heading distinguishes it."""
     count = Counter(column.heading for column in columns)
     runs: list[list[Column]] = []
     for column in columns:

@@ -36,7 +36,7 @@ def samples() -> Path:
 
 
 class PersonTruth(TypedDict):
-    """A face in one frame of a sample clip, in px of the frame; see samples/README.md."""
+    """A face in one frame of a sample clip, in px of the frame. samples/README.md describes the truth."""
 
     id: int
     landmarks: list[list[float]]
@@ -77,7 +77,7 @@ class SamplePortrait:
 
     name: str
     rgb: np.ndarray
-    """u8[h,w,3]"""
+    """The picture, RGB u8[h,w,3]."""
     landmarks: np.ndarray
     """f64[5,2], px: the template's landmarks, to which the samples are aligned."""
 

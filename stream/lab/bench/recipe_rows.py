@@ -1,4 +1,4 @@
-"""`bench recipe`: the acceleration recipe row by row, each step on top of the last and each alone.
+"""`bench recipe`: the acceleration recipe row by row, with each step added to the earlier ones and alone.
 
 The baseline is an unmodified script: RetinaFace-ResNet50 at scales 0.5, 1.0 and 1.5 of every picture, and
 the published network in eager FP32, one picture at a time under `no_grad`. Pictures are prepared and

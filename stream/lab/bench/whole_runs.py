@@ -77,7 +77,7 @@ def memory(_rounds: int, threads: int, folder: Path) -> tuple[Table, float | Non
 
 
 def start(rounds: int, _threads: int, _folder: Path) -> tuple[Table, float | None]:
-    """Seconds to the first frame with a warm cache, which one run fills before."""
+    """Seconds to the first frame with a warm cache. One earlier run fills the cache."""
     clip = samples() / "portrait.mp4"
     _first_frame_s(clip)
     with OtherLoad(_children_s) as others:

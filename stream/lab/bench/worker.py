@@ -197,7 +197,7 @@ class Workers(Generic[FactsT]):
         return self
 
     def _start(self, name: str, worker: Worker[FactsT]) -> None:
-        """Start one side and wait: two that compile at once would disturb each other's figures."""
+        """Start one side and wait for it. Two sides that compile at once would disturb each other."""
         self._running[name] = worker
         try:
             self.first[name] = worker.ready()

@@ -22,7 +22,7 @@ from stream.media.claim import OutputClaim
 from stream.media.partial_file import write_whole
 
 OnProgress = Callable[[str, int], None]
-"""Called with what was done, a past participle, and the number of pairs that it was done to."""
+"""Called with the step as a past participle, such as "measured", and the number of pairs that it has done."""
 _SMALLEST = 64
 """Least side of the pictures that the perceptual indices need, px."""
 
@@ -92,7 +92,7 @@ class _SecondPass:
     page: Page | None
     """None if no page is requested."""
     shown: str
-    """Which pairs the page shows, in words."""
+    """Description of the pairs that the page shows."""
     columns: list[SheetColumn]
     """The columns of the contact sheet."""
 
@@ -219,7 +219,7 @@ class _ComparisonRun:
             f"Pictures: {shown}{small}, {kind}.",
             "Difference: the largest difference of the three channels at each pixel, in levels of 0 to 255.",
             "Keys: 1, 2, 3 … choose the view; comma and full stop step through the frames; the space bar "
-            "plays. The divider and the scrubber take arrow keys, Home and End.",
+            "plays. The arrow keys, Home and End move the divider and the scrubber.",
         ]
 
     def _measured(self, found: FirstPass, motion: MotionFigures | None) -> str:
@@ -264,7 +264,7 @@ def _check(media: list[Medium], size: tuple[int, int], outputs: ComparisonOutput
     """Raise SourceError for pictures that cannot be compared, EncodeError for unusable outputs."""
     if min(size) < _SMALLEST:
         raise SourceError(
-            f"{media[0].path}: {size[0]}x{size[1]} is too small; {_SMALLEST} px each way are needed"
+            f"{media[0].path}: {size[0]}x{size[1]} is too small; both sides need at least {_SMALLEST} px"
         )
     if outputs.video is not None and not media[0].is_video:
         raise SourceError(f"{media[0].path}: is a picture; --video wants two videos")

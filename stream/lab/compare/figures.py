@@ -30,7 +30,7 @@ class FigureKind:
     equal: str
     """How to read the figure between A and B; empty if each picture has a value of its own."""
     meaning: str
-    """What the figure measures, with its source."""
+    """The quantity that the figure measures, with its source."""
 
 
 KINDS = {

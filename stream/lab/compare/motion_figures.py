@@ -55,7 +55,7 @@ class MotionFigures:
 
     @property
     def description(self) -> str:
-        """What was measured, in words; empty if nothing was."""
+        """Description of what was measured; empty if nothing was."""
         parts = stretches(self.count)
         if not parts:
             return ""

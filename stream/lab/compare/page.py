@@ -54,7 +54,7 @@ class PageFormat:
 def page_format(peak: Pair, count: int, budget_bytes: int) -> PageFormat:
     """A format for `count` pairs within `budget_bytes`, measured on the pair with the largest difference.
 
-    That pair takes at least as many bytes as most others. A single pair is stored losslessly if it fits.
+    That pair needs at least as many bytes as most others. A single pair is stored losslessly if it fits.
     Pictures are reduced if even a few frames would not fit.
     """
     height, width = peak.a.shape[:2]
@@ -209,7 +209,7 @@ def table(figures: list[Figure], has_reference: bool) -> str:
         says = f'<td class="says">{escape(meaning)}</td>'
         rows.append(f'<tr><th scope="row">{escape(figure.label)}</th>{cells}{says}</tr>')
     return (
-        f'<table><thead><tr><th scope="col">Figure</th>{head}<th scope="col" class="says">What it says</th>'
+        f'<table><thead><tr><th scope="col">Figure</th>{head}<th scope="col" class="says">How to read it</th>'
         f"</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
 

@@ -19,7 +19,7 @@ class Selection:
     dense: range
 
     def description(self, count: int) -> str:
-        """Which of `count` pairs were selected, in words."""
+        """Description of the selected pairs, out of `count`."""
         if len(self.pairs) == count:
             return f"all {count} frames" if count > 1 else "the picture"
         even = len(self.pairs) - len(self.dense)

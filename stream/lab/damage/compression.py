@@ -15,7 +15,7 @@ from stream.picture.jpeg import encode_jpeg
 CODECS = ("h264", "h265", "mpeg2")
 _FRAME_RATE = 25
 _BLOCK, _LEAST_SIDE = 32, 64
-"""px"""
+"""Sides are multiples of the block and at least the least side, px."""
 _ENCODERS = {"h264": "libx264", "h265": "libx265", "mpeg2": "mpeg2video"}
 _DECODERS = {"h264": "h264", "h265": "hevc", "mpeg2": "mpeg2video"}
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from stream.lab.damage import compression, noise, optics, tape
 
 LEVELS = ("near-clean", "mild", "medium", "heavy")
-"""From the least damage to the most."""
+"""Names of the levels, from the least damage to the most."""
 _FRAMES = 5
 """Frames of the synthetic clip that a video codec compresses."""
 
@@ -31,7 +31,7 @@ class DamageLevel:
     noise: tuple[float, float]
     """Standard deviation of the noise at mid grey, levels of 0..255."""
     jpeg: tuple[int, int]
-    """JPEG quality."""
+    """Quality of JPEG, 1..100."""
     crf: tuple[int, int]
     """CRF of x264 and x265; for MPEG-2 it is converted to a scale of similar quality."""
     rare: float

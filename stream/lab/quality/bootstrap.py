@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 10_000
-"""With so many, the ends of the interval vary by about a hundredth of its width."""
+"""Number of resamples. The ends of the interval then vary by about a hundredth of its width."""
 _CONFIDENCE = 0.95
 
 

@@ -41,7 +41,7 @@ class Evaluation:
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """From the least damage to the most."""
+        """Names of the levels, from the least damage to the most."""
         return tuple(self.values)
 
     @property

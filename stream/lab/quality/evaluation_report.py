@@ -50,11 +50,11 @@ class EvaluationReport(EvaluationFigures):
     models: list[str]
     """The model's rows: the network alone, and as it ships."""
     sha256: str
-    """Of the model's file."""
+    """SHA-256 of the model's file, hexadecimal."""
     commit: str | None
-    """The version that was measured; None where it was no clone."""
+    """The measured commit; None if the package does not run from a clone."""
     weights_sha256: str
-    """Of the bundled model's file."""
+    """SHA-256 of the bundled model's file, hexadecimal."""
     settings: dict[str, float]
     """Settings with which the model ships."""
     against: dict[str, str]

@@ -1,6 +1,6 @@
 """Measures of one picture against its clean reference; docs/quality.md explains each figure.
 
-Pictures are RGB u8[H,W,3], both of one size, at least 64 px each way. No measure is a training loss of
+Pictures are RGB u8[H,W,3], both of one size, both sides at least 64 px. No measure is a training loss of
 `stream.lab.train`. piq computes the perceptual indices; it is loaded, with torch, at the first call that
 needs it.
 """
@@ -117,7 +117,7 @@ def sharpness(picture: np.ndarray, reference: np.ndarray) -> float:
 
 
 def overshoot(picture: np.ndarray, reference: np.ndarray) -> float:
-    """How far the picture's edges go beyond the reference's, as a share of their height (0.05 is 5 %).
+    """Excess of the picture's edges over the reference's, as a share of their height (0.05 is 5 %).
 
     The edges are those of the reference (Canny, 1986, on luma smoothed by 1 px) that span at least 32
     levels within 5 px on either side. In each square of 32 px, and in both pictures, the edges are

@@ -96,7 +96,7 @@ def flicker(frames: Sequence[np.ndarray], source: Sequence[np.ndarray] | ClipMot
 
 
 def landmark_jitter(landmarks: np.ndarray, truth: np.ndarray | None = None) -> float:
-    """Temporal landmark mean error (TLME): how far landmarks jump between frames, in eye distances.
+    """Temporal landmark mean error (TLME): jumps of landmarks between frames, in eye distances.
 
     `landmarks` is f64[T,N,2]; the first two of the N landmarks are the eyes. With `truth`, of the same
     shape, the figure is the mean length of the difference between a landmark's step from frame to frame

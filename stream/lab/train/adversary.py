@@ -19,8 +19,8 @@ from stream.models.nets.discriminator import Discriminator
 from stream.models.nets.patch_critic import PatchCritic
 
 LARGEST_SCALE = 10.0
-"""Largest factor of the patch critic's gradient. A confident critic has a vanishing gradient, of which
-mostly noise is left."""
+"""Largest factor of the patch critic's gradient. The gradient of a confident critic vanishes, and
+what is left of it is mostly noise."""
 _PATCH_BETAS = (0.5, 0.99)
 _GPEN_BETAS = (0.0, 0.99)
 """The betas of Adam in StyleGAN2."""
@@ -33,7 +33,7 @@ AverageGradients = Callable[[nn.Module], None]
 
 
 class AdversaryState(TypedDict):
-    """What a checkpoint stores of an adversary."""
+    """The state of an adversary in a checkpoint."""
 
     network: dict[str, Tensor]
     optimizer: dict[str, object]

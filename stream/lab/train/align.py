@@ -65,14 +65,14 @@ class AlignSettings:
 
 @dataclass(slots=True)
 class AlignCounts:
-    """What a run did."""
+    """Counts of a run."""
 
     files: int = 0
     """Files that this run read."""
     skipped: int = 0
     """Files that an earlier run had finished."""
     kept: int = 0
-    """Faces written."""
+    """Faces that were written."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Faces left out, by reason: small, blurred, turned away, cut off."""
     empty: int = 0
@@ -135,7 +135,7 @@ class Aligner:
         """Side of the file's picture, px."""
 
     def __call__(self, frame: Frame) -> Iterator[np.ndarray | str]:
-        """For each face its picture, RGB u8[side,side,3], or the reason why it is left out.
+        """The picture of each face, RGB u8[side,side,3], or the reason why the face is left out.
 
         Faces come in order of falling score.
         """
@@ -170,7 +170,7 @@ def _outside(to_upright: np.ndarray, side: int, size: tuple[float, float]) -> fl
 
 
 def _write_faces(frame: Frame, stem: str, target: Path, aligner: Aligner, counts: AlignCounts) -> bool:
-    """Write the suitable faces of a frame and count all others; whether there was any face."""
+    """Write the suitable faces of a frame and count all others; returns whether there was any face."""
     count = 0
     for count, face in enumerate(aligner(frame), 1):
         if isinstance(face, str):
@@ -253,7 +253,7 @@ class _Journal:
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:
-                continue  # the incomplete line's file is done again
+                continue  # the file of an incomplete line is read again
             if entry.get("rules", asdict(settings)) != asdict(settings):
                 raise ConfigError(f"{target}: was made with other settings; name another folder")
             if "name" in entry:

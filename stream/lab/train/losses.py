@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 _LUMA = (0.299, 0.587, 0.114)
 _DETAIL_SIGMA, _AVERAGING_SIGMA = 1.5, 3.0
-"""px"""
+"""Standard deviations of the blur that separates detail and of the averaging of its energy, px."""
 _ENERGY_FLOOR = (2 / 255) ** 2
 """Energy of fine detail below which no difference is visible, for luma with a range of 1."""
 

@@ -15,13 +15,13 @@ from stream.lab.train.settings import TrainSettings
 from stream.models.nets.gpen import GPEN
 
 _BETAS = (0.9, 0.99)
-"""Of Adam. StyleGAN2 uses a first beta of 0; the restorer keeps momentum because pixel losses lead it."""
+"""The betas of Adam. StyleGAN2 has a first beta of 0; the restorer needs momentum for its pixel losses."""
 _LAST_RATE_SHARE = 0.03
 """Share of the learning rate that is left at the end of the run."""
 
 
 class StepState(TypedDict):
-    """What a checkpoint stores of the training itself."""
+    """The state of the training in a checkpoint, without the adversary's."""
 
     images: int
     net: dict[str, Tensor]

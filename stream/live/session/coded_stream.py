@@ -9,7 +9,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from stream.config_live import LiveEncodingSettings
-from stream.live.packets import LIVE_TIME_BASE, AudioFormat, AudioPacket, Packet, Start
+from stream.live.packets import LIVE_TIME_BASE, AudioFormat, AudioPacket, EpochStart, Packet
 from stream.live.sinks.audio import AudioCoder
 from stream.live.sinks.live_encoder import LiveEncoder
 from stream.live.sinks.sink_group import SinkGroup
@@ -88,7 +88,7 @@ class CodedStream:
         self._encoder = encoder = LiveEncoder(frame, self._get_rate(), self._live, self._threads)
         audio = self._sound.begin(frame.epoch, self._get_audio())
         began_at = time.time() - (time.monotonic() - frame.arrived_at_s if frame.arrived_at_s else 0.0)
-        self._sinks.offer(Start(frame.epoch, encoder.format, audio, began_at, self._note))
+        self._sinks.offer(EpochStart(frame.epoch, encoder.format, audio, began_at, self._note))
         return encoder
 
 

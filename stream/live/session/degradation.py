@@ -12,7 +12,7 @@ _BAD_SHARE = 0.15
 _BAD_SECONDS, _OF_SECONDS = 2, 3
 """Two bad seconds of three call for the next level. A single hiccup does not."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 5.0, 300.0
-"""Time without a bad second before a level is taken back. It doubles when that turns out to be too early."""
+"""Time without a bad second before a level is reversed. It doubles when that turns out to be too early."""
 _HEALTHY_S = 60.0
 """Time without a bad second at level 0 after which the wait is the first one again."""
 
@@ -22,7 +22,7 @@ class DegradationLevel:
     """How much is given up."""
 
     words: str
-    """What the level means, for people."""
+    """The level's meaning, as text for users."""
     keyframes_only: bool = False
     """Whether faces are restored on keyframes only, and the frames between are made from these."""
     max_faces: int | None = None
@@ -43,7 +43,7 @@ LEVELS = (
 
 @dataclass(frozen=True, slots=True)
 class PaceSample:
-    """What happened to the frames of one period."""
+    """Figures of the frames of one period."""
 
     delivered: int
     late: int

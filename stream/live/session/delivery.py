@@ -26,13 +26,13 @@ class DeliveryStage(Stage[FrameWork, None]):
         observers: Sequence[Callable[[FrameWork], None]] = (),
     ) -> None:
         self.delivered = 0
-        """Frames."""
+        """Number of frames delivered."""
         self.late = 0
         """Frames that were older than the delay budget."""
         self.ages = Delays(count=500)
-        """From a frame's arrival to its delivery here."""
+        """Times from a frame's arrival to its delivery here."""
         self.epoch = self.faces = 0
-        """Of the newest frame; `faces` is their number."""
+        """Epoch of the newest frame, and the number of its faces."""
         self.size: tuple[int, int] | None = None
         """Width and height of the newest stored picture, px."""
         self._outlet, self._inlet, self._budget_s = outlet, inlet, budget_s

@@ -8,7 +8,7 @@ from stream.live.status import ConnectionState, ConnectionStatus
 from stream.picture.face import FrameWork
 
 _UNSEEN_S = 30.0
-"""A face is an event when no face was seen for so long before it."""
+"""A face is an event if no face was seen in this time before it."""
 
 
 class EventRules:

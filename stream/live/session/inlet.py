@@ -23,8 +23,8 @@ class Inlet(Feed[FrameWork]):
     """Frames that wait for the first stage. A full inlet drops its oldest frame.
 
     It counts the frames that are in the stages too: a frame leaves the count by `done`. At most `in_flight`
-    frames are here and in the stages together, and fewer if the stages need too long for so many within the
-    budget. So no later queue can grow. The newest frame is always accepted. Several frames may wait, because
+    frames are here and in the stages together, and fewer if the stages cannot finish that many within the
+    budget. No later queue can therefore grow. The newest frame is always accepted. Several may wait, because
     a frame on which the detector runs takes ten times as long as the next ones, which should not be lost.
 
     Drops are counted as `overrun` (a newer frame came), `late` (when its turn came, the frame was too old to
@@ -35,11 +35,11 @@ class Inlet(Feed[FrameWork]):
         self._in_flight, self._budget_s, self._drops = in_flight, budget_s, drops
         self._waiting: deque[Frame] = deque()
         self._entered_at_s: deque[float] = deque()
-        """When each frame that is in the stages left the inlet; they finish in this order."""
+        """Times at which the frames that are in the stages left the inlet; they finish in this order."""
         self._interval_s = self._transit_s = 0.0
         """Running means: the time between two frames that leave busy stages, and a frame's time in them."""
         self._done_at_s: float | None = None
-        """When the last frame left the stages; None if no other frame was in them then."""
+        """Time at which the last frame left the stages; None if no other frame was in them then."""
         self._changed = threading.Condition()
         self._closed = self._interrupted = False
 

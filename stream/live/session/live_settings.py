@@ -18,7 +18,7 @@ Value = bool | int | float | str | tuple[Region, ...]
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Where a field of LiveSettings belongs in Config, and what its change needs."""
+    """The place of a LiveSettings field in Config, and the requirements of its change."""
 
     section: str = ""
     """Section of Config that holds the value; empty if Config does not hold it."""

@@ -17,7 +17,7 @@ from stream.picture.frame import Frame
 from stream.pipeline.processes import start_thread
 
 _LONGEST_END_S = 9.5
-"""From `end` until `join` returns, although a network may still be loading: that cannot be interrupted."""
+"""Longest time from `end` until `join` returns. Loading a network cannot be interrupted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from fractions import Fraction
 from av.video.reformatter import VideoReformatter
 
 from stream.config_live import LiveEncodingSettings
-from stream.live.packets import AudioFormat, AudioPacket, Jpeg, Packet, Raw
+from stream.live.packets import AudioFormat, AudioPacket, JpegPicture, Packet, RawPicture
 from stream.live.session.coded_stream import CodedStream
-from stream.live.sinks.live_encoder import upright_rgb
 from stream.live.sinks.sink_group import SinkGroup
 from stream.picture.frame import Frame
 from stream.picture.jpeg import encode_jpeg
+from stream.picture.upright import upright_rgb
 
 
 class Outlet:
@@ -59,13 +59,13 @@ class Outlet:
 
     def _send_uncoded(self, frame: Frame) -> None:
         """Offer the picture as RGB and as JPEG."""
-        wants_raw, wants_jpeg = self._sinks.wants(Raw), self._sinks.wants(Jpeg)
+        wants_raw, wants_jpeg = self._sinks.wants(RawPicture), self._sinks.wants(JpegPicture)
         if not (wants_raw or wants_jpeg):
             return
         rgb = upright_rgb(frame, self._reformatter)
         height, width = rgb.shape[:2]
         if wants_raw:
-            self._sinks.offer(Raw(rgb.tobytes(), width, height, self._get_rate(), frame.arrived_at_s))
+            self._sinks.offer(RawPicture(rgb.tobytes(), width, height, self._get_rate(), frame.arrived_at_s))
         if wants_jpeg:
             data = encode_jpeg(rgb, self._jpeg_quality)
-            self._sinks.offer(Jpeg(data, frame.arrived_at_s, frame.time.pts))
+            self._sinks.offer(JpegPicture(data, frame.arrived_at_s, frame.time.pts))

@@ -10,11 +10,11 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from stream.errors import ConfigError
-from stream.live.packets import Jpeg
-from stream.live.sinks.live_encoder import matrix_of, upright_rgb
+from stream.live.packets import JpegPicture
 from stream.picture.face import FrameWork
 from stream.picture.frame import Frame
 from stream.picture.jpeg import encode_jpeg
+from stream.picture.upright import matrix_of, upright_rgb
 
 KINDS = frozenset({"restored", "pair"})
 SIDE = 640
@@ -29,7 +29,7 @@ class Previews:
     "restored" is the picture that the sinks get, "pair" the original above it.
     """
 
-    def __init__(self, on_preview: Callable[[str, Jpeg], None]) -> None:
+    def __init__(self, on_preview: Callable[[str, JpegPicture], None]) -> None:
         self._wanted: frozenset[str] = frozenset()
         self._on_preview = on_preview
         self._scaler = PreviewScaler()
@@ -61,7 +61,7 @@ class Previews:
             self._pass_on("pair", stacked(before, after), frame)
 
     def _pass_on(self, kind: str, rgb: np.ndarray, frame: Frame) -> None:
-        self._on_preview(kind, Jpeg(encode_jpeg(rgb, _QUALITY), frame.arrived_at_s, frame.time.pts))
+        self._on_preview(kind, JpegPicture(encode_jpeg(rgb, _QUALITY), frame.arrived_at_s, frame.time.pts))
 
 
 class PreviewScaler:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import cv2
 
 from stream.config import Config
-from stream.live.packets import Jpeg, Snapshot
+from stream.live.packets import JpegPicture, Snapshot
 from stream.live.session.control import Control
 from stream.live.session.degradation import PERIOD_S, Degradation
 from stream.live.session.delivery import DeliveryStage
@@ -56,7 +56,7 @@ class Session:
         preset: str = "default",
         create_engine: CreateEngine | None = None,
         on_event: Callable[[str, str], None] = lambda kind, text: None,
-        on_preview: Callable[[str, Jpeg], None] = lambda kind, jpeg: None,
+        on_preview: Callable[[str, JpegPicture], None] = lambda kind, jpeg: None,
     ) -> None:
         self.name, self._address = name, address
         self._threads = budget(

@@ -12,7 +12,7 @@ from pathlib import Path
 from stream.pipeline.meter import Meter, peak_rss_mb
 
 _AVERAGED_S = 4
-"""Rates are averages over so many seconds."""
+"""Length of time over which rates are averaged."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,9 +40,9 @@ class SessionReport:
     fps_out: float
     """Frames a second that were delivered."""
     delay: DelaySummary
-    """From a frame's arrival to its delivery by a sink."""
+    """Times from a frame's arrival to its delivery by a sink."""
     delay_stages: DelaySummary
-    """From a frame's arrival to the last stage."""
+    """Times from a frame's arrival to the last stage."""
     faces: int
     """Number of faces in the newest frame."""
     faces_restored: int
@@ -59,7 +59,7 @@ class SessionReport:
     level: int
     """Number of the level of degradation; 0: nothing is given up."""
     level_words: str
-    """What that level means."""
+    """The meaning of that level."""
     idle: bool
     """Whether nothing moves, so that frames go out unrestored."""
     restoring: bool
@@ -84,7 +84,7 @@ class SessionReport:
     engine: str
     """Name of the engine; empty until the first model is loaded."""
     notes: tuple[str, ...]
-    """What the user should know of the source, one line each."""
+    """Remarks for the user about the source, one line each."""
     uptime_s: float
     """Seconds since the session began to run."""
 

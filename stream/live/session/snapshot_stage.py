@@ -17,7 +17,7 @@ from stream.picture.frame import Frame
 from stream.pipeline.stage import Stage
 
 _TRACKED_S = 0.4
-"""A face gets its first snapshot once it has been tracked for so long."""
+"""Time for which a face must be tracked before its first snapshot."""
 _REPEAT_S = 30.0
 """Time between two snapshots of the same track."""
 _INTERVAL_S = 0.5
@@ -29,7 +29,7 @@ _PNG_LEVEL = 1
 
 @dataclass(slots=True)
 class _TrackTimes:
-    """When a track was seen, and when its next snapshot is due, by the pictures' time of arrival."""
+    """When a track was last seen, and when its next snapshot is due, as the pictures' times of arrival."""
 
     seen_at_s: float
     due_at_s: float

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from stream.config import Config
 from stream.config_live import LiveEncodingSettings, RecordSettings
 from stream.errors import ConfigError
-from stream.live.packets import Jpeg, Message, Packet, Raw, Snapshot
+from stream.live.packets import JpegPicture, Message, Packet, RawPicture, Snapshot
 from stream.live.sinks.backlog import BacklogOverflow
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class SinkKind:
     """MODULE.CLASS below `stream.live.sinks`; imported in the sink's own process only."""
     accepts: frozenset[type[Message]]
     max_wait_s: float
-    """A message may wait for the sink for so long; when one waits longer, frames are dropped."""
+    """Longest time for which a message may wait for the sink; if one waits longer, frames are dropped."""
     overflow: BacklogOverflow
     """Which frames are dropped then."""
     syntax: str
@@ -41,9 +41,9 @@ _RECORD = 10.0, BacklogOverflow.DROP_NEW
 _CODED = frozenset({Packet})
 
 KINDS: Mapping[str, SinkKind] = {
-    "window": SinkKind("window.WindowSink", frozenset({Raw}), *_VIEWER, "window"),
+    "window": SinkKind("window.WindowSink", frozenset({RawPicture}), *_VIEWER, "window"),
     "virtual-camera": SinkKind(
-        "virtual_camera.VirtualCameraSink", frozenset({Raw}), *_VIEWER, "virtual-camera[:DEVICE]"
+        "virtual_camera.VirtualCameraSink", frozenset({RawPicture}), *_VIEWER, "virtual-camera[:DEVICE]"
     ),
     "file": SinkKind("live_file.LiveFileSink", _CODED, *_RECORD, "FILE.mp4, FILE.mkv"),
     "segments": SinkKind("segments.SegmentSink", _CODED, *_RECORD, "FOLDER/"),
@@ -51,7 +51,7 @@ KINDS: Mapping[str, SinkKind] = {
     "rtmp": SinkKind("publish.RtmpSink", _CODED, *_VIEWER, "rtmp://HOST/APP/KEY"),
     "hls": SinkKind("hls.HlsSink", _CODED, *_RECORD, "hls:FOLDER"),
     "whip": SinkKind("whip.WhipSink", _CODED, *_VIEWER, "whip:https://HOST/PATH"),
-    "mjpeg": SinkKind("mjpeg.MjpegSink", frozenset({Jpeg}), *_VIEWER, "mjpeg:[HOST:]PORT"),
+    "mjpeg": SinkKind("mjpeg.MjpegSink", frozenset({JpegPicture}), *_VIEWER, "mjpeg:[HOST:]PORT"),
     "snapshots": SinkKind("snapshots.SnapshotSink", frozenset({Snapshot}), *_RECORD, "snapshots:FOLDER"),
 }
 _SECRET = re.compile(r"(?<=//)[^/\s]+(?=@)|(?<=\?)\S+")
@@ -74,7 +74,7 @@ class SinkSpec:
     record: RecordSettings
     live: LiveEncodingSettings
     secrets: tuple[str, ...] = field(default=(), repr=False)
-    """Password, stream key and every other part of the target that nobody may read."""
+    """Password, stream key and every other secret part of the target."""
 
     def safe(self, text: str) -> str:
         """A text about this sink as one line without credentials. FFmpeg's errors hold whole addresses."""

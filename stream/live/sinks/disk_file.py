@@ -9,7 +9,7 @@ from pathlib import Path
 
 import av
 
-from stream.live.packets import Packet, Start
+from stream.live.packets import EpochStart, Packet
 from stream.live.sinks.muxer import Muxer
 from stream.live.sinks.sink import SinkError
 from stream.media import mov_boxes
@@ -27,7 +27,7 @@ _GIB = 1 << 30
 class DiskFile:
     """One file, which begins at a keyframe. Its methods raise SinkError, which names the file."""
 
-    def __init__(self, path: Path, start: Start, keyframe: Packet) -> None:
+    def __init__(self, path: Path, start: EpochStart, keyframe: Packet) -> None:
         self.path = path
         self.began_pts = keyframe.pts
         self.size = 0

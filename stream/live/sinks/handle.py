@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypedDict
 
-from stream.live.packets import Finish, Message, Packet, Start
+from stream.live.packets import EpochStart, FinishSink, Message, Packet
 from stream.live.sinks import KINDS, SinkKind, SinkSpec
 from stream.live.sinks.backlog import Backlog, is_picture
 from stream.live.sinks.sink_process import SinkProgress, run_sink
@@ -34,13 +34,13 @@ class SinkReport(TypedDict):
     words: str
     """The state with its reason, in words."""
     dropped: int
-    """Pictures."""
+    """Number of pictures dropped."""
     delivered: int
-    """Pictures."""
+    """Number of pictures delivered."""
     restarts: int
     """How often its process was replaced."""
     pid: int
-    """0 while there is no process."""
+    """Id of the process; 0 while there is none."""
     delay: DelaySummary
 
 
@@ -63,22 +63,22 @@ class SinkHandle:
     ) -> None:
         self.spec = spec
         self.delays = Delays()
-        """From a frame's arrival to its delivery by this sink."""
+        """Times from a frame's arrival to its delivery by this sink."""
         self.restarts = 0
         self._kind = KINDS[spec.kind]
         self._hang_timeout_s, self._on_delay = hang_timeout_s, on_delay
         self._events = _FailureEvents(spec.shown, on_event)
         self._process: _SinkProcess | None = None
-        self._start: Start | None = None
-        """The newest one: each new process needs it."""
+        self._start: EpochStart | None = None
+        """The newest start of an epoch, which each new process needs."""
         self._status = ConnectionStatus(ConnectionState.STOPPED)
-        """While there is no process."""
+        """The status while there is no process."""
         self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self._restart_at_s: float | None = None
         self._delivered = self._dropped = 0
-        """By processes that have ended, or while there was none."""
+        """Counts of the processes that have ended, and of the times without a process."""
         self._lock = threading.Lock()
-        """Held for moments only: `offer` must not wait."""
+        """Held only for moments, because `offer` must not wait."""
 
     def start(self) -> None:
         """Start the process; returns at once. Where that fails, `check` tries again later."""
@@ -109,13 +109,13 @@ class SinkHandle:
     def offer(self, message: Message) -> None:
         """Pass a message on, or drop and count it. Never blocks; kinds that it does not accept are ignored.
 
-        A Start goes to every sink that accepts packets, and again to each new process.
+        An EpochStart goes to every sink that accepts packets, and again to each new process.
         """
-        kind = Packet if isinstance(message, Start) else type(message)
+        kind = Packet if isinstance(message, EpochStart) else type(message)
         if kind not in self._kind.accepts:
             return
         with self._lock:
-            if isinstance(message, Start):
+            if isinstance(message, EpochStart):
                 self._start = message
             if self._process is None:
                 self._dropped += is_picture(message)
@@ -164,7 +164,7 @@ class SinkHandle:
         """Ask the process to deliver what waits and to end; returns at once. `stop` waits for it."""
         self._restart_at_s = None
         if self._process is not None:
-            self._process.backlog.finish(Finish())
+            self._process.backlog.finish(FinishSink())
 
     def stop(self, timeout_s: float) -> None:
         """Deliver what waits and end the process; one that hangs is killed after `timeout_s`."""
@@ -233,7 +233,7 @@ class _SinkProcess:
     def __init__(self, spec: SinkSpec, kind: SinkKind, on_delays: Callable[[Sequence[float]], None]) -> None:
         self.backlog = Backlog(kind.max_wait_s, kind.overflow)
         self.progress = SinkProgress(ConnectionStatus(ConnectionState.CONNECTING, "starting"))
-        """What the process reported last."""
+        """The last report of the process."""
         self.began_at_s = self.reported_at_s = time.monotonic()
         self.has_reported = False
         self._sent = 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import av
 
-from stream.live.packets import Message, Packet, Start
+from stream.live.packets import EpochStart, Message, Packet
 from stream.live.sinks import SinkSpec
 from stream.live.sinks.disk_file import make_folder, write_error
 from stream.live.sinks.muxer import Muxer
@@ -32,7 +32,7 @@ class HlsSink(LiveSink):
 
     def __init__(self, spec: SinkSpec) -> None:
         self._folder = Path(spec.target)
-        self._start: Start | None = None
+        self._start: EpochStart | None = None
         self._muxer: Muxer | None = None
         self._failed = False
 
@@ -51,7 +51,7 @@ class HlsSink(LiveSink):
     def write(self, message: Message) -> None:
         """Add a packet."""
         try:
-            if isinstance(message, Start):
+            if isinstance(message, EpochStart):
                 if not same_coding(self._start, message):
                     self._end_epoch()
                 self._start = message
@@ -77,7 +77,7 @@ class HlsSink(LiveSink):
         except (av.FFmpegError, OSError) as error:
             raise write_error(self._folder, error) from error
 
-    def _begin(self, start: Start, keyframe: Packet) -> Muxer:
+    def _begin(self, start: EpochStart, keyframe: Packet) -> Muxer:
         self.detail = f"writing {PLAYLIST}"
         options = {
             "hls_time": "1",

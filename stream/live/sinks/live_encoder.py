@@ -1,12 +1,10 @@
-"""Encodes live pictures as H.264 without delay, and converts them to upright RGB, in the camera's process."""
+"""Encodes live pictures as H.264 without delay, in the camera's process."""
 
 from __future__ import annotations
 
 from fractions import Fraction
 
 import av
-import cv2
-import numpy as np
 from av.codec.context import Flags
 from av.video.frame import PictureType
 from av.video.reformatter import VideoReformatter
@@ -16,11 +14,11 @@ from stream.errors import EncodeError
 from stream.live.packets import LIVE_TIME_BASE, Packet, VideoFormat
 from stream.picture import pixel_formats
 from stream.picture.frame import Frame, View
+from stream.picture.upright import matrix_of
 
 _BITS_PER_PIXEL = 0.12
 """Limits the bit rate where none is set: to 0.7 Mbit/s for 360p25, to 6.2 for 1080p25."""
 _MIN_BIT_RATE = 500_000
-_KNOWN_MATRICES = (1, 5, 6, 9)
 
 
 class LiveEncoder:
@@ -113,29 +111,6 @@ class LiveEncoder:
             threads=1,
         )
         return _upright(result, frame.view) if _turned(frame.view) else result
-
-
-def upright_rgb(frame: Frame, reformatter: VideoReformatter) -> np.ndarray:
-    """The picture as a viewer sees it: RGB u8[h,w,3], upright, with square pixels."""
-    picture = reformatter.reformat(
-        frame.picture,
-        format="rgb24",
-        src_colorspace=matrix_of(frame),
-        src_color_range=2 if frame.colour.range_full else 1,
-        dst_color_range=2,
-        threads=1,
-    )
-    rgb = np.ascontiguousarray(frame.view.orient(picture.to_ndarray()))
-    size = tuple(max(1, round(side)) for side in frame.view.upright_size)
-    return rgb if size == rgb.shape[1::-1] else cv2.resize(rgb, size, interpolation=cv2.INTER_LINEAR)
-
-
-def matrix_of(frame: Frame) -> int:
-    """Matrix coefficients of the samples, by H.273; an unspecified one is chosen by size, as players do."""
-    matrix = frame.colour.matrix
-    if matrix in _KNOWN_MATRICES:
-        return matrix
-    return 1 if frame.colour.weights(frame.view.width, frame.view.height)[0] < 0.25 else 6
 
 
 def _coded_size(frame: Frame) -> tuple[tuple[int, int], Fraction]:

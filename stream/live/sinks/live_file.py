@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stream.live.packets import Message, Packet, Start
+from stream.live.packets import EpochStart, Message, Packet
 from stream.live.sinks import SinkSpec
 from stream.live.sinks.disk_file import DiskFile, check_free_space, make_folder, unused_path
 from stream.live.sinks.sink import LiveSink, same_coding
@@ -15,7 +15,7 @@ class LiveFileSink(LiveSink):
 
     def __init__(self, spec: SinkSpec) -> None:
         self._path, self._free_gb = Path(spec.target), spec.record.free_gb
-        self._start: Start | None = None
+        self._start: EpochStart | None = None
         self._file: DiskFile | None = None
 
     def open(self) -> None:
@@ -25,7 +25,7 @@ class LiveFileSink(LiveSink):
 
     def write(self, message: Message) -> None:
         """Add a packet; each keyframe checks the free space first."""
-        if isinstance(message, Start):
+        if isinstance(message, EpochStart):
             if not same_coding(self._start, message):
                 self.close()
             self._start = message
@@ -42,7 +42,7 @@ class LiveFileSink(LiveSink):
         if file is not None:
             file.close()
 
-    def _begin(self, start: Start, keyframe: Packet) -> DiskFile:
+    def _begin(self, start: EpochStart, keyframe: Packet) -> DiskFile:
         path = unused_path(self._path)
         self.detail = f"writing {path.name}"
         return DiskFile(path, start, keyframe)

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
-from stream.live.packets import Jpeg, Message
+from stream.live.packets import JpegPicture, Message
 from stream.live.sinks import SinkSpec
 from stream.live.sinks.sink import LiveSink, SinkError
 from stream.live.status import ConnectionState
@@ -53,7 +53,7 @@ class MjpegSink(LiveSink):
     """Serves `/` (a page), `/stream` and `/snapshot.jpg` from one thread.
 
     Only the newest picture is kept. A viewer gets it as soon as it has read the one before. A slow viewer
-    therefore skips pictures, and delays nobody else.
+    therefore skips pictures, and delays no other viewer.
     """
 
     def __init__(self, spec: SinkSpec) -> None:
@@ -82,7 +82,7 @@ class MjpegSink(LiveSink):
 
     def write(self, message: Message) -> None:
         """Make this the newest picture; returns at once."""
-        if isinstance(message, Jpeg) and self._server is not None:
+        if isinstance(message, JpegPicture) and self._server is not None:
             self._server.show(message.data)
 
     def idle(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import av
 
-from stream.live.packets import LIVE_TIME_BASE, AudioFormat, Packet, Start
+from stream.live.packets import LIVE_TIME_BASE, AudioFormat, EpochStart, Packet
 from stream.live.sinks.sink import SinkError
 
 _NOTE_KEYS = {"mpegts": "service_provider"}
@@ -24,7 +24,7 @@ class Muxer:
     def __init__(
         self,
         url: str,
-        start: Start,
+        start: EpochStart,
         keyframe: Packet,
         *,
         format: str | None = None,
@@ -60,7 +60,7 @@ class Muxer:
         """Write the trailer. Idempotent."""
         self._output.close()
 
-    def _add_video(self, start: Start, keyframe: Packet) -> av.VideoStream:
+    def _add_video(self, start: EpochStart, keyframe: Packet) -> av.VideoStream:
         """Add the stream. PyAV copies parameters only from another stream: the keyframe, read as a file."""
         first = io.BytesIO(start.video.extradata + keyframe.data)
         with av.open(first, format=start.video.codec) as picture:

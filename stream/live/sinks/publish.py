@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import av
 
-from stream.live.packets import Message, Packet, Start
+from stream.live.packets import EpochStart, Message, Packet
 from stream.live.sinks import SinkSpec
 from stream.live.sinks.muxer import Muxer
 from stream.live.sinks.sink import LiveSink, SinkError, same_coding
@@ -45,11 +45,11 @@ class Publisher(LiveSink):
     options: Mapping[str, str] = {}
     """Options of the muxer."""
     unknown_failure = "gives no answer that makes sense; check the address"
-    """What is said of a connection that fails for no known reason."""
+    """The text for a connection that fails for an unknown reason."""
 
     def __init__(self, spec: SinkSpec) -> None:
         self._url, self._shown = spec.target, spec.shown
-        self._start: Start | None = None
+        self._start: EpochStart | None = None
         self._muxer: Muxer | None = None
 
     def open(self) -> None:
@@ -67,7 +67,7 @@ class Publisher(LiveSink):
 
     def write(self, message: Message) -> None:
         """Send a packet."""
-        if isinstance(message, Start):
+        if isinstance(message, EpochStart):
             if not same_coding(self._start, message):
                 self.close()
             self._start = message
@@ -87,7 +87,7 @@ class Publisher(LiveSink):
             with contextlib.suppress(av.FFmpegError, OSError):
                 muxer.close()
 
-    def _connect(self, start: Start, keyframe: Packet) -> Muxer:
+    def _connect(self, start: EpochStart, keyframe: Packet) -> Muxer:
         limits = _TIMEOUT_S, _TIMEOUT_S
         return Muxer(self._url, start, keyframe, format=self.format, options=self.options, timeout_s=limits)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import filelock
 
-from stream.live.packets import LIVE_TIME_BASE, Message, Packet, Start
+from stream.live.packets import LIVE_TIME_BASE, EpochStart, Message, Packet
 from stream.live.sinks import SinkSpec
 from stream.live.sinks.disk_file import (
     DiskFile,
@@ -43,7 +43,7 @@ class Segment:
     began_at: float
     """Unix time in seconds, read from its name."""
     seconds: float
-    """From `began_at` to the time at which the file was last written."""
+    """Time from `began_at` to the last change of the file."""
     size: int
     """Size of the file, bytes."""
     is_open: bool
@@ -71,7 +71,7 @@ class SegmentSink(LiveSink):
     def __init__(self, spec: SinkSpec) -> None:
         self._folder, self._record = Path(spec.target), spec.record
         self._lock = filelock.FileLock(self._folder / _LOCK)
-        self._start: Start | None = None
+        self._start: EpochStart | None = None
         self._file: DiskFile | None = None
         self._deleted_at_s = 0.0
 
@@ -94,7 +94,7 @@ class SegmentSink(LiveSink):
 
     def write(self, message: Message) -> None:
         """Add a packet; a keyframe may begin the next file."""
-        if isinstance(message, Start):
+        if isinstance(message, EpochStart):
             self._end_file()
             self._start = message
         elif isinstance(message, Packet) and self._start is not None:
@@ -123,7 +123,7 @@ class SegmentSink(LiveSink):
         most = self._record.segment_mb * _MIB
         return seconds >= self._record.segment_s or (0 < most <= file.size)
 
-    def _begin(self, start: Start, keyframe: Packet) -> DiskFile:
+    def _begin(self, start: EpochStart, keyframe: Packet) -> DiskFile:
         self._delete_old()
         age_s = time.monotonic() - keyframe.arrived_at_s if keyframe.arrived_at_s else 0.0
         began = datetime.fromtimestamp(time.time() - age_s, UTC)

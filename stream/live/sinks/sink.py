@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from stream.errors import EncodeError
-from stream.live.packets import Message, Start
+from stream.live.packets import EpochStart, Message
 from stream.live.status import ConnectionState
 
 
@@ -37,7 +37,7 @@ class LiveSink(Protocol):
     wanted: bool = True
     """Whether the sink needs pictures now; False, for example, for MJPEG without viewers."""
     detail: str = ""
-    """What an operator is shown beside "live", such as the file's name; it holds no credential."""
+    """Text shown to operators beside "live", such as the file's name; it holds no credential."""
 
     def open(self) -> None:
         """Acquire folders, ports and devices. Raises SinkError."""
@@ -46,7 +46,7 @@ class LiveSink(Protocol):
     def write(self, message: Message) -> None:
         """Deliver one message; this may block. Raises SinkError or SinkDone.
 
-        A sink that accepts packets gets a Start first after every `open`, and then a keyframe.
+        A sink that accepts packets gets an EpochStart first after every `open`, and then a keyframe.
         """
 
     def idle(self) -> None:
@@ -58,6 +58,6 @@ class LiveSink(Protocol):
         return None
 
 
-def same_coding(one: Start | None, two: Start) -> bool:
+def same_coding(one: EpochStart | None, two: EpochStart) -> bool:
     """Whether an output of the epoch `one` can take the packets of the epoch `two` too."""
     return one is not None and (one.video, one.audio) == (two.video, two.audio)

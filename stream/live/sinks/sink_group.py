@@ -18,7 +18,7 @@ class SinkGroup:
 
     def __init__(self, specs: Sequence[SinkSpec], on_event: Callable[[str, str], None]) -> None:
         self.delays = Delays()
-        """From a picture's arrival to its delivery, over all sinks."""
+        """Times from a picture's arrival to its delivery, over all sinks."""
         self._handles = [SinkHandle(spec, on_event=on_event, on_delay=self.delays.add) for spec in specs]
 
     def __len__(self) -> int:

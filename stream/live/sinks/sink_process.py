@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVarTuple
 
-from stream.live.packets import Finish, Jpeg, Message, Packet, Raw, Snapshot, Start
+from stream.live.packets import EpochStart, FinishSink, JpegPicture, Message, Packet, RawPicture, Snapshot
 from stream.live.sinks import KINDS, SinkSpec, create
 from stream.live.sinks.backlog import is_picture
 from stream.live.sinks.sink import LiveSink, SinkDone, SinkError
@@ -22,14 +22,14 @@ Arguments = TypeVarTuple("Arguments")
 _TICK_S = 0.1
 _REPORT_S = 0.2
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 15.0
-_OCCASIONAL: frozenset[type[Message]] = frozenset({Jpeg, Snapshot})
+_OCCASIONAL: frozenset[type[Message]] = frozenset({JpegPicture, Snapshot})
 """Messages that come only while there are viewers or faces. A sink that accepts nothing else is live once it
 is open. Every other sink is live once it has delivered a picture, because some servers refuse only that."""
 
 
 @dataclass(frozen=True, slots=True)
 class SinkProgress:
-    """How a sink fares; sent about five times a second, so that silence means that the sink hangs."""
+    """State of a sink. It is sent about five times a second, so that silence means that the sink hangs."""
 
     status: ConnectionStatus
     event: str = ""
@@ -37,15 +37,15 @@ class SinkProgress:
     wanted: bool = False
     needs_keyframe: bool = False
     delivered: int = 0
-    """Pictures since the process began."""
+    """Pictures delivered since the process began."""
     dropped: int = 0
-    """Pictures since the process began."""
+    """Pictures dropped since the process began."""
     delays_ms: tuple[float, ...] = ()
-    """Of the frames delivered since the last report: from the arrival at the source to the delivery."""
+    """Times from arrival at the source to delivery, of the frames delivered since the last report."""
 
 
-def run_sink(link: Connection[SinkProgress, Message | Finish], spec: SinkSpec) -> None:
-    """Run a sink until `Finish` comes or the camera's process is gone; then close it in order."""
+def run_sink(link: Connection[SinkProgress, Message | FinishSink], spec: SinkSpec) -> None:
+    """Run a sink until `FinishSink` comes or the camera's process is gone; then close it in order."""
     # A service manager signals every process of the service: the camera's process decides when a sink ends.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _SinkRunner(link, spec).run()
@@ -54,11 +54,11 @@ def run_sink(link: Connection[SinkProgress, Message | Finish], spec: SinkSpec) -
 class _SinkRunner:
     """Opens the sink, passes messages to it, and opens a new one after a failure and a pause."""
 
-    def __init__(self, link: Connection[SinkProgress, Message | Finish], spec: SinkSpec) -> None:
+    def __init__(self, link: Connection[SinkProgress, Message | FinishSink], spec: SinkSpec) -> None:
         self._link, self._spec = link, spec
         self._progress = _ProgressReporter(link)
         self._sink: LiveSink | None = None
-        self._start: Start | None = None
+        self._start: EpochStart | None = None
         self._status, self._event = ConnectionStatus(ConnectionState.CONNECTING), ""
         self._awaits_keyframe = True
         """Whether packets are dropped until a keyframe comes."""
@@ -77,7 +77,7 @@ class _SinkRunner:
                     self._attempt(self._idle)
                     continue
                 message = self._freshest(self._link.recv())
-                if isinstance(message, Finish):
+                if isinstance(message, FinishSink):
                     break
                 self._deliver(message)
         except (EOFError, OSError):
@@ -88,17 +88,19 @@ class _SinkRunner:
             self._status = ConnectionStatus(ConnectionState.STOPPED)
         self._report(at_once=True)
 
-    def _freshest(self, message: Message | Finish) -> Message | Finish:
+    def _freshest(self, message: Message | FinishSink) -> Message | FinishSink:
         """The newest of the pictures that wait in the pipe; the older ones are dropped."""
         end_s = time.monotonic() + _REPORT_S  # they may come faster than they can be read
-        while isinstance(message, (Jpeg, Raw)) and self._link.poll(0) and time.monotonic() < end_s:
+        while (
+            isinstance(message, (JpegPicture, RawPicture)) and self._link.poll(0) and time.monotonic() < end_s
+        ):
             self._progress.dropped += 1
             message = self._link.recv()
         return message
 
     def _deliver(self, message: Message) -> None:
         """Pass a message to the sink, or drop it while there is no sink or a keyframe has to come first."""
-        if isinstance(message, Start):
+        if isinstance(message, EpochStart):
             self._start, self._awaits_keyframe = message, True
         if isinstance(message, Packet):
             self._awaits_keyframe = self._awaits_keyframe and not message.keyframe
@@ -175,7 +177,7 @@ class _SinkRunner:
 class _ProgressReporter:
     """Counts a sink's pictures. Sends a report at every change, and else every fifth of a second."""
 
-    def __init__(self, link: Connection[SinkProgress, Message | Finish]) -> None:
+    def __init__(self, link: Connection[SinkProgress, Message | FinishSink]) -> None:
         self.delivered = self.dropped = 0
         self._link = link
         self._delays_ms: list[float] = []
@@ -185,7 +187,7 @@ class _ProgressReporter:
     def add_delivered(self, message: Message) -> None:
         """Count a picture that was delivered just now."""
         self.delivered += 1
-        if isinstance(message, (Packet, Jpeg, Raw)) and message.arrived_at_s:
+        if isinstance(message, (Packet, JpegPicture, RawPicture)) and message.arrived_at_s:
             self._delays_ms.append((time.monotonic() - message.arrived_at_s) * 1000)
 
     def report(

@@ -25,8 +25,9 @@ class _Entry(FaceFacts):
 
     name: str
     original: str
+    """Name of the file of the original face."""
     restored: str
-    """File names."""
+    """Name of the file of the restored face."""
 
 
 class SnapshotSink(LiveSink):

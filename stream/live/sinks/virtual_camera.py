@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stream.live.packets import Message, Raw
+from stream.live.packets import Message, RawPicture
 from stream.live.sinks import SinkSpec
 from stream.live.sinks.sink import LiveSink, SinkError
 from stream.live.status import ConnectionState
@@ -36,7 +36,7 @@ class VirtualCameraSink(LiveSink):
 
     def write(self, message: Message) -> None:
         """Show a picture."""
-        if not isinstance(message, Raw):
+        if not isinstance(message, RawPicture):
             return
         format = message.width, message.height, float(message.rate)
         if self._camera is None or format != self._format:

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import av
 from av.stream import Stream
 
-from stream.live.packets import LIVE_TIME_BASE, Message, Packet, Start
+from stream.live.packets import LIVE_TIME_BASE, EpochStart, Message, Packet
 from stream.live.sinks import SinkSpec
 from stream.live.sinks.sink import LiveSink, SinkError
 from stream.live.status import ConnectionState
@@ -50,11 +50,11 @@ class WhipSink(LiveSink):
         self.detail = "without sound"
         self._shown = spec.shown
         self._url, self._headers = _address(spec.target)
-        self._start: Start | None = None
+        self._start: EpochStart | None = None
         self._loop: _Loop | None = None
-        """From `open` to `close`."""
+        """The event loop, which exists from `open` to `close`."""
         self._peer: _Peer | None = None
-        """From the first keyframe to `close`."""
+        """The connection, which exists from the first keyframe to `close`."""
         self._resource = ""
 
     def open(self) -> None:
@@ -69,7 +69,7 @@ class WhipSink(LiveSink):
 
     def write(self, message: Message) -> None:
         """Send a packet. Raises SinkError where the server does not answer or the connection is lost."""
-        if isinstance(message, Start):
+        if isinstance(message, EpochStart):
             self._start = message
         elif isinstance(message, Packet) and message.is_video and self._start is not None:
             if self._peer is None and message.keyframe and self._loop is not None:
@@ -240,7 +240,7 @@ def _track(packets: asyncio.Queue[av.Packet[Stream]]) -> aiortc.MediaStreamTrack
     return EncodedTrack()
 
 
-def _av_packet(packet: Packet, start: Start) -> av.Packet[Stream]:
+def _av_packet(packet: Packet, start: EpochStart) -> av.Packet[Stream]:
     """A packet in the form that aiortc needs."""
     # Every keyframe carries the parameter sets, for viewers who have not seen the first one.
     head = start.video.extradata if packet.keyframe else b""

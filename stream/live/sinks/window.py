@@ -16,7 +16,7 @@ if sys.platform == "linux":
 
 import pygame
 
-from stream.live.packets import Message, Raw
+from stream.live.packets import Message, RawPicture
 from stream.live.sinks import SinkSpec
 from stream.live.sinks.sink import LiveSink, SinkDone, SinkError
 from stream.live.status import ConnectionState
@@ -51,7 +51,7 @@ class WindowSink(LiveSink):
 
     def write(self, message: Message) -> None:
         """Show a picture. The window takes the size of the first one, and of each that has another size."""
-        if not isinstance(message, Raw):
+        if not isinstance(message, RawPicture):
             return
         size = message.width, message.height
         if self._picture is None or self._picture.get_size() != size:

@@ -1,1 +1,1 @@
-"""Where live pictures come from: cameras, streams, devices, and the test pattern."""
+"""Sources of live pictures: cameras, streams, devices, and the test pattern."""

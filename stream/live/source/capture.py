@@ -14,7 +14,7 @@ from stream.config_live import SourceSettings
 from stream.errors import SourceError
 from stream.live.packets import LIVE_TIME_BASE, AudioFormat, AudioPacket
 from stream.live.source.address import Address
-from stream.live.source.connection import DecodedPicture, EncodedSound, Failure, OpenSource
+from stream.live.source.connection import ConnectionFailure, DecodedPicture, EncodedSound, OpenSource
 from stream.live.source.connector import Connector
 from stream.live.source.epoch import Epoch, EpochTracker, SourceFacts
 from stream.live.source.pacing import Pacer, SourceMonitor, Throttle
@@ -28,7 +28,7 @@ from stream.picture.jpeg import encode_jpeg
 
 _USUAL_RATE = Fraction(25)
 _SILENT_S = 3.0
-"""After so long without a packet of sound the source counts as one without: silence is coded too."""
+"""A source counts as silent after this time without a packet of sound: silence is coded too."""
 _FIRST_PICTURE_SIDE = 640
 _FIRST_PICTURE_QUALITY = 85
 
@@ -78,7 +78,7 @@ class Capture:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know of the decoder, one line each."""
+        """Remarks for the user about the decoder, one line each."""
         return self._connector.notes
 
     @property
@@ -124,12 +124,12 @@ class Capture:
         finally:
             self._reporter.report(ConnectionStatus(ConnectionState.STOPPED))
 
-    def attempt(self) -> Generator[Frame, None, Failure | None]:
+    def attempt(self) -> Generator[Frame, None, ConnectionFailure | None]:
         """Frames of one connection. The generator returns why the connection ended; None: for good."""
         self._reporter.connecting()
         try:
             source = self._connector.open()
-        except Failure as failure:
+        except ConnectionFailure as failure:
             return failure
         began_s = None
         try:
@@ -138,12 +138,12 @@ class Capture:
                 yield frame
             if self._address.kind in ("file", "test") or self._stopping.is_set():
                 return None
-            return Failure(ConnectionState.RETRYING, "the other side has hung up")
-        except Failure as failure:
+            return ConnectionFailure(ConnectionState.RETRYING, "the other side has hung up")
+        except ConnectionFailure as failure:
             return failure
         except hardware.Unusable as error:
             self._connector.use_software(f"decoded by software from now on ({error})")
-            return Failure(ConnectionState.RETRYING, "the hardware decoder failed")
+            return ConnectionFailure(ConnectionState.RETRYING, "the hardware decoder failed")
         finally:
             source.close()
             if began_s is not None:
@@ -228,7 +228,7 @@ class _StatusReporter:
         else:
             self.status = ConnectionStatus(ConnectionState.CONNECTING, self.status.detail)
 
-    def failed(self, failure: Failure, breaker_is_open: bool, retry_at_s: float) -> None:
+    def failed(self, failure: ConnectionFailure, breaker_is_open: bool, retry_at_s: float) -> None:
         """An attempt or a connection ended; the next attempt begins at `retry_at_s`."""
         state, detail = failure.state, failure.detail
         if state is ConnectionState.STALLED:
@@ -263,7 +263,7 @@ def first_picture(address: Address, source: SourceSettings) -> tuple[bytes, Sour
         try:
             frame = next(attempt)
         except StopIteration as end:
-            failure = end.value or Failure(ConnectionState.REFUSED, "it holds no picture")
+            failure = end.value or ConnectionFailure(ConnectionState.REFUSED, "it holds no picture")
             reasons.append(failure.detail)
             if failure.slow:
                 break

@@ -23,7 +23,7 @@ from stream.media import hardware
 from stream.media.container import main_stream, open_video
 
 _MOST_DAMAGED_IN_A_ROW = 25
-"""After so many damaged packets in a row the source is reconnected: a second of most cameras."""
+"""Damaged packets in a row after which the source is reconnected: a second of most cameras."""
 _KEYFRAME_S = 30.0
 """Longest wait for a keyframe while other packets come."""
 ANALYSE_S = 0.4, 6.0
@@ -46,7 +46,7 @@ class DecodedPicture:
 
     picture: av.VideoFrame
     time_s: float | None
-    """On the source's clock; None where the source gives no usable time."""
+    """Time on the source's clock; None where the source gives no usable time."""
     arrived_at_s: float
     """`time.monotonic()` when the last packet of the picture arrived."""
 
@@ -57,13 +57,13 @@ class EncodedSound:
 
     data: bytes = field(repr=False)
     time_s: float | None
-    """On the source's clock; None where the source gives no time."""
+    """Time on the source's clock; None where the source gives no time."""
     duration_s: float
     arrived_at_s: float
     """`time.monotonic()` when the packet arrived."""
 
 
-class Failure(Exception):
+class ConnectionFailure(Exception):
     """An attempt to connect failed, or a connection ended. `detail` is shown and holds no credential."""
 
     def __init__(self, state: ConnectionState, detail: str, slow: bool = False) -> None:
@@ -79,7 +79,7 @@ class OpenSource(Protocol):
     codec: str
     """FFmpeg's decoder, with the hardware device in brackets."""
     transport: str
-    """Of RTSP: "tcp" or "udp"; empty for others."""
+    """Transport of RTSP, "tcp" or "udp"; empty for other protocols."""
     audio: AudioFormat | None
     """The format of the sound; None without sound."""
     is_file: bool
@@ -96,7 +96,7 @@ class OpenSource(Protocol):
         """Sample aspect ratio: width of a pixel over its height."""
 
     def events(self) -> Iterator[DecodedPicture | EncodedSound]:
-        """Pictures and sound until the source ends. Raises Failure."""
+        """Pictures and sound until the source ends. Raises ConnectionFailure."""
 
     def rewind(self) -> None:
         """Go to the beginning; only files can. Raises SourceError where the file is gone."""
@@ -110,7 +110,7 @@ class OpenSource(Protocol):
 class FFmpegSource(OpenSource):
     """A source that FFmpeg reads, opened by the constructor.
 
-    The constructor raises Failure, and SourceError for a file, which no other attempt can read either.
+    The constructor raises ConnectionFailure; for a file, which no other attempt could read, SourceError.
     `transport` ("tcp" or "udp") applies to RTSP; `analyse_s` lies within ANALYSE_S. With `try_hardware`
     the decoders of the graphics hardware are tried first; where none works, `notes` says why, and
     software decodes. Packets that are damaged or come before the first keyframe are counted in `drops`.
@@ -136,7 +136,7 @@ class FFmpegSource(OpenSource):
         try:
             video = main_stream(self._container)
             if video is None:
-                raise Failure(ConnectionState.REFUSED, NO_VIDEO, slow=analyse_s >= ANALYSE_S[1])
+                raise ConnectionFailure(ConnectionState.REFUSED, NO_VIDEO, slow=analyse_s >= ANALYSE_S[1])
             self._video = video
             self._sound = _sound_stream(self._container) if source.audio else None
             self.audio = _audio_format(self._sound)
@@ -169,7 +169,7 @@ class FFmpegSource(OpenSource):
     def events(self) -> Iterator[DecodedPicture | EncodedSound]:
         """Pictures from the first keyframe on, and sound. Ends when the other side hangs up or a file ends.
 
-        Raises Failure, and hardware.Unusable where the hardware's decoder fails.
+        Raises ConnectionFailure, and hardware.Unusable where the hardware's decoder fails.
         """
         began = last = time.monotonic()
         has_keyframe = False
@@ -181,7 +181,7 @@ class FFmpegSource(OpenSource):
             elif not has_keyframe and packet.size and not packet.is_keyframe:
                 self._drops.add("no_keyframe")
                 if now - began > _KEYFRAME_S:
-                    raise Failure(ConnectionState.STALLED, f"no keyframe in {_KEYFRAME_S:.0f} s")
+                    raise ConnectionFailure(ConnectionState.STALLED, f"no keyframe in {_KEYFRAME_S:.0f} s")
                 last = now
             elif packet.size or has_keyframe:
                 has_keyframe = True
@@ -189,7 +189,7 @@ class FFmpegSource(OpenSource):
                     last = now
                     yield DecodedPicture(picture, self._time_of(picture), now)
             if now - last > self._stall_s:
-                raise Failure(ConnectionState.STALLED, f"no picture for {self._stall_s:g} s")
+                raise ConnectionFailure(ConnectionState.STALLED, f"no picture for {self._stall_s:g} s")
 
     def rewind(self) -> None:
         """See `OpenSource.rewind`."""
@@ -246,7 +246,9 @@ class FFmpegSource(OpenSource):
         self._drops.add("corrupt")
         self._damaged_in_a_row += 1
         if self._damaged_in_a_row >= _MOST_DAMAGED_IN_A_ROW:
-            raise Failure(ConnectionState.RETRYING, f"{self._damaged_in_a_row} damaged packets in a row")
+            raise ConnectionFailure(
+                ConnectionState.RETRYING, f"{self._damaged_in_a_row} damaged packets in a row"
+            )
 
     def _time_of(self, picture: av.VideoFrame) -> float | None:
         pts = picture.pts if self._has_times else None
@@ -281,27 +283,31 @@ class FFmpegSource(OpenSource):
         self.notes.append(f"decoded by software, no hardware would do ({reason})")
 
 
-def explain(error: av.FFmpegError, limit_s: float, waited_s: float = 0.0) -> Failure:
-    """The Failure that tells an operator what happened after waiting `waited_s` of at most `limit_s`.
+def explain(error: av.FFmpegError, limit_s: float, waited_s: float = 0.0) -> ConnectionFailure:
+    """The failure as an operator sees it, after a wait of `waited_s` out of at most `limit_s`.
 
     FFmpeg's own message is not used because it quotes the address, which may hold a password.
     """
     if isinstance(error, av.HTTPUnauthorizedError | av.HTTPForbiddenError):
-        return Failure(ConnectionState.UNAUTHORISED, "wrong or missing user and password", slow=True)
+        return ConnectionFailure(
+            ConnectionState.UNAUTHORISED, "wrong or missing user and password", slow=True
+        )
     if isinstance(error, av.HTTPNotFoundError):
-        return Failure(ConnectionState.REFUSED, "nothing at this path (404)", slow=True)
+        return ConnectionFailure(ConnectionState.REFUSED, "nothing at this path (404)", slow=True)
     if isinstance(error, av.HTTPClientError):
-        return Failure(ConnectionState.REFUSED, f"the server refuses ({hardware.reason(error)})", slow=True)
+        return ConnectionFailure(
+            ConnectionState.REFUSED, f"the server refuses ({hardware.reason(error)})", slow=True
+        )
     if isinstance(error, av.ConnectionRefusedError):
-        return Failure(ConnectionState.REFUSED, NOBODY_LISTENS)
+        return ConnectionFailure(ConnectionState.REFUSED, NOBODY_LISTENS)
     if isinstance(error, av.FileNotFoundError):
-        return Failure(ConnectionState.REFUSED, "no such device")
+        return ConnectionFailure(ConnectionState.REFUSED, "no such device")
     # FFmpeg reports a stalled RTSP server as damaged data, and an interrupted wait as an immediate exit.
     if isinstance(error, av.ExitError | TimeoutError) or waited_s >= limit_s * 0.9:
-        return Failure(ConnectionState.STALLED, f"nothing came for {limit_s:g} s")
+        return ConnectionFailure(ConnectionState.STALLED, f"nothing came for {limit_s:g} s")
     if isinstance(error, av.InvalidDataError):
-        return Failure(ConnectionState.REFUSED, "what it sends is no video that can be read")
-    return Failure(ConnectionState.RETRYING, hardware.reason(error))
+        return ConnectionFailure(ConnectionState.REFUSED, "what it sends is no video that can be read")
+    return ConnectionFailure(ConnectionState.RETRYING, hardware.reason(error))
 
 
 def _open(
@@ -339,7 +345,7 @@ def _open(
     except av.FFmpegError as error:
         raise explain(error, source.open_timeout_s, time.monotonic() - began) from None
     except (ValueError, OSError) as error:
-        raise Failure(ConnectionState.REFUSED, type(error).__name__, slow=True) from None
+        raise ConnectionFailure(ConnectionState.REFUSED, type(error).__name__, slow=True) from None
 
 
 def _encoded_sound(packet: av.Packet[Stream], now_s: float) -> EncodedSound:

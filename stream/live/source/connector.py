@@ -10,7 +10,7 @@ from stream.live.source.connection import (
     ANALYSE_S,
     NO_VIDEO,
     NOBODY_LISTENS,
-    Failure,
+    ConnectionFailure,
     FFmpegSource,
     OpenSource,
 )
@@ -36,7 +36,7 @@ class Connector:
         try_hardware: bool,
     ) -> None:
         self.notes: list[str] = []
-        """What the user should know of the decoder, one line each."""
+        """Remarks for the user about the decoder, one line each."""
         self._address, self._source = address, source
         self._drops, self._stopping = drops, stopping
         self._threads, self._try_hardware = threads, try_hardware
@@ -45,7 +45,7 @@ class Connector:
         self._analyse_s = ANALYSE_S[0]
 
     def open(self) -> OpenSource:
-        """One attempt. Raises Failure; SourceError for a file that cannot be read."""
+        """One attempt. Raises ConnectionFailure; SourceError for a file that cannot be read."""
         if self._address.kind == "test":
             return PatternSource(self._source, self._stopping)
         try:
@@ -58,7 +58,7 @@ class Connector:
                 try_hardware=self._try_hardware,
                 analyse_s=self._analyse_s,
             )
-        except Failure as failure:
+        except ConnectionFailure as failure:
             if failure.detail == NO_VIDEO:
                 self._analyse_s = min(self._analyse_s * 4, ANALYSE_S[1])
             if not (self._transport_is_known or failure.slow or failure.detail == NOBODY_LISTENS):

@@ -20,7 +20,7 @@ class Device:
     address: str
     """The address that `gpen-stream live` accepts, such as "webcam:0"."""
     name: str
-    """As the camera's driver states it."""
+    """Name that the camera's driver states."""
 
 
 def cameras() -> list[Device]:

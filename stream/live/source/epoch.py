@@ -18,7 +18,7 @@ from stream.picture.frame import View
 
 
 class SourceFacts(TypedDict):
-    """What people are told of an epoch; goes out as JSON."""
+    """Facts about an epoch for users; sent as JSON."""
 
     size: list[int]
     """Width and height of the stored picture, px."""
@@ -28,7 +28,7 @@ class SourceFacts(TypedDict):
     sound: str | None
     """Codec, sample rate and layout; None without sound."""
     transport: str | None
-    """Of RTSP: "tcp" or "udp"."""
+    """Transport of RTSP, "tcp" or "udp"; None for other protocols."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Epoch:
     """A stretch of frames from one connection, all of one size, colour, rate and sound."""
 
     number: int
-    """From 0, rising by one; see `Frame.epoch`."""
+    """Number of the epoch, counted from 0; see `Frame.epoch`."""
     view: View
     colour: Colour
     rate: Fraction

@@ -11,7 +11,7 @@ import numpy as np
 from stream.picture.frame import Frame
 
 FROZEN_S = 30.0
-"""After so long without any change a picture counts as frozen."""
+"""Time without any change after which a picture counts as frozen."""
 _SAME = 6
 """Levels by which two encodings of the same picture may differ."""
 _LATE_S = 0.5
@@ -19,9 +19,9 @@ _LATE_S = 0.5
 _EARLY_S = 5.0
 """A frame that is due later than this resets the pacing: the source's times have jumped."""
 _FLOOD = 1.5
-"""A source that sends more than so many times its announced rate counts as flooding."""
+"""Multiple of its announced rate above which a source counts as flooding."""
 _TOLERANCE = 1.1
-"""A source may send so many times its announced rate: rates of cameras are off by some percent."""
+"""Multiple of its announced rate that a source may send: rates of cameras are off by some percent."""
 _LEAST_BURST = 4
 """Frames that may always come at once."""
 _WINDOW_S = 2.0
@@ -106,9 +106,9 @@ class SourceMonitor:
 
     def __init__(self) -> None:
         self.warning = ""
-        """What is wrong, for people; empty while nothing is."""
+        """The fault, as text for users; empty without a fault."""
         self._window_at_s: float | None = None
-        """When the window of the measured rate began; None before the first picture."""
+        """Start of the window in which the rate is measured; None before the first picture."""
         self._frames = 0
         """Pictures in the window."""
         self._flood = ""

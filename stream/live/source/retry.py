@@ -12,7 +12,7 @@ BREAKER_S = 30.0
 _SHORT_S = 1.0
 """A connection that brought pictures for less than this counts towards the breaker."""
 _MOST_SHORT = 8
-"""So many short connections within `_HEALTHY_S` open the breaker."""
+"""Number of short connections within `_HEALTHY_S` that opens the breaker."""
 _HEALTHY_S = 60.0
 """A connection of this length closes the breaker."""
 _PAUSE_SHARE = 0.1

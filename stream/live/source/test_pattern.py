@@ -22,7 +22,7 @@ _FACE = Path(__file__).with_name("pattern.jpg")
 _ROUND_S = 12.0
 """Time that the face needs for one round."""
 _PORTRAIT_SIDE = 90
-"""The portrait is reduced to a square of so many px and enlarged again, so that a restoration shows."""
+"""Side, px, to which the portrait is reduced before it is enlarged again, so that a restoration shows."""
 _NOISE_DEVIATION = 2.5
 """Standard deviation of the noise, levels of luma."""
 _NOISE_PLANES = 7

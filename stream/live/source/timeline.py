@@ -19,7 +19,7 @@ class Timeline:
     def __init__(self) -> None:
         self._began_s: float | None = None
         self._offset_s: float | None = None
-        """What is added to the source's times; None: the next picture sets it."""
+        """Offset that is added to the source's times; None: the next picture sets it."""
         self._last = self._last_sound = -1
 
     def begin(self) -> None:

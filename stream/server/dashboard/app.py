@@ -43,8 +43,8 @@ def create_app(
 ) -> Guard:
     """The dashboard as an ASGI application, wrapped in its guard.
 
-    `token`: the access token; None: nobody has to log in. `on_end` is called in a thread when the server
-    ends. `is_ending`: long answers end as soon as it returns True.
+    `token` is the access token; None: no log-in is needed. `on_end` is called in a thread when the server
+    ends. Long answers end as soon as `is_ending` returns True.
     """
 
     @asynccontextmanager

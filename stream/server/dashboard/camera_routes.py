@@ -21,7 +21,7 @@ from stream.server.supervisor.supervisor import Supervisor
 
 router = APIRouter(tags=["cameras"])
 SOURCE_TESTS = 4
-"""Tests of sources that may be under way, those that wait for the supervisor included."""
+"""Number of tests of sources at a time, including those that wait for the supervisor."""
 _SETTINGS = CameraSettings.model_json_schema()
 _NAME = {"type": "string", "description": "letters, digits, - and _; up to 40"}
 
@@ -124,7 +124,7 @@ async def _status(name: str, supervisor: Supervisor) -> dict[str, JsonValue]:
 
 
 def _check_unknown_source(source: str, supervisor: Supervisor) -> str:
-    """A source that may be tested. That of an existing camera, as it is shown, needs no check."""
+    """The address to test, after its check. The shown address of an existing camera needs no check."""
     if source in {camera.settings.source for camera in supervisor.cameras()}:
         return source
     return check_source(source, supervisor.server)

@@ -1,4 +1,4 @@
-"""Routes about events: those of the past, and what changes from now on."""
+"""Routes about events: the list of past events, and a stream of changes."""
 
 from __future__ import annotations
 

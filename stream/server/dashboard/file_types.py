@@ -1,4 +1,4 @@
-"""Which files are videos or pictures, judged by their name and their first bytes."""
+"""Tells videos and pictures from other files, by their names and first bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stream.media.container import VIDEO_SUFFIXES
 from stream.media.images import SUFFIXES
 
 MEDIA = "videos or pictures"
-"""The words of messages."""
+"""The words for these files in messages."""
 _SUFFIXES = (*VIDEO_SUFFIXES, *SUFFIXES)
 _MAX_NAME_BYTES = 200
 _SIGNATURES = re.compile(
@@ -27,7 +27,7 @@ _SIGNATURES = re.compile(
 """Beginnings of video and picture files.
 
 FFmpeg identifies a file by its content. Some text files make it open other files and addresses: playlists,
-concat scripts, session descriptions. None of those begins like this.
+concat scripts, session descriptions. Such a file never begins with these bytes.
 """
 _TYPES = {
     ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".webm": "video/webm",
@@ -37,7 +37,7 @@ _TYPES = {
 
 
 def is_media(path: Path, name: str = "") -> bool:
-    """Whether a file is a video or a picture. `name`: the name that it will get, if that is another one."""
+    """Whether a file is a video or a picture. `name` is its future name, if that is a different one."""
     if not (name or path.name).lower().endswith(_SUFFIXES) or not path.is_file():
         return False
     try:

@@ -26,7 +26,7 @@ class JobRate:
 
 @dataclass(frozen=True, slots=True)
 class JobProgress:
-    """How far the job is, about twice a second."""
+    """The progress of a job, sent about twice a second."""
 
     done: int
     """Frames that are done."""
@@ -51,7 +51,7 @@ class JobError:
     """The last message of a job that failed."""
 
     reason: str
-    """One line."""
+    """The reason, in one line."""
 
 
 FromJob = JobRate | JobProgress | JobDone | JobError

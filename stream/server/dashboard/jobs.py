@@ -33,7 +33,7 @@ _END_S = 8.0
 
 
 def file_in(folder: Path, name: str) -> Path:
-    """The file of that name in a folder. NotFoundError if there is none, or the name leads elsewhere."""
+    """The file of that name in a folder. NotFoundError: there is none, or the name leads elsewhere."""
     if not name or name in (".", "..") or name.startswith(".") or re.search(r"[/\\\x00-\x1f\x7f]", name):
         raise NotFoundError("there is no such file")
     path = folder / name
@@ -44,7 +44,7 @@ def file_in(folder: Path, name: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """A job: what it restores, and how far it is."""
+    """The state of a job: its input, its settings and its progress."""
 
     id: str
     file: str
@@ -65,7 +65,7 @@ class JobStatus:
     faces: int = 0
     """Faces that were restored."""
     seconds: float | None = None
-    """How long the job took, in s."""
+    """Duration of the job, in s."""
     frame_rate: float | None = None
     """Frames of the input per second; None for a picture."""
     ended_at: float | None = None
@@ -96,7 +96,7 @@ class MediaFile:
 
     name: str
     bytes: int
-    """Its size."""
+    """Size of the file, in bytes."""
 
 
 class JobQueue:
@@ -113,7 +113,7 @@ class JobQueue:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Delete what a killed server left behind, list the jobs that ended before, and start the thread."""
+        """Delete unfinished files of a killed server, list the jobs that ended before, start the thread."""
         self.results.mkdir(parents=True, exist_ok=True)
         for path in (*self.results.glob(".job-*"), *self.folder.glob(".upload-*")):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -216,7 +216,10 @@ class JobQueue:
             self._save()
 
     def _restore(self, job: Job, config: Config) -> tuple[Path | None, str]:
-        """Restore a file: the result, or None and the reason. OSError: the machine lacks something."""
+        """Restore a file; returns the result, or None and the reason.
+
+        Raises OSError if the machine lacks memory, disk space or processes.
+        """
         started_s, file = time.monotonic(), job.status.file
         # The job writes into a folder of its own, which is deleted: a killed job leaves nothing behind.
         folder = Path(tempfile.mkdtemp(prefix=".job-", dir=self.results))
@@ -238,7 +241,7 @@ class JobQueue:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _follow(self, job: Job, child: ChildProcess, started_s: float) -> tuple[Path | None, str]:
-        """Read a job's messages until it ends or is cancelled; the result, or None and the reason."""
+        """Read a job's messages until it ends or is cancelled; returns the result, or None and the reason."""
         while job.status.state == "running" and not self._closing:
             if not child.link.poll(_POLL_S):
                 continue

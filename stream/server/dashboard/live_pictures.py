@@ -1,4 +1,4 @@
-"""Live pictures for browsers: each viewer gets the newest only, and one that is too slow is disconnected."""
+"""Live pictures for browsers: a viewer gets only the newest one, and a slow viewer is disconnected."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 if TYPE_CHECKING:
-    from stream.live.packets import Jpeg
+    from stream.live.packets import JpegPicture
     from stream.server.supervisor.supervisor import Supervisor
     from stream.server.supervisor.viewers import Viewer
 
 BOUNDARY = "gpen-stream-picture"
-"""Stands between the parts of an MJPEG answer."""
+"""Separates the parts of an MJPEG answer."""
 _SEND_S = 10.0
 """A viewer that does not receive a picture within this time is disconnected."""
 _POLL_S = 1.0
@@ -40,7 +40,7 @@ async def watching(supervisor: Supervisor, name: str, kind: str) -> AsyncIterato
 class PictureReader:
     """Reads a viewer's pictures without blocking the event loop and without a thread.
 
-    `must_end`: whether the viewer has to be disconnected.
+    The viewer is disconnected as soon as `must_end` returns True.
     """
 
     def __init__(self, viewer: Viewer, must_end: Callable[[], bool]) -> None:
@@ -58,7 +58,7 @@ class PictureReader:
         """Whether no more pictures are to be sent."""
         return self._viewer.closed or self._must_end()
 
-    async def next(self, timeout_s: float) -> Jpeg | None:
+    async def next(self, timeout_s: float) -> JpegPicture | None:
         """The newest picture, as soon as there is one; None after the time, or at the end."""
         deadline_s = time.monotonic() + timeout_s
         while not self.ended:
@@ -119,12 +119,12 @@ class MjpegResponse(Response):
 
 
 async def _disconnected(receive: Receive) -> None:
-    """Return when the browser has left. What it sends before is ignored."""
+    """Return when the browser has disconnected. All its messages are ignored."""
     with contextlib.suppress(RuntimeError):
         while not (await receive())["type"].endswith(".disconnect"):
             pass
 
 
-def _part(picture: Jpeg) -> bytes:
+def _part(picture: JpegPicture) -> bytes:
     head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture.data)}\r\n\r\n"
     return head.encode() + picture.data + b"\r\n"

@@ -37,7 +37,7 @@ _GAUGES: dict[str, tuple[str, _Reading]] = {
     "memory_bytes": ("Resident memory of the camera's process", lambda report: report.memory_mb * 2**20),
     "uptime_seconds": ("Time since the camera's session began", lambda report: report.uptime_s),
 }  # fmt: skip
-"""By metric: its help text, and its value in a report."""
+"""Help text of each metric by its name, and the function that reads its value from a report."""
 _COUNTERS: dict[str, tuple[str, _Reading]] = {
     "faces_restored": ("Faces restored by the network", lambda report: report.faces_restored),
     "faces_carried": (
@@ -50,7 +50,7 @@ _COUNTERS: dict[str, tuple[str, _Reading]] = {
 
 
 def exposition(supervisor: Supervisor, jobs: JobQueue, failures: int) -> bytes:
-    """All metrics in Prometheus' text format. `failures`: wrong tokens so far."""
+    """All metrics in Prometheus' text format. `failures` is the number of wrong tokens so far."""
     registry = CollectorRegistry()
     registry.register(_CameraCollector(supervisor))
     registry.register(_JobCollector(jobs, failures))

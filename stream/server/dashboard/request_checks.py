@@ -1,4 +1,4 @@
-"""Checks of settings that come from the web: they may do less than the server's own file of cameras."""
+"""Checks of settings from the web, which may do less than the server's own file of cameras."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_camera_body(
 ) -> CameraSettings:
     """The settings of a camera that a request asks for.
 
-    `current`: the camera's settings as they are shown; values that agree with them are not checked again.
+    `current` has the camera's settings as they are shown. Values that agree with it are not checked again.
     Raises ConfigError, whose message is one line without credentials.
     """
     old_source = current.source if current is not None else None
@@ -68,7 +68,7 @@ def check_source(text: str, server: ServerSettings, key: str = "source") -> str:
     try:
         path = (server.files_folder / address.reveal()).resolve(strict=True)
     except (OSError, ValueError, RuntimeError):
-        # The message is that for a file elsewhere, so that nobody learns which files exist.
+        # The message is the one for a file elsewhere, so that it does not reveal which files exist.
         raise ConfigError(refusal) from None
     folders = (server.files_folder, server.data_folder)
     if not any(path.is_relative_to(folder.resolve()) for folder in folders) or not is_media(path):
@@ -85,7 +85,7 @@ def check_model(model: object, key: str = "model") -> None:
 
 
 def _check_sink(text: str, config: Config, server: ServerSettings, key: str) -> None:
-    """Raise ConfigError for a sink that shows pictures to everybody or writes outside of the data folder."""
+    """Raise ConfigError for a sink that shows pictures to anyone or writes outside of the data folder."""
     try:
         spec = parse_sink(text, config)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""What the routes share: their dependencies, descriptions of request bodies, and answers with a file."""
+"""Shared parts of the routes: dependencies, descriptions of request bodies, and answers with a file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SupervisorDependency = Annotated[Supervisor, Depends(_supervisor)]
 JobsDependency = Annotated[JobQueue, Depends(_jobs)]
 GuardDependency = Annotated[Guard, Depends(_guard)]
 MustEndDependency = Annotated[Callable[[], bool], Depends(_must_end)]
-"""Whether a long answer has to end: because the server ends, or the log-in that opened it has ended."""
+"""Whether a long answer has to end because the server ends or the log-in that opened it has ended."""
 
 
 def body_schema(schema: dict[str, Any], media: str = "application/json") -> dict[str, Any]:

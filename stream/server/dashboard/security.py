@@ -40,7 +40,7 @@ HEADERS = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }  # fmt: skip
 BODY_LIMIT = 64 * 1024
-"""Most bytes of a request that is no upload."""
+"""Largest body, in bytes, of a request that is not an upload."""
 UPLOAD_PATH = "/api/files"
 
 _OPEN_PATHS = ("/healthz", "/login", "/api/login", "/favicon.ico")
@@ -51,7 +51,7 @@ _SESSION_S = 7 * 86400
 _MAX_SESSIONS = 1000
 _WINDOW_S = 60.0
 _MAX_FAILURES, _MAX_FAILURES_OF_ALL = 5, 50
-"""Wrong tokens within `_WINDOW_S` from one address, and from all together, after which none is checked."""
+"""Wrong tokens within `_WINDOW_S`, from one address and from all, after which no token is checked."""
 _BODY_S = 60.0
 """Longest pause between two parts of a request's body."""
 _log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ _log = logging.getLogger(__name__)
 class Guard:
     """ASGI middleware that checks every request, WebSockets included, before the application sees it.
 
-    Without a token everybody on this machine may use the dashboard. Requests that another site makes a
+    Without a token every user of this machine may use the dashboard. Requests that another site makes a
     browser send are refused in any case. The host name is checked so that no site can point its own name
     at this server (DNS rebinding). IP addresses cannot be rebound and are always accepted.
     """
@@ -219,7 +219,7 @@ class Guard:
         return JSONResponse({"error": text}, 429, headers={"Retry-After": str(wait_s)})
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
-        """`receive` that raises HTTPException for a body that is too large or comes too slowly."""
+        """Wrap `receive` so that it raises HTTPException for a body that is too large or comes too slowly."""
         limit = self._upload_limit if scope["path"] == UPLOAD_PATH else BODY_LIMIT
         received, complete = 0, scope["type"] != "http"
 
@@ -262,7 +262,7 @@ def _is_same_site(headers: Headers, host: str, method: str, path: str) -> bool:
 
 
 def _cookie(connection: HTTPConnection) -> str:
-    """The session of a request's cookie; empty if it has none."""
+    """The session in a request's cookie; empty without a cookie."""
     try:
         morsel = SimpleCookie(connection.headers.get("cookie", "")).get(COOKIE)
     except CookieError:

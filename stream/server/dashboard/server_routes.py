@@ -23,7 +23,7 @@ _INSTALLED = ("bundled", "here", "imported")
 
 
 class TokenBody(BaseModel):
-    """A log-in."""
+    """The body of a log-in request."""
 
     model_config = ConfigDict(extra="forbid")
     token: str = Field(max_length=200)
@@ -53,7 +53,7 @@ async def prometheus(
 
 @router.get("/api/server", summary="Version, cores, engine, memory, disk")
 async def server(supervisor: SupervisorDependency, guard: GuardDependency) -> dict[str, JsonValue]:
-    """The machine and the server: what the pages show in their frame."""
+    """The facts about the machine and the server that the pages show in their frame."""
     folder = supervisor.server.data_folder
     disk = shutil.disk_usage(folder if folder.exists() else "/")
     restorer = supervisor.restorer()

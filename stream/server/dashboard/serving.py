@@ -1,4 +1,4 @@
-"""The life of a server: it starts the cameras and the dashboard, and ends them after a signal."""
+"""Runs a server: starts the cameras and the dashboard, and ends them after a signal."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from stream.server.supervisor.supervisor import Supervisor
 from stream.server.webhook import Webhook
 
 _GRACE_S = 1
-"""Time for requests that are under way when the server ends."""
+"""Time for unfinished requests when the server ends."""
 _STOP_S = 7.5
 """Time for cameras to flush their sinks."""
 _LAST_EVENTS_S = 0.5
-"""Time for the webhook to send the last events. With the other two it is less than ten seconds."""
+"""Time for the webhook to send the last events. The three times add up to less than ten seconds."""
 _MAX_CONNECTIONS = 400
-"""Connections at a time; beyond it a request is answered with 503."""
+"""Largest number of connections at a time; further requests are answered with 503."""
 
 
 def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
     """Serve until SIGTERM, Ctrl-C or another of `END_SIGNALS`; then flush all outputs within ten seconds.
 
-    `path`: the file that changes of cameras are written to. `server`: the file's settings with those of
+    Changes of cameras are written to the file `path`. `server` has the file's settings with those of
     the command line, which are not written to the file. Raises ConfigError if a setting or folder cannot
     be used, StreamError if the address cannot be listened on.
     """

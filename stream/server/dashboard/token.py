@@ -41,7 +41,7 @@ def load_token(path: Path, host: str, *, wanted: bool = False) -> str | None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(handle, "w", encoding="ascii") as stream:
-            os.chmod(path, 0o600)  # the umask may have taken rights from the owner
+            os.chmod(path, 0o600)  # the umask may have removed the owner's rights
             stream.write(token + "\n")
     except OSError as error:
         raise ConfigError(
@@ -54,7 +54,7 @@ def load_token(path: Path, host: str, *, wanted: bool = False) -> str | None:
 def _read(path: Path) -> str:
     """The token in a file; OSError if it cannot be opened, ConfigError if it must not be used."""
     with open(path, "rb") as stream:
-        facts = os.fstat(stream.fileno())  # of the opened file: the path may lead to another one by now
+        facts = os.fstat(stream.fileno())  # facts of the opened file: the path may lead to another file now
         if not stat.S_ISREG(facts.st_mode):
             raise ConfigError(f"{path}: is no file; name another token_file")
         if os.name == "posix":

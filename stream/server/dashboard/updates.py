@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.5
 _KEEP_ALIVE_S = 15.0
-"""Without an update, a comment is sent after this time so that proxies keep the connection."""
+"""A comment is sent after this time without an update, so that proxies keep the connection."""
 
 
 class Updates:
-    """What has changed since one browser was last sent something.
+    """Changes since the last message to one browser.
 
-    `last_event`: number of the last event that the browser has; None: it wants only new ones.
+    `last_event` is the number of the last event that the browser has, or None if it wants only new ones.
     """
 
     def __init__(self, supervisor: Supervisor, jobs: JobQueue, last_event: int | None) -> None:
@@ -69,7 +69,7 @@ class Updates:
 
 
 def _differences(kind: str, key: str, old: Mapping[str, _Status], new: Mapping[str, _Status]) -> list[str]:
-    """Messages about what was changed, added or removed. `key`: under which JSON names it."""
+    """Messages about changed, added and removed items. `key` is the JSON key of their name."""
     changed = [_message(kind, value.to_json()) for name, value in new.items() if old.get(name) != value]
     return changed + [_message(kind, {key: name, "removed": True}) for name in old if name not in new]
 

@@ -30,7 +30,7 @@ def is_supported() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RestorerAddress:
-    """Where a restorer listens."""
+    """The address at which a restorer listens."""
 
     folder: Path
     """A folder that only this user may enter."""

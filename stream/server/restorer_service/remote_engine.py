@@ -24,7 +24,7 @@ from stream.server.restorer_service.protocol import (
     new_memory,
 )
 from stream.server.restorer_service.restorer_messages import (
-    Crops,
+    CropCount,
     EngineSettings,
     FromRestorer,
     Hello,
@@ -136,8 +136,8 @@ class RemoteEngine:
         link.memory.crops[: len(crops)] = crops
         link.messages.connection.settimeout(max(0.01, deadline_s - time.monotonic()))
         try:
-            link.messages.send(Crops(crops=len(crops)))
-            if link.messages.receive() != Crops(crops=len(crops)):
+            link.messages.send(CropCount(crops=len(crops)))
+            if link.messages.receive() != CropCount(crops=len(crops)):
                 raise ConnectionError("the answer does not fit the request")
             restored[:] = link.memory.restored[: len(crops)]
         except (OSError, EOFError):
@@ -183,7 +183,7 @@ class RemoteEngine:
             case Welcome():
                 link.loaded = True
                 self.name, self.description = answer.name, answer.description
-            case Crops():
+            case CropCount():
                 self._disconnect()
         return None
 

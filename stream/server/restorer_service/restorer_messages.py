@@ -1,8 +1,8 @@
 """Messages between cameras and the shared restorer, and the restorer's report to the server.
 
 Each message to or from a camera is one JSON object in a line. A camera sends Hello. It gets Welcome or
-Refused as soon as the network is loaded. Then it sends Crops for each call, and gets Crops when they are
-restored.
+Refused as soon as the network is loaded. Then it sends CropCount for each call, and gets CropCount when the
+crops are restored.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Hello(Section):
     settings: EngineSettings
 
 
-class Crops(Section):
-    """To the restorer: this many crops lie in the memory. From it: this many have been restored."""
+class CropCount(Section):
+    """A number of crops. To the restorer: those that lie in the memory. From it: those it has restored."""
 
     crops: int = Field(ge=0)
 
@@ -59,13 +59,13 @@ class Refused(Section):
     error: str
 
 
-FromClient = Hello | Crops
-FromRestorer = Welcome | Refused | Crops
+FromClient = Hello | CropCount
+FromRestorer = Welcome | Refused | CropCount
 
 
 @dataclass(frozen=True, slots=True)
 class RestorerReport:
-    """What the restorer's process reports to the server once a second. Counts are since its start."""
+    """The report of the restorer's process to the server, once a second. Counts are since its start."""
 
     cameras: int
     """Cameras that are connected now."""
@@ -80,4 +80,4 @@ class RestorerReport:
     engine: str
     """Name of the engine; empty until a network is loaded."""
     delay: DelaySummary
-    """From a camera's request to the answer."""
+    """Times from a camera's request to the answer."""

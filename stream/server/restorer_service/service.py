@@ -19,7 +19,7 @@ from stream.pipeline.processes import Connection
 from stream.server.restorer_service.networks import LoadingNetwork, Network, Networks
 from stream.server.restorer_service.protocol import MessageSocket, RestorerAddress, SharedCrops, map_crops
 from stream.server.restorer_service.restorer_messages import (
-    Crops,
+    CropCount,
     FromClient,
     Hello,
     Refused,
@@ -59,7 +59,7 @@ class _Camera:
     requested_at_s: float = 0.0
     """`time.monotonic()` of the request."""
     slow_until_s: float = 0.0
-    """Until then the camera is not waited for."""
+    """`time.monotonic()` until which the restorer does not wait for the camera."""
 
     @property
     def left(self) -> int:
@@ -155,7 +155,7 @@ class RestorerService:
         match message:
             case Hello() if client.request is None:
                 client.request = message, self._networks.get(message.path, message.settings)
-            case Crops(crops=count) if (camera := client.camera) is not None:
+            case CropCount(crops=count) if (camera := client.camera) is not None:
                 if not camera.requested:
                     camera.requested, camera.done = min(count, len(camera.memory.crops)), 0
                     camera.requested_at_s = time.monotonic()
@@ -221,7 +221,7 @@ class RestorerService:
         if not camera.network.gains_from_batches and now_s >= camera.slow_until_s:
             self._awaited, self._await_until_s = camera, now_s + _RETURN_S
         try:
-            camera.messages.send(Crops(crops=count))
+            camera.messages.send(CropCount(crops=count))
         except OSError:
             self._disconnect(camera.messages)
 

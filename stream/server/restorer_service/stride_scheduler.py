@@ -1,4 +1,4 @@
-"""Whose crops are restored next: shares by priority, by stride scheduling (Waldspurger, 1995)."""
+"""Chooses whose crops are restored next: shares by priority, by stride scheduling (Waldspurger, 1995)."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class CameraHandle:
         """Held while the pipe is written to or closed."""
         self._closed = False
         self._answers: dict[int, str | None] = {}
-        """By the request's number: the error, or None if the change was made."""
+        """Answers by the request's number: the error, or None if the change was made."""
         self._answered = threading.Condition()
         self._numbers = itertools.count(1)
 
@@ -86,7 +86,7 @@ class CameraHandle:
         return time.monotonic() - self._stop_requested_at_s if self._stop_requested_at_s is not None else 0.0
 
     def messages(self) -> Iterator[SessionReport | SessionEvent | Preview]:
-        """What the process sends, until it ends."""
+        """The messages of the process, until it ends."""
         while True:
             try:
                 message: FromCamera = self._child.link.recv()

@@ -94,7 +94,7 @@ class CameraSupervisor:
 
     @property
     def spec(self) -> CameraSpec:
-        """What the camera runs with, and what the next process starts with."""
+        """The settings that the camera runs with, and those that the next process starts with."""
         return self._spec
 
     def start(self) -> None:

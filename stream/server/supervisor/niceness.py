@@ -12,7 +12,7 @@ from pathlib import Path
 from stream.pipeline.processes import start_thread
 
 IDLE_NICENESS = 15
-"""From this niceness on a process runs in the scheduler's idle class: any other that wakes runs at once.
+"""Least niceness of processes in the scheduler's idle class: any other process that wakes runs at once.
 
 An ordinary process, however nice it is, would keep a core for some ms at each step of another's picture.
 """

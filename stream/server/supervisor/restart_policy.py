@@ -1,4 +1,4 @@
-"""When a process that has ended unexpectedly is started again."""
+"""Decides when a process that has ended unexpectedly is started again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Previews for those who watch a camera: each viewer gets the newest only, so a slow one delays nobody."""
+"""Previews for viewers of a camera: each gets only the newest, so that a slow one delays no other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
-from stream.live.packets import Jpeg
+from stream.live.packets import JpegPicture
 
 PREVIEW_KINDS = ("restored", "pair")
 """`restored`: the picture that goes out. `pair`: the original above the restored picture."""
@@ -17,7 +17,7 @@ class Viewer:
 
     def __init__(self, viewers: Viewers, kind: str) -> None:
         self.kind, self._viewers = kind, viewers
-        self._newest: Jpeg | None = None
+        self._newest: JpegPicture | None = None
         self._changed = threading.Condition()
         self._closed = False
         self._on_change: Callable[[], None] = lambda: None
@@ -41,14 +41,14 @@ class Viewer:
         """
         self._on_change = on_change
 
-    def next(self, timeout_s: float) -> Jpeg | None:
+    def next(self, timeout_s: float) -> JpegPicture | None:
         """The newest picture that was not returned before; None if none came in time or none will come."""
         with self._changed:
             self._changed.wait_for(lambda: self._newest or self._closed, timeout_s)
             picture, self._newest = self._newest, None
             return picture
 
-    def show(self, picture: Jpeg) -> None:
+    def show(self, picture: JpegPicture) -> None:
         """Offer a picture; it replaces one that was not returned yet."""
         with self._changed:
             self._newest = picture
@@ -89,7 +89,7 @@ class Viewers:
             self._viewers.remove(viewer)
         self._on_change(self.kinds)
 
-    def show(self, kind: str, picture: Jpeg) -> None:
+    def show(self, kind: str, picture: JpegPicture) -> None:
         """Show a picture to all viewers of this kind."""
         with self._lock:
             viewers = [viewer for viewer in self._viewers if viewer.kind == kind]

@@ -29,7 +29,7 @@ SIDE = 64  # no layer of ParseNet depends on the size, and 512 px take 64 times 
 
 
 def stand_in() -> dict[str, torch.Tensor]:
-    """Weights with which a pixel is skin where its mean of RGB is above 0.35, background below."""
+    """Weights that classify a pixel as skin if its mean of RGB is above 0.35, else as background."""
     state = FacexlibParseNet(in_size=512, out_size=512, parsing_ch=len(CLASSES)).state_dict()
     for name, tensor in state.items():
         if name.endswith("conv2.norm.weight") or ".shortcut_func." in name or name.startswith("out_mask"):
@@ -41,7 +41,7 @@ def stand_in() -> dict[str, torch.Tensor]:
     state["encoder.0.conv2d.weight"].zero_()[0, :, 1, 1] = 1 / 3
     state["out_mask_conv.conv2d.weight"][1, 0, 1, 1] = 20
     state["out_mask_conv.conv2d.weight"][0, 0, 1, 1] = -20
-    # The network doubles its features: 20 * 2 * (2 * mean - 1) + 12 is 0 at 0.35.
+    # The network doubles its features. 20 * 2 * (2 * mean - 1) + 12 is therefore 0 at a mean of 0.35.
     state["out_mask_conv.conv2d.bias"][:2] = torch.tensor([-12.0, 12.0])
     return state
 
@@ -212,7 +212,7 @@ def test_parsing_is_asked_for_taken_where_it_can_be_or_left(tmp_path, weights, m
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory, face):
-    """A damaged portrait with a dark bar in front of it, and the place of the bar."""
+    """A damaged portrait with a dark bar in front of it, and the bar's position."""
     canvas = np.full((400, 500, 3), 90, np.uint8)
     canvas[60:348, 100:388] = np.asarray(Image.open(face).convert("RGB"))
     canvas[230:270, 160:330] = 25

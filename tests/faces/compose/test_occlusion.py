@@ -1,4 +1,4 @@
-"""The guard leaves ordinary restoration alone, and keeps the input where an answer cannot be the face."""
+"""The guard does not change ordinary restoration, and keeps the input where the output cannot be the face."""
 
 import cv2
 import numpy as np
@@ -106,7 +106,7 @@ def test_what_stands_before_a_face_is_not_painted_over(faces, restore, occluder)
 
 
 def failures(answer):
-    """By name: what a broken network makes of a face. Skin in place of other skin would differ too little."""
+    """Outputs of broken networks, by name. Skin in place of other skin would differ too little."""
     rng = np.random.default_rng(1)
     y, x = np.mgrid[:SIDE, :SIDE]
     glow = np.exp(-((x - 120) ** 2 + (y - 140) ** 2) / 1800)[..., None]

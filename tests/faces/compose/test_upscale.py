@@ -1,4 +1,4 @@
-"""Enlarged results: where samples lie, what is copied, and faces at the new size."""
+"""Enlarged results: positions of samples, copied pixels, and faces at the new size."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -39,7 +39,7 @@ def settings(factor, *more):
 
 
 def lanczos(count, factor, centre, wanted):
-    """The resampling as a dense matrix f64[wanted,count]: slow, and written from the definition."""
+    """The resampling as a dense matrix f64[wanted,count], computed slowly from the definition."""
     matrix = np.zeros((wanted, count))
     for j in range(wanted):
         at = (j + centre) / factor - centre
@@ -198,7 +198,7 @@ def results(scene, tmp_path_factory):
 
 
 def changed(before, after):
-    """Box (x0, y0, x1, y1) round the pixels that differ."""
+    """Box (x0, y0, x1, y1) around the pixels that differ."""
     rows, columns = np.nonzero((before != after).any(axis=2))
     return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
 
@@ -223,7 +223,7 @@ def test_the_restored_face_lies_where_it_lay_to_a_fraction_of_a_pixel(results, f
 
 
 def test_a_real_videos_frames_are_lanczos_but_for_the_faces(portrait):
-    """Without an encoder, so that every bit counts."""
+    """No encoder is used, so that every bit can be compared."""
     options = Options(duration_s=0.3)
     works = [list(restored_frames(portrait, settings(n), options=options)) for n in (1, 2)]
     assert len(works[0]) == len(works[1]) > 5
@@ -304,7 +304,7 @@ def test_the_switch(tmp_path, run_cli, scene):
 def compact(path, scale=2):
     """Random weights of Real-ESRGAN's compact network, under the key of its own scripts.
 
-    They are equal for all pixels that one pixel becomes, or the picture would be a chequerboard.
+    All pixels that one pixel becomes have equal weights; otherwise the picture would be a chequerboard.
     """
     torch.manual_seed(0)
     shapes = {
@@ -339,7 +339,7 @@ def esrgan(path):
 
 @pytest.fixture(scope="module")
 def photo():
-    """f32[130,150,3]"""
+    """A photo, f32[130,150,3]."""
     return face_picture(150)[:130].astype(np.float32) / 255
 
 
@@ -371,7 +371,7 @@ def test_a_network_paints_the_background_and_the_face_stays_the_restored_one(tmp
     face = (
         slice(240, 400),
         slice(330, 470),
-    )  # where the mask is whole; finer than the crop nothing is taken back
+    )  # where the mask is 1; detail finer than the crop is not removed
     lanczos_face, own_face, network_face = (
         cv2.GaussianBlur(i, (0, 0), 2)[face] for i in (results[2], painted, made)
     )

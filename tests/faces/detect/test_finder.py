@@ -1,4 +1,4 @@
-"""Faces are found whatever the picture's size, rotation and pixel shape, and nothing else is found."""
+"""Faces, and only faces, are found at any size, rotation and pixel shape of the picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals of restoration: which crops the network restores, and what the propagated ones look like."""
+"""Intervals of restoration: the crops that the network restores, and the quality of the propagated ones."""
 
 import sys
 from itertools import pairwise
@@ -123,7 +123,7 @@ def test_what_the_flow_cannot_explain_is_noticed(name, picture):
 
 
 def test_what_one_side_explains_is_explained():
-    """A board comes: the crop without it follows from the one before, though not from the one after."""
+    """A board appears. The crop without it follows from the previous crop, but not from the next one."""
     free, covered = filmed(clean(), 0), filmed(occluded(clean(), 120), 2)
     propagator = Propagator(LANDMARKS, SIZE)
     here = filmed(clean(), 1)
@@ -390,11 +390,11 @@ EVENTS = {
 @pytest.mark.parametrize("lookahead", [True, False])
 @pytest.mark.parametrize("event", EVENTS)
 def test_nothing_of_another_frame_shows(event, lookahead, network):
-    """Compared with restoring every frame: no ghost larger than a few px, and no loss of PSNR."""
+    """No ghost is larger than a few px, and PSNR is not lower than if every frame is restored."""
     pictures = [EVENTS[event](at) for at in range(9)]
     every, _, _ = restored(pictures, network, interval=1)
     spared, stage, _ = restored(pictures, network, interval=3, lookahead=lookahead)
-    # With look-ahead a cut lies between two restored frames, one of which explains each side.
+    # With look-ahead a cut lies between two restored frames. Each side follows from one of them.
     assert stage.counts.forced > 0 or event == "fast motion" or (lookahead and event == "a scene cut")
     for at, (e, s, p) in enumerate(zip(every, spared, pictures, strict=True)):
         assert visible(s, e) < 6, f"frame {at}"

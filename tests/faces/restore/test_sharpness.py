@@ -1,4 +1,4 @@
-"""Faces that are sharp already are left alone: what counts as sharp, and that it does not flicker."""
+"""Sharp faces are not restored: the measure of sharpness, and its stability over time."""
 
 from pathlib import Path
 
@@ -84,7 +84,7 @@ def test_the_weight_of_a_still_noisy_face_does_not_flicker():
     clip = still_clip(40)
     meter = SharpnessMeter(by_track=True)
     shown = [meter(image, SAME_SIZE, 1) for image in clip]
-    limit = float(np.median(shown)) + 0.1  # in the middle of the ramp, where it would show most
+    limit = float(np.median(shown)) + 0.1  # in the middle of the ramp, where flicker would be most visible
     weights = [restoration_weight(s, limit) for s in shown]
     assert min(weights) > 0.1 and max(weights) < 0.9
     assert max(weights) - min(weights) < 0.05

@@ -25,7 +25,7 @@ from stream.picture.face import Crop, FrameWork, Patch
 from stream.picture.frame import View
 
 FLICKER = 0.03
-"""Standard deviation of the detail that the restorers of these tests invent anew in each frame."""
+"""Standard deviation of the detail that the restorers of these tests invent in each frame."""
 FACE = face_region(LANDMARKS, SIZE)
 
 
@@ -37,7 +37,7 @@ def invented(picture: np.ndarray, seed: int, amount: float = FLICKER) -> np.ndar
 
 
 def work(image, restored, track: int | None = 1, weight: float = 1.0) -> FrameWork:
-    """A frame with the patch of one face; `track` None: of an aligned crop."""
+    """A frame with the patch of one face. If `track` is None, the patch is that of an aligned crop."""
     crop = Crop(None if track is None else face_at(0, 0, SIZE, track), image, np.eye(2, 3), View(SIZE, SIZE))
     return FrameWork(None, patches=(Patch(crop, (restored - image) * np.float32(weight), weight=weight),))
 
@@ -93,7 +93,7 @@ def test_a_higher_strength_leaves_less_flicker():
 
 
 def u8(image: np.ndarray) -> np.ndarray:
-    """The inner part as u8, as `sharpness` needs it."""
+    """The inner part as u8, the dtype that `sharpness` needs."""
     return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)[41:-41, 41:-41]
 
 
@@ -102,7 +102,7 @@ def test_detail_that_averages_out_is_given_back(lookahead):
     works, _ = moving(16)
     done = run(works, lookahead=lookahead)
     kept = [sharpness(u8(picture(d)), u8(picture(w))) for d, w in zip(done, works, strict=True)]
-    assert np.mean(kept[6:]) > 0.96  # 0.85 of the energy where none of it is
+    assert np.mean(kept[6:]) > 0.96  # it is 0.85 without any correction of the energy
     assert max(kept) < 1.03
 
 
@@ -147,7 +147,7 @@ def test_light_that_changes_is_not_held_back():
     assert max(visible(picture(d), t) for d, t in zip(done, true, strict=True)) < 3
 
 
-# --- what is not ----------------------------------------------------------------------------------
+# --- what is not averaged -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lookahead", [False, True])

@@ -1,4 +1,4 @@
-"""Tasks: the network's input of each, the use of its output, and which task a model has."""
+"""Tasks: the input of the network, the use of its output, and the task of a model."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_the_models_own_task_may_be_named(models):
 
 
 WRONG = {
-    # what is wrong: (model, settings, aligned, what the line must hold)
+    # by fault: (model, settings, aligned, text that the error must contain)
     "another task": ("restore", {"task": "colorize"}, False, "colorize: restore was trained to restore; set"),
     "too little": ("inpaint", {"task": "restore"}, False, "restore: inpaint was trained to inpaint; set"),
     "mask for restoring": (

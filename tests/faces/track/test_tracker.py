@@ -40,7 +40,7 @@ def group(finder) -> tuple[Tracker, list[FrameWork], list[list[dict]]]:
 
 @pytest.fixture(scope="module")
 def people(group) -> dict[int, dict[int, int]]:
-    """By frame and by person of the truth, if not covered: the track's number."""
+    """Track numbers by frame and by person of the truth, for people who are not covered."""
     _, done, truth = group
     result: dict[int, dict[int, int]] = defaultdict(dict)
     for index, item in enumerate(done):
@@ -86,7 +86,7 @@ def portrait() -> tuple[np.ndarray, np.ndarray]:
 
 
 class Scene:
-    """A drawn clip in which a portrait moves as `places` say, and a detector that knows where it is."""
+    """A drawn clip of a portrait that moves along `places`, and a detector that knows its position."""
 
     def __init__(self, places: list[np.ndarray | None], noise: float = 0.0, score: float = 0.9) -> None:
         image, marks = portrait()

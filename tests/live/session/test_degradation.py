@@ -1,4 +1,4 @@
-"""What is given up under overload, in which order, and how it comes back by itself."""
+"""The steps of degradation under overload, their order, and the return to full restoration."""
 
 import threading
 import time

@@ -8,7 +8,7 @@ from dashboard import report
 from pydantic import ValidationError
 
 from stream.config import Config, load_config
-from stream.live.packets import Jpeg
+from stream.live.packets import JpegPicture
 from stream.live.session.live_settings import _SETTINGS, LiveSettings
 from stream.server.camera_config import CameraSettings
 from stream.server.camera_messages import ChangeAnswer, Preview, SessionEvent
@@ -83,7 +83,7 @@ def test_only_the_newest_report_and_preview_of_a_kind_wait_and_answers_are_all_s
     assert pipe.holds.wait(60)
     for number in range(3):
         for kind in ("pair", "restored"):
-            outbox.put(Preview(kind, Jpeg(b"", 0.0, number)))
+            outbox.put(Preview(kind, JpegPicture(b"", 0.0, number)))
         outbox.put(ChangeAnswer(number, None))
         outbox.put(report(frames_out=number))
     pipe.opened.set()

@@ -1,4 +1,4 @@
-"""What the outlet makes for the sinks: packets, sound, new epochs, keyframes on demand, JPEG and RGB."""
+"""The outlet's messages for the sinks: packets, sound, new epochs, keyframes on demand, JPEG and RGB."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flashes import RATE, STEP, frame, read, sound
 
 from stream.config import load_config, parse_config
 from stream.errors import EncodeError
-from stream.live.packets import LIVE_TIME_BASE, AudioFormat, Jpeg, Packet, Raw, Start
+from stream.live.packets import LIVE_TIME_BASE, AudioFormat, EpochStart, JpegPicture, Packet, RawPicture
 from stream.live.session.outlet import Outlet
 from stream.live.sinks import parse_sink
 from stream.live.sinks.muxer import Muxer
@@ -79,7 +79,7 @@ class Collector:
         return self.starved
 
     def offer(self, message):
-        if type(message) in self.kinds | {Start}:
+        if type(message) in self.kinds | {EpochStart}:
             self.messages.append(message)
 
     def of(self, kind):
@@ -94,7 +94,7 @@ def test_every_picture_comes_out_at_once_as_one_packet():
         assert len(sink.of(Packet)) == index + 1
     packets = sink.of(Packet)
     assert rises([packet.dts for packet in packets]) and all(p.pts == p.dts for p in packets)
-    assert isinstance(sink.messages[0], Start) and packets[0].keyframe
+    assert isinstance(sink.messages[0], EpochStart) and packets[0].keyframe
 
 
 def test_a_keyframe_comes_each_gop_s_whatever_the_rate():
@@ -133,15 +133,15 @@ def test_a_new_epoch_or_size_is_announced_and_begins_with_a_keyframe():
         epoch, size = (0, (320, 180)) if index < 10 else (1, (320, 180)) if index < 20 else (1, (160, 120))
         outlet.send(frame(index, epoch=epoch, size=size))
     kinds = [
-        (type(m).__name__, m.epoch if type(m) is Start else m.keyframe)
+        (type(m).__name__, m.epoch if type(m) is EpochStart else m.keyframe)
         for m in sink.messages
-        if type(m) is Start or m.keyframe
+        if type(m) is EpochStart or m.keyframe
     ]
-    assert kinds == [("Start", 0), ("Packet", True), ("Start", 1), ("Packet", True)] + [
-        ("Start", 1),
+    assert kinds == [("EpochStart", 0), ("Packet", True), ("EpochStart", 1), ("Packet", True)] + [
+        ("EpochStart", 1),
         ("Packet", True),
     ]
-    assert [(m.video.width, m.video.height) for m in sink.of(Start)][-1] == (160, 120)
+    assert [(m.video.width, m.video.height) for m in sink.of(EpochStart)][-1] == (160, 120)
 
 
 def test_nothing_is_encoded_where_nobody_wants_it():
@@ -157,7 +157,7 @@ def test_without_any_sink_the_delay_is_that_of_the_outlet():
 
 
 def test_jpeg_and_rgb_show_the_picture_upright_in_its_own_colours():
-    sink = Collector(Jpeg, Raw)
+    sink = Collector(JpegPicture, RawPicture)
     outlet = outlet_to(sink)
     rgb = np.zeros((120, 160, 3), np.uint8)
     rgb[:60] = (200, 40, 30)
@@ -170,7 +170,7 @@ def test_jpeg_and_rgb_show_the_picture_upright_in_its_own_colours():
         0, Timestamp(0, LIVE_TIME_BASE), shown, View(160, 120, turn=half_turn), Colour(5, 2, 2, True)
     )
     outlet.send(still)
-    (raw,), (jpeg,) = sink.of(Raw), sink.of(Jpeg)
+    (raw,), (jpeg,) = sink.of(RawPicture), sink.of(JpegPicture)
     plain = np.frombuffer(raw.data, np.uint8).reshape(raw.height, raw.width, 3)
     decoded = cv2.cvtColor(cv2.imdecode(np.frombuffer(jpeg.data, np.uint8), 1), cv2.COLOR_BGR2RGB)
     for image in (plain, decoded):
@@ -216,7 +216,7 @@ def test_sound_of_another_epoch_stays_with_its_own(tmp_path):
         outlet.add_sound(packet)
     for index in range(50):
         outlet.send(frame(index, epoch=int(index >= 25)))
-    begins = [index for index, message in enumerate(sink.messages) if type(message) is Start]
+    begins = [index for index, message in enumerate(sink.messages) if type(message) is EpochStart]
     early = [m.pts for m in sink.messages[: begins[1]] if type(m) is Packet and not m.is_video]
     late = [m.pts for m in sink.messages[begins[1] :] if type(m) is Packet and not m.is_video]
     assert max(early) < min(late) and min(late) > 88000 and rises(early) and rises(late)
@@ -245,7 +245,7 @@ def test_no_picture_waits_in_the_muxer_for_the_next_one(tmp_path):
     for index in range(50):
         outlet.send(frame(index))
         for message in sink.messages:
-            if type(message) is Start:
+            if type(message) is EpochStart:
                 start = message
             else:
                 muxer = muxer or Muxer(str(tmp_path / "out.flv"), start, message)
@@ -329,4 +329,4 @@ def test_the_format_of_the_sound_is_the_epochs_own_though_the_capture_may_be_ahe
     for packet in mine:
         outlet.add_sound(packet)
     outlet.send(frame(0))
-    assert sink.of(Start)[0].audio == mine[0].format
+    assert sink.of(EpochStart)[0].audio == mine[0].format

@@ -11,7 +11,7 @@ import pytest
 from flashes import first_picture, frame_of
 
 from stream.errors import ConfigError
-from stream.live.packets import Jpeg
+from stream.live.packets import JpegPicture
 from stream.live.session.previews import SIDE, Previews, PreviewScaler, stacked
 from stream.picture.face import FrameWork
 
@@ -52,7 +52,7 @@ class Watched:
     """Previews that are watched, and what they made."""
 
     def __init__(self, *kinds: str) -> None:
-        self.made: list[tuple[str, Jpeg]] = []
+        self.made: list[tuple[str, JpegPicture]] = []
         self.previews = Previews(lambda kind, jpeg: self.made.append((kind, jpeg)))
         self.previews.watch(frozenset(kinds))
 

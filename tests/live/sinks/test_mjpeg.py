@@ -18,7 +18,7 @@ from playwright.sync_api import sync_playwright
 from servers import free_port
 
 from stream.config import parse_config
-from stream.live.packets import Jpeg
+from stream.live.packets import JpegPicture
 from stream.live.sinks import create, mjpeg, parse_sink
 from stream.live.sinks.handle import SinkHandle
 from stream.live.sinks.mjpeg import MAX_VIEWERS, MjpegSink
@@ -102,7 +102,7 @@ class Camera:
         for number, picture in enumerate(PICTURES):
             if self._stop.wait(0.02):
                 return
-            self._sink.write(Jpeg(picture, 0.0, number))
+            self._sink.write(JpegPicture(picture, 0.0, number))
 
     def __enter__(self) -> Camera:
         self._thread.start()
@@ -117,14 +117,14 @@ def test_pictures_are_wanted_only_while_somebody_looks(sink):
     assert not sink.wanted
     viewer = Viewer(address(sink))
     wait_for(lambda: sink.wanted)
-    sink.write(Jpeg(PICTURES[7], 0.0, 0))
+    sink.write(JpegPicture(PICTURES[7], 0.0, 0))
     assert viewer.read() == PICTURES[7]
     viewer.close()
     wait_for(lambda: not sink.wanted)
-    sink.write(Jpeg(PICTURES[8], 0.0, 0))
+    sink.write(JpegPicture(PICTURES[8], 0.0, 0))
     late = Viewer(address(sink))
     wait_for(lambda: sink.wanted)
-    sink.write(Jpeg(PICTURES[9], 0.0, 0))
+    sink.write(JpegPicture(PICTURES[9], 0.0, 0))
     assert late.read() == PICTURES[9]  # not the one from before, which is old by now
     late.close()
 
@@ -133,7 +133,7 @@ def test_a_viewer_reads_each_picture_before_the_next_one_comes(sink):
     viewer = Viewer(address(sink))
     wait_for(lambda: sink.wanted)
     for number in range(100):
-        sink.write(Jpeg(PICTURES[number], 0.0, number))
+        sink.write(JpegPicture(PICTURES[number], 0.0, number))
         assert number_of(viewer.read()) == number
     viewer.close()
 
@@ -142,7 +142,7 @@ def test_a_slow_viewer_skips_pictures_and_delays_nobody(sink):
     slow, quick = Viewer(address(sink), receive_buffer=4096), Viewer(address(sink))
     wait_for(lambda: viewers(sink) == 2)
     for number in range(50):
-        sink.write(Jpeg(PICTURES[number], 0.0, number))
+        sink.write(JpegPicture(PICTURES[number], 0.0, number))
         assert number_of(quick.read()) == number
     seen = [number_of(slow.read())]
     while seen[-1] < 49:
@@ -156,7 +156,7 @@ def test_a_picture_is_shown_to_all_viewers_and_one_too_many_is_told_so(sink):
     clients = [Viewer(address(sink)) for _ in range(MAX_VIEWERS)]
     wait_for(lambda: viewers(sink) == MAX_VIEWERS)
     assert Viewer(address(sink)).answer.status == 503
-    sink.write(Jpeg(PICTURES[3], 0.0, 0))
+    sink.write(JpegPicture(PICTURES[3], 0.0, 0))
     assert {number_of(client.read()) for client in clients} == {3}
     clients[0].close()
     wait_for(lambda: viewers(sink) == MAX_VIEWERS - 1)
@@ -246,16 +246,16 @@ def test_a_picture_can_be_fetched_alone_from_the_sinks_own_process():
     handle = SinkHandle(parse_sink(f"mjpeg:{free_port()}", CONFIG))
     handle.start()
     words = wait_for(lambda: "http" in handle.report()["words"] and handle.report()["words"])
-    assert "0 viewers" in words and not handle.wants(Jpeg)
+    assert "0 viewers" in words and not handle.wants(JpegPicture)
     url = words[words.index("http") :].partition(",")[0]
     answers = []
     client = threading.Thread(target=lambda: answers.append(Viewer(url, "/snapshot.jpg").answer.read()))
     client.start()
-    wait_for(lambda: handle.wants(Jpeg))
-    wait_for(lambda: answers, tick=lambda: handle.offer(Jpeg(PICTURES[5], time.monotonic(), 0)))
+    wait_for(lambda: handle.wants(JpegPicture))
+    wait_for(lambda: answers, tick=lambda: handle.offer(JpegPicture(PICTURES[5], time.monotonic(), 0)))
     client.join()
     assert answers == [PICTURES[5]]
-    wait_for(lambda: not handle.wants(Jpeg))
+    wait_for(lambda: not handle.wants(JpegPicture))
     assert handle.report()["delay"]["median_ms"] < 1000
     handle.stop(60)
     assert handle.report()["state"] == "stopped"
@@ -266,7 +266,7 @@ def test_without_a_picture_every_request_for_one_is_told_so_and_the_next_picture
     viewer = Viewer(address(sink))
     for _ in range(2):
         assert request(sink, "/snapshot.jpg").status == 503
-    sink.write(Jpeg(PICTURES[7], 0.0, 0))
+    sink.write(JpegPicture(PICTURES[7], 0.0, 0))
     assert number_of(viewer.read()) == 7
     viewer.close()
 
@@ -292,7 +292,7 @@ def test_a_browser_shows_each_picture_as_it_comes(sink, tmp_path):
         page.goto(address(sink), wait_until="commit")
         wait_for(lambda: sink.wanted, tick=lambda: page.wait_for_timeout(50))
         for number in (1, 2, 300):
-            sink.write(Jpeg(PICTURES[number], 0.0, number))  # no other follows until it is seen
+            sink.write(JpegPicture(PICTURES[number], 0.0, number))  # no other follows until it is seen
             wait_for(lambda number=number: number_of(page.screenshot()) == number)
         Path(tmp_path / "page.png").write_bytes(page.screenshot())
         browser.close()

@@ -1,4 +1,4 @@
-"""What the sinks publish is read back by servers, by players and by programs that open the files."""
+"""Servers, players and programs that open files read back the published video."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_a_publisher_connects_again_where_the_size_changes(tmp_path):
 
 
 class Playlist:
-    """What a player sees of an HLS folder."""
+    """The view that a player has of an HLS folder."""
 
     def __init__(self, folder: Path) -> None:
         self.text = (folder / PLAYLIST).read_text()

@@ -14,17 +14,17 @@ import pytest
 from feeds import CONFIG, opened
 from flashes import picture, wait_for
 
-from stream.live.packets import Raw
+from stream.live.packets import RawPicture
 from stream.live.sinks import parse_sink
 from stream.live.sinks.handle import SinkHandle
 from stream.live.sinks.sink import SinkError
 from stream.live.status import ConnectionState
 
 
-def raw(index: int, size: tuple[int, int] = (320, 180)) -> Raw:
+def raw(index: int, size: tuple[int, int] = (320, 180)) -> RawPicture:
     rgb = picture(index, size).to_ndarray(format="rgb24")
     rgb[:, : size[0] // 2, 2] = 0  # yellow at the left
-    return Raw(rgb.tobytes(), *size, Fraction(25), time.monotonic())
+    return RawPicture(rgb.tobytes(), *size, Fraction(25), time.monotonic())
 
 
 def test_a_virtual_camera_shows_each_picture_and_follows_the_size(tmp_path):
@@ -85,7 +85,7 @@ class Screen:
         self.display = f":{int(self.process.stdout.readline())}"
 
     def picture(self) -> np.ndarray:
-        """What is on it, BGR u8[h,w,3]: XWD as X servers write it."""
+        """The content of the screen, BGR u8[h,w,3], read from XWD as X servers write it."""
         data = (self._folder / "Xvfb_screen0").read_bytes()
         size, colours = int.from_bytes(data[:4], "big"), int.from_bytes(data[76:80], "big")
         pixels = np.frombuffer(data, np.uint8, 640 * 480 * 4, size + 12 * colours)
@@ -159,7 +159,7 @@ def test_a_window_without_a_screen_is_refused_in_one_line(monkeypatch, display):
     "size, shown", [((320, 180), (320, 180)), ((1280, 720), (576, 324)), ((240, 960), (108, 432))]
 )
 def test_a_window_shows_the_whole_picture_and_q_ends_it(screen, size, shown):
-    """In the middle; at its own size, or smaller where the screen is."""
+    """The picture is in the middle, at its own size or reduced to a smaller screen."""
     handle = SinkHandle(parse_sink("window", CONFIG))
     handle.start()
 

@@ -17,7 +17,7 @@ from flashes import coded, read, wait_for
 
 from stream.config import load_config, parse_config
 from stream.errors import ConfigError
-from stream.live.packets import Finish, Jpeg, Packet, Start
+from stream.live.packets import EpochStart, FinishSink, JpegPicture, Packet
 from stream.live.sinks import backlog as backlog_module
 from stream.live.sinks import create, parse_sink, sink_process
 from stream.live.sinks import handle as handle_module
@@ -246,11 +246,11 @@ def test_a_full_backlog_of_a_viewer_drops_what_waits_and_goes_on_with_a_fresh_ke
 def test_only_the_newest_picture_waits_and_epochs_do_not_pile_up():
     backlog = Backlog(2.0, BacklogOverflow.DROP_WAITING)
     for number in range(5):
-        backlog.put(Jpeg(bytes([number]), 0.0, number))
+        backlog.put(JpegPicture(bytes([number]), 0.0, number))
     assert backlog.get().pts == 4 and backlog.dropped == 4
     start = next(coded(1))
     for epoch in range(5):
-        backlog.put(Start(epoch, start.video, None, 0.0, ""))
+        backlog.put(EpochStart(epoch, start.video, None, 0.0, ""))
     assert backlog.get().epoch == 4
     backlog.abandon()
     assert backlog.get() is None
@@ -346,7 +346,7 @@ class Failing(Closing):
 def run_here(monkeypatch, sink, messages):
     """Run the process's body in this thread, with all messages in the pipe; returns its last report."""
     ours, theirs = multiprocessing.Pipe()
-    for message in (*messages, Finish()):
+    for message in (*messages, FinishSink()):
         ours.send(message)
     monkeypatch.setattr(sink_process, "create", sink)
     before = signal.getsignal(signal.SIGTERM)
@@ -388,7 +388,7 @@ def test_pictures_that_come_faster_than_they_can_be_read_are_shown_all_the_same(
 
         def recv(self):
             self.sent += 1
-            return Finish() if len(shown) == 3 else Jpeg(b"", 0.0, self.sent)
+            return FinishSink() if len(shown) == 3 else JpegPicture(b"", 0.0, self.sent)
 
         def send(self, report):
             reports.append(report)

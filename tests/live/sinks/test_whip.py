@@ -101,7 +101,7 @@ def page() -> Iterator[Page]:
 
 
 def test_a_browser_sees_what_is_published_by_whip_and_keeps_the_connection(page):
-    """Beyond 15 s: so long does a browser wait for the sender's consent before it gives up."""
+    """The test lasts more than 15 s, after which a browser without the sender's consent gives up."""
     server = WhipServer(page, token="sesame")
     handle = SinkHandle(parse_sink(f"whip:http://sesame@{server.host}/whip", CONFIG))
     with Feed(handle, epoch_messages(50)) as feed:

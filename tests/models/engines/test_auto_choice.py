@@ -1,4 +1,4 @@
-"""Which engine runs: the first measurement, its record on disk, and the check of half precision."""
+"""The choice of the engine: the first measurement, its record on disk, and the check of half precision."""
 
 from __future__ import annotations
 

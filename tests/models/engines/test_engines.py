@@ -25,7 +25,7 @@ BF16 = "bf16" in offered_precisions()
 
 @dataclass(frozen=True)
 class Case:
-    """One way to run a network on this machine."""
+    """One engine with its settings, as it runs on this machine."""
 
     kind: str
     precision: str = "fp32"

@@ -1,4 +1,4 @@
-"""What is particular to OpenVINO: the cache of converted networks, precisions, small ONNX networks."""
+"""Properties of OpenVINO alone: the cache of converted networks, precisions, small ONNX networks."""
 
 from __future__ import annotations
 

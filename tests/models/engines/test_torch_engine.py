@@ -1,4 +1,4 @@
-"""What is particular to torch: batches for static graphs, memory, one compiled graph, FP16."""
+"""Properties of torch alone: batches for static graphs, memory, one compiled graph, FP16."""
 
 from __future__ import annotations
 

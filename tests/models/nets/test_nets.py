@@ -140,7 +140,7 @@ def test_a_frozen_generator_gives_the_same_picture_and_state():
 @pytest.mark.parametrize("everywhere", [True, False])
 @pytest.mark.parametrize("name", GENERATORS)
 def test_the_rewriting_for_one_crop_gives_the_same_picture(name, everywhere, monkeypatch):
-    """With scaled weights and separate halves at every size, and with the usual thresholds."""
+    """The rewriting is tried with scaled weights and separate halves at every size, and as usual."""
     if everywhere:
         monkeypatch.setattr(one_crop, "APART_FROM_PX", 1)
         monkeypatch.setattr(one_crop, "MAP_OVER_WEIGHTS", 0)

@@ -14,7 +14,7 @@ from waiting import until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from stream.live.packets import Jpeg
+from stream.live.packets import JpegPicture
 from stream.server.camera_config import CameraSettings, CamerasFile, ServerSettings
 from stream.server.dashboard import live_pictures, security
 from stream.server.dashboard.app import create_app
@@ -55,7 +55,7 @@ class Served:
 
     def show(self, number: int, size: int = len(LARGE)) -> None:
         """Show a picture that begins with its number."""
-        self.viewers.show("pair", Jpeg(number.to_bytes(4, "big") + LARGE[: size - 4], 0.0, 0))
+        self.viewers.show("pair", JpegPicture(number.to_bytes(4, "big") + LARGE[: size - 4], 0.0, 0))
 
     def stop(self) -> None:
         self.ending = self.web.should_exit = True
@@ -252,7 +252,7 @@ def test_a_camera_that_does_not_listen_holds_up_no_other_request(serve, monkeypa
     until(lambda: served.watching == len(opened))
     assert client.get("/api/cameras/door").status == client.get("/healthz").status == 200
     busy.released.set()
-    served.viewers.show("restored", Jpeg(b"jpeg", 0.0, 0))
+    served.viewers.show("restored", JpegPicture(b"jpeg", 0.0, 0))
     for thread in opened:
         thread.join()
     until(lambda: served.watching == 0)

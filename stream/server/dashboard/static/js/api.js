@@ -12,7 +12,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Sends the person to the log-in page and back to where they were. */
+/** Opens the log-in page, which returns to the present page afterwards. */
 export function toLogin() {
   location.assign(`/login?next=${encodeURIComponent(location.hash)}`);
 }
@@ -27,7 +27,7 @@ async function words(response) {
   return `The server answered ${response.status} ${response.statusText}`.trim();
 }
 
-/** Calls the API; the answer's JSON, or null where it has none. ApiError says what went wrong. */
+/** Calls the API; returns the answer's JSON, or null without JSON. Throws ApiError with the reason. */
 export async function call(method, path, body, { signal } = {}) {
   const headers = { Accept: "application/json" };
   if (method !== "GET") headers["X-Requested-With"] = "gpen-stream";

@@ -7,7 +7,7 @@ import { percent, plural } from "./words.js";
 
 const SETTLE_MS = 250;
 /** Reports are not shown for this long after a change: they may be older than the change. */
-const OWN_MS = 4000;
+const AFTER_CHANGE_MS = 4000;
 
 const label = (one) => (typeof one === "string" ? one : (one.title ?? one.label ?? one.name));
 const nameOf = (one) => (typeof one === "string" ? one : one.name);
@@ -123,7 +123,7 @@ export class Controls {
 
   #change(changes) {
     Object.assign(this.#pending, changes);
-    this.#ownUntil = performance.now() + OWN_MS;
+    this.#ownUntil = performance.now() + AFTER_CHANGE_MS;
     this.#words();
     write(this.state, "Applying");
     clearTimeout(this.#timer);
@@ -135,7 +135,7 @@ export class Controls {
     this.#pending = {};
     try {
       await post(`${cameraPath(this.name)}/change`, changes);
-      this.#ownUntil = performance.now() + OWN_MS;
+      this.#ownUntil = performance.now() + AFTER_CHANGE_MS;
       write(this.state, "Applied");
     } catch (error) {
       this.#ownUntil = 0;

@@ -3,9 +3,9 @@
 import { h, icon } from "./dom.js";
 
 const STEP = 0.02;
-const LEAP = 0.1;
+const PAGE_STEP = 0.1;
 /** A shorter movement, in px, is a click and does not move the divider. */
-const SLACK = 4;
+const CLICK_PX = 4;
 
 /** Puts a divider on `frame`; `onmove` gets its position, 0 (left) to 1. */
 export class Divider {
@@ -62,7 +62,7 @@ export class Divider {
 
   #drag(event) {
     if (this.dragging !== event.pointerId) return;
-    if (this.from !== null && Math.abs(event.clientX - this.from) < SLACK) return;
+    if (this.from !== null && Math.abs(event.clientX - this.from) < CLICK_PX) return;
     this.from = null;
     const box = this.frame.getBoundingClientRect();
     this.move((event.clientX - box.left) / box.width);
@@ -74,8 +74,8 @@ export class Divider {
       ArrowDown: this.at - STEP,
       ArrowRight: this.at + STEP,
       ArrowUp: this.at + STEP,
-      PageDown: this.at - LEAP,
-      PageUp: this.at + LEAP,
+      PageDown: this.at - PAGE_STEP,
+      PageUp: this.at + PAGE_STEP,
       Home: 0,
       End: 1,
     };

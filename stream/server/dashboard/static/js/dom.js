@@ -115,7 +115,7 @@ export function button(label, { icon: drawing, kind = "", text = true, ...attrib
   );
 }
 
-/** What a page shows in place of an empty list. */
+/** The content of a page in place of an empty list. */
 export function empty(drawing, title, text, ...tools) {
   return h(
     "div",

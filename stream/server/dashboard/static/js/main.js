@@ -1,4 +1,4 @@
-// The frame round the pages: routes, navigation, the state of the connection, the theme.
+// The frame around the pages: routes, navigation, the state of the connection, the theme.
 
 import { post, toLogin } from "./api.js";
 import { add, button, fill, h, icon, svg, write } from "./dom.js";
@@ -44,7 +44,7 @@ function show() {
   if (whole === shownPath) return;
   const first = shownPath === null;
   shownPath = whole;
-  const [path, asked] = whole.split("?");
+  const [path, query] = whole.split("?");
   leave();
   leave = () => {};
   fill(main);
@@ -55,7 +55,7 @@ function show() {
     const holder = h("div", { class: "page" });
     main.append(holder);
     const name = match[1] && decodeURIComponent(match[1]);
-    leave = page(holder, { setTitle, name, query: new URLSearchParams(asked) }) ?? (() => {});
+    leave = page(holder, { setTitle, name, query: new URLSearchParams(query) }) ?? (() => {});
     if (!first) {
       scrollTo(0, 0);
       const heading = holder.querySelector("h1");

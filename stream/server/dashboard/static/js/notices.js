@@ -2,18 +2,18 @@
 
 import { button, h, icon } from "./dom.js";
 
-const AWAY_AFTER_MS = 6000;
+const SHOWN_MS = 6000;
 const MOST = 4;
 
 function show(text, tone, drawing) {
-  const shelf = document.getElementById("notices");
+  const list = document.getElementById("notices");
   const notice = h("div", { class: `notice ${tone}` }, icon(drawing), h("p", {}, text));
   const close = () => notice.remove();
   notice.append(button("Dismiss", { icon: "close", kind: "plain slim", text: false, onclick: close }));
-  while (shelf.children.length >= MOST) shelf.firstChild.remove();
-  shelf.append(notice);
+  while (list.children.length >= MOST) list.firstChild.remove();
+  list.append(notice);
   // Errors stay until they are read.
-  if (tone !== "bad") setTimeout(close, AWAY_AFTER_MS);
+  if (tone !== "bad") setTimeout(close, SHOWN_MS);
 }
 
 export const say = (text) => show(text, "good", "check");
@@ -23,7 +23,7 @@ export function fail(error) {
   show(error.message ?? String(error), "bad", "alert");
 }
 
-/** Asks a question; true if the person agrees. Escape and Cancel mean no. */
+/** Asks a question; returns true if the user agrees. Escape and Cancel mean no. */
 export function confirm(title, text, action) {
   return new Promise((resolve) => {
     const dialog = h(

@@ -1,10 +1,10 @@
-// Where a camera's restored picture goes: one row for each output.
+// The outputs of a camera's restored picture: one row for each.
 
 import { button, fill, h } from "./dom.js";
 
 // Kind, title, prefix of the address, an example of the rest, an explanation.
 const KINDS = [
-  ["folder", "Record on disk", "", "entrance/", "A folder in the server's data folder; segments are kept there."],
+  ["folder", "Record on disk", "", "entrance/", "A folder in the server's data folder; segments are stored there."],
   ["mjpeg", "MJPEG over HTTP", "mjpeg:", "8090", "A port of this machine."],
   ["rtsp", "Publish by RTSP", "rtsp://", "server:8554/entrance", "The address to publish to."],
   ["rtmp", "Publish by RTMP", "rtmp://", "server/live/key", "The address to publish to."],
@@ -70,7 +70,7 @@ export class Outputs {
         KINDS.map(([key, title]) => h("option", { value: key }, title)),
       );
       explain();
-      const away = button(`Remove output ${n + 1}`, {
+      const removeButton = button(`Remove output ${n + 1}`, {
         icon: "close",
         kind: "plain slim",
         text: false,
@@ -80,7 +80,7 @@ export class Outputs {
           this.element.querySelector(".add-row").focus();
         },
       });
-      return h("div", { class: "output field" }, h("div", { class: "form-row" }, kinds, input, away), hint);
+      return h("div", { class: "output field" }, h("div", { class: "form-row" }, kinds, input, removeButton), hint);
     });
     const more = button("Add an output", {
       icon: "plus",

@@ -171,10 +171,10 @@ export class Player {
   /** Keeps the two videos together and shows the position; called for each frame of the screen. */
   #follow() {
     if (this.#stopped) return;
-    const apart = this.after.currentTime - this.before.currentTime;
+    const offset = this.after.currentTime - this.before.currentTime;
     if (this.playing && !this.before.seeking && !this.after.seeking) {
-      if (Math.abs(apart) > JUMP_S) this.before.currentTime = this.after.currentTime;
-      const nudge = Math.abs(apart) > NUDGE_S ? 1 + Math.max(-0.1, Math.min(0.1, apart)) : 1;
+      if (Math.abs(offset) > JUMP_S) this.before.currentTime = this.after.currentTime;
+      const nudge = Math.abs(offset) > NUDGE_S ? 1 + Math.max(-0.1, Math.min(0.1, offset)) : 1;
       const rate = this.#speed * nudge;
       if (Math.abs(this.before.playbackRate - rate) > 0.001) this.before.playbackRate = rate;
     }

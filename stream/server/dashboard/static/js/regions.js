@@ -1,4 +1,4 @@
-// Regions on the picture: drawn by mouse or touch; keys can move them and change their size too.
+// Regions on the picture. They are drawn by mouse or touch; keys move them and change their size.
 
 import { button, fill, h, write } from "./dom.js";
 import { percent } from "./words.js";
@@ -66,17 +66,17 @@ export class Regions {
     const key = JSON.stringify([include, exclude]);
     if (this.#editing || this.known === key) return;
     this.known = key;
-    this.kept = [
+    this.saved = [
       ...include.map((box) => ({ kind: "include", box })),
       ...exclude.map((box) => ({ kind: "exclude", box })),
     ];
-    this.#regions = structuredClone(this.kept);
+    this.#regions = structuredClone(this.saved);
     this.#draw();
   }
 
   edit(editing) {
     this.#editing = editing;
-    if (!editing) this.#regions = structuredClone(this.kept ?? []);
+    if (!editing) this.#regions = structuredClone(this.saved ?? []);
     this.bar.hidden = !editing;
     this.layer.classList.toggle("editing", editing);
     this.#draw();
@@ -112,7 +112,7 @@ export class Regions {
     this.saveButton.disabled = true;
     try {
       if (await this.save(regions)) {
-        this.kept = structuredClone(this.#regions);
+        this.saved = structuredClone(this.#regions);
         this.edit(false);
       }
     } finally {
@@ -133,11 +133,11 @@ export class Regions {
     event.preventDefault();
     event.stopPropagation();
     const from = this.#place(event);
-    const held = event.target.closest(".region");
-    let region = held && this.#regions[Number(held.dataset.index)];
+    const pressed = event.target.closest(".region");
+    let region = pressed && this.#regions[Number(pressed.dataset.index)];
     const start = region && [...region.box];
     const sizing = Boolean(event.target.closest(".region-corner"));
-    if (held) held.focus();
+    if (pressed) pressed.focus();
     this.layer.setPointerCapture(event.pointerId);
     const onmove = (move) => {
       const [x, y] = this.#place(move);

@@ -1,4 +1,4 @@
-// When a camera runs: rows of days and hours, which the server gets as "mon-fri 07:00-19:00".
+// The schedule of a camera: rows of days and hours, which the server gets as "mon-fri 07:00-19:00".
 
 import { button, fill, h } from "./dom.js";
 
@@ -36,7 +36,7 @@ export class Schedule {
 
   #draw() {
     const rows = this.#rows.map((row, n) => {
-      const away = button(`Remove time ${n + 1}`, {
+      const removeButton = button(`Remove time ${n + 1}`, {
         icon: "close",
         kind: "plain slim",
         text: false,
@@ -49,7 +49,7 @@ export class Schedule {
       if (row.line !== undefined) {
         const oninput = (event) => (row.line = event.target.value);
         const input = h("input", { class: "input mono", value: row.line, "aria-label": `Time ${n + 1}`, oninput });
-        return h("div", { class: "form-row" }, input, away);
+        return h("div", { class: "form-row" }, input, removeButton);
       }
       const known = DAYS.some(([key]) => key === row.days) ? DAYS : [[row.days, row.days], ...DAYS];
       const time = (key, label) =>
@@ -80,7 +80,7 @@ export class Schedule {
         time("from", "From"),
         h("span", { class: "faint" }, "to"),
         time("to", "Until"),
-        away,
+        removeButton,
       );
     });
     const more = button("Add a time", {

@@ -5,11 +5,11 @@ import { button, empty, fill, h, icon } from "./dom.js";
 import { bytes, clock, day, duration } from "./words.js";
 
 const FRESH_MS = 10000;
-const AT_FIRST = 8;
+const FIRST_SHOWN = 8;
 
 export class Segments {
   #all = null;
-  #shown = AT_FIRST;
+  #shown = FIRST_SHOWN;
   #drawn = "";
 
   constructor(name) {

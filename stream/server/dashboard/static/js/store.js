@@ -1,8 +1,8 @@
-// The state of the server: cameras, jobs and events, kept up to date by Server-Sent Events.
+// The state of the server: cameras, jobs and events, updated by Server-Sent Events.
 
 import { get, toLogin } from "./api.js";
 
-const EVENTS_KEPT = 500;
+const MOST_EVENTS = 500;
 const REFRESH_MS = 15000;
 const TONES = {
   live: "good",
@@ -27,7 +27,7 @@ const PROCESS = {
   paused: "paused",
 };
 
-/** The number of 0.25, "0.25" or "1/4": settings may write a fraction in these ways. */
+/** The number of 0.25, "0.25" or "1/4", since settings may contain fractions. */
 function part(value) {
   const [above, below = 1] = String(value).split("/").map(Number);
   return above / below;
@@ -111,7 +111,7 @@ class Store extends EventTarget {
   async loadEvents() {
     const answer = await get("/api/events");
     const known = new Map([...answer, ...this.events].map((event) => [event.id, event]));
-    this.events = [...known.values()].sort((a, b) => b.id - a.id).slice(0, EVENTS_KEPT);
+    this.events = [...known.values()].sort((a, b) => b.id - a.id).slice(0, MOST_EVENTS);
     this.tell("events");
   }
 
@@ -154,7 +154,7 @@ class Store extends EventTarget {
       const one = JSON.parse(event.data);
       if (this.events.some((known) => known.id === one.id)) return;
       this.events.unshift(one);
-      this.events.length = Math.min(this.events.length, EVENTS_KEPT);
+      this.events.length = Math.min(this.events.length, MOST_EVENTS);
       this.tell("events", one);
     });
     source.addEventListener("job", (event) => {

@@ -1,5 +1,5 @@
-// Dark or light: the system's choice until the person makes another. A classic script: it runs before the
-// first paint. The event "toggletheme" changes the theme; "themechange" reports that it has changed.
+// Dark or light theme: the system's choice until the user makes another. This classic script runs before the
+// first paint. The event "toggletheme" changes the theme; "themechange" reports the change.
 "use strict";
 
 {

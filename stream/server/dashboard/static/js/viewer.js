@@ -75,14 +75,14 @@ export class Viewer {
   /** Shows a text over the picture if it is missing or old. */
   cover() {
     const one = this.#one;
-    let told = one && trouble(one, this.pictured);
-    if (one?.state === "live" && !this.#linked) told = ["broken", "No picture", "The preview cannot be reached"];
-    this.veil.hidden = !told;
-    this.frame.classList.toggle("stale", Boolean(told) && this.pictured);
-    const key = told?.join("|");
-    if (!told || this.covered === key) return;
+    let cover = one && trouble(one, this.pictured);
+    if (one?.state === "live" && !this.#linked) cover = ["broken", "No picture", "The preview cannot be reached"];
+    this.veil.hidden = !cover;
+    this.frame.classList.toggle("stale", Boolean(cover) && this.pictured);
+    const key = cover?.join("|");
+    if (!cover || this.covered === key) return;
     this.covered = key;
-    fill(this.veil, icon(told[0]), h("strong", {}, told[1]), told[2] && h("span", {}, told[2]));
+    fill(this.veil, icon(cover[0]), h("strong", {}, cover[1]), cover[2] && h("span", {}, cover[2]));
   }
 
   stop() {

@@ -108,7 +108,7 @@ function build(page, name) {
     power.disabled = false;
   }
 
-  async function away() {
+  async function removeCamera() {
     const text = `“${name}” is removed from this server. Its recordings stay on the disk.`;
     if (!(await confirm("Remove this camera?", text, "Remove"))) return;
     try {
@@ -138,7 +138,7 @@ function build(page, name) {
         { class: "tools" },
         h("a", { class: "button", href: `#/camera/${encodeURIComponent(name)}/edit` }, icon("edit"), "Edit"),
         power,
-        button("Remove", { icon: "bin", kind: "danger", text: false, onclick: away }),
+        button("Remove", { icon: "bin", kind: "danger", text: false, onclick: removeCamera }),
       ),
     ),
     h(
@@ -268,7 +268,7 @@ function build(page, name) {
   };
 }
 
-/** What happens to the faces now. */
+/** The present treatment of faces, in words. */
 function treatment(one) {
   if (one.passing) return "passed through";
   if (one.idle) return "no motion";

@@ -241,9 +241,9 @@ function toggle(input, text, hint) {
 
 /** The Test button, and the first picture or the reason why there is none. */
 class Tester {
-  constructor(address, kept) {
+  constructor(address, shownAddress) {
     this.address = address;
-    this.kept = kept;
+    this.shownAddress = shownAddress;
     this.button = button("Test", { onclick: () => this.#test() });
     this.result = h("div", { class: "tested", "aria-live": "polite", hidden: true });
     address.addEventListener("input", () => {
@@ -252,8 +252,8 @@ class Tester {
   }
 
   async #test() {
-    // The server knows the address that it shows without its password.
-    const source = this.address.value.trim() || this.kept;
+    // The shown address has no password; the server inserts it.
+    const source = this.address.value.trim() || this.shownAddress;
     if (!source) {
       this.address.focus();
       this.#show("alert", "warn", "Type an address first");

@@ -48,8 +48,8 @@ export function eventsPage(page, { setTitle, query }) {
   function choose() {
     camera = cameras.value;
     kind = kinds.value;
-    const asked = new URLSearchParams(Object.entries({ camera, kind }).filter(([, value]) => value));
-    history.replaceState(null, "", `#/events${asked.size ? `?${asked}` : ""}`);
+    const query = new URLSearchParams(Object.entries({ camera, kind }).filter(([, value]) => value));
+    history.replaceState(null, "", `#/events${query.size ? `?${query}` : ""}`);
     show();
   }
 

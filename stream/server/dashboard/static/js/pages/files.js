@@ -226,7 +226,7 @@ export function filesPage(page, { setTitle }) {
         model: model.value || null,
         strength: Number(strength.value) / 100,
       });
-      // An update may have come before this answer, and knows more.
+      // An update may have come before this answer; it is newer.
       if (job?.id !== undefined && !store.jobs.has(job.id)) store.jobs.set(job.id, job);
       showJobs();
       write(news, `${chosen} is in the queue`);

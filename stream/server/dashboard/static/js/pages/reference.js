@@ -51,11 +51,11 @@ export function referencePage(page, { setTitle }) {
   );
 
   function filter() {
-    const sought = search.value.trim().toLowerCase();
+    const query = search.value.trim().toLowerCase();
     for (const group of holder.querySelectorAll(".reference-group")) {
       let any = false;
       for (const item of group.querySelectorAll(".operation")) {
-        item.hidden = !item.dataset.text.includes(sought);
+        item.hidden = !item.dataset.text.includes(query);
         any ||= !item.hidden;
       }
       group.hidden = !any;

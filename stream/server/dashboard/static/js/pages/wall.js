@@ -17,7 +17,7 @@ const GROUPS = [
   ["trouble", "Trouble", troubled],
   ["off", "Off", (one) => one.state === "stopped" || one.state === "paused"],
 ];
-const CALM = { idle: "" };
+const QUIET_TONES = { idle: "" };
 
 /** Draws a picture into a canvas of its own size. */
 export function drawWhole(canvas, picture) {
@@ -70,7 +70,7 @@ class Tile {
     const before = this.one && shownState(this.one);
     this.one = one;
     const state = shownState(one);
-    this.pill.className = `pill ${CALM[state] ?? one.tone}`;
+    this.pill.className = `pill ${QUIET_TONES[state] ?? one.tone}`;
     fill(this.pill, h("span", { class: "dot" }), capital(state));
     write(this.values.fps, one.state === "live" ? fps(one.fps_out) : "–");
     write(this.values.delay, one.state === "live" ? milliseconds(one.delay?.median_ms) : "–");
@@ -90,14 +90,14 @@ class Tile {
   }
 
   cover() {
-    const told = trouble(this.one, this.pictured);
-    this.veil.hidden = !told;
-    this.element.classList.toggle("stale", Boolean(told) && this.pictured);
-    if (!told) return;
-    const key = told.join("|");
+    const cover = trouble(this.one, this.pictured);
+    this.veil.hidden = !cover;
+    this.element.classList.toggle("stale", Boolean(cover) && this.pictured);
+    if (!cover) return;
+    const key = cover.join("|");
     if (this.covered === key) return;
     this.covered = key;
-    fill(this.veil, icon(told[0]), h("strong", {}, told[1]), told[2] && h("span", {}, told[2]));
+    fill(this.veil, icon(cover[0]), h("strong", {}, cover[1]), cover[2] && h("span", {}, cover[2]));
   }
 
   /** Requests pictures while the tile is visible. */
@@ -118,7 +118,7 @@ class Tile {
   }
 }
 
-function kept(key, fallback) {
+function stored(key, fallback) {
   try {
     return localStorage.getItem(key) ?? fallback;
   } catch {
@@ -130,8 +130,8 @@ export function wallPage(page, { setTitle }) {
   setTitle("Cameras");
   const tiles = new Map();
   let group = "all";
-  let sought = "";
-  let size = kept("wall", "middle");
+  let query = "";
+  let size = stored("wall", "middle");
   const grid = h("ul", { class: "wall", "aria-label": "Cameras" });
   const summary = h("p", { class: "soft small" });
   const news = h("div", { class: "unseen", "aria-live": "polite" });
@@ -144,7 +144,7 @@ export function wallPage(page, { setTitle }) {
     placeholder: "Find a camera",
     "aria-label": "Find a camera",
     oninput: () => {
-      sought = search.value.trim().toLowerCase();
+      query = search.value.trim().toLowerCase();
       arrange();
     },
   });
@@ -197,15 +197,15 @@ export function wallPage(page, { setTitle }) {
   function arrange() {
     const all = [...store.cameras.values()];
     for (const each of sizes.children) each.setAttribute("aria-pressed", String(each.dataset.key === size));
-    for (const [n, [key, , belongs]] of GROUPS.entries()) {
+    for (const [n, [key, , isMember]] of GROUPS.entries()) {
       const each = groups.children[n];
-      const count = all.filter(belongs).length;
+      const count = all.filter(isMember).length;
       each.setAttribute("aria-pressed", String(key === group));
       write(each.lastChild, number(count));
       each.hidden = count === 0 && key !== "all" && key !== group;
     }
-    const belongs = GROUPS.find(([key]) => key === group)[2];
-    const shown = all.filter((one) => belongs(one) && one.name.toLowerCase().includes(sought));
+    const isMember = GROUPS.find(([key]) => key === group)[2];
+    const shown = all.filter((one) => isMember(one) && one.name.toLowerCase().includes(query));
     grid.dataset.size = size;
     for (const [name, tile] of tiles) {
       if (shown.some((one) => one.name === name)) continue;
@@ -243,7 +243,7 @@ export function wallPage(page, { setTitle }) {
     if (total > 0) {
       const back = () => {
         group = "all";
-        sought = search.value = "";
+        query = search.value = "";
         arrange();
       };
       return empty("search", "No camera matches", null, button("Show all", { onclick: back }));
