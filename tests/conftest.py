@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import av
 import cv2
 import pytest
+from waiting import LIMIT_S
 
 import stream.models.engines  # noqa: F401  before any test imports OpenVINO, which it keeps from reporting
 from stream.config import Detect
@@ -112,7 +114,7 @@ def face() -> Path:
 def run_cli():
     """Runs the real command in a process of its own, without a terminal."""
 
-    def run(*arguments, timeout_s=100, code=None, **options) -> subprocess.CompletedProcess:
+    def run(*arguments, timeout_s=LIMIT_S, code=None, **options) -> subprocess.CompletedProcess:
         start = ["-c", code] if code else ["-m", "stream.cli"]
         command = [sys.executable, *start, *map(str, arguments)]
         options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True} | options
@@ -133,18 +135,30 @@ def read_frames():
     return read
 
 
-def on_terminal(command, columns, **options) -> tuple[int, str]:
-    """Run a command on a terminal of its own: its exit code, and all that was shown there."""
+def on_terminal(
+    command, columns, stop_when: Callable[[str], bool] = lambda shown: False, **options
+) -> tuple[int, str]:
+    """Run a command on a terminal of its own: its exit code, and all that was shown there.
+
+    As soon as `stop_when` is true of what was shown, the command gets a Ctrl-C.
+    """
     main, child = pty.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": str(columns)}
     process = subprocess.Popen(command, stdin=child, stdout=child, stderr=child, env=environment, **options)
     os.close(child)
-    shown, deadline = b"", time.monotonic() + 90
-    while time.monotonic() < deadline:
-        if select.select([main], [], [], 0.2)[0]:
-            try:
-                shown += os.read(main, 65536)
-            except OSError:  # the other side is closed
-                break
-    os.close(main)
-    return process.wait(10), shown.decode()
+    shown, stopped, deadline = b"", False, time.monotonic() + LIMIT_S
+    try:
+        while time.monotonic() < deadline:
+            if select.select([main], [], [], 0.2)[0]:
+                try:
+                    shown += os.read(main, 65536)
+                except OSError:  # the other side is closed
+                    break
+            if not stopped and stop_when(shown.decode(errors="ignore")):
+                process.send_signal(signal.SIGINT)
+                stopped = True
+        return process.wait(LIMIT_S if stopped else 10), shown.decode()
+    finally:
+        os.close(main)
+        process.kill()
+        process.wait()

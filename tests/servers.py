@@ -24,6 +24,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from waiting import LIMIT_S
+
 SYSTEM_PYTHON = "/usr/bin/python3"
 """The one that has GObject introspection."""
 
@@ -35,7 +37,7 @@ def free_port(kind: int = socket.SOCK_STREAM) -> int:
         return probe.getsockname()[1]
 
 
-def wait_for(condition, timeout_s: float = 30.0, what: str = "") -> None:
+def wait_for(condition, timeout_s: float = LIMIT_S, what: str = "") -> None:
     """Poll until `condition()` holds; AssertionError after the time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -64,7 +66,7 @@ class Server:
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)
-        wait_for(self._is_up, 60, f"for {self._command[0]} on port {self.port}")
+        wait_for(self._is_up, what=f"for {self._command[0]} on port {self.port}")
 
     def _is_up(self) -> bool:
         assert self._process.poll() is None, f"{self._command[0]} ended with {self._process.returncode}"
@@ -82,7 +84,7 @@ class Server:
         """Send SIGKILL. The server can be started again."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(30)
+            self._process.wait(LIMIT_S)
             self._process.stdin.close()
 
     def restart(self) -> None:
@@ -215,7 +217,7 @@ def sending(
         yield process
     finally:
         process.kill()
-        process.wait(30)
+        process.wait(LIMIT_S)
 
 
 # MJPEG --------------------------------------------------------------------------------------------
