@@ -24,8 +24,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from waiting import LIMIT_S
-
 SYSTEM_PYTHON = "/usr/bin/python3"
 """The one that has GObject introspection."""
 
@@ -37,7 +35,11 @@ def free_port(kind: int = socket.SOCK_STREAM) -> int:
         return probe.getsockname()[1]
 
 
-def wait_for(condition, timeout_s: float = LIMIT_S, what: str = "") -> None:
+WAIT_S = 200.0
+"""Longest wait, as `waiting.LIMIT_S`, which this file does not import: see above."""
+
+
+def wait_for(condition, timeout_s: float = WAIT_S, what: str = "") -> None:
     """Poll until `condition()` holds; AssertionError after the time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -84,7 +86,7 @@ class Server:
         """Send SIGKILL. The server can be started again."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(LIMIT_S)
+            self._process.wait(WAIT_S)
             self._process.stdin.close()
 
     def restart(self) -> None:
@@ -217,7 +219,7 @@ def sending(
         yield process
     finally:
         process.kill()
-        process.wait(LIMIT_S)
+        process.wait(WAIT_S)
 
 
 # MJPEG --------------------------------------------------------------------------------------------
