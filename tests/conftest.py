@@ -41,15 +41,27 @@ SLOW = """
 """Tests that take long: they restore whole files, load networks, train, or build and install the package."""
 
 
+def place_of(path: Path) -> str:
+    """The path of a test file below `tests`, as the tables above write it."""
+    return path.relative_to(ROOT / "tests").as_posix()
+
+
+def pytest_ignore_collect(collection_path, config):
+    """With `-m unit`, files without unit tests are not imported: that takes seconds of each process."""
+    if config.option.markexpr == "unit" and collection_path.suffix == ".py":
+        return place_of(collection_path).startswith((*SERVER, *SLOW)) or None
+    return None
+
+
 def pytest_collection_modifyitems(items):
     """Give every test one marker: browser, server, slow or unit."""
     for item in items:
-        path = item.path.relative_to(ROOT / "tests").as_posix()
+        place = f"{place_of(item.path)}::{item.name}"
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.browser)
-        elif any(path.startswith(beginning) for beginning in SERVER):
+        elif place.startswith(tuple(SERVER)):
             item.add_marker(pytest.mark.server)
-        elif any(path.startswith(beginning) for beginning in SLOW):
+        elif place.startswith(tuple(SLOW)):
             item.add_marker(pytest.mark.slow)
         else:
             item.add_marker(pytest.mark.unit)
