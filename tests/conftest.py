@@ -37,8 +37,25 @@ SLOW = """
     cli/test_cli cli/test_start faces/compose/test_upscale faces/track job lab/test_adversary lab/test_align
     lab/test_bench lab/test_compare lab/test_evaluate lab/test_train media/test_hardware models/engines
     pipeline/test_cpu_budget test_compatibility test_deploy test_docs test_types test_wheel
+
+    faces/compose/test_masks.py::test_a_run_leaves_what_stands_before_a_face
+    faces/compose/test_occlusion.py::test_ordinary_restoration_is_left_alone
+    faces/restore/test_propagate.py::test_a_folder_of_pictures_is_restored_whole
+    faces/restore/test_propagate.py::test_a_whole_run_reports
+    faces/restore/test_propagate.py::test_quality_stays_within
+    faces/restore/test_restore_stage.py::test_a_sharp_600_px_face
+    faces/restore/test_sharpness.py::test_a_sharp_picture_comes_out_as_it_went_in
+    faces/restore/test_stabilise.py::test_a_restored_file_flickers_less
+    media/test_images.py::test_a_destination_that_cannot_hold_the_picture
+    media/test_images.py::test_a_turned_jpeg_keeps_its_tag
+    media/test_images.py::test_one_picture_that_fails
+    media/test_images.py::test_pictures_without_a_face
+    models/test_registry.py::test_a_model_of_ones_own_is_imported_and_restores
 """.split()
-"""Tests that take long: they restore whole files, load networks, train, or build and install the package."""
+"""Tests that take long: they restore whole files, load the bundled network, train, or build the package.
+
+Converting that network costs each run ten seconds, so no unit test loads it.
+"""
 
 
 def place_of(path: Path) -> str:
