@@ -31,6 +31,14 @@ class HardwareError(EncodeError):
     """A hardware encoder that the user did not name failed. Software can encode the video."""
 
 
+class PlanError(StreamError):
+    """A job cannot be continued or finished by its plan; the message names the difference or the segment."""
+
+
+class ClusterError(StreamError):
+    """A cluster cannot be reached or used; the message names its address, its node or its folder."""
+
+
 class StageError(StreamError):
     """A stage failed unexpectedly. The original exception is its `__cause__`."""
 

@@ -34,9 +34,9 @@ SERVER = """
 """.split()
 """Tests that start servers, cameras or sinks in processes of their own, by the beginning of their path."""
 SLOW = """
-    cli/test_cli cli/test_start faces/compose/test_upscale faces/track job lab/test_adversary lab/test_align
-    lab/test_bench lab/test_compare lab/test_evaluate lab/test_train media/test_hardware models/engines
-    pipeline/test_cpu_budget test_compatibility test_deploy test_docs test_types test_wheel
+    cli/test_cli cli/test_outputs cli/test_start faces/compose/test_upscale faces/track job lab/test_adversary
+    lab/test_align lab/test_bench lab/test_compare lab/test_evaluate lab/test_train media/test_hardware
+    models/engines pipeline/test_cpu_budget test_compatibility test_deploy test_docs test_types test_wheel
 
     faces/compose/test_masks.py::test_a_run_leaves_what_stands_before_a_face
     faces/compose/test_occlusion.py::test_ordinary_restoration_is_left_alone

@@ -126,10 +126,10 @@ class Server:
         assert found, self.output
         return int(found[1])
 
-    def stop(self, timeout_s: float = LIMIT_S) -> int:
-        """End the server by SIGTERM; its exit code."""
+    def stop(self, timeout_s: float = LIMIT_S, number: signal.Signals = signal.SIGTERM) -> int:
+        """End the server by a signal; its exit code."""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(number)
         try:
             return self.process.wait(timeout_s)
         finally:

@@ -8,6 +8,7 @@ import av
 
 from stream.config import Encode
 from stream.media import quality_trial
+from stream.media.container import window_pts
 from stream.media.decode import FileSource
 from stream.media.encode import FileSink, OutputOptions
 from stream.media.probe import probe
@@ -22,7 +23,7 @@ def run(
 ):
     """Write a source's frames with the sink; returns the path and the sink."""
     info = probe(source)
-    feed = FileSource(info, options.get("start_s"), options.get("duration_s"), threads=2)
+    feed = FileSource(info, window_pts(info, options.get("start_s"), options.get("duration_s")), threads=2)
     written = OutputOptions(restored_note=NOTE, cut_short=lambda: not complete, **options)
     sink = FileSink(info, target, config, written)
     try:

@@ -30,6 +30,7 @@ LIBRARIES = {
     "torch": {"models.engines", "models.nets", "faces.detect.detectors", "lab"},
     "multiprocessing": {"pipeline.processes"},
     "typer": {"cli"},
+    "ray": {"job.cluster", "job.executors", "server.fleet"},
     "fastapi": {"server.dashboard"},
     "starlette": {"server.dashboard"},
 }

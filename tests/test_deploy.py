@@ -303,3 +303,40 @@ def test_what_the_dashboard_changes_live_is_what_the_guide_says():
     (sentence,) = re.findall(r"(Strength, [^.]*)change without a\s+break", GUIDE)
     words = re.sub(r"\([^)]*\)", "", sentence).lower().replace(" and ", ", ")
     assert {word.strip() for word in words.split(",")} == set(LiveSettings.model_fields)
+
+
+# --- clusters -----------------------------------------------------------------------------------
+
+
+def test_ray_accepts_the_file_for_ray_up():
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    cluster = yaml.safe_load((DEPLOY / "cluster.yaml").read_text())
+    validate_config(prepare_config(cluster))
+    start = " ".join(cluster["head_start_ray_commands"] + cluster["worker_start_ray_commands"])
+    assert start.count("RAY_AUTH_MODE=token") == start.count("ray start") == 2
+
+
+def test_the_kubernetes_cluster_asks_for_a_token_and_keeps_its_object_store_small():
+    cluster = yaml.safe_load((DEPLOY / "kuberay.yaml").read_text())
+    assert (cluster["apiVersion"], cluster["kind"]) == ("ray.io/v1", "RayCluster")
+    groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
+    for group in groups:
+        (container,) = group["template"]["spec"]["containers"]
+        names = {variable["name"] for variable in container["env"]}
+        assert {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} <= names
+        assert {mount["name"] for mount in container["volumeMounts"]} <= {
+            volume["name"] for volume in group["template"]["spec"]["volumes"]
+        }
+        assert int(group["rayStartParams"]["object-store-memory"]) <= 256 * 2**20
+    assert groups[0]["rayStartParams"]["num-cpus"] == "0"  # the head restores nothing
+
+
+def test_the_commands_of_the_cluster_page_are_rays_own():
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    used = re.findall(r"ray (start .*)", page)
+    assert len(used) == 2
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--help"]
+    help_text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for option in {word.partition("=")[0] for line in used for word in line.split() if word[:2] == "--"}:
+        assert option in help_text, option

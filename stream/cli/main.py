@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from stream import __version__
-from stream.cli import bench, compare, live, models, quality, restore, serve, train
+from stream.cli import bench, compare, live, models, planning, quality, restore, serve, train
 from stream.cli.options import DebugAlone, Tracebacks, complain
 from stream.errors import StreamError
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (restore, live, models, quality, compare, train, serve):
+for command in (restore, planning, live, models, quality, compare, train, serve):
     app.add_typer(command.app)
 app.add_typer(bench.app, name="bench")
 

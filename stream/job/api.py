@@ -13,10 +13,17 @@ from stream.config import Config
 from stream.errors import HardwareError, SourceError, StreamError
 from stream.faces.assembly import Setup, assemble
 from stream.faces.compose.upscale import require_progressive
+from stream.job.executors.executor import Executor
+from stream.job.executors.local_executor import LocalExecutor
+from stream.job.executors.ray_executor import RayExecutor
+from stream.job.executors.segment_worker import WorkerSettings
 from stream.job.interface import Options, Outcome, ProgressCallback, RunReport, Status
-from stream.job.run import Run, check_colour, prepared_still, video_source
-from stream.media.encode import FileSink, OutputOptions, check_destination
-from stream.media.images import ImageSink, ImageSource, is_image
+from stream.job.planned_run import PlannedRun, needs_plan
+from stream.job.run import Run, check_colour, prepared_still, restored_note, video_source
+from stream.media.container import window_pts
+from stream.media.encode import FileSink, OutputOptions, check_destination, claim_destination
+from stream.media.image_stages import ImageSink, ImageSource
+from stream.media.images import is_image
 from stream.media.probe import probe
 from stream.picture.face import FrameWork
 from stream.picture.frame import StreamInfo
@@ -36,25 +43,37 @@ def restore_file(
 
     Returns when it is done. To stop early, set `stop` from another thread or from `progress`: the part
     that was restored is kept. Ctrl-C does the same, and is then raised again as KeyboardInterrupt.
-    Raises a StreamError, whose message is one line, and writes no `dst` then.
+    Raises a StreamError, whose message is one line, and writes no `dst` then; an EncodeError while another
+    run writes `dst`.
     """
     src, dst = Path(src), Path(dst)
     config, options = config or Config(), options or Options()
-    check_destination(src, dst, overwrite=options.overwrite)
+    check_destination(src, dst, options.overwrite)
     if is_image(src):
         outcome = restore_images([(src, dst)], config, options=options, progress=progress, stop=stop)
         if outcome.failures:
             raise outcome.failures[0]
         return replace(outcome, report={"input": str(src), "output": str(dst), **outcome.report})
+    claim = claim_destination(src, dst, options.overwrite)
     try:
         return _restore_video(src, dst, config, options, progress, stop)
     except HardwareError as error:
         encode = config.encode.model_copy(update={"hardware": "off"})
         config = config.model_copy(update={"encode": encode})
+        options = replace(options, restart=True)
         outcome = _restore_video(src, dst, config, options, progress, stop)
         note = f"{src}: made again by {outcome.report['encoder']} ({error})"
         outcome.report["notes"].append(note)
         return replace(outcome, notes=(*outcome.notes, note))
+    finally:
+        claim.release()
+
+
+def _executor(options: Options) -> Executor:
+    """What restores the segments of a plan. Raises ClusterError."""
+    if options.on is None:
+        return LocalExecutor()
+    return RayExecutor(options.on, WorkerSettings(options.worker_cores, options.allow_mixed))
 
 
 def _restore_video(
@@ -66,19 +85,27 @@ def _restore_video(
     stop: threading.Event | None,
 ) -> Outcome:
     info = probe(src)
+    if needs_plan(info, options):
+        executor = _executor(options)
+        try:
+            outcome = PlannedRun(src, dst, config, options, executor).run(info, progress, stop)
+        finally:
+            executor.close()
+        if outcome is not None:
+            return outcome
     if info.duration_s and (options.start_s or 0.0) >= info.duration_s:
         raise SourceError(_no_frames(src, info, options, stopped=False))
     if config.compose.upscale > 1:
         require_progressive(info)
     setup = Setup.of(config, aligned=options.aligned)
     run = Run(setup)
-    source = video_source(setup, options, info)
+    source = video_source(setup, info, window_pts(info, options.start_s, options.duration_s))
     output = OutputOptions(
         overwrite=options.overwrite,
         allow_loss=options.allow_loss,
         start_s=options.start_s,
         duration_s=options.duration_s,
-        restored_note=run.note,
+        restored_note=restored_note(setup),
         upscale=config.compose.upscale,
         cut_short=run.was_cut_short,
     )
@@ -120,14 +147,19 @@ def restore_images(
 ) -> Outcome:
     """Restore pictures as one batch.
 
-    jobs: (source, destination) of each. One that cannot be read or written is listed in the outcome's
-    `failures`, and the others are restored. `stop` and Ctrl-C work as in `restore_file`.
+    jobs: (source, destination) of each. One that cannot be read or written, or that another run writes, is
+    listed in the outcome's `failures`, and the others are restored. `stop` and Ctrl-C work as in
+    `restore_file`.
     """
     setup = Setup.of(config or Config(), aligned=(options or Options()).aligned)
     run = Run(setup, still=True)
-    source = ImageSource(jobs, lambda still: prepared_still(setup, still))
-    sink = ImageSink(source, run.note)
-    interrupt = run.execute(source, sink, len(jobs), progress, stop)
+    overwrite = (options or Options()).overwrite
+    source = ImageSource(jobs, lambda still: prepared_still(setup, still), overwrite=overwrite)
+    sink = ImageSink(source, restored_note(setup))
+    try:
+        interrupt = run.execute(source, sink, len(jobs), progress, stop)
+    finally:
+        source.release()
     if interrupt is not None:
         raise interrupt
     failures: tuple[StreamError, ...] = (*source.failures, *sink.failures)
@@ -151,8 +183,8 @@ def restored_frames(
     StreamError.
     """
     options = options or Options()
-    setup = Setup.of(config or Config(), aligned=options.aligned)
-    source = video_source(setup, options, probe(src))
+    setup, info = Setup.of(config or Config(), aligned=options.aligned), probe(src)
+    source = video_source(setup, info, window_pts(info, options.start_s, options.duration_s))
     cv2.setNumThreads(setup.threads.cv2)
     yield from Pipeline.from_source(source, assemble(setup).in_line())
 

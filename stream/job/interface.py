@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
 _LONGEST_S = 1e7  # longer times overflow the timestamps of some containers
+SEGMENT_S = 60.0
+"""Longest segment where the caller names none; shorter videos are restored without a plan."""
+_SHORTEST_SEGMENT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +33,30 @@ class Options:
     """Whether an existing output may be replaced."""
     allow_loss: bool = False
     """Whether streams that the output's container cannot hold may be left out."""
+    segment_s: float | None = None
+    """Longest segment of a video that is restored by a plan, seconds. None: 60, for videos longer than
+    that; 0: without a plan, so that a killed run begins again."""
+    restart: bool = False
+    """Whether what an earlier run left is thrown away."""
+    keep_segments: bool = False
+    """Whether the folder with the segments stays when the video is whole."""
+    on: str | None = None
+    """The Ray cluster that restores the segments, see `stream.job.cluster.connect`; None: this process."""
+    worker_cores: int = 1
+    """Cores of each process of the cluster that restores."""
+    allow_mixed: bool = False
+    """Whether machines may restore whose results differ in some bits."""
+    verify_input: bool = False
+    """Whether the whole input is compared with that of the earlier run, not only samples of it."""
 
     def __post_init__(self) -> None:
         for name, value, low in (("start", self.start_s, 0.0), ("duration", self.duration_s, 1e-3)):
             if value is not None and not low <= value <= _LONGEST_S:
                 raise ConfigError(f"--{name} {value:g}: write seconds, {low:g} to {_LONGEST_S:g}")
+        if self.segment_s and not _SHORTEST_SEGMENT_S <= self.segment_s <= _LONGEST_S:
+            raise ConfigError(
+                f"--segment {self.segment_s:g}: write 0, or at least {_SHORTEST_SEGMENT_S:g} seconds"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +72,39 @@ class Progress:
     faces: int
     """Faces that have been restored so far."""
     elapsed_s: float
+    frames_before: int = 0
+    """Of `frames_done`: those that an earlier run left."""
+    segments_done: int = 0
+    """Segments finished, those of an earlier run too."""
+    segments_total: int = 0
+    """Segments of the plan; 0: the video is restored without one."""
+    workers: int = 1
+    """Processes that restore at the moment."""
 
 
 ProgressCallback = Callable[[Progress], None]
 """Called about ten times a second, and once at the end."""
+
+
+class SegmentReport(TypedDict):
+    """A segment in a report."""
+
+    index: int
+    start_s: float
+    """Since the output's first picture."""
+    frames: int
+    """Frames encoded."""
+    faces: int
+    """Faces restored, those of the warm-up and the tail too."""
+    extra_frames: int
+    """Frames of the warm-up and the tail, which are restored and not encoded."""
+    begins_at_cut: bool
+    worker: str
+    """Host and process."""
+    seconds: float
+    """Wall time."""
+    earlier: bool
+    """Whether an earlier run restored it."""
 
 
 class RunReport(TypedDict, total=False):
@@ -108,6 +159,8 @@ class RunReport(TypedDict, total=False):
     encoder: str
     status: str
     """A value of `Status`."""
+    segments: list[SegmentReport]
+    """Of a video that was restored by a plan."""
     failures: list[str]
     """Files of a folder that could not be restored, one line each."""
 

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import asdict
+from collections.abc import Callable
 
 import cv2
 
 from stream import __version__
 from stream.errors import EncodeError
 from stream.faces.assembly import Setup, assemble
-from stream.faces.track.tracker import Tracker
-from stream.job.interface import Options, Progress, ProgressCallback, RunReport
+from stream.job.counts import counts_of
+from stream.job.interface import Progress, ProgressCallback, RunReport
+from stream.job.run_report import RunTimes, make_report
 from stream.media.codecs import EncoderRecipe
+from stream.media.container import PtsWindow
 from stream.media.decode import FileSource
 from stream.media.images import Still, coloured_still
 from stream.models.engines import Engine
 from stream.picture.frame import StreamInfo, View
-from stream.pipeline.cpu_budget import available_cores
-from stream.pipeline.meter import peak_rss_mb, process_age_s
+from stream.pipeline.meter import process_age_s
 from stream.pipeline.pipeline import Pipeline
 from stream.pipeline.stage import Sink, Source
+
+
+def restored_note(setup: Setup) -> str:
+    """Text for the metadata of what is written."""
+    return f"faces restored by gpen-stream {__version__} ({setup.model.name})"
 
 
 class Run:
@@ -31,12 +37,8 @@ class Run:
         """`still`: the frames are pictures that have nothing to do with one another."""
         self.setup = setup
         self.stages = assemble(setup, still=still, create=self._create_engine)
-        self.note = f"faces restored by gpen-stream {__version__} ({setup.model.name})"
-        """Text for the metadata of what is written."""
         self._pipeline: Pipeline | None = None
-        self._engine_name = ""
-        self._wall_s = self._cpu_s = 0.0
-        self._first_s: float | None = None
+        self._times = RunTimes()
 
     def was_cut_short(self) -> bool:
         """Whether the run was stopped before the end of its source; from any thread."""
@@ -57,82 +59,69 @@ class Run:
         only ends the run sooner.
         """
         cv2.setNumThreads(self.setup.threads.cv2)
-        began, cpu_began = time.monotonic(), time.process_time()
-        began_age = process_age_s()
         stages = [*self.stages.in_line(), ("encode", sink)]
-        self._pipeline = pipeline = Pipeline.from_source(source, stages)
+        self._pipeline = Pipeline.from_source(source, stages)
         counts = self.stages.restore.counts
 
-        def tick() -> None:
-            if stop is not None and stop.is_set():
-                pipeline.stop()
+        def tick(elapsed_s: float) -> None:
             if progress is not None:
                 faces = counts.restored + counts.propagated
-                elapsed = time.monotonic() - began
-                progress(Progress(source.frames_in, sink.frames_out, total, faces, elapsed))
+                progress(Progress(source.frames_in, sink.frames_out, total, faces, elapsed_s))
 
-        try:
-            pipeline.run(tick)
-        except KeyboardInterrupt as interrupt:
-            return None if stop is not None and stop.is_set() else interrupt
-        finally:
-            self._wall_s = time.monotonic() - began
-            self._cpu_s = time.process_time() - cpu_began
-            first = pipeline.meters["encode"].first_at
-            self._first_s = None if first is None else first - began + began_age
-        tick()
-        return None
+        return watched(self._pipeline, self._times, tick, stop)
 
     def report(self, source: Source, sink: Sink) -> RunReport:
         """The counts, times and settings of the run."""
-        stages, setup = self.stages, self.setup
-        counts, detect = stages.restore.counts, stages.detect
-        tracker = detect if isinstance(detect, Tracker) else None
-        meters = self._pipeline.meters if self._pipeline is not None else {}
-        return {
-            "frames_in": source.frames_in,
-            "frames_out": sink.frames_out,
-            "faces_restored": counts.restored,
-            "faces_left_alone": counts.left_alone,
-            "faces_carried": counts.propagated,
-            "restorations_forced": counts.forced,
-            "faces_not_finite": counts.not_finite,
-            "faces_stabilised": stages.stabilise.faces_stabilised if stages.stabilise is not None else 0,
-            "faces_guarded": stages.mask.faces_guarded,
-            "faces_parsed": stages.mask.faces_parsed,
-            "detections_run": detect.detections_run if detect is not None else 0,
-            "frames_tracked": tracker.frames_tracked if tracker is not None else 0,
-            "tracks": tracker.tracks if tracker is not None else 0,
-            "scene_cuts": tracker.scene_cuts if tracker is not None else 0,
-            "corrupt_packets": source.corrupt_packets,
-            "wall_s": round(self._wall_s, 3),
-            "cpu_s": round(self._cpu_s, 3),
-            "first_frame_s": None if self._first_s is None else round(self._first_s, 3),
-            "fps": round(sink.frames_out / self._wall_s, 2) if self._wall_s else 0.0,
-            "stage_ms": {name: meter.summary() for name, meter in meters.items()},
-            "peak_rss_mb": peak_rss_mb(),
-            "cores": available_cores(),
-            "threads": asdict(setup.threads),
-            "engine": self._engine_name,
-            "model": setup.model.name,
-            "model_sha256": setup.model.sha256,
-            "notes": list(source.notes) + list(sink.notes),
-            "config": setup.config.model_dump(mode="json"),
-        }
+        self._times.frames = sink.frames_out
+        counts = counts_of(
+            self.stages,
+            frames_in=source.frames_in,
+            frames_out=sink.frames_out,
+            corrupt=source.corrupt_packets,
+        )
+        return make_report(self.setup, counts, self._times, [*source.notes, *sink.notes])
 
     def _create_engine(self) -> Engine:
         engine = self.setup.create_engine()
-        self._engine_name = engine.name
+        self._times.engine = engine.name
         return engine
 
 
-def video_source(setup: Setup, options: Options, info: StreamInfo) -> FileSource:
-    """The frames of the video `info`, in colour where the task needs it. Raises SourceError."""
+def watched(
+    pipeline: Pipeline, times: RunTimes, tick: Callable[[float], None], stop: threading.Event | None
+) -> KeyboardInterrupt | None:
+    """Run a pipeline whose last stage is called "encode", and note its times. See `Run.execute`.
+
+    `tick` is called ten times a second, and at the end, with the seconds since the beginning.
+    """
+    began, cpu_began = time.monotonic(), time.process_time()
+    began_age = process_age_s()
+
+    def on_tick() -> None:
+        if stop is not None and stop.is_set():
+            pipeline.stop()
+        tick(time.monotonic() - began)
+
+    try:
+        pipeline.run(on_tick)
+    except KeyboardInterrupt as interrupt:
+        return None if stop is not None and stop.is_set() else interrupt
+    finally:
+        times.wall_s += time.monotonic() - began
+        times.cpu_s += time.process_time() - cpu_began
+        times.meters = pipeline.meters
+        first = pipeline.meters["encode"].first_at
+        times.first_frame_s = None if first is None else first - began + began_age
+    on_tick()
+    return None
+
+
+def video_source(setup: Setup, info: StreamInfo, window: PtsWindow) -> FileSource:
+    """The frames of a part of the video, in colour where the task needs it. Raises SourceError."""
     setup.task.check_size(info.path, info.view.upright_size)
     return FileSource(
         info,
-        options.start_s,
-        options.duration_s,
+        window,
         setup.threads.decoder,
         setup.config.decode.hardware == "auto",
         setup.task.in_colour,

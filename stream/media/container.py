@@ -17,6 +17,9 @@ from stream.picture.frame import StreamInfo
 Window = tuple[Fraction | None, Fraction | None]
 """A part of a file: (start, end) in seconds of its own clock. None: from its beginning, to its end."""
 
+PtsWindow = tuple[int | None, int | None]
+"""The same in units of the video's time base: its first pts, and the pts at which it ends."""
+
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".mxf", ".wmv",
     ".asf", ".flv", ".f4v", ".3gp", ".vob", ".ogv", ".dv", ".y4m", ".nut",
@@ -60,13 +63,8 @@ def open_video(path: Path, hwaccel: HWAccel | None = None) -> InputContainer:
     return container
 
 
-def window_pts(
-    info: StreamInfo, start_s: float | None, duration_s: float | None
-) -> tuple[int | None, int | None]:
-    """First pts of a part of the video, and the pts at which the part ends; None: the video's own.
-
-    start_s: seconds after the video's first picture. The units are those of its time base.
-    """
+def window_pts(info: StreamInfo, start_s: float | None = None, duration_s: float | None = None) -> PtsWindow:
+    """The part of the video that begins `start_s` seconds after its first picture and lasts `duration_s`."""
     start = None if start_s is None else info.start_pts + round(start_s / info.time_base)
     first = info.start_pts if start is None else start
     return start, None if duration_s is None else first + round(duration_s / info.time_base)

@@ -14,7 +14,7 @@ from av.video.reformatter import VideoReformatter
 
 from stream.errors import SourceError
 from stream.media import hardware
-from stream.media.container import Damage, decoded_pictures, open_video, video_stream, window_pts
+from stream.media.container import Damage, PtsWindow, decoded_pictures, open_video, video_stream
 from stream.picture import pixel_formats
 from stream.picture.frame import Frame, StreamInfo, Timestamp
 from stream.picture.pixel_formats import CHROMA_SITES
@@ -46,14 +46,13 @@ class FileSource:
     def __init__(
         self,
         info: StreamInfo,
-        start_s: float | None = None,
-        duration_s: float | None = None,
+        window: PtsWindow = (None, None),
         threads: int = 0,
         try_hardware: bool = False,
         in_colour: bool = False,
         thread_type: str = "AUTO",
     ) -> None:
-        """`info`: of the file, by `probe`. The frames are those from `start_s` on, `duration_s` long.
+        """`info`: of the file, by `probe`. The frames are those in `window`, a part of the video.
 
         threads: of the decoder; 0: FFmpeg's choice. in_colour: grey pictures come in a format that can
         hold colour, with the same luma. thread_type: FFmpeg's, "AUTO", "FRAME", "SLICE" or "NONE".
@@ -69,7 +68,7 @@ class FileSource:
         self._damage = Damage()
         self._threads = threads
         self._try_hardware = try_hardware
-        self._start_pts, self._end_pts = window_pts(info, start_s, duration_s)
+        self._start_pts, self._end_pts = window
         self._window_done = False
         self._last_pts: int | None = None
         self._only_dts = False

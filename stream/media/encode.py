@@ -16,16 +16,22 @@ from av.stream import Disposition
 from stream.config import Encode
 from stream.errors import EncodeError, HardwareError
 from stream.media import codecs, hardware, quality_trial, remux
+from stream.media.claim import OutputClaim
+from stream.media.codecs import EncoderRecipe
 from stream.media.container import Window, open_video, video_stream, window_pts
+from stream.media.opening import Opening, is_needed
 from stream.media.output import (
     Encoder,
     OutputFile,
     PictureDurations,
     create_container,
     movie_timescale,
+    muxer_of,
     set_up_video,
 )
+from stream.media.partial_file import PartialFile, hidden_name
 from stream.media.remux import Copier
+from stream.media.segment_file import EncodedPacket
 from stream.picture.face import FrameWork
 from stream.picture.frame import StreamInfo
 from stream.pipeline.cpu_budget import ordinary_priority
@@ -48,6 +54,22 @@ def check_destination(source: Path, destination: Path, overwrite: bool) -> None:
             raise EncodeError(f"{destination}: exists; name another output or add --overwrite")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise EncodeError(f"{destination}: no permission to write in {folder}; choose another folder")
+
+
+def claim_destination(source: Path, destination: Path, overwrite: bool) -> OutputClaim:
+    """Claim an output for this run, which has to release it. Raises EncodeError as `check_destination` does.
+
+    The check is repeated under the claim: the run that held it before may have written the file.
+    """
+    check_destination(source, destination, overwrite)
+    claim = OutputClaim(destination)
+    claim.acquire()
+    try:
+        check_destination(source, destination, overwrite)
+    except EncodeError:
+        claim.release()
+        raise
+    return claim
 
 
 def _never() -> bool:
@@ -78,46 +100,63 @@ class OutputOptions:
 class FileSink(Sink):
     """The last stage: encodes frames into a hidden partial file beside the destination.
 
-    One thread opens, feeds and flushes it; `finish` or `discard` come afterwards.
+    One thread opens, feeds and flushes it; `finish` or `discard` come afterwards. The caller holds the
+    destination's `OutputClaim` from before `open` until then.
     """
 
     def __init__(
-        self, info: StreamInfo, destination: Path, config: Encode, options: OutputOptions | None = None
+        self,
+        info: StreamInfo,
+        destination: Path,
+        config: Encode,
+        options: OutputOptions | None = None,
+        recipe: EncoderRecipe | None = None,
     ) -> None:
-        """`info`: the input's video, from whose file the other streams are copied. Raises EncodeError."""
+        """`info`: the input's video, from whose file the other streams are copied. Raises EncodeError.
+
+        recipe: how the video is encoded; None: chosen by the settings.
+        """
         options = options or OutputOptions()
         self.info = info
         self.destination = Path(destination)
-        self.partial = self.destination.with_name(
-            f".{self.destination.stem}.partial{self.destination.suffix}"
-        )
+        self.partial = hidden_name(self.destination, "partial")
+        self._file: PartialFile | None = None
+        """What is written. Until it can be played it has another name than `partial`: see `Opening`."""
         self.frames_out = 0
         self._config, self._options = config, options
         self._shown = info.enlarged(options.upscale) if options.upscale > 1 else info
         """The video as it will be."""
         check_destination(Path(info.path), self.destination, options.overwrite)
-        self.recipe = codecs.recipe(self._shown, config)
+        self.recipe = recipe or codecs.recipe(self._shown, config)
         if options.upscale > 1:
             codecs.check_size(self._shown, self.recipe)
         self.notes: list[str] = list(self.recipe.notes)
         start, end = window_pts(info, options.start_s, options.duration_s)
-        self._first_pts = start or 0
+        self.first_pts = start or 0
         """The input's time that becomes 0."""
+        self.end_pts = 0
+        """Where the input's video ends, on the output's clock; 0: its container does not say."""
+        self.copies_parameters = True
+        """Whether what the input's container says of its pictures holds for the output."""
         unit = info.time_base
         self._window: Window = None if start is None else start * unit, None if end is None else end * unit
         self._output: OutputFile | None = None
 
     def open(self) -> None:
-        """Open the input for the copied streams and create the partial file."""
+        """Open the input for the copied streams and create the partial file.
+
+        The caller holds the destination's claim: what a killed run left is removed.
+        """
         info, options = self.info, self._options
         with self._errors(), ExitStack() as opened:
             source = open_video(Path(info.path))
             opened.callback(_close, source)
-            output = create_container(self.partial, self.destination, info.time_base)
+            muxer = muxer_of(self.destination)
+            self._file = self._created_file(muxer)
+            output = create_container(self._file, muxer, info.time_base)
             opened.callback(_close, output)
             self._settle_quality()
             main = video_stream(source)
-            muxer = output.format.name
             metadata = remux.container_metadata(source)
             metadata = remux.with_note(muxer, metadata, options.restored_note)
             covers = any(s.disposition & Disposition.attached_pic for s in source.streams)
@@ -126,12 +165,13 @@ class FileSink(Sink):
             if keys:
                 output.container_options["movflags"] += "+use_metadata_tags"
             same_container = self.destination.suffix.lower() == Path(info.path).suffix.lower()
-            shift = self._first_pts * info.time_base
+            shift = self.first_pts * info.time_base
             dynamic = quality_trial.dynamic_hdr(info)
+            self.copies_parameters = options.same_pictures and not dynamic
             stream = self._add_video(
                 output,
                 main,
-                copy_parameters=options.same_pictures and not dynamic,
+                copy_parameters=self.copies_parameters,
                 same_container=same_container,
             )
             copier = Copier(
@@ -147,13 +187,19 @@ class FileSink(Sink):
             output.metadata.update(metadata)
             output.set_chapters(remux.chapters(source, self._window, shift))
             output.start_encoding()
+            self._file.check()  # the muxer has opened it
+            opening = Opening(output, stream, self._file, self.partial)
             encoder = Encoder(stream, self._shown, self.recipe, self._config.threads)
-            end_pts = 0
             if main.duration is not None:
-                end_pts = (main.start_time or 0) + main.duration - self._first_pts
-            durations = PictureDurations(info, end_pts)
-            self._output = OutputFile(output, encoder, copier, durations, opened.pop_all())
+                self.end_pts = (main.start_time or 0) + main.duration - self.first_pts
+            durations = PictureDurations(info, self.end_pts)
+            self._output = OutputFile(output, encoder, copier, durations, opening, opened.pop_all())
         ordinary_priority()
+
+    def _created_file(self, muxer: str) -> PartialFile:
+        self.partial.unlink(missing_ok=True)
+        path = hidden_name(self.destination, "begun") if is_needed(muxer) else self.partial
+        return PartialFile(path, self.destination)
 
     def _settle_quality(self) -> None:
         """Choose the quality, and whether a hardware encoder does the work."""
@@ -205,7 +251,7 @@ class FileSink(Sink):
         picture = work.frame.picture
         picture.pict_type = 0  # else the encoder would have to use the old stream's types
         with self._errors():
-            output.write(picture, work.frame.time.pts - self._first_pts)
+            output.write(picture, work.frame.time.pts - self.first_pts)
         self.frames_out += 1
         return ()
 
@@ -215,8 +261,24 @@ class FileSink(Sink):
         if output.durations.moved:
             self.notes.append(f"{self.info.path}: times that do not rise were moved up")
         with self._errors():
-            output.end(self._options.cut_short())
+            output.drain()
+            output.end(output.durations.end() if self._options.cut_short() else None)
         return ()
+
+    def write_encoded(self, packets: Iterable[EncodedPacket], *, up_to_end: bool) -> None:
+        """Write a video that was encoded before, in place of `process` and `flush`.
+
+        up_to_end: the other streams are copied up to their own end, not up to the video's.
+        """
+        output = self._opened()
+        with self._errors():
+            end = output.write_encoded(packets)
+            output.end(None if up_to_end else end)
+
+    @property
+    def extradata(self) -> bytes:
+        """The codec's headers, as the open encoder wrote them."""
+        return self._opened().extradata
 
     def close(self) -> None:
         """Release both containers; the partial file stays."""
@@ -228,16 +290,21 @@ class FileSink(Sink):
         """Give the file its name: NAME.EXT, or NAME.partial.EXT where the work was interrupted."""
         name = self.destination.name if complete else self.partial.name[1:]
         target = self.destination.with_name(name)
-        try:
-            os.replace(self.partial, target)
-        except OSError as error:
-            raise self._error_for(error) from error
+        file = self._file
+        if file is None:
+            raise RuntimeError(f"{self.destination}: nothing was written")
+        with self._errors():
+            file.rename(target)
+        file.close()
         return target
 
     def discard(self) -> None:
-        """Remove the partial file after an error."""
+        """Remove what was written, after an error."""
         self.close()
-        self.partial.unlink(missing_ok=True)
+        if self._file is not None:
+            if self._file.path != self.partial:
+                self.partial.unlink(missing_ok=True)  # the opening
+            self._file.discard()
 
     def _opened(self) -> OutputFile:
         if self._output is None:
@@ -253,16 +320,24 @@ class FileSink(Sink):
             raise self._error_for(error) from error
 
     def _error_for(self, error: av.FFmpegError | OSError) -> EncodeError:
-        code = error.errno
-        if code == errno.ENOSPC:
-            return EncodeError(f"{self.destination}: the disk is full; free some space and run again")
-        if code == errno.EFBIG:
-            return EncodeError(f"{self.destination}: the file grew beyond what is allowed; raise the limit")
-        failed = f"{self.recipe.encoder} failed ({hardware.reason(error)})"
-        if self.recipe.is_hardware:
-            return HardwareError(f"{self.destination}: {failed}; set encode.hardware to off")
-        size = "" if self._shown is self.info else " or a smaller --upscale"
-        return EncodeError(f"{self.destination}: {failed}; try encode.codec{size}")
+        return encode_error(error, self.destination, self.recipe, enlarged=self._shown is not self.info)
+
+
+def encode_error(
+    error: av.FFmpegError | OSError, destination: Path, recipe: EncoderRecipe, *, enlarged: bool
+) -> EncodeError:
+    """FFmpeg's or the system's error as one line that names the output."""
+    if error.errno == errno.ENOSPC:
+        return EncodeError(f"{destination}: the disk is full; free some space and run again")
+    if error.errno == errno.EFBIG:
+        return EncodeError(f"{destination}: the file grew beyond what is allowed; raise the limit")
+    if not isinstance(error, av.FFmpegError):
+        return EncodeError(f"{destination}: cannot be written ({error.strerror}); check the folder")
+    failed = f"{recipe.encoder} failed ({hardware.reason(error)})"
+    if recipe.is_hardware:
+        return HardwareError(f"{destination}: {failed}; set encode.hardware to off")
+    size = " or a smaller --upscale" if enlarged else ""
+    return EncodeError(f"{destination}: {failed}; try encode.codec{size}")
 
 
 def _close(container: InputContainer | OutputContainer) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,10 +18,9 @@ import numpy as np
 from PIL import Image, ImageFile, JpegImagePlugin, UnidentifiedImageError
 
 from stream.errors import EncodeError, SourceError
+from stream.media.partial_file import write_whole
 from stream.picture.colour import Colour
-from stream.picture.face import FrameWork
 from stream.picture.frame import Frame, Timestamp, View
-from stream.pipeline.stage import Sink
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _DEEP_SUFFIXES = (".png", ".tif", ".tiff")
@@ -256,10 +254,11 @@ def coloured_still(still: Still) -> Still:
 def write_image(still: Still, frame: Frame, destination: Path, note: str) -> None:
     """Write a frame in the format of the destination's name, whole or not at all. Raises EncodeError.
 
+    The caller holds the destination's claim.
+
     still: the picture that the frame was made from. note: text for the file's comment.
     """
     pixels = frame.picture.to_ndarray()
-    partial = destination.with_name(f".{destination.stem}.partial{destination.suffix}")
     suffix = destination.suffix.lower()
     if suffix not in SUFFIXES:
         ending = suffix or "(none)"
@@ -273,10 +272,8 @@ def write_image(still: Still, frame: Frame, destination: Path, note: str) -> Non
             data = _encode(still, pixels, suffix, note)
         else:
             data = _deep_tiff(still, pixels, note)
-        partial.write_bytes(data)
-        os.replace(partial, destination)
+        write_whole(destination, data)
     except _BROKEN as error:
-        partial.unlink(missing_ok=True)
         raise EncodeError(f"{destination}: cannot be written ({_one_line(error)}); check the disk") from None
 
 
@@ -340,56 +337,3 @@ def _has_description(exif: bytes) -> bool:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-
-
-class ImageSource:
-    """Frames of several pictures, each with its own size. A broken one goes into `failures`.
-
-    jobs: (source, destination) of each. `adapt` may change a picture that was read, or refuse it by a
-    SourceError.
-    """
-
-    def __init__(
-        self, jobs: Sequence[tuple[Path, Path]], adapt: Callable[[Still], Still] = lambda still: still
-    ) -> None:
-        self.stills: dict[int, tuple[Still, Path]] = {}
-        """Pictures in the pipeline, by the frame's index; `ImageSink` removes them."""
-        self.failures: list[SourceError] = []
-        self.frames_in, self.corrupt_packets = 0, 0
-        self.notes: list[str] = []
-        self._jobs, self._adapt = jobs, adapt
-
-    def frames(self) -> Generator[Frame, None, None]:
-        """Read the pictures in order."""
-        for path, destination in self._jobs:
-            try:
-                still = self._adapt(read_image(path))
-            except SourceError as error:
-                self.failures.append(error)
-                continue
-            if still.note:
-                self.notes.append(still.note)
-            self.stills[self.frames_in] = still, destination
-            self.frames_in += 1
-            yield still.frame(self.frames_in - 1)
-
-
-class ImageSink(Sink):
-    """Stage: writes every frame to its own file. One that cannot be written goes into `failures`."""
-
-    def __init__(self, source: ImageSource, note: str) -> None:
-        self.frames_out = 0
-        self.notes: list[str] = []
-        self.failures: list[EncodeError] = []
-        self._source, self._note = source, note
-
-    def process(self, work: FrameWork) -> Iterable[None]:
-        """Write one picture."""
-        still, destination = self._source.stills.pop(work.frame.index)
-        try:
-            write_image(still, work.frame, destination, self._note)
-        except EncodeError as error:
-            self.failures.append(error)
-            return ()
-        self.frames_out += 1
-        return ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +17,10 @@ from stream.errors import EncodeError
 from stream.media import codecs, encoder_setup, mov_boxes, remux
 from stream.media.codecs import EncoderRecipe
 from stream.media.encoder_traits import traits
+from stream.media.opening import Opening
+from stream.media.partial_file import PartialFile
 from stream.media.remux import Copier
+from stream.media.segment_file import EncodedPacket
 from stream.picture.frame import StreamInfo
 
 _FINEST_TIMESCALE = 10_000_000
@@ -34,10 +38,12 @@ class OutputFile:
         encoder: Encoder,
         copier: Copier,
         durations: PictureDurations,
+        opening: Opening,
         opened: ExitStack,
     ) -> None:
         self.copier, self.durations = copier, durations
         self._container, self._encoder, self._opened = container, encoder, opened
+        self._opening = opening
 
     def write(self, picture: av.VideoFrame, pts: int) -> None:
         """Accept the next picture, `pts` in units of the video's time base; the one before is encoded."""
@@ -45,21 +51,40 @@ class OutputFile:
         if previous is not None:
             self._mux(self._encoder.encode(*previous))
 
-    def end(self, cut_short: bool) -> None:
-        """Encode the last picture, copy the rest of the other streams and write the file's end.
+    def write_encoded(self, packets: Iterable[EncodedPacket]) -> Fraction | None:
+        """Write a video that is encoded already; returns the end of its last picture, seconds."""
+        end = None
+        for encoded in packets:
+            packet = av.Packet(encoded.data)
+            packet.pts, packet.dts, packet.duration = encoded.pts, encoded.dts, encoded.duration
+            packet.time_base, packet.is_keyframe = encoded.time_base, encoded.is_keyframe
+            packet.stream = self._encoder.stream
+            last = (encoded.pts + encoded.duration) * encoded.time_base
+            end = last if end is None else max(end, last)
+            self._mux([packet])
+        return end
 
-        cut_short: the other streams end with the last picture.
-        """
+    def drain(self) -> None:
+        """Encode the last picture and write what is left in the encoder."""
         last = self.durations.last()
         if last is not None:
             self._mux(self._encoder.encode(*last))
             self._mux(self._encoder.drain())
+
+    def end(self, limit: Fraction | None) -> None:
+        """Copy the rest of the other streams, up to `limit` seconds, and write the file's end."""
         container = self._container
-        self._copy(self.durations.end() if cut_short else None)
+        self._copy(limit)
         pictures = {s.index for s in container.streams if s.disposition & Disposition.attached_pic}
         container.close()
+        self._opening.end()
         if pictures and container.format.name in remux.MOV:
-            mov_boxes.drop_empty_tracks(Path(container.name), pictures)
+            mov_boxes.drop_empty_tracks(self._opening.path, pictures)
+
+    @property
+    def extradata(self) -> bytes:
+        """The codec's headers, as the open encoder wrote them."""
+        return self._encoder.extradata
 
     def close(self) -> None:
         """Release both containers, whether or not the file has its end. Idempotent."""
@@ -69,11 +94,15 @@ class OutputFile:
         for packet in packets:
             assert packet.dts is not None, "FFmpeg's encoders time every packet"
             self._copy(packet.dts * packet.time_base)
-            self._container.mux_one(packet)
+            self._mux_one(packet)
 
     def _copy(self, limit: Fraction | None) -> None:
         for packet in self.copier.packets_until(limit):
-            self._container.mux_one(packet)
+            self._mux_one(packet)
+
+    def _mux_one(self, packet: av.Packet[Stream]) -> None:
+        self._container.mux_one(packet)
+        self._opening.add(packet)
 
 
 class PictureDurations:
@@ -127,8 +156,8 @@ class Encoder:
     def __init__(
         self, stream: av.VideoStream, shown: StreamInfo, recipe: EncoderRecipe, threads: int
     ) -> None:
-        self.recipe = recipe
-        self._stream, self._colour, self._unit = stream, shown.colour, shown.time_base
+        self.recipe, self.stream = recipe, stream
+        self._colour, self._unit = shown.colour, shown.time_base
         self._threads = threads
         self._reformatter = VideoReformatter()
         self._counts = traits(recipe.encoder).counts_frames
@@ -141,18 +170,23 @@ class Encoder:
         if picture.format.name != self.recipe.pix_fmt:
             picture = self._converted(picture)
         if self._counts:
-            picture.pts, picture.time_base = len(self._times), self._stream.codec_context.time_base
+            picture.pts, picture.time_base = len(self._times), self.stream.codec_context.time_base
             self._times.append((pts, picture.duration))
             picture.duration = 1
-        return self._timed(self._stream.encode(picture))
+        return self._timed(self.stream.encode(picture))
+
+    @property
+    def extradata(self) -> bytes:
+        """The codec's headers; empty before the encoder is open, and where they lie in the packets."""
+        return bytes(self.stream.codec_context.extradata or b"")
 
     def drain(self) -> list[av.Packet[Stream]]:
         """The packets that are left after the last picture."""
-        return self._timed(self._stream.encode(None))
+        return self._timed(self.stream.encode(None))
 
     def _converted(self, picture: av.VideoFrame) -> av.VideoFrame:
         """The picture in the encoder's pixel format; matrix and range change only where they must."""
-        context = self._stream.codec_context
+        context = self.stream.codec_context
         old = self._colour
         matrix = old.matrix or 2  # 0 is RGB itself
         result = self._reformatter.reformat(
@@ -184,19 +218,25 @@ class Encoder:
         return self._times[0][0] + index * self._times[0][1]
 
 
-def create_container(partial: Path, destination: Path, time_base: Fraction) -> OutputContainer:
-    """The partial file with its muxer's options, nothing written yet.
-
-    time_base: the video's. Raises EncodeError that names `destination`, and av.FFmpegError.
-    """
-    options = {"flush_packets": "1", "max_interleave_delta": "1000000"}
+def muxer_of(destination: Path) -> str:
+    """FFmpeg's name of the muxer for a file's ending. Raises EncodeError where there is none."""
     try:
-        output = av.open(str(partial.absolute()), "w")
+        with av.open(str(destination.absolute()), "w") as container:  # makes no file before it is started
+            return container.format.name
     except ValueError:
         raise EncodeError(
             f"{destination}: the ending {destination.suffix or '(none)'} names no video "
             "container; use .mp4, .mkv or .mov"
         ) from None
+
+
+def create_container(file: PartialFile, muxer: str, time_base: Fraction) -> OutputContainer:
+    """The unfinished file with its muxer's options, nothing written yet.
+
+    muxer: by FFmpeg's name. time_base: the video's. Raises av.FFmpegError.
+    """
+    options = {"flush_packets": "1", "max_interleave_delta": "1000000"}
+    output = av.open(file.name_to_open, "w", format=muxer)
     if output.format.name in remux.MOV:
         options |= {
             "movflags": "hybrid_fragmented+delay_moov+frag_keyframe",

@@ -67,7 +67,7 @@ def tracked(name: str, model: ModelInfo, lookahead: bool) -> Iterator[FrameWork]
     config = load_config(overrides=[f"track.lookahead={str(lookahead).lower()}"])
     tracker = Tracker(FaceFinder(config.detect, 2), config.detect, config.track)
     crop = CropStage(model.template, model.size, lambda faces, size: choose(faces, config.select, size))
-    for frame in FileSource(probe(SAMPLES / f"{name}.mp4"), None, None, threads=1).frames():
+    for frame in FileSource(probe(SAMPLES / f"{name}.mp4"), threads=1).frames():
         for work in tracker.process(FrameWork(frame)):
             yield from crop.process(work)
     for work in tracker.flush():

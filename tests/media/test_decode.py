@@ -9,6 +9,7 @@ import pytest
 from conftest import SAMPLES
 
 from stream.errors import SourceError
+from stream.media.container import window_pts
 from stream.media.decode import FileSource
 from stream.media.probe import probe
 from stream.picture import pixel_formats
@@ -125,7 +126,8 @@ def test_pictures_of_an_avi_with_b_frames_come_in_order(tmp_path):
 
 def test_start_and_duration_choose_frames_by_their_times(tmp_path):
     path = write(tmp_path / "clip.mkv", "yuv420p", "libx264", count=50, options={"g": "10"})
-    source = FileSource(probe(path), start_s=0.5, duration_s=0.4)
+    info = probe(path)
+    source = FileSource(info, window_pts(info, 0.5, 0.4))
     assert [frame.time.pts for frame in source.frames()] == [40 * i for i in range(13, 23)]
 
 

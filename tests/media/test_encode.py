@@ -20,6 +20,7 @@ from waiting import LIMIT_S
 from stream.config import Encode
 from stream.errors import EncodeError
 from stream.media.encode import FileSink, OutputOptions
+from stream.media.partial_file import PartialFile
 from stream.media.probe import probe
 from stream.picture import pixel_formats
 
@@ -271,11 +272,11 @@ def test_a_file_that_may_not_grow_ends_in_one_line_and_leaves_nothing(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
 
 
-def test_a_full_disk_is_named(tmp_path):
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
     source = make(tmp_path / "in.mkv", frames=30, noise=20.0)
     folder = tmp_path / "disk"
     folder.mkdir()
-    (folder / ".out.partial.mkv").symlink_to("/dev/full")  # refuses every byte with ENOSPC
+    monkeypatch.setattr(PartialFile, "name_to_open", "/dev/full")  # refuses every byte with ENOSPC
     with pytest.raises(EncodeError, match=r"out\.mkv: the disk is full"):
         run(source, folder / "out.mkv")
     assert not list(folder.iterdir())

@@ -24,7 +24,7 @@ from stream.job import api
 from stream.job.interface import Status
 from stream.media import codecs, decode, hardware, quality_trial
 from stream.media.codecs import EncoderRecipe
-from stream.media.container import open_video
+from stream.media.container import open_video, window_pts
 from stream.media.decode import FileSource
 from stream.media.encode import FileSink
 from stream.media.output import Encoder
@@ -181,7 +181,8 @@ def test_pictures_are_the_same_only_with_the_same_time_and_every_sample():
 
 
 def decoded(path, try_hardware, **window):
-    source = FileSource(probe(path), threads=1, try_hardware=try_hardware, **window)
+    info = probe(path)
+    source = FileSource(info, window_pts(info, **window), threads=1, try_hardware=try_hardware)
     shown = ((frame.time.pts, frame.picture) for frame in source.frames())
     return [(pts, p.format.name, p.interlaced_frame, p.to_ndarray().tobytes()) for pts, p in shown], source
 

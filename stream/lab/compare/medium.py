@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.errors import SourceError
+from stream.media.container import window_pts
 from stream.media.decode import FileSource
 from stream.media.images import is_image, read_image
 from stream.media.probe import probe
@@ -83,7 +84,7 @@ class Medium:
             length += own_start_s
             if length <= 0:
                 return
-        source = FileSource(self.info, begin_s, length)
+        source = FileSource(self.info, window_pts(self.info, begin_s, length))
         for frame in source.frames():
             since_start_s = float((frame.time.pts - self.info.start_pts) * frame.time.time_base)
             yield TimedPicture(frame.index, since_start_s + self.offset_s, frame)

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import multiprocessing
+import os
+import pty
 import re
 import signal
 import subprocess
@@ -20,6 +22,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import on_terminal
+from dashboard_client import command_line, descendants
 from pydantic import ValidationError
 from servers import Mount, accepts, free_port, rtsp_server, wait_for
 from small_models import write_model
@@ -618,6 +621,27 @@ def test_the_test_picture_goes_into_a_file_its_face_is_restored_and_the_status_i
         assert sum(1 for _ in container.decode(video=0)) > 5
     report = json.loads(facts.read_text())
     assert report["faces_restored"] > 0 == report["faces_left_alone"]
+
+
+def test_a_terminal_that_closes_ends_the_command_and_leaves_no_process(tmp_path):
+    out, (main, child) = tmp_path / "out.mp4", pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stream.cli", "live", "test:", "--to", str(out)],
+        preexec_fn=lambda: os.login_tty(child),
+    )
+    os.close(child)
+    try:
+        wait_for(lambda: out.exists() and out.stat().st_size > 20_000, 60, "several pictures in the file")
+        processes = descendants(process.pid)
+        assert any("gpen-stream" in command_line(pid) for pid in processes[1:]), "the file's own process"
+        os.close(main)  # the system sends SIGHUP to all of them
+        assert process.wait(LIMIT_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert not [command_line(pid) for pid in processes if "gpen-stream" in command_line(pid)]
+    with av.open(str(out)) as container:
+        assert container.streams.video[0].frames > 5, "a finished file counts its pictures"
 
 
 _SLOW_TO_LOAD = """

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 
@@ -401,6 +402,25 @@ def test_any_address_but_loopback_gets_a_token_whose_value_is_not_printed(tmp_pa
         assert Client(port).get("/api/cameras").status == 401
         assert Client(port, token).get("/api/cameras").json == []
         assert server.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
+def test_a_terminal_that_closes_ends_the_server_and_leaves_no_process(tmp_path, number):
+    (tmp_path / "cameras.yaml").write_text(CAMERAS.format(folder=tmp_path))
+    with served("--config", "cameras.yaml", "--port", "0", cwd=tmp_path) as server:
+        client = Client(server.port(), (tmp_path / "token").read_text().strip())
+        until(lambda: report(client).get("sinks") and report(client)["sinks"][0]["delivered"] > 5)
+        processes = descendants(server.process.pid)
+        for pid in processes[1:]:  # a terminal sends its signals to every process
+            os.kill(pid, number)
+        assert server.stop(number=number) == 0
+    assert not [command_line(pid) for pid in processes if "gpen-stream" in command_line(pid)]
+    assert "Traceback" not in server.output and "was ended by" not in server.output, server.output
+    segments = sorted((tmp_path / "data" / "door").glob("*.mp4"))
+    assert segments
+    for path in segments:
+        with av.open(str(path)) as container:
+            assert sum(1 for _ in container.decode(video=0)) > 0
 
 
 def test_what_cannot_be_served_ends_in_one_line(tmp_path, client, folder):

@@ -1,0 +1,1 @@
+"""Where the segments of a plan are restored: in this process, or on a cluster."""
