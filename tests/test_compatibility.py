@@ -8,7 +8,7 @@ import compatibility
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(600)
 RECORD = json.loads(compatibility.RECORD.read_text())
 
 
