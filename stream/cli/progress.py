@@ -58,7 +58,7 @@ class Display:
         total = max(done.frames_total, done.frames_done)
         if self._bar is not None:
             segments = _segments(done, "/")
-            with suppress(OSError):
+            with suppress(OSError):  # the terminal was closed
                 if self._task is None:
                     self._task = self._bar.add_task("restore", total=total, fps=0.0, faces=0, segments="")
                 self._bar.update(
