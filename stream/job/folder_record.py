@@ -25,9 +25,9 @@ class DoneFile(BaseModel, frozen=True):
 
 class _Record(BaseModel):
     facts: dict[str, JsonValue]
-    """What a run that continues must share: settings, model, versions."""
+    """Facts that a run which continues must share: settings, model, versions."""
     files: dict[str, DoneFile] = {}
-    """By path below the folder."""
+    """The finished files, by their path below the folder."""
 
 
 class FolderRecord:

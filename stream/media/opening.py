@@ -17,7 +17,7 @@ from stream.media.partial_file import PartialFile
 from stream.media.remux import MOV
 
 _PICTURES, _SPAN_S = 12, 2
-"""After so many pictures, or so many seconds of them, the opening is written."""
+"""Number of pictures, and their length in seconds, after which the opening is written."""
 _COLLECTING = (*MOV, "matroska", "webm")
 """Muxers that do not write every packet at once."""
 _MUXER_ONLY = ("movflags", "min_frag_duration")

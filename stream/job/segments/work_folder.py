@@ -20,7 +20,7 @@ _PARTIAL = "partial.json"
 
 
 class Receipt(BaseModel, frozen=True):
-    """What is written beside a finished segment."""
+    """The record of a finished segment, which is written beside its file."""
 
     index: int
     counts: RunCounts
@@ -28,7 +28,7 @@ class Receipt(BaseModel, frozen=True):
     worker: str
     """Host and process."""
     seconds: float
-    """Wall time."""
+    """Wall time of the segment, s."""
     truncated: bool = False
     """Whether the input ended early in this segment."""
     notes: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class WorkFolder:
 
     @property
     def plan_path(self) -> Path:
-        """Where the plan lies; it is written last when a job begins."""
+        """The plan's file, which is written last when a job begins."""
         return self.path / "plan.json"
 
     def has_plan(self) -> bool:

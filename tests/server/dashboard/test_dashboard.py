@@ -193,7 +193,7 @@ def test_news_of_cameras_events_and_removals_come_as_they_happen(client):
 def test_a_page_that_lost_its_line_is_told_the_events_that_it_missed(client):
     first = client.get("/api/events").json[0]["id"]
     connection, answer = client.open("GET", "/api/events/stream", **{"Last-Event-ID": str(first)})
-    missed = client.get(f"/api/events?since={first}").json[0]["id"]
+    missed = until(lambda: client.get(f"/api/events?since={first}").json)[0]["id"]
     while not (line := answer.readline()).startswith(b"id: "):
         pass
     connection.close()
@@ -348,9 +348,15 @@ def test_metrics_are_parsed_back_with_help_type_and_one_value_for_each_label(cli
         assert family.documentation and family.type in ("gauge", "counter"), name
         keys = [(sample.name, *sorted(sample.labels.items())) for sample in family.samples]
         assert len(keys) == len(set(keys)), name
-    value = {(s.name, s.labels.get("camera")): s.value for f in families.values() for s in f.samples}
+
+    def measured():
+        """The values, once a rate has been measured."""
+        found = text_string_to_metric_families(client.get("/metrics").body.decode())
+        value = {(s.name, s.labels.get("camera")): s.value for family in found for s in family.samples}
+        return value["gpen_stream_camera_fps_in", "door"] > 0 and value
+
+    value = until(measured)
     assert value["gpen_stream_camera_up", "door"] == 1
-    assert value["gpen_stream_camera_fps_in", "door"] > 0
     assert value["gpen_stream_camera_memory_bytes", "door"] > 2**20
     assert 0 < value["gpen_stream_camera_delay_seconds", "door"] < 60
     assert value["gpen_stream_sink_up", "door"] == 1
