@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import uvicorn
-from waiting import until
+from waiting import LIMIT_S, until
 
 from stream.config import load_config
 from stream.errors import ConfigError, NotFoundError
@@ -274,7 +274,7 @@ class Dashboard:
             return None
 
         with self.cameras.changed:
-            assert self.cameras.changed.wait_for(lambda: found() is not None, timeout=60)
+            assert self.cameras.changed.wait_for(lambda: found() is not None, timeout=LIMIT_S)
             return found()
 
 

@@ -13,7 +13,7 @@ from conftest import SAMPLES
 
 SIZE = 320, 240
 CUTS = 124, 184
-"""Frames of a film at which another scene begins."""
+"""Frames of a film at which another scene begins, if nothing else is said."""
 
 
 def film(
@@ -23,11 +23,12 @@ def film(
     *,
     gop: int = 25,
     frames: int = 215,
+    cuts: tuple[int, int] = CUTS,
     options: dict[str, str] | None = None,
 ) -> Path:
-    """A film at 320x240 and 25 fps: one face, then six, then the one again; a keyframe every `gop` frames.
+    """A film at 320x240 and 25 fps: one face, then six, then the one again.
 
-    It has the sound of the portrait sample, but in WebM none.
+    Keyframes lie at the `cuts` and every `gop` frames. The sound is the portrait's; WebM has none.
     """
     with av.open(str(SAMPLES / "portrait.mp4")) as source, av.open(str(path), "w") as output:
         tone = source.streams.audio[0]
@@ -40,20 +41,21 @@ def film(
             if packet.size and packet.pts * packet.time_base < Fraction(frames, 25):
                 packet.stream = copy
                 output.mux(packet)
-        for index, picture in enumerate(islice(_scenes(), frames)):
+        for index, picture in enumerate(islice(_scenes(cuts), frames)):
             small = picture.reformat(*SIZE, format=pix_fmt)
-            small.pts, small.time_base, small.pict_type = index * 512, Fraction(1, 12800), 0
+            small.pts, small.time_base = index * 512, Fraction(1, 12800)
+            small.pict_type = 1 if index in cuts else 0  # an encoder in a hurry sees no cuts
             output.mux(stream.encode(small))
         output.mux(stream.encode(None))
     return path
 
 
-def _scenes() -> Iterator[av.VideoFrame]:
+def _scenes(cuts: tuple[int, int]) -> Iterator[av.VideoFrame]:
     """Portrait, group, portrait."""
     with av.open(str(SAMPLES / "portrait.mp4")) as one, av.open(str(SAMPLES / "group.mp4")) as many:
         portrait = one.decode(video=0)
-        yield from islice(portrait, CUTS[0])
-        yield from islice(many.decode(video=0), CUTS[1] - CUTS[0])
+        yield from islice(portrait, cuts[0])
+        yield from islice(many.decode(video=0), cuts[1] - cuts[0])
         yield from portrait
 
 

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import zipfile
 from fnmatch import fnmatch
 from functools import cache
@@ -19,6 +18,7 @@ import yaml
 from dashboard import report
 from prometheus_client.parser import text_string_to_metric_families
 from servers import free_port, wait_for
+from waiting import LIMIT_S
 from webhook_receiver import Receiver
 
 from stream.cli.main import app
@@ -39,7 +39,7 @@ DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "gpen-stream.service"
 GUIDE = (ROOT / "docs" / "operators.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", GUIDE, re.S)
-PATIENCE_S = 50
+PATIENCE_S = LIMIT_S
 
 
 def unit():
@@ -157,7 +157,7 @@ def test_the_example_of_the_environment_is_what_systemd_and_docker_both_read():
     assert "deploy/environment" in (ROOT / ".gitignore").read_text().split()
 
 
-def test_the_images_command_serves_passes_its_health_check_tells_its_webhook_and_ends_in_time(tmp_path):
+def test_the_images_command_serves_passes_its_health_check_tells_its_webhook_and_ends(tmp_path):
     data, receiver, port = tmp_path / "data", Receiver(), str(free_port())
     data.mkdir()
     (data / "cameras.yaml").write_text(
@@ -177,16 +177,15 @@ def test_the_images_command_serves_passes_its_health_check_tells_its_webhook_and
     check = json.loads(instructions("HEALTHCHECK")[0].partition("CMD ")[2])
     check = [sys.executable, *(part.replace("8080", port) for part in check[1:])]
     log = tmp_path / "log"
+    assert subprocess.run(check, capture_output=True).returncode != 0  # there is no server yet
     with log.open("w") as stream:
         server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=stream, stderr=stream)
     try:
-        assert subprocess.run(check, capture_output=True).returncode != 0  # it does not listen yet
         wait_for(lambda: "dashboard: " in log.read_text(), PATIENCE_S)
         assert subprocess.run(check, capture_output=True).returncode == 0
         wait_for(lambda: receiver.requests, PATIENCE_S)
-        began_s = time.monotonic()
         server.send_signal(signal.SIGTERM)
-        assert server.wait(PATIENCE_S) == 0 and time.monotonic() - began_s < 10
+        assert server.wait(PATIENCE_S) == 0  # tests/bench/bench_stop.py measures the time
     finally:
         server.kill()
         server.wait()
@@ -304,3 +303,40 @@ def test_what_the_dashboard_changes_live_is_what_the_guide_says():
     (sentence,) = re.findall(r"(Strength, [^.]*)change without a\s+break", GUIDE)
     words = re.sub(r"\([^)]*\)", "", sentence).lower().replace(" and ", ", ")
     assert {word.strip() for word in words.split(",")} == set(LiveSettings.model_fields)
+
+
+# --- clusters -----------------------------------------------------------------------------------
+
+
+def test_ray_accepts_the_file_for_ray_up():
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    cluster = yaml.safe_load((DEPLOY / "cluster.yaml").read_text())
+    validate_config(prepare_config(cluster))
+    start = " ".join(cluster["head_start_ray_commands"] + cluster["worker_start_ray_commands"])
+    assert start.count("RAY_AUTH_MODE=token") == start.count("ray start") == 2
+
+
+def test_the_kubernetes_cluster_asks_for_a_token_and_keeps_its_object_store_small():
+    cluster = yaml.safe_load((DEPLOY / "kuberay.yaml").read_text())
+    assert (cluster["apiVersion"], cluster["kind"]) == ("ray.io/v1", "RayCluster")
+    groups = [cluster["spec"]["headGroupSpec"], *cluster["spec"]["workerGroupSpecs"]]
+    for group in groups:
+        (container,) = group["template"]["spec"]["containers"]
+        names = {variable["name"] for variable in container["env"]}
+        assert {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} <= names
+        assert {mount["name"] for mount in container["volumeMounts"]} <= {
+            volume["name"] for volume in group["template"]["spec"]["volumes"]
+        }
+        assert int(group["rayStartParams"]["object-store-memory"]) <= 256 * 2**20
+    assert groups[0]["rayStartParams"]["num-cpus"] == "0"  # the head restores nothing
+
+
+def test_the_commands_of_the_cluster_page_are_rays_own():
+    page = (ROOT / "docs" / "cluster.md").read_text()
+    used = re.findall(r"ray (start .*)", page)
+    assert len(used) == 2
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--help"]
+    help_text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for option in {word.partition("=")[0] for line in used for word in line.split() if word[:2] == "--"}:
+        assert option in help_text, option

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated
 import setproctitle
 import typer
 
-from stream.cli.options import DebugAlone, gathers_options
+from stream.cli.options import DebugAlone, gathers_options, tell
 from stream.config import PRESETS, Config, load_config
 from stream.errors import ConfigError, EncodeError
+from stream.pipeline.end_signals import HANG_UP, handle_end_signals
 from stream.pipeline.processes import exit_process
 
 if TYPE_CHECKING:  # loading it takes a second, which `--help` does without
@@ -125,19 +126,17 @@ def _run(session: Session, screen: _Screen) -> None:
     """Run until a signal; a second one does not wait for the sinks."""
     stop = threading.Event()
 
-    def on_signal(_number: int, _frame: object) -> None:
-        if stop.is_set():
+    def on_signal(number: int, _frame: object) -> None:
+        if stop.is_set() and number != HANG_UP:  # a terminal that closes may send several
             raise KeyboardInterrupt
         stop.set()
 
-    old = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        session.run(stop, on_tick=lambda: screen.show(session, stop.is_set()))
-        screen.end(session.report())
-    finally:
-        screen.close()
-        for number, handler in old.items():
-            signal.signal(number, handler)
+    with handle_end_signals(on_signal):
+        try:
+            session.run(stop, on_tick=lambda: screen.show(session, stop.is_set()))
+            screen.end(session.report())
+        finally:
+            screen.close()
 
 
 class _Screen:
@@ -179,9 +178,10 @@ class _Screen:
         if not self._live:
             self._print(line)
             return
-        line = line[: os.get_terminal_size(sys.stderr.fileno()).columns - 1]
+        with suppress(OSError):  # the terminal was closed
+            line = line[: os.get_terminal_size(sys.stderr.fileno()).columns - 1]
         with self._lock:
-            print(f"\r{line.ljust(self._width)}", end="", file=sys.stderr, flush=True)
+            tell(f"\r{line.ljust(self._width)}", end="")
             self._width = len(line)
 
     def end(self, report: SessionReport) -> None:
@@ -198,13 +198,13 @@ class _Screen:
     def close(self) -> None:
         """Leave the terminal as it was."""
         if self._width:
-            print(file=sys.stderr, flush=True)
+            tell("")
             self._width = 0
 
     def _print(self, text: str) -> None:
         with self._lock:
             clear = f"\r{' ' * self._width}\r" if self._width else ""
-            print(f"{clear}{text}", file=sys.stderr, flush=True)
+            tell(f"{clear}{text}")
             self._width = 0
 
 

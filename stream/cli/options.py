@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import wraps
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -87,4 +88,10 @@ DebugAlone = Annotated[bool, typer.Option("--debug", callback=Tracebacks.want, h
 
 def complain(text: str) -> None:
     """Print a text as one line on stderr."""
-    print(" ".join(text.split()), file=sys.stderr, flush=True)
+    tell(" ".join(text.split()))
+
+
+def tell(text: str, end: str = "\n") -> None:
+    """Print a text on stderr, if anybody can read it: the terminal may be closed."""
+    with suppress(OSError):
+        print(text, end=end, file=sys.stderr, flush=True)

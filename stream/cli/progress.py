@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from stream.cli.options import tell
 from stream.job.interface import Progress as Done
 
 _PLAIN_EVERY_S = 10.0
@@ -35,14 +36,16 @@ class Display:
                 TimeRemainingColumn(),
             )
             self._bar = Progress(*columns, console=self._console, transient=True)
-            self._bar.start()
+            with suppress(OSError):
+                self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            with suppress(OSError):  # the terminal was closed
+                self._bar.stop()
 
     def __call__(self, done: Done) -> None:
         """Show how far the run is."""
@@ -54,25 +57,34 @@ class Display:
         fps = (done.frames_done - done.frames_before) / done.elapsed_s if done.elapsed_s else 0.0
         total = max(done.frames_total, done.frames_done)
         if self._bar is not None:
-            if self._task is None:
-                self._task = self._bar.add_task("restore", total=total, fps=0.0, faces=0, segments="")
-            segments = f", {done.segments_done}/{done.segments_total} segments" if done.segments_total else ""
-            self._bar.update(
-                self._task,
-                completed=done.frames_done,
-                total=total,
-                fps=fps,
-                faces=done.faces,
-                segments=segments,
-            )
+            segments = _segments(done, "/")
+            with suppress(OSError):  # the terminal was closed
+                if self._task is None:
+                    self._task = self._bar.add_task("restore", total=total, fps=0.0, faces=0, segments="")
+                self._bar.update(
+                    self._task,
+                    completed=done.frames_done,
+                    total=total,
+                    fps=fps,
+                    faces=done.faces,
+                    segments=segments,
+                )
         elif done.frames_done and time.monotonic() - self._last_plain >= _PLAIN_EVERY_S:
             self._last_plain = time.monotonic()
             left = f", {(total - done.frames_done) / fps:.0f} s left" if fps and done.frames_total else ""
             of = f" of {done.frames_total}" if done.frames_total else ""
-            parts = f", {done.segments_done} of {done.segments_total} segments" if done.segments_total else ""
-            self.say(f"{done.frames_done}{of} frames{parts}, {fps:.1f} fps, {done.faces} faces{left}")
+            segments = _segments(done, " of ")
+            self.say(f"{done.frames_done}{of} frames{segments}, {fps:.1f} fps, {done.faces} faces{left}")
 
     def say(self, text: str) -> None:
         """One plain line on stderr, never wrapped."""
         if not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+            tell(text)
+
+
+def _segments(done: Done, of: str) -> str:
+    """How many segments are done, and by how many processes; empty for a run without a plan."""
+    if not done.segments_total:
+        return ""
+    workers = "" if done.workers == 1 else f", {done.workers} workers"
+    return f", {done.segments_done}{of}{done.segments_total} segments{workers}"

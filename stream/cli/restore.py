@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from stream.cli.restore_options import (
 )
 from stream.config import Config
 from stream.errors import ConfigError, EncodeError
+from stream.pipeline.end_signals import HANG_UP, handle_end_signals
 
 if TYPE_CHECKING:  # loading them takes a second, which `--help` does without
     from stream.cli.progress import Display
@@ -46,7 +46,8 @@ def restore(
 ) -> int:
     """Restore the faces in INPUT and write OUTPUT.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 the input ends early, 130/143 stopped.
+    Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 the input ends early, 128 + N stopped by
+    signal N.
     """
     source, target = files.paths("restore")
     settings, options = settings_of(part, method, output), options_of(part, output, plan)
@@ -78,24 +79,21 @@ def _restore(source: Path, target: Path, config: Config, options: Options, outpu
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[tuple[threading.Event, list[int]]]:
-    """An event that Ctrl-C and SIGTERM set, and the numbers of the signals that came.
+    """An event that signals set, and the numbers of the signals that came.
 
-    The second signal raises KeyboardInterrupt: what is on its way is not waited for.
+    The second signal raises KeyboardInterrupt: what is on its way is not waited for. A hang-up never does,
+    because the system and the shell both send one when a terminal closes.
     """
     stop, caught = threading.Event(), list[int]()
 
     def on_signal(number: int, _frame: object) -> None:
         caught.append(number)
         stop.set()
-        if len(caught) > 1:
+        if len(caught) > 1 and number != HANG_UP:
             raise KeyboardInterrupt
 
-    old = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handle_end_signals(on_signal):
         yield stop, caught
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def _tell(outcomes: list[Outcome], display: Display) -> int:

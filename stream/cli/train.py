@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from stream.cli.options import DebugAlone
+from stream.cli.options import DebugAlone, tell
 from stream.config import load_settings
+from stream.pipeline.end_signals import handle_end_signals
 
 app = typer.Typer()
 
@@ -81,9 +81,9 @@ def train(
 ) -> None:
     """Train a restorer on aligned faces, or continue from OUT's checkpoint.
 
-    Faces are damaged on the fly as video damages them. Ctrl-C or SIGTERM saves a checkpoint and ends;
-    the same command then continues exactly as an uninterrupted run would have. With several
-    GPUs or machines: torchrun --no-python --nproc-per-node N gpen-stream train FACES OUT ...
+    Faces are damaged on the fly as video damages them. Ctrl-C, SIGTERM or a closed terminal saves a
+    checkpoint and ends; the same command then continues exactly as an uninterrupted run would have.
+    With several GPUs or machines: torchrun --no-python --nproc-per-node N gpen-stream train FACES OUT ...
     """
     from stream.lab.train.settings import TrainSettings
 
@@ -95,12 +95,11 @@ def train(
     from stream.models import registry
 
     asked = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: asked.append(True))
-    weights = registry.resolve(start)
-    run(faces, out, Path(weights), chosen, samples=samples, on_log=_show, stop=lambda: bool(asked))
+    with handle_end_signals(lambda *_: asked.append(True)):
+        weights = registry.resolve(start)
+        run(faces, out, Path(weights), chosen, samples=samples, on_log=_show, stop=lambda: bool(asked))
 
 
 def _show(line: dict[str, float]) -> None:
     figures = "  ".join(f"{name} {value:.4g}" for name, value in line.items() if name not in ("images", "s"))
-    print(f"{line['images']:>8} images  {line['s']:>7.0f} s  {figures}", file=sys.stderr, flush=True)
+    tell(f"{line['images']:>8} images  {line['s']:>7.0f} s  {figures}")

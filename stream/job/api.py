@@ -60,6 +60,7 @@ def restore_file(
     except HardwareError as error:
         encode = config.encode.model_copy(update={"hardware": "off"})
         config = config.model_copy(update={"encode": encode})
+        options = replace(options, restart=True)
         outcome = _restore_video(src, dst, config, options, progress, stop)
         note = f"{src}: made again by {outcome.report['encoder']} ({error})"
         outcome.report["notes"].append(note)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,11 +30,14 @@ from stream.job.plan.planned_job import PlannedJob, record_of
 from stream.job.run import check_colour, video_source
 from stream.job.run_report import make_report
 from stream.job.segments.join import first_segments, join_segments, partial_name
+from stream.job.segments.segment_check import segment_fault
 from stream.job.segments.work_folder import Receipt, WorkFolder
 from stream.media.container import window_pts
 from stream.media.encode import FileSink, OutputOptions, check_destination
 from stream.picture.frame import StreamInfo
 
+_ATTEMPTS = 3
+"""How often a segment is restored that is not what the plan asks for."""
 _STITCHABLE = ("libx264", "libx264rgb")
 """Encoders that write the same headers for every segment only if they are told so."""
 
@@ -92,10 +95,36 @@ class PlannedRun:
                     )
                 )
 
-        execution = ExecutionResult()
-        if missing:
-            execution = self._executor.run(job, self._folder, missing, on_state, stop)
+        execution = self._restore(job, missing, on_state, stop)
         return self._conclude(job, execution, set(before))
+
+    def _restore(
+        self,
+        job: PlannedJob,
+        missing: Sequence[PlannedSegment],
+        on_state: Callable[[ExecutorState], None],
+        stop: threading.Event,
+    ) -> ExecutionResult:
+        """Have the missing segments restored, and those again that are not what the plan asks for."""
+        result, fault = ExecutionResult(), ""
+        for _ in range(_ATTEMPTS if missing else 0):
+            result = self._executor.run(job, self._folder, missing, on_state, stop)
+            if stop.is_set() or result.interrupt is not None:
+                return result
+            faulty = []
+            for segment in missing:
+                receipt = self._folder.receipt(segment)
+                found = "its file is damaged" if receipt is None else segment_fault(job, segment, receipt)
+                if found is not None:
+                    self._folder.discard(segment)
+                    faulty.append(segment)
+                    fault = f"segment {segment.index}: {found}"
+            missing = faulty
+            if not missing:
+                break
+        if missing:
+            raise PlanError(f"{self._destination}: {fault}, {_ATTEMPTS} times; report it with its input")
+        return result
 
     def plan(self, info: StreamInfo) -> Plan | None:
         """The plan of an earlier run, if it fits, or a new one; None: the video cannot be planned.
@@ -204,6 +233,10 @@ class PlannedRun:
         path = self._destination if complete else partial_name(self._destination)
         sink = join_segments(job, ready, path, complete=complete)
         folder.drop_parts()
+        if complete:
+            folder.remove_partial()
+        else:
+            folder.note_partial(path)
         if execution.interrupt is not None:
             raise execution.interrupt
         report = self._report(job, execution, sorted(receipts.values(), key=lambda r: r.index), before)

@@ -19,7 +19,7 @@ from stream.media import codecs, hardware, quality_trial, remux
 from stream.media.claim import OutputClaim
 from stream.media.codecs import EncoderRecipe
 from stream.media.container import Window, open_video, video_stream, window_pts
-from stream.media.opening import Opening
+from stream.media.opening import Opening, is_needed
 from stream.media.output import (
     Encoder,
     OutputFile,
@@ -152,7 +152,7 @@ class FileSink(Sink):
             source = open_video(Path(info.path))
             opened.callback(_close, source)
             muxer = muxer_of(self.destination)
-            self._file = self._created_file()
+            self._file = self._created_file(muxer)
             output = create_container(self._file, muxer, info.time_base)
             opened.callback(_close, output)
             self._settle_quality()
@@ -196,10 +196,10 @@ class FileSink(Sink):
             self._output = OutputFile(output, encoder, copier, durations, opening, opened.pop_all())
         ordinary_priority()
 
-    def _created_file(self) -> PartialFile:
+    def _created_file(self, muxer: str) -> PartialFile:
         self.partial.unlink(missing_ok=True)
-        name = hidden_name(self.destination, "begun") if os.name == "posix" else self.partial
-        return PartialFile(name, self.destination)
+        path = hidden_name(self.destination, "begun") if is_needed(muxer) else self.partial
+        return PartialFile(path, self.destination)
 
     def _settle_quality(self) -> None:
         """Choose the quality, and whether a hardware encoder does the work."""

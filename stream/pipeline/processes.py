@@ -15,6 +15,8 @@ from typing import TypeVar, TypeVarTuple
 
 import setproctitle
 
+from stream.pipeline.end_signals import TERMINAL_SIGNALS
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
@@ -73,9 +75,9 @@ class ChildProcess:
     """A child process that runs `body(link, *arguments)`; `link` is the child's end of a pipe.
 
     `body` is a function of a module; its arguments can be pickled. They go through the pipe, so that the
-    list of processes shows only `title`. The child ignores Ctrl-C; its parent handles it. When the parent
-    dies, its end of the pipe closes and `link.recv()` raises EOFError. Every body then finishes its work
-    and returns.
+    list of processes shows only `title`. The child ignores Ctrl-C and the other signals of a terminal; its
+    parent handles them. When the parent dies, its end of the pipe closes and `link.recv()` raises EOFError.
+    Every body then finishes its work and returns.
     """
 
     def __init__(
@@ -129,7 +131,8 @@ class ChildProcess:
 
 
 def _run(title: str, nice: int, link: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in TERMINAL_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     setproctitle.setproctitle(title)
     if nice and hasattr(os, "nice"):
         os.nice(nice)

@@ -76,13 +76,16 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_packets(source,
     def a_part_has_begun(folder):
         return any(path.stat().st_size for path in folder.glob("0*.part"))
 
-    for when in (
-        lambda folder: folder.exists(),
-        a_part_has_begun,
-        receipts(1),
-        a_part_has_begun,
-        receipts(2),
-    ):
+    moments = [receipts(1), receipts(2)]
+    if kind == "mp4":
+        moments = [
+            lambda folder: folder.exists(),
+            a_part_has_begun,
+            receipts(1),
+            a_part_has_begun,
+            receipts(2),
+        ]
+    for when in moments:
         killed_run(source, target, kind, when)
     assert not target.exists() and job_status(target).segments_done >= 2
     outcome = restore_file(source, target, config_of(kind), options=OPTIONS)
@@ -113,7 +116,10 @@ def test_every_border_can_be_decoded_and_the_times_rise(whole, kind):
     decoding = [packet.dts for packet in packets if packet.dts is not None]
     assert decoding == sorted(set(decoding))
     assert all(packet.dts is None or packet.dts <= packet.pts for packet in packets)
-    keyframes = {round(float(packet.pts * packet.time_base) * 25) for packet in packets if packet.is_keyframe}
+    first = packets[0].pts
+    keyframes = {
+        round(float((packet.pts - first) * packet.time_base) * 25) for packet in packets if packet.is_keyframe
+    }
     assert {0, 75, *CUTS} <= keyframes
 
 
@@ -131,7 +137,9 @@ def test_the_report_has_a_part_for_each_segment(whole):
 
 @pytest.fixture(scope="module")
 def movie(tmp_path_factory):
-    return film(tmp_path_factory.mktemp("movie") / "film.mp4", frames=150, options={"preset": "ultrafast"})
+    """Three scenes of a second each."""
+    path = tmp_path_factory.mktemp("movie") / "film.mp4"
+    return film(path, frames=75, cuts=(25, 50), options={"preset": "ultrafast"})
 
 
 def stopped_after(count):
@@ -151,25 +159,26 @@ def begun(movie, tmp_path):
     target = tmp_path / "out.mp4"
     stop, progress = stopped_after(1)
     outcome = restore_file(
-        movie, target, CONFIG, options=Options(segment_s=2.0), progress=progress, stop=stop
+        movie, target, CONFIG, options=Options(segment_s=1.0), progress=progress, stop=stop
     )
     assert outcome.status is Status.INTERRUPTED
     return target, outcome
 
 
-def test_no_seam_is_seen_at_a_forced_border(movie, tmp_path):
+def test_no_seam_is_seen_at_a_forced_border(tmp_path):
     """Within two frames of it, restored faces differ by less than a level from a run without borders."""
+    scene = film(tmp_path / "scene.mp4", frames=90, options={"preset": "ultrafast"})
     lossless = load_config(
         "fast", None, ["restore.precision=fp32", "restore.interval=1", "encode.codec=ffv1"]
     )
     found = []
-    for name, options in (("plain.mkv", Options(segment_s=0.0)), ("parts.mkv", Options(segment_s=3.0))):
-        restore_file(movie, tmp_path / name, lossless, options=options)
+    for name, options in (("plain.mkv", Options(segment_s=0.0)), ("parts.mkv", Options(segment_s=2.0))):
+        restore_file(scene, tmp_path / name, lossless, options=options)
         with av.open(str(tmp_path / name)) as container:
             found.append([f.to_ndarray(format="gray").astype(np.float32) for f in container.decode(video=0)])
-    with av.open(str(movie)) as container:
+    with av.open(str(scene)) as container:
         given = [f.to_ndarray(format="gray").astype(np.float32) for f in container.decode(video=0)]
-    for at in range(73, 77):
+    for at in range(48, 52):
         changed = np.abs(found[0][at] - given[at]) > 0.5
         assert changed.any()
         assert np.abs(found[0][at] - found[1][at])[changed].mean() < 1.0, at
@@ -178,23 +187,23 @@ def test_no_seam_is_seen_at_a_forced_border(movie, tmp_path):
 def test_a_stopped_run_leaves_a_file_that_plays_and_says_how_to_go_on(begun):
     _, outcome = begun
     assert outcome.path.name == "out.partial.mp4"
-    assert len(times(outcome.path)) >= 50
+    assert len(times(outcome.path)) >= 25
     assert any("segments are done; the same command continues" in note for note in outcome.notes)
 
 
 def test_continuing_tells_what_is_done_and_leaves_the_output_alone(begun, movie):
     target, _ = begun
     seen = []
-    outcome = restore_file(movie, target, CONFIG, options=Options(segment_s=2.0), progress=seen.append)
+    outcome = restore_file(movie, target, CONFIG, options=Options(segment_s=1.0), progress=seen.append)
     assert outcome.status is Status.COMPLETE
-    assert seen[0].frames_before >= 50 and seen[0].segments_done >= 1 and seen[0].segments_total == 3
-    assert seen[-1].frames_done == seen[-1].frames_total == 150
+    assert seen[0].frames_before >= 25 and seen[0].segments_done >= 1 and seen[0].segments_total == 3
+    assert seen[-1].frames_done == seen[-1].frames_total == 75
     assert [path.name for path in target.parent.iterdir()] == ["out.mp4"]
 
 
 def test_the_command_says_that_it_continues(begun, movie, run_cli):
     target, _ = begun
-    settings = ["--preset=fast", "--set=restore.precision=fp32", "--segment=2"]
+    settings = ["--preset=fast", "--set=restore.precision=fp32", "--segment=1"]
     done = run_cli("restore", movie, target, *settings)
     assert done.returncode == 0, done.stderr
     assert f"continuing: {3 - 2} of 3 segments done" in done.stderr or "continuing: 2 of 3" in done.stderr
@@ -212,13 +221,13 @@ def test_status_tells_how_far_a_run_is_and_joins_what_there_is(begun, run_cli):
 
 def test_restart_begins_again(begun, movie):
     target, _ = begun
-    outcome = restore_file(movie, target, CONFIG, options=Options(segment_s=2.0, restart=True))
+    outcome = restore_file(movie, target, CONFIG, options=Options(segment_s=1.0, restart=True))
     assert not any(segment["earlier"] for segment in outcome.report["segments"])
 
 
 def test_segments_are_kept_where_that_is_asked_for(movie, tmp_path):
     target = tmp_path / "out.mp4"
-    restore_file(movie, target, CONFIG, options=Options(segment_s=2.0, keep_segments=True))
+    restore_file(movie, target, CONFIG, options=Options(segment_s=1.0, keep_segments=True))
     assert len(list(WorkFolder(target).path.glob("*.video"))) == 3
 
 
@@ -227,7 +236,7 @@ def test_segments_are_kept_where_that_is_asked_for(movie, tmp_path):
     [
         (["encode.crf=20"], {}, r"settings\.encode\.crf is 20\.0, was not set"),
         (["restore.strength=0.5"], {}, r"settings\.restore\.strength is 0\.5, was 1\.0"),
-        ([], {"segment_s": 1.5}, r"options\.segment is 1\.5, was 2\.0"),
+        ([], {"segment_s": 1.5}, r"options\.segment is 1\.5, was 1\.0"),
         ([], {"start_s": 1.0}, r"options\.start is 1\.0, was not set"),
     ],
 )
@@ -236,15 +245,15 @@ def test_another_setting_is_named_and_nothing_is_lost(begun, movie, config, opti
     changed = load_config("fast", None, ["restore.precision=fp32", *config])
     before = job_status(target)
     with pytest.raises(PlanError, match=rf"out\.mp4: an earlier run cannot be continued, since {words}"):
-        restore_file(movie, target, changed, options=Options(**{"segment_s": 2.0, **options}))
+        restore_file(movie, target, changed, options=Options(**{"segment_s": 1.0, **options}))
     assert job_status(target) == before
 
 
 def test_another_input_is_named(begun, movie, tmp_path):
     target, _ = begun
-    other = film(tmp_path / "other.mp4", frames=140, options={"preset": "ultrafast"})
+    other = film(tmp_path / "other.mp4", frames=70, cuts=(25, 50), options={"preset": "ultrafast"})
     with pytest.raises(PlanError, match=r"since input\.sampled_sha256 is .*, was .*; run it as before"):
-        restore_file(other, target, CONFIG, options=Options(segment_s=2.0))
+        restore_file(other, target, CONFIG, options=Options(segment_s=1.0))
 
 
 @pytest.mark.parametrize("fact", ["model.sha256", "version.gpen-stream", "version.av"])
@@ -255,12 +264,12 @@ def test_another_model_or_version_is_named(begun, movie, fact):
     facts["facts"][fact] = "another"
     plan.write_text(json.dumps(facts))
     with pytest.raises(PlanError, match=rf"since {fact} is .*, was another"):
-        restore_file(movie, target, CONFIG, options=Options(segment_s=2.0))
+        restore_file(movie, target, CONFIG, options=Options(segment_s=1.0))
 
 
 @pytest.mark.parametrize("harm", ["damaged", "cut", "swapped", "gone"])
 def test_a_segment_that_is_not_what_its_receipt_says_is_restored_again(movie, tmp_path, harm):
-    target, options = tmp_path / "out.mp4", Options(segment_s=2.0, keep_segments=True)
+    target, options = tmp_path / "out.mp4", Options(segment_s=1.0, keep_segments=True)
     restore_file(movie, target, CONFIG, options=options)
     whole = packets_sha256(target)
     target.unlink()
@@ -282,7 +291,7 @@ def test_a_segment_that_is_not_what_its_receipt_says_is_restored_again(movie, tm
 
 def test_what_was_not_on_the_disk_at_a_power_cut_is_restored_again(movie, tmp_path):
     """A receipt without its file, a file without its receipt, and parts of writings."""
-    target, options = tmp_path / "out.mp4", Options(segment_s=2.0, keep_segments=True)
+    target, options = tmp_path / "out.mp4", Options(segment_s=1.0, keep_segments=True)
     restore_file(movie, target, CONFIG, options=options)
     whole, folder = packets_sha256(target), WorkFolder(target)
     target.unlink()
@@ -298,9 +307,9 @@ def test_what_was_not_on_the_disk_at_a_power_cut_is_restored_again(movie, tmp_pa
 
 def test_the_plan_is_shown_before_anything_is_written(movie, tmp_path, run_cli):
     target = tmp_path / "out.mp4"
-    outlook = foresee(movie, target, CONFIG, Options(segment_s=2.0))
-    assert [row.frames for row in outlook.segments] == [50, 50, 50] and outlook.fps > 0
-    assert outlook.seconds == pytest.approx((150 + outlook.extra_frames) / outlook.fps, rel=0.02)
+    outlook = foresee(movie, target, CONFIG, Options(segment_s=1.0))
+    assert [row.frames for row in outlook.segments] == [25, 25, 25] and outlook.fps > 0
+    assert outlook.seconds == pytest.approx((75 + outlook.extra_frames) / outlook.fps, rel=0.02)
     assert not list(tmp_path.iterdir())
 
 
@@ -308,5 +317,5 @@ def test_an_output_that_exists_is_refused_before_any_work(movie, tmp_path):
     target = tmp_path / "out.mp4"
     target.write_bytes(b"precious")
     with pytest.raises(EncodeError, match="exists; name another output or add --overwrite"):
-        restore_file(movie, target, CONFIG, options=Options(segment_s=2.0))
+        restore_file(movie, target, CONFIG, options=Options(segment_s=1.0))
     assert [path.name for path in Path(tmp_path).iterdir()] == ["out.mp4"]

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 from clips import Sound, make
 from encoding import FAST, NOTE, luma_db, packets, pictures, run
+from waiting import LIMIT_S
 
 from stream.config import Encode
 from stream.errors import EncodeError
 from stream.media.encode import FileSink, OutputOptions
+from stream.media.partial_file import PartialFile
 from stream.media.probe import probe
 from stream.picture import pixel_formats
 
@@ -232,7 +234,7 @@ def child(mode: str, source: Path, target: Path) -> subprocess.CompletedProcess:
     paths = [str(folder) for folder in Path(__file__).parents[1:3]]
     code = textwrap.dedent(CHILD).format(paths=paths)
     command = [sys.executable, "-c", code, mode, str(source), str(target)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv", "ts"])
@@ -270,11 +272,11 @@ def test_a_file_that_may_not_grow_ends_in_one_line_and_leaves_nothing(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["in.mp4"]
 
 
-def test_a_full_disk_is_named(tmp_path):
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
     source = make(tmp_path / "in.mkv", frames=30, noise=20.0)
     folder = tmp_path / "disk"
     folder.mkdir()
-    (folder / ".out.partial.mkv").symlink_to("/dev/full")  # refuses every byte with ENOSPC
+    monkeypatch.setattr(PartialFile, "name_to_open", "/dev/full")  # refuses every byte with ENOSPC
     with pytest.raises(EncodeError, match=r"out\.mkv: the disk is full"):
         run(source, folder / "out.mkv")
     assert not list(folder.iterdir())

@@ -35,7 +35,7 @@ _TICK_S = 0.2
 
 
 @dataclass(slots=True)
-class _Attempt:
+class Attempt:
     """A segment that a worker restores, or waits to restore."""
 
     segment: PlannedSegment
@@ -100,7 +100,7 @@ class RayExecutor:
     ) -> ExecutionResult:
         """See `Executor.run`."""
         began, result = time.monotonic(), ExecutionResult()
-        waiting, running = list(missing), list[_Attempt]()
+        waiting, running = list(missing), list[Attempt]()
         try:
             while (waiting or running) and not stop.is_set():
                 self._start(job, folder, waiting, running)
@@ -121,7 +121,7 @@ class RayExecutor:
         self._connection.close()
 
     def _start(
-        self, job: PlannedJob, folder: WorkFolder, waiting: list[PlannedSegment], running: list[_Attempt]
+        self, job: PlannedJob, folder: WorkFolder, waiting: list[PlannedSegment], running: list[Attempt]
     ) -> None:
         """Hand out segments: as many as there is room for, and one more that waits for it."""
         cores = sum(cores_of(node) for node in self._nodes())
@@ -133,10 +133,10 @@ class RayExecutor:
                 segment_worker.restore_segment
             )
             task = remote.remote(str(folder.destination), segment.index, lease.name, self._worker)
-            running.append(_Attempt(segment, lease, task))
+            running.append(Attempt(segment, lease, task))
 
     def _collect(
-        self, job: PlannedJob, folder: WorkFolder, waiting: list[PlannedSegment], running: list[_Attempt]
+        self, job: PlannedJob, folder: WorkFolder, waiting: list[PlannedSegment], running: list[Attempt]
     ) -> None:
         """Wait a moment, and take what has ended or fallen silent out of `running`."""
         ready, _ = self._ray.wait([attempt.task for attempt in running], num_returns=1, timeout=_TICK_S)
@@ -160,7 +160,7 @@ class RayExecutor:
             self._count_failure(job, attempt.segment, failure or "its file is damaged")
             waiting.insert(0, attempt.segment)
 
-    def _failure(self, attempt: _Attempt) -> str | None:
+    def _failure(self, attempt: Attempt) -> str | None:
         """Why a task failed; None: it did not. Raises StreamError for what no other worker can mend."""
         try:
             self._ray.get(attempt.task)
@@ -182,13 +182,13 @@ class RayExecutor:
                 f"the last time because {failure}"
             )
 
-    def _give_up(self, attempt: _Attempt) -> None:
+    def _give_up(self, attempt: Attempt) -> None:
         """Have Ray kill the attempt's worker, if it still runs."""
         attempt.lease.unlink(missing_ok=True)
         with suppress(self._ray.exceptions.RayError, ValueError):  # it has ended by itself
             self._ray.cancel(attempt.task, force=True)
 
-    def _state(self, running: Sequence[_Attempt], elapsed_s: float) -> ExecutorState:
+    def _state(self, running: Sequence[Attempt], elapsed_s: float) -> ExecutorState:
         beats = [attempt.beat for attempt in running if attempt.beat.count]
         return ExecutorState(
             frames_in=self._frames_done + sum(beat.frames_in for beat in beats),

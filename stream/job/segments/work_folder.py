@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -14,6 +15,8 @@ from stream.job.counts import RunCounts
 from stream.job.plan.plan import Plan, PlannedSegment, read_plan
 from stream.media.segment_file import PacketIndex, is_intact
 from stream.media.synced_file import write_synced
+
+_PARTIAL = "partial.json"
 
 
 class Receipt(BaseModel, frozen=True):
@@ -97,6 +100,19 @@ class WorkFolder:
         found = {segment.index: self.receipt(segment) for segment in plan.segments}
         return {index: receipt for index, receipt in found.items() if receipt is not None}
 
+    def note_partial(self, path: Path) -> None:
+        """Remember that this job wrote a file with the first part of the video."""
+        with suppress(OSError):  # then it stays beside the whole video
+            write_synced(self.path / _PARTIAL, json.dumps([path.name, *_identity(path)]))
+
+    def remove_partial(self) -> None:
+        """Delete the file with the first part, if it still is the one that this job wrote."""
+        with suppress(OSError, ValueError):
+            name, *identity = json.loads((self.path / _PARTIAL).read_text(encoding="utf-8"))
+            path = self.destination.with_name(Path(name).name)
+            if identity == _identity(path):
+                path.unlink()
+
     def drop_parts(self) -> None:
         """Delete what runs left of segments they did not finish."""
         for path in (*self.path.glob("*.part"), *self.path.glob("*.lease")):
@@ -111,3 +127,9 @@ class WorkFolder:
 
     def _receipt_path(self, index: int) -> Path:
         return self.path / f"{index:05}.json"
+
+
+def _identity(path: Path) -> list[int]:
+    """Which file lies at a path."""
+    facts = path.stat()
+    return [facts.st_ino, facts.st_size, facts.st_mtime_ns]

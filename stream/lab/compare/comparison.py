@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ from stream.lab.compare.motion_figures import MotionFigures, stretches
 from stream.lab.compare.page import LETTERS, QUALITY, Page, PageFormat, page_format
 from stream.lab.compare.pairs import PairedPictures
 from stream.lab.compare.selection import evenly_spaced, select_pairs
+from stream.media.claim import OutputClaim
+from stream.media.partial_file import write_whole
 
 OnProgress = Callable[[str, int], None]
 """Called with the step as a past participle, such as "measured", and the number of pairs that it has done."""
@@ -138,10 +139,11 @@ class _ComparisonRun:
             image = contact_sheet.draw(second.columns, title, figures, found.gain)
             written.append(_write(outputs.sheet, contact_sheet.png(image)))
         if outputs.video is not None:
-            notes += side_by_side.write(
-                self._media[0], self._media[1], self._size, outputs.video, outputs.layout, outputs.overwrite,
-                lambda count: self._on_progress("encoded", count),
-            )  # fmt: skip
+            with OutputClaim(outputs.video):
+                notes += side_by_side.write(
+                    self._media[0], self._media[1], self._size, outputs.video, outputs.layout,
+                    outputs.overwrite, lambda count: self._on_progress("encoded", count),
+                )  # fmt: skip
             written.append(outputs.video)
         notes.append(measured)
         if outputs.json is not None:
@@ -291,12 +293,10 @@ def _names(paths: list[Path]) -> list[str]:
 
 
 def _write(path: Path, data: bytes) -> Path:
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
+        with OutputClaim(path):
+            write_whole(path, data)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise EncodeError(f"{path}: cannot be written ({error.strerror}); check the disk") from None
     return path
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import uvicorn
 from filelock import FileLock, Timeout
 
 from stream.errors import ConfigError, StreamError
+from stream.pipeline.end_signals import handle_end_signals
 from stream.server.camera_config import CamerasFile, ServerSettings
 from stream.server.dashboard.app import create_app
 from stream.server.dashboard.jobs import JobQueue
@@ -35,7 +35,7 @@ _MAX_CONNECTIONS = 400
 
 
 def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
-    """Serve until SIGTERM or Ctrl-C; then all outputs are flushed within ten seconds.
+    """Serve until SIGTERM, Ctrl-C or another of `END_SIGNALS`; then flush all outputs within ten seconds.
 
     Changes of cameras are written to the file `path`. `server` has the file's settings with those of
     the command line, which are not written to the file. Raises ConfigError if a setting or folder cannot
@@ -122,12 +122,8 @@ class _Web(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Handle signals. Unlike in uvicorn, they are not raised again at the end."""
-        old = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with handle_end_signals(self.handle_exit):
             yield
-        finally:
-            for one, handler in old.items():
-                signal.signal(one, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to listen, and print the address."""

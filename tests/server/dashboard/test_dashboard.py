@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from dashboard_client import Client, command_line, descendants, served
 from prometheus_client.parser import text_string_to_metric_families
-from waiting import until
+from waiting import LIMIT_S, until
 from websockets.exceptions import InvalidStatus
 
 from stream.server.dashboard.jobs import JobQueue
@@ -138,10 +139,10 @@ def test_what_is_there_to_choose_is_told(client):
 
 def test_a_socket_shows_the_original_above_the_restored_picture(client):
     with client.watch("/api/cameras/door/live?kind=pair") as socket:
-        pair = picture(socket.recv(timeout=100))
-        second = picture(socket.recv(timeout=100))
+        pair = picture(socket.recv(timeout=LIMIT_S))
+        second = picture(socket.recv(timeout=LIMIT_S))
     with client.watch("/api/cameras/door/live?kind=restored") as socket:
-        single = picture(socket.recv(timeout=100))
+        single = picture(socket.recv(timeout=LIMIT_S))
     height, width = single.shape[:2]
     assert pair.shape[0] * width == 2 * height * pair.shape[1]
     assert (pair != second).any()  # it moves
@@ -403,17 +404,36 @@ def test_any_address_but_loopback_gets_a_token_whose_value_is_not_printed(tmp_pa
         assert server.stop() == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
+def test_a_terminal_that_closes_ends_the_server_and_leaves_no_process(tmp_path, number):
+    (tmp_path / "cameras.yaml").write_text(CAMERAS.format(folder=tmp_path))
+    with served("--config", "cameras.yaml", "--port", "0", cwd=tmp_path) as server:
+        client = Client(server.port(), (tmp_path / "token").read_text().strip())
+        until(lambda: report(client).get("sinks") and report(client)["sinks"][0]["delivered"] > 5)
+        processes = descendants(server.process.pid)
+        for pid in processes[1:]:  # a terminal sends its signals to every process
+            os.kill(pid, number)
+        assert server.stop(number=number) == 0
+    assert not [command_line(pid) for pid in processes if "gpen-stream" in command_line(pid)]
+    assert "Traceback" not in server.output and "was ended by" not in server.output, server.output
+    segments = sorted((tmp_path / "data" / "door").glob("*.mp4"))
+    assert segments
+    for path in segments:
+        with av.open(str(path)) as container:
+            assert sum(1 for _ in container.decode(video=0)) > 0
+
+
 def test_what_cannot_be_served_ends_in_one_line(tmp_path, client, folder):
     (tmp_path / "token").write_text("a token that everybody can read")
     (tmp_path / "token").chmod(0o644)
     with served("--host", "0.0.0.0", "--port", "0", "--data", ".", cwd=tmp_path) as open_token:
-        assert open_token.process.wait(100) == 2
+        assert open_token.process.wait(LIMIT_S) == 2
     with served("--port", str(client.port), "--data", "data", cwd=tmp_path) as taken:
-        assert taken.process.wait(100) == 1
+        assert taken.process.wait(LIMIT_S) == 1
     with served("--config", "cameras.yaml", "--port", "0", cwd=folder) as second:
-        assert second.process.wait(100) == 2
+        assert second.process.wait(LIMIT_S) == 2
     with served("--config", "nothing.yaml", cwd=tmp_path) as missing:
-        assert missing.process.wait(100) == 2
+        assert missing.process.wait(LIMIT_S) == 2
     said = {open_token: "chmod 600", taken: "is it in use", second: "another gpen", missing: "nothing.yaml"}
     for server, word in said.items():
         assert server.output.startswith("error: ") and server.output.count("\n") == 1, server.output
@@ -434,7 +454,7 @@ def test_a_signal_flushes_recordings_and_ends_everything(folder, tmp_path, portr
         news = client.updates()
         next(news)  # a page is open, and a live picture
         with client.watch("/api/cameras/door/live") as socket:
-            socket.recv(timeout=100)
+            socket.recv(timeout=LIMIT_S)
             assert server.stop() == 0
     assert not [command_line(pid) for pid in processes if "gpen-stream" in command_line(pid)]
     segments = sorted((tmp_path / "data" / "door").glob("*.mp4"))

@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT
 from dashboard import SECRET, dashboard
 from playwright.sync_api import expect
+from waiting import LIMIT_S
 
 from stream.live.status import ConnectionState
 
@@ -39,8 +40,7 @@ WINDOWS = {
     },
 }
 EXPECTED_STATUS = re.compile("status of (401|409|422|404)")
-LIMIT_S = 60
-"""Longest wait for anything in a page; a machine may be busy."""
+
 expect.set_options(timeout=1000 * LIMIT_S)
 
 
