@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stream.config import Config
-from stream.errors import PlanChangedError, SourceError
+from stream.errors import PlanChangedError, PlanError, SourceError
 from stream.faces.assembly import Setup
 from stream.faces.compose.upscale import require_progressive
 from stream.job.counts import RunCounts
