@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from waiting import LIMIT_S
 from websockets.sync.client import connect
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +46,7 @@ class Client:
 
     def open(self, method: str, path: str, body: bytes | None = None, **headers: str):
         """A connection and the answer to a request, whose body is not read yet."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=100)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT_S)
         connection.request(method, path, body, self.headers(headers))
         return connection, connection.getresponse()
 
@@ -120,12 +121,12 @@ class Server:
 
     def port(self) -> int:
         """The port that the server listens on, as soon as it does."""
-        assert self._listening.wait(100)
+        assert self._listening.wait(LIMIT_S)
         found = re.search(r"dashboard: http://[^ ]*?:(\d+)/", self.output)
         assert found, self.output
         return int(found[1])
 
-    def stop(self, timeout_s: float = 100, number: signal.Signals = signal.SIGTERM) -> int:
+    def stop(self, timeout_s: float = LIMIT_S, number: signal.Signals = signal.SIGTERM) -> int:
         """End the server by a signal; its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)

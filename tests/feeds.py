@@ -85,4 +85,4 @@ class Feed:
         def tick() -> None:
             self.handle.check()
 
-        return wait_for(lambda: condition(self.handle.report()), 100, tick)
+        return wait_for(lambda: condition(self.handle.report()), tick=tick)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from waiting import LIMIT_S
 
 from stream.config_live import LiveEncodingSettings
 from stream.live.packets import LIVE_TIME_BASE, AudioFormat, AudioPacket, EpochStart, Packet
@@ -149,7 +150,7 @@ def _onsets(levels: list) -> list[float]:
     return onsets
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 60.0, tick: Callable[[], object] = int):
+def wait_for(condition: Callable[[], object], timeout_s: float = LIMIT_S, tick: Callable[[], object] = int):
     """Its first true value; AssertionError after `timeout_s`. `tick` is called between the tries."""
     end_s = time.monotonic() + timeout_s
     while not (value := condition()):

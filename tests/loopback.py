@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 
+from waiting import LIMIT_S
+
 
 @dataclass
 class File:
@@ -128,6 +130,6 @@ def _answer(server: Server, handler: BaseHTTPRequestHandler) -> None:
             handler.wfile.write(part)
             request.sent += len(part)
         if cut is not None and file.stall:
-            server.closing.wait(30)
+            server.closing.wait(LIMIT_S)
     except ConnectionError:  # the client closed the connection
         pass

@@ -35,7 +35,11 @@ def free_port(kind: int = socket.SOCK_STREAM) -> int:
         return probe.getsockname()[1]
 
 
-def wait_for(condition, timeout_s: float = 30.0, what: str = "") -> None:
+WAIT_S = 200.0
+"""Longest wait, as `waiting.LIMIT_S`, which this file does not import: see above."""
+
+
+def wait_for(condition, timeout_s: float = WAIT_S, what: str = "") -> None:
     """Poll until `condition()` holds; AssertionError after the time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -64,7 +68,7 @@ class Server:
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE)
-        wait_for(self._is_up, 60, f"for {self._command[0]} on port {self.port}")
+        wait_for(self._is_up, what=f"for {self._command[0]} on port {self.port}")
 
     def _is_up(self) -> bool:
         assert self._process.poll() is None, f"{self._command[0]} ended with {self._process.returncode}"
@@ -82,7 +86,7 @@ class Server:
         """Send SIGKILL. The server can be started again."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(30)
+            self._process.wait(WAIT_S)
             self._process.stdin.close()
 
     def restart(self) -> None:
@@ -215,7 +219,7 @@ def sending(
         yield process
     finally:
         process.kill()
-        process.wait(30)
+        process.wait(WAIT_S)
 
 
 # MJPEG --------------------------------------------------------------------------------------------

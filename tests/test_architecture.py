@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from waiting import LIMIT_S
 
 ROOT = Path(__file__).parent.parent / "stream"
 ROOMS = (
@@ -204,7 +205,7 @@ def test_classes_hold_few_attributes():
 @pytest.mark.parametrize("check", [["check"], ["format", "--check"]], ids=["lint", "format"])
 def test_ruff_finds_nothing(check):
     command = [sys.executable, "-m", "ruff", *check, "--no-cache", "stream", "tests", "docs", "samples"]
-    done = subprocess.run(command, cwd=ROOT.parent, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=ROOT.parent, capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 0, done.stdout
 
 

@@ -17,6 +17,7 @@ import pytest
 from clips import make
 from conftest import ROOT
 from PIL import Image
+from waiting import LIMIT_S
 
 import stream
 from stream.config import Config
@@ -243,7 +244,7 @@ def site(tmp_path_factory):
     """The built site. The build fails at a broken link, a missing anchor or a page outside of the menu."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -279,7 +280,7 @@ def test_the_pages_of_the_site_are_those_of_the_folder(site):
 # --- examples ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(400)  # they convert the network and restore five clips
+@pytest.mark.timeout(600)  # they convert the network and restore five clips
 @pytest.mark.parametrize("page", [README, ROOT / "docs" / "python.md"], ids=by_name)
 def test_the_python_examples_run(page, tmp_path, monkeypatch, capsys):
     found = blocks(page, "python")

@@ -81,7 +81,7 @@ def said(tmp_path_factory) -> dict[str, list[str]]:
     return lines
 
 
-pytestmark = pytest.mark.timeout(600)  # the first check of a machine takes minutes beside other work
+pytestmark = pytest.mark.timeout(800)  # below faulthandler_timeout; the first check of a machine is slow
 
 
 def test_the_package_is_strictly_typed(said):

@@ -12,12 +12,12 @@ import av
 import pytest
 from conftest import ROOT, SAMPLES
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 def run(*command, **options):
     return subprocess.run(
-        list(map(str, command)), check=True, capture_output=True, text=True, timeout=200, **options
+        list(map(str, command)), check=True, capture_output=True, text=True, timeout=500, **options
     )
 
 

@@ -8,8 +8,11 @@ from typing import TypeVar
 
 Value = TypeVar("Value")
 
+LIMIT_S = 200.0
+"""Longest wait for an event. It bounds only a failing test: a busy machine may be ten times slower."""
 
-def until(condition: Callable[[], Value], timeout_s: float = 100) -> Value:
+
+def until(condition: Callable[[], Value], timeout_s: float = LIMIT_S) -> Value:
     """Wait until a condition is true, and return its value. AssertionError if that takes too long."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):

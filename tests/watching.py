@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from clips import Clip, Sound, make
 from servers import wait_for
+from waiting import LIMIT_S
 
 from stream.config_live import SourceSettings
 from stream.live.packets import AudioPacket
@@ -17,7 +18,7 @@ from stream.live.source.address import parse_address
 from stream.live.source.capture import Capture
 from stream.live.status import ConnectionState, ConnectionStatus
 
-QUICK = SourceSettings(open_timeout_s=5.0, stall_s=2.0, retry_s=0.1, retry_most_s=1.0)
+QUICK = SourceSettings(open_timeout_s=30.0, stall_s=2.0, retry_s=0.1, retry_most_s=1.0)
 """Settings with short waits."""
 
 
@@ -47,18 +48,18 @@ class Watching:
     def words(self) -> list[str]:
         return [status.state.value for status in self.statuses]
 
-    def frames(self, more: int = 10, timeout_s: float = 40.0) -> None:
+    def frames(self, more: int = 10, timeout_s: float = LIMIT_S) -> None:
         """Wait until `more` frames have come."""
         goal = len(self.pts) + more
         wait_for(lambda: len(self.pts) >= goal or not self._thread.is_alive(), timeout_s, "for frames")
         assert len(self.pts) >= goal, f"it ended with {self.error!r}"
 
-    def state(self, state: ConnectionState, timeout_s: float = 40.0) -> ConnectionStatus:
+    def state(self, state: ConnectionState, timeout_s: float = LIMIT_S) -> ConnectionStatus:
         """Wait until a status of this state was reported; returns the newest of them."""
         wait_for(lambda: any(one.state is state for one in self.statuses), timeout_s, f"for {state}")
         return next(one for one in reversed(self.statuses) if one.state is state)
 
-    def attempts(self, more: int, timeout_s: float = 40.0) -> None:
+    def attempts(self, more: int, timeout_s: float = LIMIT_S) -> None:
         """Wait until `more` attempts have failed."""
         planned = {self.capture.status.retry_at_s}
 
@@ -69,7 +70,7 @@ class Watching:
         goal = seen() + more
         wait_for(lambda: seen() >= goal, timeout_s, "for attempts")
 
-    def ended(self, timeout_s: float = 40.0) -> None:
+    def ended(self, timeout_s: float = LIMIT_S) -> None:
         """Wait until the capture has ended."""
         self._thread.join(timeout_s)
         assert not self._thread.is_alive()

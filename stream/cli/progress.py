@@ -57,8 +57,8 @@ class Display:
         fps = (done.frames_done - done.frames_before) / done.elapsed_s if done.elapsed_s else 0.0
         total = max(done.frames_total, done.frames_done)
         if self._bar is not None:
-            segments = f", {done.segments_done}/{done.segments_total} segments" if done.segments_total else ""
-            with suppress(OSError):
+            segments = _segments(done, "/")
+            with suppress(OSError):  # the terminal was closed
                 if self._task is None:
                     self._task = self._bar.add_task("restore", total=total, fps=0.0, faces=0, segments="")
                 self._bar.update(
@@ -69,14 +69,31 @@ class Display:
                     faces=done.faces,
                     segments=segments,
                 )
-        elif done.frames_done and time.monotonic() - self._last_plain >= _PLAIN_EVERY_S:
-            self._last_plain = time.monotonic()
+        elif (done.frames_done or not done.workers) and self._is_due():
             left = f", {(total - done.frames_done) / fps:.0f} s left" if fps and done.frames_total else ""
             of = f" of {done.frames_total}" if done.frames_total else ""
-            parts = f", {done.segments_done} of {done.segments_total} segments" if done.segments_total else ""
-            self.say(f"{done.frames_done}{of} frames{parts}, {fps:.1f} fps, {done.faces} faces{left}")
+            segments = _segments(done, " of ")
+            self.say(f"{done.frames_done}{of} frames{segments}, {fps:.1f} fps, {done.faces} faces{left}")
+
+    def _is_due(self) -> bool:
+        """Whether it is time for another plain line."""
+        now = time.monotonic()
+        if now - self._last_plain < _PLAIN_EVERY_S:
+            return False
+        self._last_plain = now
+        return True
 
     def say(self, text: str) -> None:
         """One plain line on stderr, never wrapped."""
         if not self._quiet:
             tell(text)
+
+
+def _segments(done: Done, of: str) -> str:
+    """How many segments are done, and by how many processes; empty for a run without a plan."""
+    if not done.segments_total:
+        return ""
+    workers = "" if done.workers == 1 else f", {done.workers} workers"
+    if not done.workers:
+        workers = ", waiting for a worker"
+    return f", {done.segments_done}{of}{done.segments_total} segments{workers}"

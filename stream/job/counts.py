@@ -1,4 +1,4 @@
-"""What a run counts: frames, faces and detections, of one segment or of a whole video."""
+"""Counts of a run: frames, faces and detections, of one segment or of a whole video."""
 
 from __future__ import annotations
 

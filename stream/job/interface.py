@@ -73,7 +73,7 @@ class Progress:
     """Faces that have been restored so far."""
     elapsed_s: float
     frames_before: int = 0
-    """Of `frames_done`: those that an earlier run left."""
+    """Frames among `frames_done` that an earlier run left."""
     segments_done: int = 0
     """Segments finished, those of an earlier run too."""
     segments_total: int = 0
@@ -160,7 +160,7 @@ class RunReport(TypedDict, total=False):
     status: str
     """A value of `Status`."""
     segments: list[SegmentReport]
-    """Of a video that was restored by a plan."""
+    """Segments of a video that was restored by a plan."""
     failures: list[str]
     """Files of a folder that could not be restored, one line each."""
 

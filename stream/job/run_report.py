@@ -14,16 +14,16 @@ from stream.pipeline.meter import Meter, peak_rss_mb
 
 @dataclass(slots=True)
 class RunTimes:
-    """What a run took on this machine."""
+    """The times of a run on this machine."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
     first_frame_s: float | None = None
-    """From the process's start to the first encoded frame."""
+    """Time from the process's start to the first encoded frame."""
     frames: int = 0
     """Frames written in `wall_s`."""
     meters: Mapping[str, Meter] = field(default_factory=dict)
-    """By stage."""
+    """Meters of the stages, by their names."""
     engine: str = ""
     """Name of the engine that restored the crops."""
 

@@ -58,7 +58,7 @@ class FileSource:
         hold colour, with the same luma. thread_type: FFmpeg's, "AUTO", "FRAME", "SLICE" or "NONE".
         """
         self.info = _with_colour(info) if in_colour else info
-        """What the frames are like."""
+        """Properties of the frames."""
         self.notes: list[str] = []
         self.decoder = info.codec
         """FFmpeg's name of the decoder that was used, and the hardware's kind, if any, in parentheses."""

@@ -17,7 +17,7 @@ from stream.media.partial_file import PartialFile
 from stream.media.remux import MOV
 
 _PICTURES, _SPAN_S = 12, 2
-"""After so many pictures, or so many seconds of them, the opening is written."""
+"""Number of pictures, and their length in seconds, after which the opening is written."""
 _COLLECTING = (*MOV, "matroska", "webm")
 """Muxers that do not write every packet at once."""
 _MUXER_ONLY = ("movflags", "min_frag_duration")
@@ -101,6 +101,7 @@ class Opening:
 
     def _muxed(self) -> bytes:
         """The packets as a whole file."""
+        self._set_last_duration()
         file = io.BytesIO()
         options = {k: v for k, v in self._container.container_options.items() if k not in _MUXER_ONLY}
         with av.open(file, "w", format=self._container.format.name, container_options=options) as opening:
@@ -113,6 +114,12 @@ class Opening:
                 packet.stream = streams[packet.stream.index]
                 opening.mux_one(packet)
         return file.getvalue()
+
+    def _set_last_duration(self) -> None:
+        """Give the last picture one, if the encoder gave none (SVT-AV1): mp4 shows no picture of length 0."""
+        *_, before, last = [packet for packet in self._packets if packet.stream.index == self._video]
+        if not last.duration and last.dts is not None and before.dts is not None:
+            last.duration = last.dts - before.dts
 
 
 def _copy(stream: Stream, opening: OutputContainer) -> Stream:

@@ -52,7 +52,7 @@ class PartialFile:
         return os.fstat(self._opened()).st_size
 
     def write(self, data: bytes) -> None:
-        """Append bytes."""
+        """Append bytes to the file."""
         with os.fdopen(os.dup(self._opened()), "wb") as file:
             file.write(data)
 

@@ -30,7 +30,7 @@ class SegmentEncoding:
     destination: Path
     """The output: its container decides where the codec's headers go."""
     recipe: EncoderRecipe
-    """Settled."""
+    """The recipe, which is settled: it names its quality."""
     threads: int
     copy_parameters: bool
     """Whether what the input's container says of its pictures holds for the output."""

@@ -25,13 +25,13 @@ class PacketIndex(BaseModel, frozen=True):
     """The packets of a segment's file, in the order in which they lie there."""
 
     pts: tuple[int, ...]
-    """In units of the input's time base, on the output's clock."""
+    """Times of the packets, in units of the input's time base, on the output's clock."""
     sizes: tuple[int, ...]
-    """Bytes."""
+    """Sizes of the packets, bytes."""
     keyframes: tuple[int, ...]
     """Indices of the packets at which decoding can begin."""
     sha256: str
-    """Of all bytes."""
+    """SHA-256 of all bytes of the packets, hexadecimal."""
     extradata: str
     """The codec's headers, hexadecimal."""
 

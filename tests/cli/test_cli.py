@@ -17,7 +17,7 @@ from clips import first_part, remux
 from conftest import SAMPLES, on_terminal
 from PIL import Image
 from safetensors.numpy import save_file
-from waiting import until
+from waiting import LIMIT_S, until
 
 REPORTED = {
     "frames_in", "frames_out", "faces_restored", "faces_carried", "restorations_forced",
@@ -219,7 +219,7 @@ def test_a_signal_leaves_a_partial_file_that_plays_under_its_own_name(number, na
     hidden, partial = tmp_path / f".{stem}.partial.{ending}", tmp_path / f"{stem}.partial.{ending}"
     until(lambda: plays(hidden))
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 128 + number, errors
     assert lines(errors)[-1] == f"stopped; what was restored so far: {partial.name}"
     assert [path.name for path in tmp_path.iterdir()] == [partial.name]

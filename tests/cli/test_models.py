@@ -12,7 +12,7 @@ import pytest
 from conftest import on_terminal
 from loopback import File
 from published_models import DATA, FILE, NAME, SHA, models, server  # noqa: F401  fixtures among them
-from waiting import until
+from waiting import LIMIT_S, until
 
 from stream.errors import ModelError
 from stream.models import ledger, registry
@@ -66,7 +66,7 @@ def test_the_commands_are_one_line_each_to_get_a_model_of_a_mirror(run, server, 
 def test_two_processes_fetch_the_same_file_once(server, models, tmp_path):
     server.files[FILE].pause_s = 0.3
     both = [subprocess.Popen(FETCH[:-1], stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=100)[1] for process in both]
+    said = [process.communicate(timeout=LIMIT_S)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert server.sent == len(DATA) and len(server.requests) == 1
     assert sum("another process fetches it; waiting" in text for text in said) <= 1
@@ -80,7 +80,7 @@ def test_a_process_that_is_killed_leaves_a_part_and_no_lock(run, server, models)
     part = models / f"{FILE}.part"
     until(lambda: part.exists() and part.stat().st_size)
     process.send_signal(signal.SIGKILL)
-    process.wait(10)
+    process.wait(LIMIT_S)
     kept = part.stat().st_size
     assert 0 < kept <= 20_000
     registry.fetch(NAME)
@@ -101,7 +101,7 @@ def test_ctrl_c_keeps_what_came(server, models):
     part = models / f"{FILE}.part"
     until(lambda: part.exists() and part.stat().st_size)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=20)[1]
+    said = process.communicate(timeout=LIMIT_S)[1]
     assert said == "stopped; what came is kept: run the command again to go on\n"
     assert process.returncode == 130
     assert part.stat().st_size > 0

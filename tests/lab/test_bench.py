@@ -28,7 +28,7 @@ from stream.models.nets import GPEN
 from stream.picture import geometry
 from stream.picture.face import FrameWork
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def figures(run_cli, folder: Path, *arguments) -> dict:
     target, chart = folder / "figures.json", folder / "chart.png"
     outputs = ("--json", target, "--chart", chart)
     done = run_cli(
-        "bench", *arguments, *outputs, "--rounds", 1, "--threads", 2, timeout_s=220,
+        "bench", *arguments, *outputs, "--rounds", 1, "--threads", 2, timeout_s=560,
         env=os.environ | {"COLUMNS": "80"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

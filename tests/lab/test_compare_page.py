@@ -11,6 +11,7 @@ from comparison import CHANGE, COUNT, LEFT, RIGHT, changed, film, number_in, pic
 from conftest import ROOT
 from PIL import Image
 from playwright.sync_api import expect
+from waiting import LIMIT_S
 
 from stream.lab.compare.comparison import ComparisonOutputs, compare
 
@@ -27,7 +28,7 @@ WINDOWS = {
     },
 }
 PEAK = 8
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=1000 * LIMIT_S)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def opened(browser):
 
     def open_page(path, window="dark"):
         context = browser.new_context(**WINDOWS[window], offline=True)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(1000 * LIMIT_S)
         contexts.append(context)
         page = context.new_page()
         address = path.as_uri()

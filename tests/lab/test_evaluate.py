@@ -14,6 +14,7 @@ from conftest import SAMPLES
 from PIL import Image
 from skimage import data
 from small_models import write_model
+from waiting import LIMIT_S
 
 from stream.config import Restore
 from stream.errors import ConfigError, ModelError, SourceError
@@ -25,7 +26,7 @@ from stream.lab.quality.picture_measures import psnr, ssim
 from stream.lab.quality.portraits import Portrait, person_of, read_portraits, source_of, split
 from stream.picture import geometry
 
-pytestmark = pytest.mark.timeout(300)  # many tests share one evaluation as their fixture
+pytestmark = pytest.mark.timeout(600)  # many tests share one evaluation as their fixture
 
 FACES = SAMPLES / "faces"
 PEOPLE = 4
@@ -68,7 +69,7 @@ def run(run_cli, tmp_path_factory):
     """One evaluation of the shipped weights: its output and its JSON."""
     path = tmp_path_factory.mktemp("evaluate") / "report.json"
     arguments = ("--model", MODEL, "--faces", FACES, "--limit", PEOPLE, "--json", path, "--identity")
-    done = run_cli("evaluate", *arguments, timeout_s=280)
+    done = run_cli("evaluate", *arguments, timeout_s=560)
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads(path.read_text())
 
@@ -222,7 +223,7 @@ def test_wrong_use_is_told_in_one_line(run_cli, tmp_path):
 def test_the_command_line_loads_no_yardstick_until_it_is_asked_for_one():
     heavy = "'torch', 'skimage', 'piq', 'scipy'"
     code = f"import sys, stream.cli.main; print([name for name in ({heavy}) if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S)
     assert done.stdout.strip() == "[]", done.stderr
 
 

@@ -17,6 +17,7 @@ from conftest import SAMPLES
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small_models import write_model
+from waiting import LIMIT_S
 
 from stream.cli.main import main
 from stream.errors import TrainError
@@ -330,7 +331,7 @@ def test_two_processes_of_torchrun_do_what_one_does_with_twice_the_batch(start, 
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     command += [str(script), str(FACES), str(tmp_path / "two"), str(start), half]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines() == ["at 4", "at 8", "at 12"], "the log is told by one of them"
     ranks = [torch.load(tmp_path / "two" / f"rank{rank}", weights_only=True) for rank in range(2)]
@@ -410,7 +411,7 @@ def test_a_run_that_is_asked_to_end_keeps_a_checkpoint_and_the_command_goes_on_f
         assert run.poll() is None, line
         line = run.stderr.readline()
     run.send_signal(signal.SIGTERM)
-    run.communicate(timeout=60)
+    run.communicate(timeout=LIMIT_S)
     assert run.returncode == 0
     images = checkpoint.load(tmp_path)["images"]
     assert images >= 100
@@ -418,7 +419,7 @@ def test_a_run_that_is_asked_to_end_keeps_a_checkpoint_and_the_command_goes_on_f
         [*command, "--set", f"images={images + 2}"],
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=LIMIT_S,
         env=environment,
     )
     assert done.returncode == 0, done.stderr

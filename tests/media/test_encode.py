@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from clips import Sound, make
 from encoding import FAST, NOTE, luma_db, packets, pictures, run
+from waiting import LIMIT_S
 
 from stream.config import Encode
 from stream.errors import EncodeError
@@ -233,7 +234,7 @@ def child(mode: str, source: Path, target: Path) -> subprocess.CompletedProcess:
     paths = [str(folder) for folder in Path(__file__).parents[1:3]]
     code = textwrap.dedent(CHILD).format(paths=paths)
     command = [sys.executable, "-c", code, mode, str(source), str(target)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv", "ts"])

@@ -76,7 +76,7 @@ def test_a_killed_run_keeps_the_first_pictures(tmp_path, ending, packets):
     source = make(tmp_path / f"in.{ending}", frames=70, size=(96, 64), **CLIPS[ending])
     killed_after(packets, source, tmp_path / f"out.{ending}")
     partial = tmp_path / f".out.partial.{ending}"
-    assert playable(partial) >= 12 - (ending == "ts")  # a transport stream's last picture has no visible end
+    assert playable(partial) >= 12 - (ending == "ts")  # the end of its last picture shows only by the next
     with av.open(str(partial)) as left:
         assert len(left.streams.audio) == 1
         assert sum(frame.samples for frame in left.decode(audio=0)) > 0
@@ -90,6 +90,12 @@ def test_at_few_pictures_a_second_two_seconds_are_enough(tmp_path):
     source = make(tmp_path / "in.mp4", frames=10, rate=Fraction(1))
     killed_after(3, source, tmp_path / "out.mp4")
     assert playable(tmp_path / ".out.partial.mp4") == 3
+
+
+def test_an_encoder_that_gives_no_durations_loses_no_picture(tmp_path):
+    source = make(tmp_path / "in.mp4", codec="libsvtav1", options={"preset": "12"}, frames=40, size=(96, 64))
+    killed_after(12, source, tmp_path / "out.mp4")
+    assert playable(tmp_path / ".out.partial.mp4") == 12
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mov", "mkv", "webm"])

@@ -6,6 +6,7 @@ from fractions import Fraction
 import av
 import pytest
 from servers import wait_for
+from waiting import LIMIT_S
 
 from stream.errors import SourceError, StageError
 from stream.picture.colour import Colour
@@ -16,8 +17,6 @@ from stream.pipeline.channel import Channel, ChannelClosed, Overflow
 from stream.pipeline.meter import Meter
 from stream.pipeline.pipeline import Pipeline
 from stream.pipeline.stage import Stage, run_stage
-
-pytestmark = pytest.mark.timeout(20)
 
 
 def frame(index: int) -> Frame:
@@ -213,7 +212,7 @@ def test_a_writer_blocked_on_a_full_channel_wakes_when_it_fails():
     thread.start()
     channel.fail(ValueError("first"))
     channel.fail(ValueError("second"))
-    thread.join(5)
+    thread.join(LIMIT_S)
     assert not thread.is_alive()
     assert str(caught[0]) == "first"
     with pytest.raises(ChannelClosed):

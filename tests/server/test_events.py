@@ -9,14 +9,14 @@ import time
 
 import pytest
 from servers import free_port
-from waiting import until
+from waiting import LIMIT_S, until
 from webhook_receiver import Receiver
 
 from stream.errors import ConfigError
 from stream.server.events import Events
 from stream.server.webhook import SECRET_HEADER, Webhook
 
-PATIENCE_S = 60
+PATIENCE_S = LIMIT_S
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from waiting import until
+from waiting import LIMIT_S, until
 
 from stream.config import Restore
 from stream.errors import ModelError
@@ -54,7 +54,7 @@ def process(address):
         idle.connect(address.socket)  # and never sends a Hello
         connect(address).close()
         yield process
-        idle.settimeout(60)
+        idle.settimeout(LIMIT_S)
         assert idle.recv(1) == b""
 
 
@@ -65,7 +65,7 @@ def running(address):
         yield process
     finally:
         process.link.close()  # as when its parent is gone: it ends by itself
-        assert process.join(60)
+        assert process.join(LIMIT_S)
         assert os.listdir(address.folder) == []
 
 
@@ -121,7 +121,7 @@ def test_weights_that_cannot_be_loaded_are_named_and_others_go_on(address, proce
     broken.write_bytes(b"no weights")
     for _ in range(200):  # the refusal may be there before the call that asked has returned
         with pytest.raises(ModelError, match=r"broken\.safetensors"):
-            RemoteEngine(address, "cam", MODEL, broken, SETTINGS, timeout_s=60.0)
+            RemoteEngine(address, "cam", MODEL, broken, SETTINGS, timeout_s=LIMIT_S)
     engine = connect(address)
     assert works(engine)
     engine.close()
@@ -206,7 +206,7 @@ def test_a_camera_s_process_that_freezes_and_is_killed_leaves_the_others_alone(a
     os.kill(doomed.pid, signal.SIGSTOP)
     assert works(engine)
     os.kill(doomed.pid, signal.SIGKILL)
-    assert doomed.join(60)
+    assert doomed.join(LIMIT_S)
     doomed.link.close()
     assert works(engine)
     until(lambda: report(process).cameras == 1)
@@ -259,7 +259,7 @@ def test_a_restorer_that_was_killed_and_started_again_is_met_without_any_order(t
     engine = connect(address)
     assert works(engine)
     os.kill(process.pid, signal.SIGKILL)
-    assert process.join(60)
+    assert process.join(LIMIT_S)
     process.link.close()
     assert np.isnan(engine.restore(crops(1))).all()
     with running(address):

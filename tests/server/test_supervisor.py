@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 import pytest
 from servers import Mount, rtsp_server
-from waiting import until
+from waiting import LIMIT_S, until
 
 from stream.errors import ConfigError, NotFoundError
 from stream.live.session.live_settings import LiveSettings
@@ -28,7 +28,7 @@ from stream.server.supervisor.niceness import can_lower_niceness
 from stream.server.supervisor.restart_policy import SupervisionLimits
 from stream.server.supervisor.supervisor import Supervisor
 
-LIMITS = SupervisionLimits(frozen_s=6, retry_s=0.1, retry_most_s=0.2, breaker_crashes=3, breaker_s=3600)
+LIMITS = SupervisionLimits(frozen_s=3600, retry_s=0.1, retry_most_s=0.2, breaker_crashes=3, breaker_s=3600)
 SECRET = "rtsp://admin:hunter2@127.0.0.1:{port}/door"
 
 
@@ -142,7 +142,7 @@ def test_a_camera_that_crashes_over_and_over_meets_the_breaker(supervise):
 
 
 def test_a_camera_that_freezes_is_killed_and_starts_again(supervise):
-    supervisor = supervise(door=pattern())
+    supervisor = supervise(replace(LIMITS, frozen_s=10), door=pattern())
     (door,) = live(supervisor, "door")
     os.kill(door.pid, signal.SIGSTOP)
     until(lambda: supervisor.camera("door").restarts == 1)
@@ -213,7 +213,7 @@ def test_at_the_end_everything_is_flushed_and_ended(supervise):
     supervisor = supervise(door=pattern(to=("door/",)), yard=pattern())
     pids = [one.pid for one in live(supervisor, "door", "yard")]
     until(lambda: supervisor.segments("door"))
-    supervisor.stop(timeout_s=100)  # a camera that did not end by itself would run into the test's limit
+    supervisor.stop(timeout_s=LIMIT_S)  # a camera that did not end by itself would run into the test's limit
     assert all(map(gone, pids))
     (segment,) = supervisor.segments("door")
     with av.open(str(supervisor.segment_path("door", segment.name))) as video:
@@ -221,7 +221,7 @@ def test_at_the_end_everything_is_flushed_and_ended(supervise):
 
 
 def test_a_frozen_camera_does_not_keep_the_server_from_ending(supervise):
-    supervisor = supervise(SupervisionLimits(frozen_s=3600), door=pattern())
+    supervisor = supervise(door=pattern())
     (door,) = live(supervisor, "door")
     os.kill(door.pid, signal.SIGSTOP)
     supervisor.stop(timeout_s=3)  # would wait for ever if the process were not killed
@@ -460,5 +460,5 @@ def test_without_the_right_to_come_back_nobody_gives_way_at_first():
         "resource.setrlimit(resource.RLIMIT_NICE, (0, 0)); os.geteuid() or os.setuid(65534);"
         "print(can_lower_niceness())"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S)
     assert result.stdout == "False\n", result.stderr

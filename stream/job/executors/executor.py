@@ -19,16 +19,16 @@ from stream.job.segments.work_folder import WorkFolder
 
 @dataclass(frozen=True, slots=True)
 class ExecutorState:
-    """How far an executor is with the segments that it was given."""
+    """Progress of an executor with its segments."""
 
     frames_in: int
     """Frames decoded, those of warm-ups and tails too."""
     frames_out: int
-    """Frames encoded."""
+    """Frames that have been encoded."""
     faces: int
-    """Faces restored."""
+    """Faces that have been restored."""
     segments_done: int
-    """Segments finished."""
+    """Segments that are finished."""
     workers: int
     """Processes that restore at the moment."""
     elapsed_s: float
@@ -42,7 +42,7 @@ class ExecutionResult:
     interrupt: KeyboardInterrupt | None = None
     """The Ctrl-C that ended it, if no `stop` came before."""
     unfinished: UnfinishedPart | None = None
-    """What was encoded of a segment that was cut short."""
+    """The encoded part of a segment that was cut short."""
 
 
 OnState = Callable[[ExecutorState], None]

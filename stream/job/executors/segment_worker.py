@@ -30,7 +30,7 @@ _BEAT_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """What a worker has to be told beside the plan."""
+    """Settings of a worker that are not in the plan."""
 
     cores: int
     """Processor cores that it may use."""
@@ -39,10 +39,10 @@ class WorkerSettings:
 
 
 class Beat(BaseModel, frozen=True):
-    """What a lease's file holds. It changes while the worker works."""
+    """Content of a lease's file, which changes while the worker works."""
 
     count: int = 0
-    """How often it was written; 0: never."""
+    """Number of times that it was written."""
     frames_in: int = 0
     frames_out: int = 0
     faces: int = 0

@@ -32,9 +32,9 @@ class PacketTimes:
     """The times of a video's packets."""
 
     pts: Sequence[int]
-    """Of every picture, ascending, in units of the stream's time base."""
+    """Times of all pictures, ascending, in units of the stream's time base."""
     keyframes: Sequence[int]
-    """Of the pictures at which decoding can begin, ascending."""
+    """Times of the pictures at which decoding can begin, ascending."""
 
 
 def read_times(info: StreamInfo) -> PacketTimes | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from stream.errors import PlanError
+from stream.errors import PlanChangedError, PlanError
 
 FORMAT = 1
 """Version of the plan's file format."""
@@ -24,9 +24,9 @@ class PlannedSegment(BaseModel, frozen=True):
     end_pts: int | None
     """The first picture of the next segment; None: to the video's end."""
     warm_up_pts: int | None
-    """Where decoding begins, so that tracks and averages are settled at `start_pts`; None: as `start_pts`."""
+    """Start of decoding, so that tracks and averages are settled at `start_pts`; None: as `start_pts`."""
     tail_pts: int | None
-    """Where decoding ends, so that the last pictures have their look-ahead; None: at the video's end."""
+    """End of decoding, so that the last pictures have their look-ahead; None: the video's end."""
     frames: int
     """Pictures to encode, by the container's packets."""
     extra_frames: int
@@ -49,7 +49,7 @@ class RecipeRecord(BaseModel, frozen=True):
 
 
 class Plan(BaseModel, frozen=True):
-    """What is restored, how, and in which segments."""
+    """The parts of a video to restore, their settings, and their segments."""
 
     format: int = FORMAT
     source: str
@@ -57,16 +57,16 @@ class Plan(BaseModel, frozen=True):
     destination: str
     """The output's absolute path."""
     facts: dict[str, JsonValue]
-    """What a run that continues must have in common: input, settings, model, versions."""
+    """Facts that a run which continues must share: input, settings, model, versions."""
     machine: dict[str, JsonValue]
-    """What computes: engine, precision, instruction set. Another machine gives other bits."""
+    """Engine, precision and instruction set. They determine the bits of the result."""
     settings: dict[str, JsonValue]
     """The settings, complete, as nested sections."""
     aligned: bool
     start_s: float | None
-    """Where the part that is restored begins, seconds; None: at the video's beginning."""
+    """Start of the part that is restored, seconds; None: the video's beginning."""
     duration_s: float | None
-    """How long it is; None: up to the video's end."""
+    """Length of that part, seconds; None: up to the video's end."""
     allow_loss: bool
     """Whether streams that the output's container cannot hold are left out."""
     recipe: RecipeRecord
@@ -77,7 +77,7 @@ class Plan(BaseModel, frozen=True):
     shift_pts: int
     """The input's pts that is 0 on the output's clock."""
     end_pts: int
-    """Where the input's video ends, on the output's clock; 0: its container does not say."""
+    """End of the input's video, on the output's clock; 0: its container does not say."""
     segments: tuple[PlannedSegment, ...]
 
     @property
@@ -93,7 +93,10 @@ def read_plan(path: Path) -> Plan:
     except OSError as error:
         raise PlanError(f"{path}: cannot be read ({error.strerror}); add --restart to begin again") from None
     except ValidationError:
-        raise PlanError(f"{path}: is damaged or of another version; add --restart to begin again") from None
+        raise PlanChangedError(
+            f"{path}: is damaged or of another version; add --restart to begin again",
+            "its plan is damaged or of another version",
+        ) from None
 
 
 def first_difference(now: Facts, then: Facts) -> str | None:

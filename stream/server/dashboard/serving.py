@@ -53,7 +53,7 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
         hook = server.webhook
         events = Events(Webhook(**hook.model_dump()) if hook is not None else None)
         supervisor = _camera_host(file, path, server, events, ending)
-        jobs = JobQueue(server.files_folder)
+        jobs = JobQueue(server.files_folder, server.jobs)
         ended = threading.Event()
 
         def end() -> None:

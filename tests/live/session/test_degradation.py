@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import av
 import numpy as np
-import pytest
+from waiting import LIMIT_S
 
 from stream.config import parse_config
 from stream.live.session import inlet as inlet_module
@@ -23,7 +23,6 @@ from stream.picture.face import Face
 from stream.picture.frame import Frame, Timestamp, View
 from stream.pipeline.channel import Channel
 
-pytestmark = pytest.mark.timeout(30)
 GOOD = PaceSample(delivered=25, late=0, dropped=0, faces=6)
 BAD = PaceSample(delivered=15, late=5, dropped=10, faces=6)
 
@@ -214,7 +213,7 @@ def test_no_more_frames_are_in_the_stages_than_allowed_and_leaving_wakes_the_rea
         assert next(results) == 5, "what waited meanwhile was replaced by the newest"
     finally:
         inlet.interrupt()
-        thread.join(10)
+        thread.join(LIMIT_S)
     assert not thread.is_alive() and list(results) == []
 
 

@@ -6,6 +6,7 @@ import threading
 import pytest
 from dashboard import report
 from pydantic import ValidationError
+from waiting import LIMIT_S
 
 from stream.config import Config, load_config
 from stream.live.packets import JpegPicture
@@ -73,14 +74,14 @@ class Pipe:
     def send(self, message):
         self.sent.append(message)
         self.holds.set()
-        assert self.opened.wait(60)
+        assert self.opened.wait(LIMIT_S)
 
 
 def test_only_the_newest_report_and_preview_of_a_kind_wait_and_answers_are_all_sent():
     pipe = Pipe()
     outbox = _Outbox(pipe)
     outbox.put(SessionEvent("camera_up", "live"))
-    assert pipe.holds.wait(60)
+    assert pipe.holds.wait(LIMIT_S)
     for number in range(3):
         for kind in ("pair", "restored"):
             outbox.put(Preview(kind, JpegPicture(b"", 0.0, number)))

@@ -16,6 +16,7 @@ import pytest
 from flashes import wait_for
 from playwright.sync_api import sync_playwright
 from servers import free_port
+from waiting import LIMIT_S
 
 from stream.config import parse_config
 from stream.live.packets import JpegPicture
@@ -51,7 +52,7 @@ class Viewer:
 
     def __init__(self, address: str, path: str = "/stream", receive_buffer: int = 0) -> None:
         parts = urlsplit(address)
-        self.connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
+        self.connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=LIMIT_S)
         if receive_buffer:  # takes effect before the connection only
             self.connection.sock = socket.socket()
             self.connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -181,7 +182,7 @@ def test_viewers_see_the_end_when_the_sink_closes():
 
 def request(sink: MjpegSink, path: str, method: str = "GET", **headers: str) -> http.client.HTTPResponse:
     parts = urlsplit(address(sink))
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=LIMIT_S)
     connection.request(method, path, headers=headers)
     return connection.getresponse()
 
@@ -273,7 +274,7 @@ def test_without_a_picture_every_request_for_one_is_told_so_and_the_next_picture
 
 def test_ffmpeg_reads_the_stream(sink):
     numbers = []
-    with Camera(sink), av.open(address(sink) + "stream", timeout=60) as source:
+    with Camera(sink), av.open(address(sink) + "stream", timeout=LIMIT_S) as source:
         for frame in source.decode(video=0):
             numbers.append(number_of(frame.to_ndarray(format="gray")))
             if len(numbers) == 20:

@@ -21,6 +21,7 @@ from feeds import CONFIG, Feed, epoch_messages, opened
 from flashes import read, wait_for
 from receivers import RtspRecorder
 from servers import Server, free_port, rtmp_server
+from waiting import LIMIT_S
 
 from stream.live.packets import Snapshot
 from stream.live.sinks import parse_sink
@@ -63,7 +64,7 @@ def test_an_rtmp_server_relays_picture_and_sound_to_players():
         handle = SinkHandle(parse_sink(server.url(), CONFIG), on_event=lambda *event: events.append(event))
         with Feed(handle, epoch_messages(50, with_sound=True)) as feed:
             feed.wait(lambda report: report["delivered"] > 10)
-            with av.open(server.url(), timeout=60) as player:
+            with av.open(server.url(), timeout=LIMIT_S) as player:
                 kinds = {stream.type: stream.codec_context.name for stream in player.streams}
                 levels, pts = [], []
                 for frame in player.decode(video=0):
@@ -88,7 +89,7 @@ def test_a_server_that_was_killed_gets_the_picture_again_when_it_is_back():
             server.start()
             before = handle.report()["delivered"]
             feed.wait(lambda report: report["state"] == "live" and report["delivered"] > before + 20)
-            with av.open(server.url(), timeout=60) as player:
+            with av.open(server.url(), timeout=LIMIT_S) as player:
                 assert next(player.decode(video=0)).width == 320
     assert handle.report()["dropped"] > 0
 
@@ -107,7 +108,7 @@ def serving(kind: str, folder: Path) -> Iterator[tuple[Server, str]]:
 @pytest.mark.parametrize("kind", ["rtsp", "rtmp"])
 def test_a_server_that_stalls_is_left_and_holds_nobody_up(tmp_path, kind):
     with serving(kind, tmp_path) as (server, url):
-        handle = SinkHandle(parse_sink(url, CONFIG), hang_timeout_s=6.0)
+        handle = SinkHandle(parse_sink(url, CONFIG))
         large = epoch_messages(25, size=(1280, 720))
         with Feed(handle, large, speed=20) as feed:  # fills the sockets' buffers soon
             feed.wait(lambda report: report["delivered"] > 10)
@@ -230,7 +231,7 @@ def test_a_publisher_connects_again_where_the_size_changes(tmp_path):
 
         thread = threading.Thread(target=publish)
         thread.start()
-        with av.open(server.url(), timeout=60) as player:
+        with av.open(server.url(), timeout=LIMIT_S) as player:
             assert next(player.decode(video=0)).width == 160
         again.set()
         thread.join()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from feeds import CONFIG, opened
 from flashes import picture, wait_for
+from waiting import LIMIT_S
 
 from stream.live.packets import RawPicture
 from stream.live.sinks import parse_sink
@@ -102,7 +103,7 @@ class Screen:
     def press(self, key: str) -> None:
         """Press a key in every window, by a program of its own: it dies where a window goes meanwhile."""
         subprocess.run(
-            [sys.executable, "-c", _PRESS, self.display, key], stderr=subprocess.DEVNULL, timeout=60
+            [sys.executable, "-c", _PRESS, self.display, key], stderr=subprocess.DEVNULL, timeout=LIMIT_S
         )
 
     def close(self) -> None:

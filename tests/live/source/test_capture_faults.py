@@ -104,13 +104,13 @@ def test_whatever_the_protocol_a_silent_server_is_given_up_and_holds_no_other_th
             assert live.statuses[-1].detail == "nothing came for 1 s" and turns > 10
 
 
-def test_a_server_that_takes_connections_and_says_nothing_is_given_up_in_time(server):
+def test_a_server_that_accepts_connections_and_says_nothing_is_given_up(server):
     with Proxy(server.port) as proxy:
         proxy.silent = True
         with Watching(
             server.url("ball", proxy.port), QUICK.model_copy(update={"open_timeout_s": 1.0})
         ) as live:
-            status = live.state(ConnectionState.RETRYING, timeout_s=10)
+            status = live.state(ConnectionState.RETRYING)
             assert status.detail == "nothing came for 1 s"
             proxy.silent = False
             live.frames(5)
@@ -127,14 +127,14 @@ def test_a_server_that_stalls_is_seen_at_once_and_reconnected(camera):
         assert live.capture.connections == 2 and live.epochs[-1] == 1
 
 
-def test_a_server_that_is_killed_is_live_again_soon_after_its_return(camera):
+def test_a_server_that_is_killed_is_live_again_after_its_return(camera):
     with rtsp_server(camera) as server, Watching(server.url(), SourceSettings()) as live:
         live.frames(5)
         server.kill()
         live.state(ConnectionState.REFUSED)
         live.attempts(3)
         server.start()
-        live.frames(1, timeout_s=15)  # 3 s on a machine with nothing else to do: see the bench
+        live.frames(1)  # tests/bench/bench_reconnect.py measures the time
         gap = np.diff(live.arrived).argmax()
         assert np.diff(live.pts)[gap] / 90000 == pytest.approx(np.diff(live.arrived)[gap], abs=0.5)
 
@@ -224,7 +224,7 @@ def test_a_camera_that_hangs_up_after_each_few_pictures_is_tried_slowly_and_said
     with Proxy(server.port) as proxy:
         proxy.truncate = 15_000
         with Watching(server.url("ball", proxy.port)) as live:
-            wait_for(lambda: "fails again and again" in live.capture.status.detail, 60)
+            wait_for(lambda: "fails again and again" in live.capture.status.detail)
             assert live.capture.status.retry_at_s - time.monotonic() > 15
             assert live.capture.connections >= 8
 
@@ -250,15 +250,18 @@ def test_setting_the_machine_s_clock_changes_nothing(monkeypatch):
     assert np.diff(live.pts).max() < 90000
 
 
-def test_stopping_takes_no_longer_than_a_read_may(server):
-    with Watching(server.url("ball")) as live:
+def test_stopping_waits_neither_for_a_stall_nor_for_a_pause(server):
+    patient = SourceSettings(stall_s=300, retry_s=60, retry_most_s=600)
+    with Watching(server.url("ball"), patient) as live:
         live.frames(3)
         live.capture.stop()
-        live.ended(QUICK.stall_s + 5)
-    with Watching(f"rtsp://127.0.0.1:{free_port()}/x", SourceSettings(retry_s=30.0)) as live:
+        live.ended()
+    with Watching(f"rtsp://127.0.0.1:{free_port()}/x", patient) as live:
         live.state(ConnectionState.REFUSED)
+        retry_at_s = live.capture.status.retry_at_s
         live.capture.stop()
-        live.ended(5)
+        live.ended()
+        assert time.monotonic() < retry_at_s, "the pause of 60 s was waited for"
 
 
 def held() -> tuple[int, int, float]:

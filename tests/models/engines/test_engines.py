@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from networks import golden_crops, golden_model, published_onnx
+from waiting import LIMIT_S
 
 from stream.errors import ConfigError, ModelError
 from stream.models.engines import auto_choice, create_engine, cuda_usable, torch_compile
@@ -255,7 +256,9 @@ def test_a_warm_cache_restores_without_importing_torch(engines, cache, weights):
     assert auto_choice.recorded_choices()
     environment = os.environ | {CACHE_VARIABLE: str(cache)}
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

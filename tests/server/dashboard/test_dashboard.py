@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from dashboard_client import Client, command_line, descendants, served
 from prometheus_client.parser import text_string_to_metric_families
-from waiting import until
+from waiting import LIMIT_S, until
 from websockets.exceptions import InvalidStatus
 
 from stream.server.dashboard.jobs import JobQueue
@@ -139,10 +139,10 @@ def test_what_is_there_to_choose_is_told(client):
 
 def test_a_socket_shows_the_original_above_the_restored_picture(client):
     with client.watch("/api/cameras/door/live?kind=pair") as socket:
-        pair = picture(socket.recv(timeout=100))
-        second = picture(socket.recv(timeout=100))
+        pair = picture(socket.recv(timeout=LIMIT_S))
+        second = picture(socket.recv(timeout=LIMIT_S))
     with client.watch("/api/cameras/door/live?kind=restored") as socket:
-        single = picture(socket.recv(timeout=100))
+        single = picture(socket.recv(timeout=LIMIT_S))
     height, width = single.shape[:2]
     assert pair.shape[0] * width == 2 * height * pair.shape[1]
     assert (pair != second).any()  # it moves
@@ -193,7 +193,7 @@ def test_news_of_cameras_events_and_removals_come_as_they_happen(client):
 def test_a_page_that_lost_its_line_is_told_the_events_that_it_missed(client):
     first = client.get("/api/events").json[0]["id"]
     connection, answer = client.open("GET", "/api/events/stream", **{"Last-Event-ID": str(first)})
-    missed = client.get(f"/api/events?since={first}").json[0]["id"]
+    missed = until(lambda: client.get(f"/api/events?since={first}").json)[0]["id"]
     while not (line := answer.readline()).startswith(b"id: "):
         pass
     connection.close()
@@ -348,9 +348,15 @@ def test_metrics_are_parsed_back_with_help_type_and_one_value_for_each_label(cli
         assert family.documentation and family.type in ("gauge", "counter"), name
         keys = [(sample.name, *sorted(sample.labels.items())) for sample in family.samples]
         assert len(keys) == len(set(keys)), name
-    value = {(s.name, s.labels.get("camera")): s.value for f in families.values() for s in f.samples}
+
+    def measured():
+        """The values, once a rate has been measured."""
+        found = text_string_to_metric_families(client.get("/metrics").body.decode())
+        value = {(s.name, s.labels.get("camera")): s.value for family in found for s in family.samples}
+        return value["gpen_stream_camera_fps_in", "door"] > 0 and value
+
+    value = until(measured)
     assert value["gpen_stream_camera_up", "door"] == 1
-    assert value["gpen_stream_camera_fps_in", "door"] > 0
     assert value["gpen_stream_camera_memory_bytes", "door"] > 2**20
     assert 0 < value["gpen_stream_camera_delay_seconds", "door"] < 60
     assert value["gpen_stream_sink_up", "door"] == 1
@@ -427,13 +433,13 @@ def test_what_cannot_be_served_ends_in_one_line(tmp_path, client, folder):
     (tmp_path / "token").write_text("a token that everybody can read")
     (tmp_path / "token").chmod(0o644)
     with served("--host", "0.0.0.0", "--port", "0", "--data", ".", cwd=tmp_path) as open_token:
-        assert open_token.process.wait(100) == 2
+        assert open_token.process.wait(LIMIT_S) == 2
     with served("--port", str(client.port), "--data", "data", cwd=tmp_path) as taken:
-        assert taken.process.wait(100) == 1
+        assert taken.process.wait(LIMIT_S) == 1
     with served("--config", "cameras.yaml", "--port", "0", cwd=folder) as second:
-        assert second.process.wait(100) == 2
+        assert second.process.wait(LIMIT_S) == 2
     with served("--config", "nothing.yaml", cwd=tmp_path) as missing:
-        assert missing.process.wait(100) == 2
+        assert missing.process.wait(LIMIT_S) == 2
     said = {open_token: "chmod 600", taken: "is it in use", second: "another gpen", missing: "nothing.yaml"}
     for server, word in said.items():
         assert server.output.startswith("error: ") and server.output.count("\n") == 1, server.output
@@ -454,7 +460,7 @@ def test_a_signal_flushes_recordings_and_ends_everything(folder, tmp_path, portr
         news = client.updates()
         next(news)  # a page is open, and a live picture
         with client.watch("/api/cameras/door/live") as socket:
-            socket.recv(timeout=100)
+            socket.recv(timeout=LIMIT_S)
             assert server.stop() == 0
     assert not [command_line(pid) for pid in processes if "gpen-stream" in command_line(pid)]
     segments = sorted((tmp_path / "data" / "door").glob("*.mp4"))

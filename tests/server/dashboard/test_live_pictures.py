@@ -10,7 +10,7 @@ import threading
 import pytest
 import uvicorn
 from dashboard_client import Client
-from waiting import until
+from waiting import LIMIT_S, until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -108,11 +108,11 @@ def test_a_viewer_that_takes_nothing_is_dropped_and_the_other_one_sees_the_newes
         while served.watching == 2:  # until the slow one is given up
             number += 1
             served.show(number)
-            assert int.from_bytes(good.recv(timeout=100)[:4], "big") == number
+            assert int.from_bytes(good.recv(timeout=LIMIT_S)[:4], "big") == number
             seen += 1
             assert seen < 100_000
         served.show(number + 1)
-        assert int.from_bytes(good.recv(timeout=100)[:4], "big") == number + 1
+        assert int.from_bytes(good.recv(timeout=LIMIT_S)[:4], "big") == number + 1
     until(lambda: served.watching == 0)
 
 
@@ -124,7 +124,7 @@ def test_a_viewer_that_falls_behind_skips_to_the_newest_picture(serve):
             served.show(number)
         numbers = []
         while not numbers or numbers[-1] != 399:
-            numbers.append(int.from_bytes(viewer.recv(timeout=100)[:4], "big"))
+            numbers.append(int.from_bytes(viewer.recv(timeout=LIMIT_S)[:4], "big"))
     assert numbers == sorted(numbers) and len(numbers) < 200
 
 
@@ -153,14 +153,14 @@ def test_streams_end_with_the_log_in_that_opened_them(serve):
     ) as viewer:
         until(lambda: served.watching == 1)
         served.show(1)
-        assert viewer.recv(timeout=100)
+        assert viewer.recv(timeout=LIMIT_S)
         connection, news = client.open("GET", "/api/events/stream", Cookie=cookie)
         assert news.readline() == b"retry: 2000\n"
         assert client.ask("POST", "/api/logout", {}, Cookie=cookie).status == 200
         with pytest.raises(ConnectionClosed):
             while True:
                 served.show(2)
-                viewer.recv(timeout=100)
+                viewer.recv(timeout=LIMIT_S)
         news.read()  # to its end
         connection.close()
     until(lambda: served.watching == 0)
@@ -173,7 +173,7 @@ def test_a_camera_that_is_removed_closes_its_streams(serve):
         until(lambda: served.watching == 1)
         assert Client(served.port).ask("DELETE", "/api/cameras/door").status == 200
         with pytest.raises(ConnectionClosed):
-            viewer.recv(timeout=100)
+            viewer.recv(timeout=LIMIT_S)
 
 
 def test_an_end_of_the_server_waits_for_no_viewer(serve):
@@ -194,7 +194,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(serve, monkeypatch):
     with socket.create_connection(("127.0.0.1", served.port)) as sender:
         head = "POST /api/test HTTP/1.1\r\nHost: localhost\r\nX-Requested-With: gpen-stream\r\n"
         sender.sendall((head + "Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{").encode())
-        sender.settimeout(100)
+        sender.settimeout(LIMIT_S)
         assert sender.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
@@ -202,7 +202,7 @@ def test_two_names_in_one_request_are_refused(serve):
     served = serve()
     with socket.create_connection(("127.0.0.1", served.port)) as sender:
         sender.sendall(b"GET /api/cameras HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
-        sender.settimeout(100)
+        sender.settimeout(LIMIT_S)
         assert sender.recv(100).split()[1] in (b"400", b"421")
 
 
@@ -218,7 +218,7 @@ def test_guesses_that_come_all_at_once_are_counted_one_by_one(serve):
             opened.enter_context(socket.create_connection(("127.0.0.1", served.port))) for _ in range(20)
         ]
         for sender in senders:
-            sender.settimeout(100)
+            sender.settimeout(LIMIT_S)
             sender.sendall(head.encode())
         assert Client(served.port).get("/healthz").status == 200  # all heads are in
         for sender in senders:
@@ -236,7 +236,7 @@ class BusyProcess:
         self.released = threading.Event()
 
     def send(self, message) -> None:
-        assert self.released.wait(100)
+        assert self.released.wait(LIMIT_S)
 
 
 def test_a_camera_that_does_not_listen_holds_up_no_other_request(serve, monkeypatch):

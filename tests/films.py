@@ -28,7 +28,7 @@ def film(
 ) -> Path:
     """A film at 320x240 and 25 fps: one face, then six, then the one again.
 
-    Keyframes lie at the `cuts` and every `gop` frames. The sound is that of the portrait sample; WebM has none.
+    Keyframes lie at the `cuts` and every `gop` frames. The sound is the portrait's; WebM has none.
     """
     with av.open(str(SAMPLES / "portrait.mp4")) as source, av.open(str(path), "w") as output:
         tone = source.streams.audio[0]
