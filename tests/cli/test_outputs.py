@@ -97,8 +97,6 @@ def test_files_of_a_folder_that_others_write_fail_alone(face, portrait, run_cli,
     assert all(f"another run (process {os.getpid()} on " in line for line in [*failed, single.stderr])
     names = sorted(path.name for path in target.iterdir())
     assert names == [".gpen-folder.json", "b.jpg"], "the record stays: two files are not done"
-        "two are not done"
-    )
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
