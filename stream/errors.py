@@ -31,8 +31,21 @@ class HardwareError(EncodeError):
     """A hardware encoder that the user did not name failed. Software can encode the video."""
 
 
+class OutputTakenError(EncodeError):
+    """Another run writes the output at this moment."""
+
+
 class PlanError(StreamError):
     """A job cannot be continued or finished by its plan; the message names the difference or the segment."""
+
+
+class PlanChangedError(PlanError):
+    """An unfinished run does not fit this one any more. Only a run that begins again can restore the file."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        """What differs, as the end of a sentence that begins with "since"."""
 
 
 class ClusterError(StreamError):

@@ -17,7 +17,7 @@ import numpy as np
 import uvicorn
 from waiting import LIMIT_S, until
 
-from stream.config import Config, load_config
+from stream.config import load_config
 from stream.errors import ConfigError, NotFoundError
 from stream.live.packets import JpegPicture
 from stream.live.session.live_settings import LiveSettings
@@ -28,7 +28,8 @@ from stream.live.status import ConnectionState
 from stream.server.camera_config import CameraSettings, ServerSettings, parse_camera, redacted
 from stream.server.dashboard.app import create_app
 from stream.server.dashboard.job_process import JobProgress
-from stream.server.dashboard.jobs import Job, JobQueue, JobStatus, updated_status
+from stream.server.dashboard.job_status import JobStatus, updated_status
+from stream.server.dashboard.jobs import Job, JobQueue
 from stream.server.events import Events
 from stream.server.supervisor.camera_status import CameraStatus, HistoryPoint, RestorerStatus
 from stream.server.supervisor.recordings import Recording
@@ -211,11 +212,11 @@ class FakeSupervisor:
 class StalledQueue(JobQueue):
     """A queue whose jobs stay at a quarter until they are cancelled."""
 
-    def _restore(self, job: Job, config: Config) -> tuple[None, str]:
+    def _restore(self, job: Job) -> None:
         with self._changed:
-            job.status = updated_status(job.status, JobProgress(25, 100, 3), 65 / 3)
+            now = JobProgress(25, 100, 3, segments_done=1, segments_total=4, workers=2)
+            job.status = updated_status(job.status, now, 65 / 3)
             self._changed.wait_for(lambda: job.status.state != "running" or self._closing)
-        return None, ""
 
 
 class Dashboard:

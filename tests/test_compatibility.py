@@ -21,6 +21,8 @@ def missing(recorded, found, at=""):
             for path in (missing(value, found[key], f"{at}/{key}") if key in found else [f"{at}/{key}"])
         ]
     if isinstance(recorded, list) and isinstance(found, list):
+        if [type(value) for value in (*recorded, *found)] == [dict, dict]:  # the merged items of a list
+            return missing(recorded[0], found[0], at)
         return [f"{at}/{value}" for value in recorded if value not in found]
     return [] if recorded == found else [f"{at}: {recorded} is {found}"]
 
@@ -28,6 +30,8 @@ def missing(recorded, found, at=""):
 def test_what_is_missing_is_found():
     assert missing({"a": ["b"], "c": 1}, {"a": ["b", "new"], "c": 1, "d": 2}) == []
     assert missing({"a": ["b"], "c": 1, "e": {"f": 1}}, {"a": [], "c": 2}) == ["/a/b", "/c: 1 is 2", "/e"]
+    assert missing([{"a": None}], [{"a": None, "new": None}]) == []
+    assert missing([{"a": None}], [{"new": None}]) == ["/a"]
 
 
 @pytest.fixture(scope="module")

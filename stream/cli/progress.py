@@ -69,12 +69,19 @@ class Display:
                     faces=done.faces,
                     segments=segments,
                 )
-        elif done.frames_done and time.monotonic() - self._last_plain >= _PLAIN_EVERY_S:
-            self._last_plain = time.monotonic()
+        elif (done.frames_done or not done.workers) and self._is_due():
             left = f", {(total - done.frames_done) / fps:.0f} s left" if fps and done.frames_total else ""
             of = f" of {done.frames_total}" if done.frames_total else ""
             segments = _segments(done, " of ")
             self.say(f"{done.frames_done}{of} frames{segments}, {fps:.1f} fps, {done.faces} faces{left}")
+
+    def _is_due(self) -> bool:
+        """Whether it is time for another plain line."""
+        now = time.monotonic()
+        if now - self._last_plain < _PLAIN_EVERY_S:
+            return False
+        self._last_plain = now
+        return True
 
     def say(self, text: str) -> None:
         """One plain line on stderr, never wrapped."""
@@ -87,4 +94,6 @@ def _segments(done: Done, of: str) -> str:
     if not done.segments_total:
         return ""
     workers = "" if done.workers == 1 else f", {done.workers} workers"
+    if not done.workers:
+        workers = ", waiting for a worker"
     return f", {done.segments_done}{of}{done.segments_total} segments{workers}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from stream.job.plan.facts import input_facts
-from stream.job.segments.work_folder import write_whole
+from stream.media.synced_file import write_synced
 
 NAME = ".gpen-folder.json"
 """Name of the record, in the folder of results; it is removed when all files are done."""
@@ -53,7 +53,7 @@ class FolderRecord:
         """Note that a file is done. Raises SourceError and OSError."""
         done = DoneFile(source=input_facts(source, whole=False), output_size=output.stat().st_size)
         self._record.files[self._key(output)] = done
-        write_whole(self._path, self._record.model_dump_json(indent=1))
+        write_synced(self._path, self._record.model_dump_json(indent=1))
 
     def remove(self) -> None:
         """Delete the record: all files are done, or the run begins again."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stream.config import Config
-from stream.errors import PlanError, SourceError
+from stream.errors import PlanChangedError, PlanError, SourceError
 from stream.faces.assembly import Setup
 from stream.faces.compose.upscale import require_progressive
 from stream.job.counts import RunCounts
@@ -140,9 +140,10 @@ class PlannedRun:
             plan = folder.read_plan()
             differs = first_difference(facts, plan.facts) or first_difference(machine, plan.machine)
             if differs is not None:
-                raise PlanError(
+                raise PlanChangedError(
                     f"{self._destination}: an earlier run cannot be continued, since {differs}; "
-                    "run it as before, or add --restart to begin again"
+                    "run it as before, or add --restart to begin again",
+                    differs,
                 )
             return plan
         return self._new_plan(info, facts, machine, longest_s)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from stream.errors import EncodeError
+from stream.errors import EncodeError, OutputTakenError
 
 if sys.platform == "win32":
     import msvcrt
@@ -66,7 +66,7 @@ class OutputClaim:
     def acquire(self) -> None:
         """Claim the output, without waiting.
 
-        Raises EncodeError if another run holds it, or if the lock file cannot be used.
+        Raises OutputTakenError if another run holds it, EncodeError if the lock file cannot be used.
         """
         if self._descriptor is not None:
             raise RuntimeError(f"{self.destination}: is claimed already")
@@ -136,12 +136,12 @@ class OutputClaim:
         if not ours or (text.strip("\0") and _HOLDER.fullmatch(text) is None):
             raise EncodeError(f"{self.destination}: {self.path.name} beside it is no lock file; remove it")
 
-    def _taken(self, descriptor: int) -> EncodeError:
+    def _taken(self, descriptor: int) -> OutputTakenError:
         holder = _HOLDER.fullmatch(_read(descriptor))
         who = ""
         if holder is not None:
             who = f" (process {holder['pid']} on {holder['host']} since {_clock(holder['since'])})"
-        return EncodeError(
+        return OutputTakenError(
             f"{self.destination}: is being written by another run{who}; wait for it, or name another output"
         )
 

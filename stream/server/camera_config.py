@@ -43,6 +43,25 @@ class WebhookSettings(Section):
     kinds: tuple[str, ...] = Field((), description="kinds of events to send; empty: all")
 
 
+class JobSettings(Section):
+    """Settings of the files that the dashboard restores."""
+
+    at_once: int = Field(
+        1, ge=1, le=64, description="files restored at the same time; each uses all cores, so one is fastest"
+    )
+    segment_s: float = Field(
+        60.0,
+        ge=1,
+        le=86_400,
+        description="longest part of a long video, s; a server that was killed loses no more of its work",
+    )
+    on: str | None = Field(
+        None,
+        min_length=1,
+        description="Ray cluster that restores long videos, as restore --on; unset: this machine",
+    )
+
+
 class ServerSettings(Section):
     """Settings of `gpen-stream serve`: the dashboard and the folders."""
 
@@ -58,6 +77,7 @@ class ServerSettings(Section):
     )
     upload_mb: int = Field(4096, ge=1, le=1_000_000, description="largest file that may be uploaded, MiB")
     webhook: WebhookSettings | None = None
+    jobs: JobSettings = JobSettings()
 
     @property
     def data_folder(self) -> Path:
@@ -244,6 +264,7 @@ def _known_settings(keys: Sequence[int | str], model: type[BaseModel]) -> list[s
     sections: dict[int | str, type[BaseModel]] = {
         "server": ServerSettings,
         "webhook": WebhookSettings,
+        "jobs": JobSettings,
         "cameras": CameraSettings,
     }
     found = [sections[key] for key in keys if key in sections]

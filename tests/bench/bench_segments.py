@@ -150,12 +150,12 @@ def ray_cost(source: Path, folder: Path, rounds: int) -> list[Row]:
     times: dict[str, list[float]] = {"ray": [], "one": []}
     for turn in range(rounds):
         for name in ("one", "ray") if turn % 2 else ("ray", "one"):
-            on = ["--on", "ray", "--worker-cores", "1"] if name == "ray" else []
+            on = ["--on", "local", "--worker-cores", "1"] if name == "ray" else []
             times[name].append(command(source, folder / f"{name}.mp4", "--segment", "10", *on))
     ratios = [ray / one for ray, one in zip(times["ray"], times["one"], strict=True)]
     code = (
         "import time; begun = time.monotonic(); from stream.job.cluster import connect; "
-        "c = connect('ray', '--on'); print(time.monotonic() - begun); c.close()"
+        "c = connect('local', '--on'); print(time.monotonic() - begun); c.close()"
     )
     starts = [
         float(
@@ -186,7 +186,15 @@ def main() -> None:
     add_json_option(parser)
     arguments = parser.parse_args()
     parts = arguments.only or ["seam", "plan", "ray"]
-    tables = []
+    tables: list[Table] = []
+
+    def show(table: Table) -> None:
+        tables.append(table)
+        print(table.title)
+        for row in table.rows:
+            print("  ", ", ".join(f"{table.columns[key]}: {value}" for key, value in row.items()), flush=True)
+        write_json(arguments.json, "segments", tables)
+
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = film(folder / "film.mp4", arguments.seconds)
@@ -199,20 +207,15 @@ def main() -> None:
                 "warp_parts": "the same with segments",
                 "warp_ratio": "E_warp with against without segments",
             }
-            tables.append(Table("seam", "Forced borders, within two frames", columns, seam(folder)))
+            show(Table("seam", "Forced borders, within two frames", columns, seam(folder)))
         if "plan" in parts:
             columns = {"case": "", "wall": "wall time", "size": "size", "seconds": "s without segments"}
             rows = plan_cost(source, folder, arguments.rounds)
-            tables.append(Table("plan", "Cost of a plan", columns, rows))
+            show(Table("plan", "Cost of a plan", columns, rows))
         if "ray" in parts:
             columns = {"case": "", "wall": "wall time", "seconds": "s of one process", "start": "s to start"}
             rows = ray_cost(source, folder, arguments.rounds)
-            tables.append(Table("ray", "Cost of Ray on one machine", columns, rows))
-    for table in tables:
-        print(table.title)
-        for row in table.rows:
-            print("  ", ", ".join(f"{table.columns[key]}: {value}" for key, value in row.items()))
-    write_json(arguments.json, "segments", tables)
+            show(Table("ray", "Cost of Ray on one machine", columns, rows))
 
 
 if __name__ == "__main__":

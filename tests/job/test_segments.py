@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -16,9 +17,10 @@ from films import CUTS, film, packets_sha256, times
 from waiting import until
 
 from stream import Options, Status, load_config, restore_file
-from stream.errors import EncodeError, PlanError
+from stream.errors import EncodeError, HardwareError, PlanError
 from stream.job.outlook import foresee, job_status, join_finished
 from stream.job.segments.work_folder import WorkFolder
+from stream.media.segment_encoder import SegmentEncoder
 
 pytestmark = pytest.mark.timeout(400)
 CONFIG = load_config("fast", None, ["restore.precision=fp32"])
@@ -319,3 +321,41 @@ def test_an_output_that_exists_is_refused_before_any_work(movie, tmp_path):
     with pytest.raises(EncodeError, match="exists; name another output or add --overwrite"):
         restore_file(movie, target, CONFIG, options=Options(segment_s=1.0))
     assert [path.name for path in Path(tmp_path).iterdir()] == ["out.mp4"]
+
+
+def test_a_full_disk_at_the_join_keeps_the_segments_and_the_next_run_joins_them(movie, tmp_path, run_cli):
+    """The limit lies between the largest segment and the whole video."""
+    whole, target = tmp_path / "whole.mp4", tmp_path / "out.mp4"
+    restore_file(movie, whole, CONFIG, options=Options(segment_s=1.0, keep_segments=True))
+    largest = max(path.stat().st_size for path in WorkFolder(whole).path.iterdir())
+    limit = (largest + whole.stat().st_size) // 2
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    settings = ["--preset=fast", "--set=restore.precision=fp32", "--segment=1"]
+    done = run_cli("restore", movie, target, *settings, preexec_fn=limited)
+    assert done.returncode == 1 and "grew beyond what is allowed" in done.stderr
+    assert job_status(target).segments_done == 3 and not target.exists()
+    outcome = restore_file(movie, target, CONFIG, options=Options(segment_s=1.0))
+    assert all(segment["earlier"] for segment in outcome.report["segments"])
+    assert packets_sha256(target) == packets_sha256(whole)
+
+
+def test_a_hardware_encoder_that_fails_begins_a_new_plan(movie, tmp_path, monkeypatch):
+    """The software encoder makes the video: nothing of the hardware's segments is used."""
+    encode = SegmentEncoder.write
+    failed = []
+
+    def write(self, picture, pts):
+        if not failed and pts > 25 * 512:
+            failed.append(pts)
+            raise HardwareError("out.mp4: h264_nvenc failed; set encode.hardware to off")
+        encode(self, picture, pts)
+
+    monkeypatch.setattr(SegmentEncoder, "write", write)
+    config = load_config("fast", None, ["restore.precision=fp32", "encode.hardware=auto"])
+    outcome = restore_file(movie, tmp_path / "out.mp4", config, options=Options(segment_s=1.0))
+    assert failed and outcome.status is Status.COMPLETE
+    assert outcome.report["encoder"] == "libx264" and any("made again by" in n for n in outcome.notes)
+    assert not any(segment["earlier"] for segment in outcome.report["segments"])

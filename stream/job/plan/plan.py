@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from stream.errors import PlanError
+from stream.errors import PlanChangedError, PlanError
 
 FORMAT = 1
 """Version of the plan's file format."""
@@ -93,7 +93,10 @@ def read_plan(path: Path) -> Plan:
     except OSError as error:
         raise PlanError(f"{path}: cannot be read ({error.strerror}); add --restart to begin again") from None
     except ValidationError:
-        raise PlanError(f"{path}: is damaged or of another version; add --restart to begin again") from None
+        raise PlanChangedError(
+            f"{path}: is damaged or of another version; add --restart to begin again",
+            "its plan is damaged or of another version",
+        ) from None
 
 
 def first_difference(now: Facts, then: Facts) -> str | None:

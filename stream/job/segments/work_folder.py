@@ -15,6 +15,7 @@ from stream.errors import EncodeError
 from stream.job.counts import RunCounts
 from stream.job.plan.plan import Plan, PlannedSegment, read_plan
 from stream.media.segment_file import PacketIndex, is_intact
+from stream.media.synced_file import write_synced
 
 _PARTIAL = "partial.json"
 
@@ -59,7 +60,7 @@ class WorkFolder:
         self.remove()
         try:
             self.path.mkdir()
-            write_whole(self.plan_path, plan.model_dump_json(indent=1))
+            write_synced(self.plan_path, plan.model_dump_json(indent=1))
         except OSError as error:
             raise EncodeError(f"{self.path}: cannot be written ({error.strerror}); check the disk") from None
 
@@ -78,7 +79,7 @@ class WorkFolder:
     def store(self, part: Path, receipt: Receipt) -> None:
         """Give a part that is on disk its name, and write its receipt. Raises OSError."""
         os.replace(part, self.segment_path(receipt.index))
-        write_whole(self._receipt_path(receipt.index), receipt.model_dump_json())
+        write_synced(self._receipt_path(receipt.index), receipt.model_dump_json())
 
     def receipt(self, segment: PlannedSegment) -> Receipt | None:
         """The receipt of a finished segment; None where it or the segment's file is missing or damaged."""
@@ -103,7 +104,7 @@ class WorkFolder:
     def note_partial(self, path: Path) -> None:
         """Remember that this job wrote a file with the first part of the video."""
         with suppress(OSError):  # then it stays beside the whole video
-            write_whole(self.path / _PARTIAL, json.dumps([path.name, *_identity(path)]))
+            write_synced(self.path / _PARTIAL, json.dumps([path.name, *_identity(path)]))
 
     def remove_partial(self) -> None:
         """Delete the file with the first part, if it still is the one that this job wrote."""
@@ -133,19 +134,3 @@ def _identity(path: Path) -> list[int]:
     """Which file lies at a path."""
     facts = path.stat()
     return [facts.st_ino, facts.st_size, facts.st_mtime_ns]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that after a power cut it is there as a whole, or not at all."""
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-    with part.open("x", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-    with suppress(OSError):  # some file systems cannot sync a folder
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

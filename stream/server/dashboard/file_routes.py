@@ -12,7 +12,8 @@ from stream.config import Fraction, load_config
 from stream.errors import ConfigError, NotFoundError
 from stream.server.dashboard import uploads
 from stream.server.dashboard.file_types import is_media
-from stream.server.dashboard.jobs import JobStatus, MediaFile, file_in
+from stream.server.dashboard.job_status import JobStatus
+from stream.server.dashboard.jobs import MediaFile, file_in
 from stream.server.dashboard.request_checks import check_model
 from stream.server.dashboard.routing import JobsDependency, body_schema, file_response
 
@@ -32,6 +33,13 @@ class JobBody(BaseModel):
     preset: str = "default"
     model: str | None = None
     strength: Fraction | None = None
+
+
+class MoveBody(BaseModel):
+    """Where a job that waits goes."""
+
+    model_config = ConfigDict(extra="forbid")
+    place: int = Field(ge=1, le=1_000_000, description="1: it is the next; too high: it is the last")
 
 
 @router.get("/api/files", summary="Files that can be restored")
@@ -61,8 +69,8 @@ async def delete(name: str, jobs: JobsDependency) -> dict[str, JsonValue]:
 
 @router.get("/api/jobs", summary="The queue, oldest first")
 async def queue(jobs: JobsDependency) -> list[JobStatus]:
-    """List the jobs that wait, that run and that have ended."""
-    return jobs.all()
+    """List the jobs that wait, that run and that have ended. `place` is the order of those that wait."""
+    return await asyncio.to_thread(jobs.all)
 
 
 @router.post("/api/jobs", status_code=201, summary="Restore a file")
@@ -76,12 +84,28 @@ async def begin(body: JobBody, jobs: JobsDependency) -> JobStatus:
         overrides.append(f"restore.strength={body.strength}")
     if not is_media(file_in(jobs.folder, body.file)):
         raise ConfigError(f"{body.file}: is no video or picture that is known here")
-    return jobs.add(body.file, load_config(body.preset, None, overrides), body.preset)
+    config = load_config(body.preset, None, overrides)
+    return await asyncio.to_thread(jobs.add, body.file, config, body.preset)
+
+
+@router.post("/api/jobs/{job_id}/retry", summary="Try a job again")
+async def retry(job_id: str, jobs: JobsDependency) -> JobStatus:
+    """Have a job that failed or was cancelled wait again. It continues after its last finished segment."""
+    return await asyncio.to_thread(jobs.retry, job_id)
+
+
+@router.post("/api/jobs/{job_id}/move", summary="Move a job in the queue")
+async def move(job_id: str, body: MoveBody, jobs: JobsDependency) -> JobStatus:
+    """Move a job that waits to a place among those that wait."""
+    return await asyncio.to_thread(jobs.move, job_id, body.place)
 
 
 @router.delete("/api/jobs/{job_id}", summary="Cancel a job, or delete its result")
 async def end(job_id: str, jobs: JobsDependency) -> dict[str, JsonValue]:
-    """Cancel a job that waits or runs. One that has ended is removed from the list, with its result."""
+    """Cancel a job that waits or runs; what it has finished stays for a retry.
+
+    A job that has ended is removed from the list, with its result and all else that it has left.
+    """
     await asyncio.to_thread(jobs.remove, job_id)
     return {"ok": True}
 
@@ -91,7 +115,7 @@ async def result(
     job_id: str, which: str, jobs: JobsDependency, download: Annotated[bool, Query()] = False
 ) -> Response:
     """The input or output file of a job. With download=1 the browser saves it instead of showing it."""
-    job = jobs.find(job_id)
+    job = await asyncio.to_thread(jobs.find, job_id)
     if which not in ("input", "output"):
         raise NotFoundError("a job has an input and an output")
     folder, name = (jobs.folder, job.status.file) if which == "input" else (jobs.results, job.result)

@@ -1,35 +1,29 @@
-"""Files to restore: a queue that runs one job at a time, each in its own process."""
+"""Files to restore: a queue of jobs that survives the server, each job in a process of its own."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import secrets
-import shutil
-import tempfile
 import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, assert_never, get_args
 
-from pydantic import JsonValue
-from pydantic_core import to_jsonable_python
-
-from stream.config import Config
+from stream.config import Config, parse_config
 from stream.errors import ConfigError, NotFoundError
-from stream.pipeline.processes import ChildProcess, start_thread
-from stream.server.dashboard.job_process import FromJob, JobDone, JobError, JobProgress, JobRate, run_job
+from stream.job.interface import Options
+from stream.pipeline.processes import start_thread
+from stream.server.camera_config import JobSettings
+from stream.server.dashboard.file_types import is_media
+from stream.server.dashboard.job_folder import JobFolder
+from stream.server.dashboard.job_list import JobList, StoredJob
+from stream.server.dashboard.job_process import JobDone, JobError, JobProgress, JobRate, JobRestarted
+from stream.server.dashboard.job_run import JobRun
+from stream.server.dashboard.job_status import JobStatus, updated_status
 
 _MAX_JOBS = 200
 """Jobs in the list; beyond it the oldest that have ended are removed."""
-JobState = Literal["queued", "running", "done", "failed", "cancelled"]
-JOB_STATES: tuple[JobState, ...] = get_args(JobState)
-_POLL_S = 0.2
-_JOBS_FILE = ".jobs.json"
-_END_S = 8.0
-"""Longest time for a cancelled job to end by itself."""
 
 
 def file_in(folder: Path, name: str) -> Path:
@@ -42,52 +36,19 @@ def file_in(folder: Path, name: str) -> Path:
     return path
 
 
-@dataclass(frozen=True, slots=True)
-class JobStatus:
-    """The state of a job: its input, its settings and its progress."""
-
-    id: str
-    file: str
-    """Name of the input in the server's folder."""
-    preset: str
-    model: str
-    strength: float
-    """Share of the restored face in the result, 0 to 1."""
-    state: JobState = "queued"
-    progress: float = 0.0
-    """Share of the frames that are done, 0 to 1."""
-    left_s: float | None = None
-    """Estimated time to the end, in s."""
-    fps: float | None = None
-    """Frames restored per second."""
-    frames: int = 0
-    """Frames that are done."""
-    faces: int = 0
-    """Faces that were restored."""
-    seconds: float | None = None
-    """Duration of the job, in s."""
-    frame_rate: float | None = None
-    """Frames of the input per second; None for a picture."""
-    ended_at: float | None = None
-    """Unix time, s."""
-    error: str = ""
-    """Why the job failed, in one line."""
-
-    def to_json(self) -> dict[str, JsonValue]:
-        """The job as the API gives it."""
-        values: dict[str, JsonValue] = to_jsonable_python(self)
-        return values
-
-
 @dataclass(slots=True, eq=False)
 class Job:
     """One job of the queue."""
 
     status: JobStatus
     config: Config | None = field(default=None, repr=False)
-    """None for a job of an earlier run of the server, which has ended."""
+    """None for a job that is done, and for one whose settings this version does not know."""
     result: str = ""
     """Name of its result in the folder of results; empty while there is none."""
+    segment_s: float | None = None
+    """Longest segment, s; None: as the server's settings say."""
+    run: JobRun | None = field(default=None, repr=False)
+    """The run that has not ended yet; a cancelled one needs a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,33 +61,51 @@ class MediaFile:
 
 
 class JobQueue:
-    """Runs jobs one after the other, in a thread of its own. Any thread may call the public methods.
+    """Runs jobs in their order, one or several at a time. Any thread may call the public methods.
 
-    Results lie in `folder`/restored. The jobs that made them are listed after a restart of the server too.
+    Results lie in `folder`/restored, and the list of jobs beside them. A server that is started again
+    continues: jobs that waited wait again, and those that ran go on after their last finished segment.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: JobSettings | None = None) -> None:
         self.folder, self.results = folder, folder / "restored"
+        self._settings = settings or JobSettings()
+        self._list = JobList(self.results)
         self._jobs: dict[str, Job] = {}
         self._changed = threading.Condition()
         self._closing = False
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Delete unfinished files of a killed server, list the jobs that ended before, start the thread."""
+        """Read the list of jobs, delete what belongs to none of them, and start the threads."""
         self.results.mkdir(parents=True, exist_ok=True)
-        for path in (*self.results.glob(".job-*"), *self.folder.glob(".upload-*")):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        self._load()
-        self._thread = start_thread("jobs", self._run)
+        for path in self.folder.glob(".upload-*"):
+            path.unlink()
+        self._list.drop_parts()
+        with self._changed:
+            stored = self._list.read()
+            if stored is None:
+                self._list_results()
+            else:
+                self._take_up(stored)
+                known = {self._folder_of(job).path for job in self._jobs.values() if not job.result}
+                for folder in JobFolder.found(self.results):
+                    if folder.path not in known:
+                        folder.remove()
+            self._save()
+        for number in range(self._settings.at_once):
+            self._threads.append(start_thread(f"jobs-{number}", self._run))
 
     def stop(self) -> None:
-        """Kill the job that runs, and end."""
+        """Kill the jobs that run, and end. The next start continues with them."""
         with self._changed:
             self._closing = True
+            for job in self._jobs.values():
+                if job.run is not None:
+                    job.run.kill()
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def files(self) -> list[MediaFile]:
         """The files in the folder, newest first."""
@@ -138,9 +117,10 @@ class JobQueue:
         return [MediaFile(name, size) for _, name, size in sorted(found, reverse=True)]
 
     def all(self) -> list[JobStatus]:
-        """All jobs, in the order in which they were added."""
+        """All jobs, oldest first; those that wait are in the order in which they will run."""
         with self._changed:
-            return [job.status for job in self._jobs.values()]
+            places = {key: place for place, key in enumerate(self._waiting(), 1)}
+            return [replace(job.status, place=places.get(key)) for key, job in self._jobs.items()]
 
     def find(self, job_id: str) -> Job:
         """The job with that id; NotFoundError if there is none."""
@@ -158,147 +138,211 @@ class JobQueue:
         settings = config.restore
         status = JobStatus(secrets.token_hex(6), file, preset, settings.model, settings.strength)
         with self._changed:
-            if sum(one.status.state == "queued" for one in self._jobs.values()) >= _MAX_JOBS // 2:
-                raise ConfigError("too many files wait already; wait for some, or cancel them")
-            ended = [key for key, one in self._jobs.items() if one.status.state not in ("queued", "running")]
+            self._check_room()
+            ended = [key for key, one in self._jobs.items() if one.status.has_ended and one.run is None]
             for key in ended[: max(0, len(self._jobs) - _MAX_JOBS + 1)]:
-                del self._jobs[key]
-            self._jobs[status.id] = Job(status, config)
+                self._folder_of(self._jobs.pop(key)).remove()
+            self._jobs[status.id] = Job(status, config, segment_s=self._settings.segment_s)
+            self._save()
             self._changed.notify_all()
-        return status
+            return replace(status, place=len(self._waiting()))
+
+    def retry(self, job_id: str) -> JobStatus:
+        """Have a job that failed or was cancelled wait again, behind all others.
+
+        Raises NotFoundError if its file is gone, ConfigError if it cannot be tried again.
+        """
+        with self._changed:
+            job = self.find(job_id)
+            status = job.status
+            if status.state not in ("failed", "cancelled"):
+                raise ConfigError(f"{status.file}: has neither failed nor been cancelled; add it again")
+            if job.config is None:
+                raise ConfigError(f"{status.file}: its settings are not known any more; add it again")
+            file_in(self.folder, status.file)
+            self._check_room()
+            job.status = status.waiting(self._folder_of(job).has_segments())
+            self._jobs[job_id] = self._jobs.pop(job_id)
+            self._save()
+            self._changed.notify_all()
+            return replace(job.status, place=len(self._waiting()))
+
+    def move(self, job_id: str, place: int) -> JobStatus:
+        """Move a job that waits to a place among those that wait, from 1; a place too high is the last one.
+
+        Raises NotFoundError if there is no such job, ConfigError if it does not wait.
+        """
+        with self._changed:
+            job, waiting = self.find(job_id), self._waiting()
+            if job_id not in waiting:
+                raise ConfigError(
+                    f"{job.status.file}: does not wait; only the order of waiting files changes"
+                )
+            slots = set(waiting)
+            waiting.remove(job_id)
+            waiting.insert(place - 1, job_id)
+            order = iter(waiting)
+            keys = [next(order) if key in slots else key for key in self._jobs]
+            self._jobs = {key: self._jobs[key] for key in keys}
+            self._save()
+            return replace(job.status, place=waiting.index(job_id) + 1)
 
     def remove(self, job_id: str) -> None:
-        """Cancel a job that waits or runs. Remove one that has ended from the list, and delete its result."""
-        job = self.find(job_id)
+        """Cancel a job that waits or runs. Remove one that has ended from the list, with its files."""
         with self._changed:
-            if job.status.state in ("queued", "running"):
-                job.status = replace(job.status, state="cancelled")
-                self._changed.notify_all()
-                return
-            self._jobs.pop(job_id, None)
-            if job.result:
-                (self.results / job.result).unlink(missing_ok=True)
+            job = self.find(job_id)
+            if not job.status.has_ended:
+                job.status = replace(job.status, state="cancelled", ended_at=time.time(), workers=0)
+                if job.run is not None:
+                    job.run.cancel()
+            else:
+                self._jobs.pop(job_id, None)
+                if job.result:
+                    (self.results / job.result).unlink(missing_ok=True)
+                if job.run is None:  # else `_finish` does it
+                    self._folder_of(job).remove()
             self._save()
+            self._changed.notify_all()
+
+    def _waiting(self) -> list[str]:
+        """Ids of the jobs that wait, in their order."""
+        return [key for key, job in self._jobs.items() if job.status.state == "queued"]
+
+    def _folder_of(self, job: Job) -> JobFolder:
+        return JobFolder.of(self.results, job.status.id)
+
+    def _check_room(self) -> None:
+        if len(self._waiting()) >= _MAX_JOBS // 2:
+            raise ConfigError("too many files wait already; wait for some, or cancel them")
 
     def _run(self) -> None:
-        while (next_job := self._wait_for_job()) is not None:
-            job, config = next_job
+        while (job := self._wait_for_job()) is not None:
             try:
-                result, error = self._restore(job, config)
+                answer = self._restore(job)
             except OSError as failure:
-                result, error = None, f"{job.status.file}: cannot be restored ({failure.strerror})"
+                answer = JobError(f"{job.status.file}: cannot be restored ({failure.strerror})")
             with self._changed:
-                self._finish(job, result, error)
+                self._finish(job, answer)
 
-    def _wait_for_job(self) -> tuple[Job, Config] | None:
+    def _wait_for_job(self) -> Job | None:
         """The next job, as soon as there is one; None at the end."""
         with self._changed:
             while not self._closing:
                 for job in self._jobs.values():
-                    if job.status.state == "queued" and job.config is not None:
+                    if job.status.state == "queued" and job.config is not None and job.run is None:
+                        longest_s = job.segment_s or self._settings.segment_s
+                        options = Options(overwrite=True, segment_s=longest_s, on=self._settings.on)
+                        source = self.folder / job.status.file
+                        job.run = JobRun(source, self._folder_of(job), job.config, options)
                         job.status = replace(job.status, state="running")
-                        return job, job.config
+                        self._save()
+                        return job
                 self._changed.wait()
             return None
 
-    def _finish(self, job: Job, result: Path | None, error: str) -> None:
-        """Set the final state of a job: done, failed or, if it was cancelled meanwhile, cancelled."""
-        status = replace(job.status, ended_at=time.time())
-        if status.state != "running" or self._closing:
-            job.status = replace(status, state="cancelled")
-            if result is not None:
-                result.unlink(missing_ok=True)
-        elif result is None:
-            job.status = replace(status, state="failed", error=error)
-        else:
-            job.status = replace(status, state="done", progress=1.0, left_s=0.0)
-            job.result = result.name
-            self._save()
+    def _restore(self, job: Job) -> JobDone | JobError | None:
+        """Restore a file; None: the job was cancelled, or the server ends. Raises OSError."""
+        run, began_s = job.run, time.monotonic()
+        if run is None:
+            raise RuntimeError("the job has no run")
 
-    def _restore(self, job: Job, config: Config) -> tuple[Path | None, str]:
-        """Restore a file; returns the result, or None and the reason.
+        def show(message: JobRate | JobRestarted | JobProgress | JobDone) -> None:
+            with self._changed:  # another thread may cancel it, and have it wait again
+                if not run.is_ending:
+                    job.status = updated_status(job.status, message, time.monotonic() - began_s)
 
-        Raises OSError if the machine lacks memory, disk space or processes.
-        """
-        started_s, file = time.monotonic(), job.status.file
-        # The job writes into a folder of its own, which is deleted: a killed job leaves nothing behind.
-        folder = Path(tempfile.mkdtemp(prefix=".job-", dir=self.results))
+        answer = run.follow(show)
+        if isinstance(answer, JobDone):
+            show(answer)
+        return answer
+
+    def _finish(self, job: Job, answer: JobDone | JobError | None) -> None:
+        """Set the final state of a job after a run, unless it was cancelled or the server ends."""
+        run, job.run = job.run, None
+        folder = self._folder_of(job)
         try:
-            child = ChildProcess(
-                "gpen-stream: a file", run_job, str(self.folder / file), str(folder / file), config, nice=5
-            )
-            try:
-                return self._follow(job, child, started_s)
-            except EOFError:
-                return None, f"{file}: its process ended unexpectedly; see the server's log"
-            finally:
-                if self._closing:
-                    child.kill()
-                else:
-                    child.link.close()  # tells a job that still runs to end
-                child.end(_END_S)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(answer, JobDone) and run is not None and not run.is_ending:
+                self._keep_result(job, Path(answer.path))
+            elif isinstance(answer, JobError) and run is not None and not run.is_ending:
+                job.status = replace(
+                    job.status, state="failed", ended_at=time.time(), error=answer.reason, workers=0
+                )
+        except OSError as failure:
+            reason = f"{job.status.file}: its result cannot be kept ({failure.strerror})"
+            job.result = ""
+            job.status = replace(job.status, state="failed", ended_at=time.time(), error=reason, workers=0)
+        if job.result or not folder.has_segments() or job.status.id not in self._jobs:
+            folder.remove()
+        self._save()
+        self._changed.notify_all()  # it may wait again already
 
-    def _follow(self, job: Job, child: ChildProcess, started_s: float) -> tuple[Path | None, str]:
-        """Read a job's messages until it ends or is cancelled; returns the result, or None and the reason."""
-        while job.status.state == "running" and not self._closing:
-            if not child.link.poll(_POLL_S):
-                continue
-            message: FromJob = child.link.recv()
-            elapsed_s = time.monotonic() - started_s
-            if isinstance(message, JobError):
-                return None, message.reason.replace(f"{self.folder}/", "")
-            with self._changed:  # another thread may cancel it
-                job.status = updated_status(job.status, message, elapsed_s)
-            if isinstance(message, JobDone):
-                return self._move_result(Path(message.path)), ""
-        return None, ""
+    def _keep_result(self, job: Job, file: Path) -> None:
+        """Move a result to the folder of results; a number is added to a name that is taken. Raises OSError.
 
-    def _move_result(self, file: Path) -> Path:
-        """Move a result to the folder of results; a number is added to a name that is taken."""
+        The name is stored first: a server that is killed in between knows the result as this job's.
+        """
+        taken = {other.result for other in self._jobs.values()}
         path, number = self.results / file.name, 1
-        while path.exists():
+        while path.exists() or path.name in taken:
             number += 1
             path = self.results / f"{file.stem}-{number}{file.suffix}"
-        return file.rename(path)
+        job.result = path.name
+        self._save()
+        file.rename(path)
+        job.status = replace(
+            job.status, state="done", progress=1.0, left_s=0.0, workers=0, ended_at=time.time()
+        )
+        job.config = None
 
     def _save(self) -> None:
-        """Write the jobs that have a result to a file. If that fails, they are not listed after a restart."""
-        kept = [job.status.to_json() | {"result": job.result} for job in self._jobs.values() if job.result]
-        part = self.results / f"{_JOBS_FILE}.part"
-        with contextlib.suppress(OSError):
-            part.write_text(json.dumps(kept), encoding="utf-8")
-            part.replace(self.results / _JOBS_FILE)
+        self._list.write(
+            [
+                StoredJob(
+                    status=job.status,
+                    result=job.result,
+                    settings=None if job.config is None else job.config.model_dump(mode="json"),
+                    segment_s=job.segment_s,
+                )
+                for job in self._jobs.values()
+            ]
+        )
 
-    def _load(self) -> None:
-        """Read the jobs of earlier runs whose results still exist."""
-        try:
-            facts = json.loads((self.results / _JOBS_FILE).read_text(encoding="utf-8"))
-            kept = [Job(result=one.pop("result", ""), status=JobStatus(**one)) for one in facts]
-        except (OSError, ValueError, TypeError, AttributeError):
-            kept = []
-        for job in kept:
-            with contextlib.suppress(NotFoundError):
-                file_in(self.results, job.result)
-                self._jobs[job.status.id] = job
+    def _take_up(self, stored: list[StoredJob]) -> None:
+        """Add the jobs of an earlier server; those are left out whose results are gone."""
+        for one in stored:
+            job = Job(one.status, result=one.result, segment_s=one.segment_s)
+            folder = self._folder_of(job)
+            if job.result and not (folder.path / job.status.file).exists():
+                with contextlib.suppress(NotFoundError):
+                    file_in(self.results, job.result)
+                    now = job.status.ended_at or time.time()
+                    job.status = replace(job.status, state="done", progress=1.0, left_s=0.0, ended_at=now)
+                    self._jobs[job.status.id] = job
+                    continue
+            if job.status.state == "done":
+                continue
+            job.result = ""
+            if not job.status.has_ended:
+                job.status = job.status.waiting(folder.has_segments())
+            try:
+                job.config = None if one.settings is None else parse_config(one.settings)
+                reason = "they are missing"
+            except ConfigError as error:
+                reason = str(error)
+            if job.config is None and not job.status.has_ended:
+                text = f"{job.status.file}: its settings cannot be used any more ({reason}); add it again"
+                job.status = replace(job.status, state="failed", ended_at=time.time(), error=text)
+            self._jobs[job.status.id] = job
 
-
-def updated_status(
-    status: JobStatus, message: JobRate | JobProgress | JobDone, elapsed_s: float
-) -> JobStatus:
-    """The status of a job after a message from its process, `elapsed_s` after its start."""
-    match message:
-        case JobRate(frame_rate):
-            return replace(status, frame_rate=frame_rate)
-        case JobDone(_, frames, faces):
-            return replace(status, frames=frames, faces=faces, seconds=round(elapsed_s, 1))
-        case JobProgress(done, total, faces):
-            fps = round(done / elapsed_s, 2) if elapsed_s > 0 else None
-            status = replace(status, frames=done, faces=faces, fps=fps)
-            if not total:
-                return status
-            left_s = round(elapsed_s * max(0, total - done) / done, 1) if done else None
-            return replace(status, progress=round(min(1.0, done / total), 4), left_s=left_s)
-        case _:
-            assert_never(message)
+    def _list_results(self) -> None:
+        """List the files in the folder of results: the list itself was damaged."""
+        for path in sorted(self.results.iterdir(), key=lambda path: path.stat().st_mtime):
+            if path.name.startswith(".") or path.is_symlink() or not is_media(path):
+                continue
+            source = re.sub(r"-\d+(?=\.[^.]+$)", "", path.name)
+            name = path.name if (self.folder / path.name).exists() else source
+            status = JobStatus(
+                secrets.token_hex(6), name, "", "", 1.0, "done",
+                progress=1.0, left_s=0.0, ended_at=path.stat().st_mtime,
+            )  # fmt: skip
+            self._jobs[status.id] = Job(status, result=path.name)

@@ -13,7 +13,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from stream import __version__
 from stream.live.status import ConnectionState
-from stream.server.dashboard.jobs import JOB_STATES
+from stream.server.dashboard.job_status import JOB_STATES
 
 if TYPE_CHECKING:
     from stream.live.session.session_report import SessionReport

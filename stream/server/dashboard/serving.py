@@ -50,7 +50,7 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
         hook = server.webhook
         events = Events(Webhook(**hook.model_dump()) if hook is not None else None)
         supervisor = Supervisor(file, path, events, server=server)
-        jobs = JobQueue(server.files_folder)
+        jobs = JobQueue(server.files_folder, server.jobs)
         ended = threading.Event()
 
         def end() -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 if TYPE_CHECKING:
-    from stream.server.dashboard.jobs import JobQueue, JobStatus
+    from stream.server.dashboard.job_status import JobStatus
+    from stream.server.dashboard.jobs import JobQueue
     from stream.server.supervisor.camera_status import CameraStatus
     from stream.server.supervisor.supervisor import Supervisor
 

@@ -376,7 +376,7 @@ def test_a_file_is_uploaded_queued_cancelled_and_removed(opened, served, tmp_pat
     clip = tmp_path / "holiday in a place with a very long name, part one of many.mp4"
     clip.write_bytes((served.files / "portrait.mp4").read_bytes())
     page.locator("#picker").set_input_files(clip)
-    picked = page.get_by_role("radio", name=re.compile("holiday"))
+    picked = page.get_by_role("checkbox", name=re.compile("holiday"))
     expect(picked).to_be_checked()
     page.get_by_role("button", name="Restore", exact=True).click()
     row = page.locator(".job", has_text="holiday")
@@ -386,6 +386,43 @@ def test_a_file_is_uploaded_queued_cancelled_and_removed(opened, served, tmp_pat
     expect(row.locator(".pill")).to_have_text("Cancelled")
     row.get_by_role("button", name=re.compile("Remove")).click()
     expect(row).to_have_count(0)
+
+
+def test_several_files_are_queued_at_once_put_in_order_by_keys_and_tried_again(opened, served, tmp_path):
+    page = opened("/#/files")
+    ready(page, "files")
+    for name in ("one.mp4", "two.mp4", "three.mp4"):
+        (tmp_path / name).write_bytes((served.files / "portrait.mp4").read_bytes())
+    page.locator("#picker").set_input_files([tmp_path / f"{name}.mp4" for name in ("one", "two", "three")])
+    expect(page.locator("[name=file]:checked")).to_have_count(3)
+    expect(page.get_by_role("checkbox", name="All files")).not_to_be_checked()
+    page.get_by_role("button", name="Restore 3 files").click()
+    expect(page.locator("[name=file]:checked")).to_have_count(0)
+    expect(page.locator(".panel-head", has_text="Queue and results")).to_contain_text("1 running, 2 waiting")
+    rows = page.locator(".job")
+    running, second, third = (row.split("\n")[0] for row in rows.all_inner_texts()[:3])
+    expect(rows.first).to_contain_text("1 of 4 segments · 2 workers")
+    expect(page.get_by_role("button", name=f"Move {second} up")).to_be_disabled()
+    up = page.get_by_role("button", name=f"Move {third} up")
+    up.focus()
+    page.keyboard.press("Enter")
+    expect(rows.nth(1)).to_contain_text(third)
+    expect(page.get_by_role("button", name=f"Move {third} down")).to_be_focused()
+    expect(page.locator("[aria-live=polite].unseen")).to_contain_text(f"{third} is next")
+    page.keyboard.press("Enter")
+    expect(rows.nth(2)).to_contain_text(third)
+    page.get_by_role("button", name=f"Move {third} to the top").press("Enter")
+    expect(rows.nth(1)).to_contain_text(third)
+    page.get_by_role("button", name=f"Cancel {running}").click()
+    expect(rows.first).to_contain_text(third)
+    page.get_by_role("button", name=f"Try {running} again").click()
+    expect(rows.nth(2)).to_contain_text(running)
+    for name in (running, second, third):
+        page.get_by_role("button", name=f"Cancel {name}").click()
+        page.get_by_role("button", name=f"Remove {name}").click()
+    expect(page.locator(".job .pill", has_text="Cancelled")).to_have_count(0)
+    for name in ("one", "two", "three"):
+        (served.files / f"{name}.mp4").unlink()
 
 
 def test_the_late_answer_to_a_new_job_does_not_replace_its_newer_state(opened, served):
@@ -404,7 +441,7 @@ def test_the_late_answer_to_a_new_job_does_not_replace_its_newer_state(opened, s
             };
         }"""
     )
-    page.get_by_role("radio", name=re.compile("portrait")).check()
+    page.get_by_role("checkbox", name=re.compile("portrait")).check()
     page.get_by_role("button", name="Restore", exact=True).click()
     expect(page.locator("[aria-live=polite].unseen")).to_contain_text("is in the queue")
     row = page.locator(".job", has=page.locator(".pill", has_text="Running"))
@@ -430,7 +467,7 @@ def test_a_file_is_dropped_on_the_page_and_the_reason_is_told_where_it_is_no_vid
             [name, content],
         )
         page.locator(".drop").dispatch_event("drop", {"dataTransfer": data})
-    expect(page.get_by_role("radio", name=re.compile("dropped.mp4"))).to_be_visible()
+    expect(page.get_by_role("checkbox", name=re.compile("dropped.mp4"))).to_be_visible()
     expect(page.locator(".notice.bad")).to_contain_text("nothing.mp4")
     assert not (served.files / "nothing.mp4").exists()
 

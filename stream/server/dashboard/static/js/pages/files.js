@@ -1,4 +1,4 @@
-// Files: uploaded or picked from the server's folder, restored one after another.
+// Files: uploaded or picked from the server's folder, and the queue of jobs that restore them.
 
 import { get, post, remove, upload } from "../api.js";
 import { choices, fillSelect } from "../controls.js";
@@ -15,15 +15,18 @@ const STATES = {
   cancelled: ["Cancelled", ""],
 };
 const ENDED = new Set(["done", "failed", "cancelled"]);
+/** Uploads at a time: a browser has few connections to one server, and the page needs some itself. */
+const UPLOADS = 2;
 
 export const jobTitle = (job) => job.file;
 
 export function filesPage(page, { setTitle }) {
   setTitle("Files");
-  const uploads = new Map();
   const rows = new Map();
+  const chosen = new Set();
+  const unsent = [];
+  let sent = 0;
   let files = null;
-  let chosen = null;
 
   const picker = h("input", {
     type: "file",
@@ -60,7 +63,9 @@ export function filesPage(page, { setTitle }) {
   };
   slide(strength);
   const start = button("Restore", { icon: "play", kind: "primary", disabled: true, onclick: begin });
-  const selected = h("p", { class: "small soft clip" }, "Choose a file from the folder.");
+  const selected = h("p", { class: "small soft clip" }, "Choose files from the folder.");
+  const every = h("input", { type: "checkbox", id: "every-file", onchange: () => pickAll(every.checked) });
+  const everyLabel = h("label", { class: "folder-file folder-all", for: "every-file" }, every, h("span", {}, "All files"));
   const queue = h("ul", { class: "rows jobs" });
   const queueHolder = h("div");
   const queueCount = h("span", { class: "small faint" });
@@ -84,7 +89,7 @@ export function filesPage(page, { setTitle }) {
       h(
         "section",
         { class: "panel", "aria-labelledby": "new-title" },
-        h("div", { class: "panel-head" }, h("h2", { id: "new-title" }, "Choose a file"), folderCount),
+        h("div", { class: "panel-head" }, h("h2", { id: "new-title" }, "Choose files"), folderCount),
         h("div", { class: "panel-body" }, zone, sending, folder),
         h(
           "div",
@@ -130,15 +135,12 @@ export function filesPage(page, { setTitle }) {
     uploadAll(event.dataTransfer.files);
   });
 
-  async function uploadAll(list) {
+  function uploadAll(list) {
     for (const file of list) {
       const bar = h("span");
       const text = h("div", { class: "small faint" }, "Waiting");
-      const { answer, cancel } = upload("/api/files", file, (part) => {
-        bar.style.transform = `scaleX(${part})`;
-        write(text, part < 1 ? `${percent(part)} of ${bytes(file.size)}` : "Being stored");
-      });
-      const row = h(
+      const one = { file, bar, text, cancel: null };
+      one.row = h(
         "li",
         { class: "row" },
         h("div", { class: "row-main" }, h("div", { class: "clip" }, file.name), h("div", { class: "bar" }, bar), text),
@@ -146,23 +148,40 @@ export function filesPage(page, { setTitle }) {
           icon: "close",
           kind: "plain slim",
           text: false,
-          onclick: cancel,
+          onclick: () => (one.cancel ? one.cancel() : dropUnsent(one)),
         }),
       );
       bar.style.transform = "scaleX(0)";
-      sending.append(row);
-      uploads.set(file, row);
-      answer
-        .then(async (stored) => {
-          await loadFiles();
-          pick(stored.name);
-          say(`${file.name} is on the server`);
-        }, fail)
-        .finally(() => {
-          row.remove();
-          uploads.delete(file);
-        });
+      sending.append(one.row);
+      unsent.push(one);
     }
+    while (sent < UPLOADS && unsent.length > 0) send(unsent.shift());
+  }
+
+  function dropUnsent(one) {
+    unsent.splice(unsent.indexOf(one), 1);
+    one.row.remove();
+  }
+
+  async function send(one) {
+    const { file, bar, text } = one;
+    sent += 1;
+    const { answer, cancel } = upload("/api/files", file, (part) => {
+      bar.style.transform = `scaleX(${part})`;
+      write(text, part < 1 ? `${percent(part)} of ${bytes(file.size)}` : "Being stored");
+    });
+    one.cancel = cancel;
+    try {
+      const stored = await answer;
+      chosen.add(stored.name);
+      await loadFiles();
+      say(`${file.name} is on the server`);
+    } catch (error) {
+      fail(error);
+    }
+    one.row.remove();
+    sent -= 1;
+    if (unsent.length > 0) send(unsent.shift());
   }
 
   async function loadFiles() {
@@ -177,84 +196,111 @@ export function filesPage(page, { setTitle }) {
 
   function showFiles() {
     write(folderCount, files.length ? `${plural(files.length, "file")} in the server's folder` : "");
+    for (const name of chosen) if (!files.some((file) => file.name === name)) chosen.delete(name);
     if (files.length === 0) {
       fill(folder, h("p", { class: "small faint" }, "The server's folder is empty."));
-      return;
-    }
-    fill(
-      folder,
-      h(
-        "fieldset",
-        {},
-        h("legend", { class: "unseen" }, "Files in the server's folder"),
+    } else {
+      fill(
+        folder,
         h(
-          "div",
-          { class: "folder-list" },
-          files.map((file) =>
-            h(
-              "label",
-              { class: "folder-file" },
-              h("input", {
-                type: "radio",
-                name: "file",
-                checked: file.name === chosen,
-                onchange: () => pick(file.name),
-                value: file.name,
-              }),
-              h("span", { class: "clip", title: file.name }, file.name),
-              h("span", { class: "small faint" }, bytes(file.bytes)),
-            ),
-          ),
+          "fieldset",
+          {},
+          h("legend", { class: "unseen" }, "Files in the server's folder"),
+          h("div", { class: "folder-list" }, files.length > 1 && everyLabel, files.map(folderRow)),
         ),
-      ),
+      );
+    }
+    showChoice();
+  }
+
+  function folderRow(file) {
+    return h(
+      "label",
+      { class: "folder-file" },
+      h("input", {
+        type: "checkbox",
+        name: "file",
+        value: file.name,
+        onchange: (event) => {
+          if (event.target.checked) chosen.add(file.name);
+          else chosen.delete(file.name);
+          showChoice();
+        },
+      }),
+      h("span", { class: "clip", title: file.name }, file.name),
+      h("span", { class: "small faint" }, bytes(file.bytes)),
     );
   }
 
-  function pick(name) {
-    chosen = files?.some((file) => file.name === name) ? name : null;
-    start.disabled = !chosen;
-    write(selected, chosen ?? "Choose a file from the folder.");
-    for (const input of folder.querySelectorAll("input")) input.checked = input.value === chosen;
+  function pickAll(wanted) {
+    for (const file of files) {
+      if (wanted) chosen.add(file.name);
+      else chosen.delete(file.name);
+    }
+    showChoice();
   }
 
+  function showChoice() {
+    for (const input of folder.querySelectorAll("[name=file]")) input.checked = chosen.has(input.value);
+    every.checked = chosen.size > 0 && chosen.size === files.length;
+    every.indeterminate = chosen.size > 0 && !every.checked;
+    start.disabled = chosen.size === 0;
+    write(start.querySelector("span"), chosen.size > 1 ? `Restore ${plural(chosen.size, "file")}` : "Restore");
+    const names = [...chosen].join(", ");
+    write(selected, names || "Choose files from the folder.");
+    selected.title = names;
+  }
+
+  /** Queues the chosen files, in the order of the list; those that are refused stay chosen. */
   async function begin() {
     start.disabled = true;
+    const names = files.map((file) => file.name).filter((name) => chosen.has(name));
+    const queued = [];
     try {
-      const job = await post("/api/jobs", {
-        file: chosen,
-        preset: preset.value || null,
-        model: model.value || null,
-        strength: Number(strength.value) / 100,
-      });
-      // An update may have come before this answer; it is newer.
-      if (job?.id !== undefined && !store.jobs.has(job.id)) store.jobs.set(job.id, job);
-      showJobs();
-      write(news, `${chosen} is in the queue`);
+      for (const name of names) {
+        const job = await post("/api/jobs", {
+          file: name,
+          preset: preset.value || null,
+          model: model.value || null,
+          strength: Number(strength.value) / 100,
+        });
+        chosen.delete(name);
+        queued.push(name);
+        // An update may have come before this answer; it is newer.
+        if (job?.id !== undefined && !store.jobs.has(job.id)) store.jobs.set(job.id, job);
+      }
     } catch (error) {
       fail(error);
     }
-    start.disabled = !chosen;
+    showJobs();
+    showChoice();
+    if (queued.length === 1) write(news, `${queued[0]} is in the queue`);
+    else if (queued.length > 1) write(news, `${queued.length} files are in the queue`);
   }
 
   function showJobs() {
-    const jobs = [...store.jobs.values()].reverse();
-    const running = jobs.filter((job) => !ENDED.has(job.state)).length;
-    write(queueCount, running ? `${running} to do` : "");
+    const jobs = inOrder([...store.jobs.values()]);
+    const count = (state) => jobs.filter((job) => job.state === state).length;
+    const [running, waiting] = [count("running"), count("queued")];
+    write(queueCount, [running && `${running} running`, waiting && `${waiting} waiting`].filter(Boolean).join(", "));
     for (const [id, row] of rows) {
       if (store.jobs.has(id)) continue;
       row.element.remove();
       rows.delete(id);
     }
+    const focused = document.activeElement;
     jobs.forEach((job, n) => {
-      if (!rows.has(job.id)) rows.set(job.id, new JobRow(job));
+      if (!rows.has(job.id)) rows.set(job.id, new JobRow(job, (text) => write(news, text)));
       const row = rows.get(job.id);
-      if (row.update(job)) write(news, `${jobTitle(job)}: ${STATES[job.state]?.[0] ?? job.state}`);
+      if (row.update(job, waiting)) write(news, `${jobTitle(job)}: ${stateTitle(job)}`);
       if (queue.children[n] !== row.element) queue.insertBefore(row.element, queue.children[n] ?? null);
     });
+    // An element that is moved in the page loses the focus.
+    if (focused !== document.activeElement && queue.contains(focused)) focused.focus();
     if (jobs.length > 0) {
       if (queueHolder.firstChild !== queue) fill(queueHolder, queue);
     } else {
-      fill(queueHolder, empty("files", "Nothing in the queue", "Choose a file and start; results stay listed here."));
+      fill(queueHolder, empty("files", "Nothing in the queue", "Choose files and start; results stay listed here."));
     }
   }
 
@@ -274,9 +320,25 @@ export function filesPage(page, { setTitle }) {
   };
 }
 
+/** What runs, what waits in its order, then what has ended, the newest first. */
+function inOrder(jobs) {
+  const group = (job) => (job.state === "running" ? 0 : job.state === "queued" ? 1 : 2);
+  const place = new Map(jobs.map((job, n) => [job, n]));
+  return jobs.sort((a, b) => {
+    if (group(a) !== group(b)) return group(a) - group(b);
+    if (group(a) === 1) return (a.place ?? Infinity) - (b.place ?? Infinity) || place.get(a) - place.get(b);
+    if (group(a) === 2) return (b.ended_at ?? 0) - (a.ended_at ?? 0) || place.get(b) - place.get(a);
+    return place.get(a) - place.get(b);
+  });
+}
+
+const stateTitle = (job) =>
+  job.state === "running" && job.continuing ? "Continuing" : (STATES[job.state]?.[0] ?? job.state);
+
 class JobRow {
-  constructor(job) {
+  constructor(job, announce) {
     this.id = job.id;
+    this.announce = announce;
     this.bar = h("span");
     this.track = h("div", {
       class: "bar",
@@ -303,12 +365,13 @@ class JobRow {
     );
   }
 
-  /** Shows a job's status; returns whether its state has changed. */
-  update(job) {
+  /** Shows a job's status, with how many wait; returns whether its state has changed. */
+  update(job, waiting) {
     const changed = this.state !== undefined && this.state !== job.state;
-    const [title, tone] = STATES[job.state] ?? [job.state, "warn"];
+    const tone = STATES[job.state]?.[1] ?? "warn";
+    this.job = job;
     this.pill.className = `pill ${tone}`;
-    fill(this.pill, h("span", { class: "dot" }), title);
+    fill(this.pill, h("span", { class: "dot" }), stateTitle(job));
     const part = job.progress ?? 0;
     this.track.hidden = job.state !== "running";
     this.bar.style.transform = `scaleX(${part})`;
@@ -317,7 +380,41 @@ class JobRow {
     this.text.classList.toggle("wrong", job.state === "failed");
     if (this.state !== job.state) this.#showTools(job);
     this.state = job.state;
+    this.#showMoves(job, waiting);
     return changed;
+  }
+
+  /** Which moves are possible. A button that cannot be used any more hands the focus to the next. */
+  #showMoves(job, waiting) {
+    if (job.state !== "queued") return;
+    const [first, up, down] = this.moves;
+    const focused = this.moves.includes(document.activeElement);
+    for (const one of this.moves) one.hidden = waiting < 2;
+    first.disabled = up.disabled = job.place === 1;
+    down.disabled = job.place === waiting;
+    if (focused && document.activeElement?.disabled) this.moves.find((one) => !one.disabled)?.focus();
+  }
+
+  async #move(place) {
+    const name = jobTitle(this.job);
+    try {
+      const job = await post(`/api/jobs/${encodeURIComponent(this.id)}/move`, { place });
+      await store.loadJobs();
+      this.announce(job.place === 1 ? `${name} is next` : `${name} is at place ${job.place}`);
+    } catch (error) {
+      fail(error);
+    }
+  }
+
+  #moveButtons(name) {
+    const one = (label, drawing, place) =>
+      button(label, { icon: drawing, kind: "slim plain", text: false, onclick: () => this.#move(place()) });
+    this.moves = [
+      one(`Move ${name} to the top`, "top", () => 1),
+      one(`Move ${name} up`, "raise", () => this.job.place - 1),
+      one(`Move ${name} down`, "lower", () => this.job.place + 1),
+    ];
+    return this.moves;
   }
 
   #showTools(job) {
@@ -334,8 +431,17 @@ class JobRow {
         fail(error);
       }
     };
+    const again = async () => {
+      try {
+        await post(`${path}/retry`);
+        await store.loadJobs();
+      } catch (error) {
+        fail(error);
+      }
+    };
     fill(
       this.tools,
+      job.state === "queued" && this.#moveButtons(name),
       job.state === "done" && [
         h("a", { class: "button slim", href: `#/files/${encodeURIComponent(job.id)}` }, "Compare"),
         h(
@@ -350,6 +456,8 @@ class JobRow {
           icon("down"),
         ),
       ],
+      (job.state === "failed" || job.state === "cancelled") &&
+        button("Try again", { kind: "slim", onclick: again, "aria-label": `Try ${name} again` }),
       ENDED.has(job.state)
         ? button(`Remove ${name}`, { icon: "bin", kind: "slim plain", text: false, onclick: end })
         : button("Cancel", { kind: "slim", onclick: end, "aria-label": `Cancel ${name}` }),
@@ -363,8 +471,15 @@ function jobWords(job) {
   if (job.state === "failed") return job.error;
   if (job.state === "running") {
     const parts = [percent(job.progress ?? 0), Number.isFinite(left) ? `${duration(left)} left` : "time left unknown"];
+    if (job.segments_total > 0) parts.push(`${job.segments_done} of ${plural(job.segments_total, "segment")}`);
+    if (job.workers > 1) parts.push(plural(job.workers, "worker"));
     if (Number.isFinite(job.fps)) parts.push(`${Math.round(job.fps * 10) / 10} fps`);
+    if (job.note) parts.push(job.note);
     return parts.join(" · ");
+  }
+  if (job.state === "queued" && job.continuing) settings.unshift("continues where it ended");
+  if (job.state === "cancelled" && job.segments_done > 0) {
+    settings.unshift(`${job.segments_done} of ${plural(job.segments_total, "segment")} kept`);
   }
   if (job.state === "done") {
     settings.push(Number.isFinite(job.seconds) && `took ${duration(job.seconds)}`, job.ended_at && day(job.ended_at));
