@@ -30,7 +30,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its back
 
 SERVER = """
     cli/test_models live/session/test_session live/sinks live/source/test_capture server/dashboard
-    server/test_restorer_service server/test_supervisor
+    server/fleet/test_fleet server/fleet/test_serve_on server/test_restorer_service server/test_supervisor
 """.split()
 """Tests that start servers, cameras or sinks in processes of their own, by the beginning of their path."""
 SLOW = """

@@ -31,7 +31,7 @@ from stream.server.dashboard.job_process import JobProgress
 from stream.server.dashboard.job_status import JobStatus, updated_status
 from stream.server.dashboard.jobs import Job, JobQueue
 from stream.server.events import Events
-from stream.server.supervisor.camera_status import CameraStatus, HistoryPoint, RestorerStatus
+from stream.server.supervisor.camera_status import CameraStatus, HistoryPoint, NodeStatus, RestorerStatus
 from stream.server.supervisor.recordings import Recording
 from stream.server.supervisor.source_test import SourceTestResult
 from stream.server.supervisor.viewers import Viewer
@@ -119,6 +119,7 @@ class FakeSupervisor:
 
     def __init__(self, server: ServerSettings) -> None:
         self.server, self.events = server, Events()
+        self.machines: list[NodeStatus] = []
         self.settings: dict[str, CameraSettings] = {}
         self.reports: dict[str, SessionReport] = {}
         self.changes: list[tuple[str, dict[str, Any]]] = []
@@ -129,6 +130,9 @@ class FakeSupervisor:
 
     def restorer(self) -> RestorerStatus:
         return RestorerStatus(pid=4711, restarts=0, report=None)
+
+    def nodes(self) -> list[NodeStatus]:
+        return self.machines
 
     def cameras(self) -> list[CameraStatus]:
         return [self.camera(name) for name in list(self.settings)]

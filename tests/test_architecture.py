@@ -30,9 +30,9 @@ LIBRARIES = {
     "torch": {"models.engines", "models.nets", "faces.detect.detectors", "lab"},
     "multiprocessing": {"pipeline.processes"},
     "typer": {"cli"},
-    "ray": {"job.cluster", "job.executors", "server.fleet"},
     "fastapi": {"server.dashboard"},
     "starlette": {"server.dashboard"},
+    "ray": {"job.cluster", "job.executors", "server.fleet"},
 }
 """Who may import a library, by the beginning of the module's name."""
 LINES, PARAMETERS, NESTING, ATTRIBUTES, FILE_LINES = 60, 8, 4, 15, 400

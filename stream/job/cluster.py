@@ -93,6 +93,7 @@ def _connect(address: str, wanted_by: str) -> ClusterConnection:
     import ray
 
     options: dict[str, Any] = {"namespace": NAMESPACE, "log_to_driver": False}
+    logging.getLogger("ray").setLevel(logging.ERROR)
     if not address.startswith("ray://"):
         options["logging_level"] = logging.ERROR
         options["configure_logging"] = True
@@ -119,6 +120,8 @@ def _reason(error: Exception) -> str:
         )
     if "uthentication" in text or "UNAUTHENTICATED" in text:
         return "the cluster asks for a token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on its machines"
+    if "Initialization failure from server" in text:
+        return "the head could not start a process for this client; see ray_client_server*.err in its logs"
     if "Could not find any running Ray instance" in text:
         return "no cluster runs on this machine; run ray start, or name its address"
     return f"cannot be joined ({text[:200]})"

@@ -76,6 +76,16 @@ class ServerSettings(Section):
         (), description="names by which browsers may address it, besides localhost, its own and IP addresses"
     )
     upload_mb: int = Field(4096, ge=1, le=1_000_000, description="largest file that may be uploaded, MiB")
+    on: str | None = Field(
+        None,
+        description="Ray cluster whose machines run the cameras: ray://HOST:PORT, HOST:PORT, auto or ray; "
+        "unset: this machine runs them",
+    )
+    state: str | None = Field(
+        None,
+        description="folder of the cluster's state, on storage that all machines see; unset: fleet in the "
+        "data folder",
+    )
     webhook: WebhookSettings | None = None
     jobs: JobSettings = JobSettings()
 
@@ -88,6 +98,11 @@ class ServerSettings(Section):
     def files_folder(self) -> Path:
         """Absolute path of the folder of files to restore."""
         return Path(self.files).expanduser().absolute() if self.files else self.data_folder / "files"
+
+    @property
+    def state_folder(self) -> Path:
+        """Absolute path of the folder of a fleet's state."""
+        return Path(self.state).expanduser().absolute() if self.state else self.data_folder / "fleet"
 
     @property
     def token_path(self) -> Path:
@@ -237,6 +252,28 @@ def check_camera(name: str, settings: CameraSettings) -> None:
         parse_address(settings.source)
     except ConfigError as error:
         raise ConfigError(f"cameras.{name}.source: {str(error).removeprefix('source ')}") from None
+
+
+def refuse_shared_target(
+    name: str, settings: CameraSettings, others: Mapping[str, CameraSettings], data_folder: Path
+) -> None:
+    """Raise ConfigError if another camera writes to the same place: they would overwrite each other."""
+    own = {(spec.kind, spec.target): spec.shown for spec in settings.sinks(data_folder)}
+    for other, theirs in others.items():
+        for sink in theirs.sinks(data_folder):
+            if (text := own.get((sink.kind, sink.target))) is not None:
+                raise ConfigError(f"cameras.{name}.to: {text} is camera {other}'s; name another")
+
+
+def with_secrets(new: CameraSettings, old: CameraSettings, shown: CameraSettings) -> CameraSettings:
+    """New settings in which addresses without credentials are replaced by the known ones with them.
+
+    `old`: the settings before, `shown`: how they were shown.
+    """
+    known = dict(zip(shown.to, old.to, strict=True))
+    known[shown.source] = old.source
+    to = tuple(known.get(text, text) for text in new.to)
+    return new.model_copy(update={"source": known.get(new.source, new.source), "to": to})
 
 
 def redacted(settings: CameraSettings) -> CameraSettings:

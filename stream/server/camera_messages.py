@@ -32,7 +32,15 @@ class Stop:
     """Flush the sinks and end the process."""
 
 
-ToCamera = ChangeSettings | WatchPreviews | Stop
+@dataclass(frozen=True, slots=True)
+class ExtendLease:
+    """The camera's lease ends later than was said before."""
+
+    until_s: float
+    """`time.monotonic()`, which all processes of a machine share."""
+
+
+ToCamera = ChangeSettings | WatchPreviews | Stop | ExtendLease
 
 # --- from the camera's process ----------------------------------------------------------------------
 # A SessionReport is sent as it is, once a second.

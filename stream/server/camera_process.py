@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import queue
 import signal
 import sys
 import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from stream.errors import StreamError
 from stream.live.session.live_settings import LiveSettings
 from stream.live.session.session_report import SessionReport
+from stream.live.sinks import SinkSpec
 from stream.live.source.address import parse_address, redact
 from stream.pipeline.cpu_budget import available_cores
 from stream.pipeline.processes import Connection, start_thread
 from stream.server.camera_config import CameraSettings
+from stream.server.camera_lease import CameraLease, end_this_process_at, prepare_to_end
 from stream.server.camera_messages import (
     ChangeAnswer,
     ChangeSettings,
+    ExtendLease,
     FromCamera,
     Preview,
     SessionEvent,
@@ -63,12 +68,20 @@ class CameraSpec:
     """Whether frames go out unchanged: what was last set while the camera ran."""
     restorer: RestorerAddress | None = None
     """Address of the restorer of all cameras; None: this process restores by itself."""
+    lease: CameraLease | None = None
+    """Until when the camera may run; None: for ever."""
+
+    def sinks(self) -> list[SinkSpec]:
+        """The camera's sinks."""
+        number = self.lease.number if self.lease is not None else 0
+        return [replace(sink, lease=number) for sink in self.settings.sinks(self.data_folder)]
 
 
 def run_camera(link: Connection[FromCamera, ToCamera], spec: CameraSpec) -> None:
     """Run the camera until it is told to stop, gets SIGTERM or loses the supervisor; flush the sinks then.
 
-    The process ends with code 0, 1 after a failure or 143 after SIGTERM.
+    The process ends with code 0, 1 after a failure or 143 after SIGTERM. If it has a lease, the kernel kills
+    it by SIGALRM when that is over.
     """
     stop, ended, terminated = threading.Event(), threading.Event(), threading.Event()
 
@@ -77,6 +90,7 @@ def run_camera(link: Connection[FromCamera, ToCamera], spec: CameraSpec) -> None
         stop.set()
 
     signal.signal(signal.SIGTERM, terminate)
+    inbox = _Inbox(link, spec.lease, stop)
     outbox = _Outbox(link)
     failures: list[BaseException] = []
 
@@ -92,7 +106,7 @@ def run_camera(link: Connection[FromCamera, ToCamera], spec: CameraSpec) -> None
     try:
         session = _create_session(spec, outbox)
         threads = [
-            start_thread("commands", _read_commands, link, session, outbox, stop, ended),
+            start_thread("commands", _obey, inbox, session, outbox, stop, ended),
             start_thread("reports", _send_reports, session, outbox, ended),
         ]
         try:
@@ -104,6 +118,7 @@ def run_camera(link: Connection[FromCamera, ToCamera], spec: CameraSpec) -> None
     except Exception as error:
         fail(error)
     finally:
+        inbox.close()
         outbox.close()
     if failures or terminated.is_set():
         raise SystemExit(1 if failures else _TERMINATED_EXIT_CODE)
@@ -133,7 +148,7 @@ def _create_session(spec: CameraSpec, outbox: _Outbox) -> Session:
     session = Session(
         spec.name,
         parse_address(settings.source),
-        settings.sinks(spec.data_folder),
+        spec.sinks(),
         config.model_copy(update=sections),
         preset=settings.preset,
         create_engine=_remote_engine(spec, spec.restorer) if spec.restorer is not None else None,
@@ -160,8 +175,8 @@ def _remote_engine(spec: CameraSpec, address: RestorerAddress) -> Callable[[Conf
     return create
 
 
-def _read_commands(
-    link: Connection[FromCamera, ToCamera],
+def _obey(
+    inbox: _Inbox,
     session: Session,
     outbox: _Outbox,
     stop: threading.Event,
@@ -170,12 +185,9 @@ def _read_commands(
     """Carry out what the supervisor sends, until the session has ended."""
     while not ended.is_set():
         try:
-            if not link.poll(_POLL_S):
-                continue
-            message = link.recv()
-        except (EOFError, OSError):  # the supervisor is gone
-            stop.set()
-            return
+            message = inbox.commands.get(timeout=_POLL_S)
+        except queue.Empty:
+            continue
         match message:
             case Stop():
                 stop.set()
@@ -187,6 +199,8 @@ def _read_commands(
                     outbox.put(ChangeAnswer(number, None))
                 except Exception as error:  # the camera keeps its settings
                     outbox.put(ChangeAnswer(number, _single_line(error)))
+            case ExtendLease():
+                pass  # the inbox has done it
             case _:
                 assert_never(message)
 
@@ -194,6 +208,55 @@ def _read_commands(
 def _send_reports(session: Session, outbox: _Outbox, ended: threading.Event) -> None:
     while not ended.wait(_REPORT_S):
         outbox.put(session.report())
+
+
+class _Inbox:
+    """Reads what the supervisor sends, from the first moment on.
+
+    A lease has to be extended in time, also while the session is being created or a command is carried out.
+    """
+
+    def __init__(
+        self, link: Connection[FromCamera, ToCamera], lease: CameraLease | None, stop: threading.Event
+    ) -> None:
+        """To be called in the main thread. `stop` is set when the supervisor is gone."""
+        self.commands: queue.SimpleQueue[ToCamera] = queue.SimpleQueue()
+        self._link, self._stop = link, stop
+        self._closed = threading.Event()
+        self._until_s = lease.until_s if lease is not None else math.inf
+        if lease is not None:
+            prepare_to_end()
+            # This process may have taken long to start: what extends its lease is in the pipe then.
+            while self._read(0):
+                pass
+            end_this_process_at(self._until_s)
+        self._thread = start_thread("inbox", self._run)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            if self._read(_POLL_S) and self._until_s < math.inf:
+                end_this_process_at(self._until_s)
+
+    def _read(self, timeout_s: float) -> bool:
+        """Read one message, if one comes in time."""
+        try:
+            if not self._link.poll(timeout_s):
+                return False
+            message = self._link.recv()
+        except (EOFError, OSError):  # the supervisor is gone
+            self._stop.set()
+            self._closed.set()
+            return False
+        if isinstance(message, ExtendLease):
+            self._until_s = message.until_s
+        else:
+            self.commands.put(message)
+        return True
 
 
 class _Outbox:

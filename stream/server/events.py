@@ -17,7 +17,9 @@ from stream.live.source.address import redact
 from stream.server.webhook import Event, Webhook
 
 LOG = logging.getLogger(__name__)
-INFO_KINDS = frozenset({"camera_up", "face_seen", "sink_live", "webhook_live"})
+INFO_KINDS = frozenset(
+    {"camera_placed", "camera_up", "face_seen", "node_joined", "node_left", "sink_live", "webhook_live"}
+)
 """Kinds that ask for no action; all others are logged as warnings."""
 _MAX_TEXT = 500
 """Most characters of a text; a longer one is cut off."""

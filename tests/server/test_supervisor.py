@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ from stream.errors import ConfigError, NotFoundError
 from stream.live.session.live_settings import LiveSettings
 from stream.live.status import ConnectionState
 from stream.server.camera_config import CameraSettings, CamerasFile, ServerSettings, load_cameras
+from stream.server.camera_lease import CameraLease
 from stream.server.events import Events
 from stream.server.supervisor.niceness import can_lower_niceness
 from stream.server.supervisor.restart_policy import SupervisionLimits
@@ -254,6 +256,55 @@ def test_cameras_end_by_themselves_when_the_server_is_killed(tmp_path):
         finally:
             server.kill()
     until(lambda: gone(pid), 60)
+
+
+LEASED = """
+import sys, threading, time
+from pathlib import Path
+from stream.server.camera_config import CameraSettings, CamerasFile, ServerSettings
+from stream.server.camera_lease import CameraLease
+from stream.server.events import Events
+from stream.live.status import ConnectionState
+from stream.server.supervisor.supervisor import Supervisor
+if __name__ == "__main__":
+    supervisor = Supervisor(CamerasFile(server=ServerSettings(data=sys.argv[1])), None, Events())
+    supervisor.start()
+    supervisor.add("door", CameraSettings(source="test:"), lease=CameraLease(7, time.monotonic() + 100))
+    while (report := supervisor.camera("door").report) is None or report.state is not ConnectionState.LIVE:
+        threading.Event().wait(0.1)
+    supervisor.extend_leases(["door"], time.monotonic() + 3)
+    print(supervisor.camera("door").pid, flush=True)
+    threading.Event().wait()
+"""
+
+
+def test_a_camera_ends_with_its_lease_while_its_supervisor_hangs(tmp_path):
+    script = tmp_path / "server.py"
+    script.write_text(LEASED)
+    with subprocess.Popen([sys.executable, script, tmp_path], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            pid = int(server.stdout.readline())
+            server.send_signal(signal.SIGSTOP)
+            until(lambda: gone(pid))
+            assert server.poll() is None
+        finally:
+            server.kill()
+
+
+def test_a_camera_runs_as_long_as_its_lease_is_extended_and_again_under_the_next(supervise):
+    supervisor = supervise()
+    lease = CameraLease(7, time.monotonic() + 100)
+    supervisor.add("door", pattern(to=("door/",)), lease=lease)
+    (door,) = live(supervisor, "door")
+    (recording,) = until(lambda: supervisor.segments("door"))
+    assert recording.name.endswith("Z-L7.mp4")
+    supervisor.extend_leases(["door"], time.monotonic() + 0.5)
+    until(lambda: supervisor.camera("door").process == "waiting")
+    assert gone(door.pid) and supervisor.camera("door").restarts == 0
+    with av.open(str(supervisor.segment_path("door", recording.name))) as video:
+        assert sum(1 for _ in video.decode(video=0)) > 0
+    supervisor.extend_leases(["door"], time.monotonic() + 100)
+    live(supervisor, "door")
 
 
 def test_a_viewer_gets_the_newest_picture_and_a_slow_one_only_skips(supervise):

@@ -210,7 +210,7 @@ class RayExecutor:
 
     def _nodes(self) -> list[Mapping[str, Mapping[str, float]]]:
         """The machines of the cluster that are alive."""
-        nodes = self._ray.nodes()  # type: ignore[no-untyped-call]  # Ray's own function has no types
+        nodes = self._ray.nodes()  # Ray's own function has no types
         return [node for node in nodes if node["Alive"]]
 
 

@@ -75,6 +75,13 @@ class SinkSpec:
     live: LiveEncodingSettings
     secrets: tuple[str, ...] = field(default=(), repr=False)
     """Password, stream key and every other secret part of the target."""
+    lease: int = 0
+    """Number of the camera's lease in a fleet, which is part of the names of recordings; 0: none."""
+
+    @property
+    def suffix(self) -> str:
+        """What names of recordings end with, so that no two runs of a camera write one file."""
+        return f"-L{self.lease}" if self.lease else ""
 
     def safe(self, text: str) -> str:
         """A text about this sink as one line without credentials. FFmpeg's errors hold whole addresses."""

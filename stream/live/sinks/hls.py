@@ -15,7 +15,7 @@ from stream.live.sinks.muxer import Muxer
 from stream.live.sinks.sink import LiveSink, same_coding
 
 PLAYLIST = "live.m3u8"
-_NAME = re.compile(r"live-(\d+)\.ts")
+_NAME = re.compile(r"live-(\d+)(?:-L\d+)?\.ts")
 _LISTED, _UNLISTED = 6, 6
 """Segments in the playlist, and older ones that are kept because players may still be loading them."""
 _STALE_S = 30.0
@@ -31,7 +31,7 @@ class HlsSink(LiveSink):
     """
 
     def __init__(self, spec: SinkSpec) -> None:
-        self._folder = Path(spec.target)
+        self._folder, self._suffix = Path(spec.target), spec.suffix
         self._start: EpochStart | None = None
         self._muxer: Muxer | None = None
         self._failed = False
@@ -83,7 +83,7 @@ class HlsSink(LiveSink):
             "hls_time": "1",
             "hls_list_size": str(_LISTED),
             "hls_flags": "append_list+independent_segments+omit_endlist+program_date_time+temp_file",
-            "hls_segment_filename": str(self._folder).replace("%", "%%") + "/live-%d.ts",
+            "hls_segment_filename": str(self._folder).replace("%", "%%") + f"/live-%d{self._suffix}.ts",
             "hls_start_number_source": "epoch",
         }
         return Muxer(str(self._folder / PLAYLIST), start, keyframe, format="hls", options=options)

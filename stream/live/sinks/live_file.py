@@ -14,7 +14,8 @@ class LiveFileSink(LiveSink):
     """Nothing is overwritten: NAME-2.mp4 where NAME.mp4 is there, or where an epoch is coded otherwise."""
 
     def __init__(self, spec: SinkSpec) -> None:
-        self._path, self._free_gb = Path(spec.target), spec.record.free_gb
+        path = Path(spec.target)
+        self._path, self._free_gb = path.with_stem(path.stem + spec.suffix), spec.record.free_gb
         self._start: EpochStart | None = None
         self._file: DiskFile | None = None
 

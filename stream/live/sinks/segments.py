@@ -25,9 +25,10 @@ from stream.live.sinks.disk_file import (
 )
 from stream.live.sinks.sink import LiveSink, SinkError
 
-_NAME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d)Z(-\d+)?\.(mp4|mkv)")
+_NAME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d)Z(-L\d+)?(-\d+)?\.(mp4|mkv)")
 _FORMAT = "%Y-%m-%dT%H-%M-%S"
-_LOCK = ".recording.lock"
+_LOCK = ".recording{}.lock"
+"""With the suffix of the lease: each lease of a fleet has its own."""
 _LOCK_S = 1.0
 """How long `open` waits for the lock, which `segments` holds for an instant."""
 _DELETE_EVERY_S = 60.0
@@ -53,7 +54,7 @@ class Segment:
 def segments(folder: Path) -> list[Segment]:
     """Segments in a folder, oldest first; other files are ignored."""
     found = sorted(_listed(folder), key=lambda entry: entry[0])
-    recording = bool(found) and _is_locked(folder)
+    recording = bool(found) and _is_locked(folder, _suffix(found[-1][1]))
     listed = []
     for _, path, began_at, stat in found:
         seconds = max(0.0, stat.st_mtime - began_at)
@@ -65,12 +66,14 @@ class SegmentSink(LiveSink):
     """Begins a file with every epoch, and at a keyframe after `record.segment_s` or `segment_mb`.
 
     Segments beyond `record.keep_days` and `keep_gb` are deleted when a file begins, and once a minute. A
-    lock, which ends with the process, keeps a second sink out of the folder.
+    lock, which ends with the process, keeps a second sink out of the folder. In a fleet the machine that
+    recorded before may hang and keep its lock: there each lease has a lock and file names of its own.
     """
 
     def __init__(self, spec: SinkSpec) -> None:
         self._folder, self._record = Path(spec.target), spec.record
-        self._lock = filelock.FileLock(self._folder / _LOCK)
+        self._suffix = spec.suffix
+        self._lock = filelock.FileLock(self._folder / _LOCK.format(self._suffix))
         self._start: EpochStart | None = None
         self._file: DiskFile | None = None
         self._deleted_at_s = 0.0
@@ -86,9 +89,8 @@ class SegmentSink(LiveSink):
             ) from None
         except OSError as error:
             raise write_error(self._folder, error) from error
-        left = segments(self._folder)
-        if left:
-            repair(left[-1].path)
+        self._drop_stale_locks()
+        self._repair_newest()
         self._delete_old()
         check_free_space(self._folder, self._record.free_gb)
 
@@ -127,7 +129,7 @@ class SegmentSink(LiveSink):
         self._delete_old()
         age_s = time.monotonic() - keyframe.arrived_at_s if keyframe.arrived_at_s else 0.0
         began = datetime.fromtimestamp(time.time() - age_s, UTC)
-        name = f"{began.strftime(_FORMAT)}Z.{self._record.container}"
+        name = f"{began.strftime(_FORMAT)}Z{self._suffix}.{self._record.container}"
         file = DiskFile(unused_path(self._folder / name), start, keyframe)
         self.detail = f"writing {file.path.name}"
         return file
@@ -136,6 +138,19 @@ class SegmentSink(LiveSink):
         file, self._file = self._file, None
         if file is not None:
             file.close()
+
+    def _drop_stale_locks(self) -> None:
+        """Delete the lock files that other leases have left."""
+        for path in self._folder.glob(_LOCK.format("-L*")):
+            suffix = path.name.removeprefix(_LOCK.split("{")[0]).removesuffix(".lock")
+            if suffix != self._suffix and not _is_locked(self._folder, suffix):
+                path.unlink(missing_ok=True)
+
+    def _repair_newest(self) -> None:
+        """Repair what a killed process left, unless a machine that hangs may go on to write it."""
+        left = segments(self._folder)
+        if left and (_suffix(left[-1].path) == self._suffix or not left[-1].is_open):
+            repair(left[-1].path)
 
     def _delete_old(self) -> None:
         """Delete segments by their age and by their total size, but never the one that is being written."""
@@ -152,8 +167,8 @@ class SegmentSink(LiveSink):
                     segment.path.unlink()
 
 
-def _listed(folder: Path) -> Iterator[tuple[tuple[str, int], Path, float, os.stat_result]]:
-    """Each segment's sort key by time, path, beginning in Unix time (by its name) and stat."""
+def _listed(folder: Path) -> Iterator[tuple[tuple[str, int, int], Path, float, os.stat_result]]:
+    """Each segment's sort key by time and lease, path, beginning in Unix time (by its name) and stat."""
     try:
         paths = list(folder.iterdir())
     except OSError:
@@ -164,13 +179,21 @@ def _listed(folder: Path) -> Iterator[tuple[tuple[str, int], Path, float, os.sta
             continue
         with contextlib.suppress(OSError, ValueError):  # deleted meanwhile, or a date that does not exist
             began = datetime.strptime(match[1], _FORMAT).replace(tzinfo=UTC)
-            yield (match[1], int((match[2] or "-1")[1:])), path, began.timestamp(), path.stat()
+            order = match[1], int((match[2] or "-L0")[2:]), int((match[3] or "-1")[1:])
+            yield order, path, began.timestamp(), path.stat()
 
 
-def _is_locked(folder: Path) -> bool:
-    if not (folder / _LOCK).exists():
+def _suffix(path: Path) -> str:
+    """The lease's suffix in a segment's name; empty if it was recorded without one."""
+    match = _NAME.fullmatch(path.name)
+    return (match[2] or "") if match is not None else ""
+
+
+def _is_locked(folder: Path, suffix: str) -> bool:
+    path = folder / _LOCK.format(suffix)
+    if not path.exists():
         return False
-    lock = filelock.FileLock(folder / _LOCK)
+    lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:

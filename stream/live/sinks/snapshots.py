@@ -35,6 +35,7 @@ class SnapshotSink(LiveSink):
 
     def __init__(self, spec: SinkSpec) -> None:
         self._folder, self._free_gb = Path(spec.target), spec.record.free_gb
+        self._suffix = spec.suffix
         self._names: list[str] = []
 
     def open(self) -> None:
@@ -49,19 +50,20 @@ class SnapshotSink(LiveSink):
         """Add a pair. Raises SinkError where space or permission is missing."""
         if not isinstance(message, Snapshot):
             return
-        if not _SAFE_NAME.fullmatch(message.name):
-            raise SinkError(f"{self._folder}: {message.name!r} is no name for a file")
+        name = message.name + self._suffix
+        if not _SAFE_NAME.fullmatch(name):
+            raise SinkError(f"{self._folder}: {name!r} is no name for a file")
         check_free_space(self._folder, self._free_gb)
-        original, restored = _pair(self._folder, message.name)
+        original, restored = _pair(self._folder, name)
         entry: _Entry = {
-            **message.facts, "name": message.name, "original": original.name, "restored": restored.name,
+            **message.facts, "name": name, "original": original.name, "restored": restored.name,
         }  # fmt: skip
         try:
             original.write_bytes(message.original)
             restored.write_bytes(message.restored)
             with (self._folder / INDEX).open("a", encoding="utf-8") as index:
                 index.write(json.dumps(entry) + "\n")
-            self._names.append(message.name)
+            self._names.append(name)
             self._prune()
         except OSError as error:
             raise write_error(self._folder, error) from error

@@ -26,7 +26,7 @@ from stream.server.dashboard import (
 )
 from stream.server.dashboard.jobs import JobQueue
 from stream.server.dashboard.security import Guard
-from stream.server.supervisor.supervisor import Supervisor
+from stream.server.supervisor.camera_host import CameraHost
 
 _THREADS = 24
 """Threads for requests that wait for a camera."""
@@ -34,7 +34,7 @@ STATIC = Path(__file__).with_name("static")
 
 
 def create_app(
-    supervisor: Supervisor,
+    supervisor: CameraHost,
     jobs: JobQueue,
     *,
     token: str | None = None,

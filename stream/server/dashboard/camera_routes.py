@@ -16,8 +16,8 @@ from stream.live.session.live_settings import LiveSettings
 from stream.server.camera_config import CameraSettings
 from stream.server.dashboard.request_checks import check_camera_body, check_model, check_source
 from stream.server.dashboard.routing import SupervisorDependency, body_schema
+from stream.server.supervisor.camera_host import CameraHost
 from stream.server.supervisor.camera_status import HistoryPoint
-from stream.server.supervisor.supervisor import Supervisor
 
 router = APIRouter(tags=["cameras"])
 SOURCE_TESTS = 4
@@ -119,11 +119,11 @@ async def history(name: str, supervisor: SupervisorDependency) -> list[HistoryPo
     return await asyncio.to_thread(supervisor.history, name)
 
 
-async def _status(name: str, supervisor: Supervisor) -> dict[str, JsonValue]:
+async def _status(name: str, supervisor: CameraHost) -> dict[str, JsonValue]:
     return (await asyncio.to_thread(supervisor.camera, name)).to_json()
 
 
-def _check_unknown_source(source: str, supervisor: Supervisor) -> str:
+def _check_unknown_source(source: str, supervisor: CameraHost) -> str:
     """The address to test, after its check. The shown address of an existing camera needs no check."""
     if source in {camera.settings.source for camera in supervisor.cameras()}:
         return source

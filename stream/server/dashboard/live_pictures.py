@@ -15,7 +15,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 if TYPE_CHECKING:
     from stream.live.packets import JpegPicture
-    from stream.server.supervisor.supervisor import Supervisor
+    from stream.server.supervisor.camera_host import CameraHost
     from stream.server.supervisor.viewers import Viewer
 
 BOUNDARY = "gpen-stream-picture"
@@ -27,8 +27,8 @@ _POLL_S = 1.0
 
 
 @asynccontextmanager
-async def watching(supervisor: Supervisor, name: str, kind: str) -> AsyncIterator[Viewer]:
-    """`Supervisor.watch`, entered and left in a thread: it may wait for a camera that is about to end."""
+async def watching(supervisor: CameraHost, name: str, kind: str) -> AsyncIterator[Viewer]:
+    """`CameraHost.watch`, entered and left in a thread: it may wait for a camera that is about to end."""
     watch = supervisor.watch(name, kind)
     viewer = await asyncio.to_thread(watch.__enter__)
     try:

@@ -18,8 +18,8 @@ from stream.server.dashboard.job_status import JOB_STATES
 if TYPE_CHECKING:
     from stream.live.session.session_report import SessionReport
     from stream.server.dashboard.jobs import JobQueue
-    from stream.server.supervisor.camera_status import CameraStatus
-    from stream.server.supervisor.supervisor import Supervisor
+    from stream.server.supervisor.camera_host import CameraHost
+    from stream.server.supervisor.camera_status import CameraStatus, NodeStatus
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -49,7 +49,7 @@ _COUNTERS: dict[str, tuple[str, _Reading]] = {
 }
 
 
-def exposition(supervisor: Supervisor, jobs: JobQueue, failures: int) -> bytes:
+def exposition(supervisor: CameraHost, jobs: JobQueue, failures: int) -> bytes:
     """All metrics in Prometheus' text format. `failures` is the number of wrong tokens so far."""
     registry = CollectorRegistry()
     registry.register(_CameraCollector(supervisor))
@@ -59,7 +59,7 @@ def exposition(supervisor: Supervisor, jobs: JobQueue, failures: int) -> bytes:
 
 
 class _CameraCollector:
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: CameraHost) -> None:
         self._supervisor = supervisor
 
     def collect(self) -> Iterator[Metric]:
@@ -98,6 +98,8 @@ class _CameraCollector:
         yield drops
         yield from _sinks(running)
         yield from self._machine()
+        if nodes := self._supervisor.nodes():
+            yield from _nodes(nodes, cameras)
 
     def _machine(self) -> Iterator[Metric]:
         folder = self._supervisor.server.data_folder
@@ -147,6 +149,26 @@ def _sinks(running: list[tuple[str, SessionReport]]) -> Iterator[Metric]:
             dropped.add_metric(names, sink["dropped"])
     yield up
     yield dropped
+
+
+def _nodes(nodes: list[NodeStatus], cameras: list[CameraStatus]) -> Iterator[Metric]:
+    readings: dict[str, tuple[str, Callable[[NodeStatus], float]]] = {
+        "up": ("1: the node renews its leases", lambda node: float(node.state == "up")),
+        "cores": ("Cores for cameras", lambda node: node.cores),
+        "used_cores": ("Cores that its cameras need", lambda node: node.used),
+        "cameras": ("Cameras that it runs", lambda node: len(node.cameras)),
+        "silence_seconds": ("Time since it was last heard of", lambda node: node.silence_s),
+    }
+    for name, (text, reading) in readings.items():
+        family = GaugeMetricFamily(f"gpen_stream_node_{name}", text, labels=["node"])
+        for node in nodes:
+            family.add_metric([node.name], reading(node))
+        yield family
+    places = GaugeMetricFamily("gpen_stream_camera_node", "1: it runs there", labels=["camera", "node"])
+    for camera in cameras:
+        if camera.node:
+            places.add_metric([camera.name, camera.node], 1)
+    yield places
 
 
 def _is_up(camera: CameraStatus) -> float:

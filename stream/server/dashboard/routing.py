@@ -13,11 +13,11 @@ from starlette.requests import HTTPConnection
 from stream.server.dashboard.file_types import media_type
 from stream.server.dashboard.jobs import JobQueue
 from stream.server.dashboard.security import Guard
-from stream.server.supervisor.supervisor import Supervisor
+from stream.server.supervisor.camera_host import CameraHost
 
 
-async def _supervisor(connection: HTTPConnection) -> Supervisor:
-    supervisor: Supervisor = connection.app.state.supervisor
+async def _supervisor(connection: HTTPConnection) -> CameraHost:
+    supervisor: CameraHost = connection.app.state.supervisor
     return supervisor
 
 
@@ -36,7 +36,7 @@ async def _must_end(connection: HTTPConnection) -> Callable[[], bool]:
     return lambda: is_ending() or not guard.still_admits(connection)
 
 
-SupervisorDependency = Annotated[Supervisor, Depends(_supervisor)]
+SupervisorDependency = Annotated[CameraHost, Depends(_supervisor)]
 JobsDependency = Annotated[JobQueue, Depends(_jobs)]
 GuardDependency = Annotated[Guard, Depends(_guard)]
 MustEndDependency = Annotated[Callable[[], bool], Depends(_must_end)]

@@ -57,16 +57,23 @@ async def server(supervisor: SupervisorDependency, guard: GuardDependency) -> di
     folder = supervisor.server.data_folder
     disk = shutil.disk_usage(folder if folder.exists() else "/")
     restorer = supervisor.restorer()
+    nodes = await asyncio.to_thread(supervisor.nodes)
     reports = [camera.report for camera in await asyncio.to_thread(supervisor.cameras)]
     return {
         "version": __version__,
-        "cores": available_cores(),
+        "cores": sum(node.cores for node in nodes) if nodes else available_cores(),
         "engine": next((report.engine for report in reports if report and report.engine), ""),
         "locked": guard.needs_token,
         "memory_mb": peak_rss_mb(),
         "disk": {"free_bytes": disk.free, "total_bytes": disk.total},
         "restorer": restorer.to_json() if restorer is not None else {},
     }
+
+
+@router.get("/api/nodes", summary="The machines of a cluster that run cameras")
+async def nodes(supervisor: SupervisorDependency) -> list[dict[str, JsonValue]]:
+    """List the nodes by name. The list is empty if all cameras run on the server's own machine."""
+    return [node.to_json() for node in await asyncio.to_thread(supervisor.nodes)]
 
 
 @router.get("/api/models", summary="Models by name, and whether they are installed")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ import setproctitle
 import uvicorn
 from filelock import FileLock, Timeout
 
-from stream.errors import ConfigError, StreamError
+from stream.errors import ClusterError, ConfigError, StreamError
+from stream.job.cluster import ClusterConnection, connect
 from stream.pipeline.end_signals import handle_end_signals
 from stream.server.camera_config import CamerasFile, ServerSettings
 from stream.server.dashboard.app import create_app
@@ -21,6 +23,7 @@ from stream.server.dashboard.jobs import JobQueue
 from stream.server.dashboard.security import Guard
 from stream.server.dashboard.token import load_token
 from stream.server.events import Events, log_to_stderr
+from stream.server.supervisor.camera_host import CameraHost
 from stream.server.supervisor.supervisor import Supervisor
 from stream.server.webhook import Webhook
 
@@ -49,7 +52,7 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
         token = load_token(server.token_path, server.host, wanted=server.token_file is not None)
         hook = server.webhook
         events = Events(Webhook(**hook.model_dump()) if hook is not None else None)
-        supervisor = Supervisor(file, path, events, server=server)
+        supervisor = _camera_host(file, path, server, events, ending)
         jobs = JobQueue(server.files_folder, server.jobs)
         ended = threading.Event()
 
@@ -71,6 +74,44 @@ def run(file: CamerasFile, path: Path, server: ServerSettings) -> None:
         supervisor.start()
         jobs.start()
         web.run([listener])
+
+
+def end_fleet(server: ServerSettings) -> None:
+    """End the cameras of a fleet on all its machines, and the fleet itself.
+
+    Raises ClusterError if the cluster cannot be reached, or if no fleet runs there.
+    """
+    from stream.server.fleet.fleet_start import end_fleet as end
+
+    with _connect(server):
+        end()
+
+
+def _camera_host(
+    file: CamerasFile, path: Path, server: ServerSettings, events: Events, ending: ExitStack
+) -> CameraHost:
+    """What runs the cameras: this machine, or a cluster. What has to be left at the end goes to `ending`."""
+    if server.on is None:
+        return Supervisor(file, path, events, server=server)
+    from stream.server.fleet.fleet_start import start_fleet
+    from stream.server.fleet.fleet_supervisor import FleetSupervisor
+
+    connection = ending.enter_context(_connect(server))
+    coordinator = start_fleet(server.state_folder, server)
+    if connection.started:
+        ending.callback(coordinator.end)  # the cluster ends with this process: outputs have to be flushed
+    else:
+        words = f"the cameras run on; to end them: gpen-stream serve --on {server.on} --end"
+        ending.callback(lambda: print(words, flush=True))
+    return FleetSupervisor(file, path, events, coordinator, server=server)
+
+
+def _connect(server: ServerSettings) -> ClusterConnection:
+    if server.on is None:
+        raise ConfigError("--end: ends the cameras of a cluster; name it with --on")
+    if not hasattr(signal, "setitimer"):  # Windows: the kernel could not end a camera with its lease
+        raise ClusterError("serve: --on needs Linux or macOS")
+    return connect(server.on, "serve: --on")
 
 
 def _make_folders(server: ServerSettings) -> None:

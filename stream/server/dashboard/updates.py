@@ -13,8 +13,8 @@ from pydantic import JsonValue
 if TYPE_CHECKING:
     from stream.server.dashboard.job_status import JobStatus
     from stream.server.dashboard.jobs import JobQueue
+    from stream.server.supervisor.camera_host import CameraHost
     from stream.server.supervisor.camera_status import CameraStatus
-    from stream.server.supervisor.supervisor import Supervisor
 
     _Status = CameraStatus | JobStatus
 
@@ -29,7 +29,7 @@ class Updates:
     `last_event` is the number of the last event that the browser has, or None if it wants only new ones.
     """
 
-    def __init__(self, supervisor: Supervisor, jobs: JobQueue, last_event: int | None) -> None:
+    def __init__(self, supervisor: CameraHost, jobs: JobQueue, last_event: int | None) -> None:
         self._supervisor, self._jobs = supervisor, jobs
         newest = supervisor.events.since(0)[-1:] if last_event is None else []
         self._last_event = newest[0].id if newest else last_event or 0

@@ -18,6 +18,9 @@ ProcessState = Literal[
 """`waiting` for its turn to start, `restarting` after a crash, `broken` after many crashes, `ended` with its
 source, `paused` by its schedule, `stopped` for good."""
 
+NodeState = Literal["up", "silent", "unusable"]
+"""`silent`: its cameras get other nodes soon. `unusable`: it can run no camera."""
+
 
 @dataclass(frozen=True, slots=True)
 class CameraStatus:
@@ -35,6 +38,8 @@ class CameraStatus:
     """Niceness of the process above that of the server."""
     report: SessionReport | None
     """The newest report; None while no session runs."""
+    node: str = ""
+    """The node of the cluster that runs it; empty if it has none."""
 
     def to_json(self) -> dict[str, JsonValue]:
         """The camera as the API gives it; while no session runs, the report is empty."""
@@ -65,6 +70,31 @@ class HistoryPoint:
             return cls(at, None, None, None, None)
         delay = report.delay
         return cls(at, delay["median_ms"], delay["p95_ms"], report.load, report.fps_out)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """A node of a fleet at one moment."""
+
+    name: str
+    state: NodeState
+    words: str
+    """The state for people."""
+    cores: float
+    """Cores that it has for cameras."""
+    used: float
+    """Cores that its cameras need, as they are estimated."""
+    cameras: tuple[str, ...]
+    """Names of the cameras that it runs."""
+    silence_s: float
+    """Time since it was last heard of."""
+    restorer: RestorerStatus | None = None
+    """Its restorer; None if it is unknown."""
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """The node as the API gives it."""
+        values: dict[str, JsonValue] = to_jsonable_python(self)
+        return values | {"restorer": self.restorer.to_json() if self.restorer is not None else {}}
 
 
 @dataclass(frozen=True, slots=True)

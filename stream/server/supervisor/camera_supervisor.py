@@ -13,7 +13,7 @@ from typing import assert_never
 from stream.live.session.live_settings import LiveSettings
 from stream.live.session.session_report import SessionReport
 from stream.pipeline.processes import start_thread
-from stream.server.camera_messages import Preview, SessionEvent, WatchPreviews
+from stream.server.camera_messages import ExtendLease, Preview, SessionEvent, WatchPreviews
 from stream.server.camera_process import CameraSpec
 from stream.server.opening_hours import is_open, next_opening
 from stream.server.supervisor.camera_handle import CameraHandle
@@ -113,6 +113,14 @@ class CameraSupervisor:
         """Keep another spec for the next start; `change` has told the process that runs."""
         self._spec = spec
 
+    def extend_lease(self, until_s: float) -> None:
+        """Put off the end of the camera's lease to that `time.monotonic()`."""
+        lease, process = self._spec.lease, self._process
+        if lease is not None:
+            lease.until_s = until_s
+        if process is not None:
+            process.send(ExtendLease(until_s))
+
     def request_stop(self) -> None:
         """Tell the process to end for good; returns at once."""
         with self._changed:
@@ -142,9 +150,13 @@ class CameraSupervisor:
             process.change(changes)
 
     def check(self) -> None:
-        """Kill a process that is frozen, and stop one outside of its schedule; called twice a second."""
-        process, limits = self._process, self._limits
+        """Kill a process that is frozen, and stop one that is not to run now; called twice a second."""
+        process, limits, lease = self._process, self._limits, self._spec.lease
         if process is None:
+            return
+        if lease is not None and lease.left_s() <= 0:
+            process.request_stop()
+            process.kill("its lease is over")
             return
         is_slow = self._phase.state != "running" or self._niceness.is_idle
         if (silence_s := process.silence_s()) > (limits.start_s if is_slow else limits.frozen_s):
@@ -203,7 +215,7 @@ class CameraSupervisor:
     def _run(self) -> None:
         while not self._stopping:
             if not self._is_due():
-                self._set_phase("paused" if self._spec.settings.enabled else "disabled")
+                self._set_phase(self._resting_state())
                 self._wait(_POLL_S)
                 continue
             self._set_phase("waiting")
@@ -273,9 +285,16 @@ class CameraSupervisor:
     # --- shared ----------------------------------------------------------------------------------
 
     def _is_due(self) -> bool:
-        """Whether the camera is enabled and its schedule lets it run now."""
+        """Whether the camera is enabled, and its schedule and its lease let it run now."""
+        settings, lease = self._spec.settings, self._spec.lease
+        may_run = lease is None or not lease.is_ending()
+        return settings.enabled and may_run and is_open(settings.schedule, datetime.now())
+
+    def _resting_state(self) -> ProcessState:
         settings = self._spec.settings
-        return settings.enabled and is_open(settings.schedule, datetime.now())
+        if not settings.enabled:
+            return "disabled"
+        return "waiting" if is_open(settings.schedule, datetime.now()) else "paused"
 
     def _set_phase(self, state: ProcessState, reason: str = "", pause_s: float = 0.0) -> None:
         self._phase = _Phase(state, reason, time.monotonic() + pause_s)

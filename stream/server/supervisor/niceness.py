@@ -90,7 +90,7 @@ def set_niceness(pid: int, nice: int) -> None:
     """
     is_idle = nice >= IDLE_NICENESS
     nice += os.getpriority(os.PRIO_PROCESS, os.getpid())
-    for process_id in _process_tree(pid):
+    for process_id in process_tree(pid):
         for thread_id in _threads(process_id):
             with contextlib.suppress(OSError):
                 _set_thread(thread_id, nice, is_idle)
@@ -112,7 +112,7 @@ def _threads(pid: int) -> list[int]:
         return [pid]
 
 
-def _process_tree(pid: int) -> list[int]:
+def process_tree(pid: int) -> list[int]:
     """A process and all its descendants."""
     found = [pid]
     for process_id in found:  # the list grows during this loop

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,12 +20,15 @@ from stream.server.camera_config import (
     ServerSettings,
     check_camera,
     redacted,
+    refuse_shared_target,
     save_cameras,
+    with_secrets,
 )
+from stream.server.camera_lease import CameraLease
 from stream.server.camera_process import CameraSpec
 from stream.server.events import Events
 from stream.server.restorer_service.protocol import RestorerAddress, is_supported
-from stream.server.supervisor.camera_status import CameraStatus, HistoryPoint, RestorerStatus
+from stream.server.supervisor.camera_status import CameraStatus, HistoryPoint, NodeStatus, RestorerStatus
 from stream.server.supervisor.camera_supervisor import CameraSupervisor
 from stream.server.supervisor.recordings import Recording, find_recording, list_recordings
 from stream.server.supervisor.restart_policy import SupervisionLimits
@@ -85,7 +88,7 @@ class Supervisor:
         self._source_tests = threading.BoundedSemaphore(_SOURCE_TESTS)
         self._start_permits = threading.BoundedSemaphore(available_cores())
         for name, settings in file.cameras.items():
-            self._cameras[name] = self._create_camera(name, settings)
+            self._cameras[name] = self._create_camera(self._spec(name, settings))
 
     def start(self) -> None:
         """Start the restorer, all cameras and the monitor; returns at once."""
@@ -122,14 +125,28 @@ class Supervisor:
         """The state of one camera now."""
         return self._find(name).status()
 
-    def add(self, name: str, settings: CameraSettings) -> None:
-        """Add a camera, which starts at once."""
+    def nodes(self) -> list[NodeStatus]:
+        """Nothing: all cameras run on this machine."""
+        return []
+
+    def add(
+        self,
+        name: str,
+        settings: CameraSettings,
+        *,
+        passing: bool = False,
+        lease: CameraLease | None = None,
+    ) -> None:
+        """Add a camera, which starts at once.
+
+        `passing`: whether its frames go out unchanged. `lease`: until when it may run, in a fleet.
+        """
         with self._lock:
             if self._ended.is_set():
                 raise ConfigError(f"cameras.{name}: the server is about to end")
             if name in self._cameras:
                 raise ConfigError(f"cameras.{name}: there is such a camera already; take another name")
-            camera = self._cameras[name] = self._create_camera(name, settings)
+            camera = self._cameras[name] = self._create_camera(self._spec(name, settings, passing, lease))
             camera.start()
             self._save()
 
@@ -141,7 +158,9 @@ class Supervisor:
         """
         with self._lock:
             camera = self._find(name)
-            camera.restart(self._spec(name, _with_secrets(settings, camera.spec)))
+            old = camera.spec
+            settings = with_secrets(settings, old.settings, old.redacted)
+            camera.restart(self._spec(name, settings, lease=old.lease))
             self._save()
 
     def remove(self, name: str) -> None:
@@ -162,8 +181,19 @@ class Supervisor:
         with self._lock:
             spec = camera.spec
             passing = spec.passing if changes.passing is None else changes.passing
-            camera.update_spec(self._spec(name, spec.settings.changed(changes), passing))
+            camera.update_spec(self._spec(name, spec.settings.changed(changes), passing, spec.lease))
             self._save()
+
+    def adopt(self, name: str, settings: CameraSettings, passing: bool) -> None:
+        """Note settings that the running session has already, for the next start of the camera."""
+        with self._lock:
+            camera = self._find(name)
+            camera.update_spec(self._spec(name, settings, passing, camera.spec.lease))
+
+    def extend_leases(self, names: Iterable[str], until_s: float) -> None:
+        """Let these cameras run until that `time.monotonic()`."""
+        for camera in map(self._find, names):
+            camera.extend_lease(until_s)
 
     def history(self, name: str) -> list[HistoryPoint]:
         """A camera's figures of the last hour, one point every 10 s."""
@@ -217,27 +247,24 @@ class Supervisor:
         address = RestorerAddress(Path(self._folder.name))
         return RestorerSupervisor(address, lambda kind, text: self.events.add("", kind, text))
 
-    def _create_camera(self, name: str, settings: CameraSettings) -> CameraSupervisor:
+    def _create_camera(self, spec: CameraSpec) -> CameraSupervisor:
         return CameraSupervisor(
-            self._spec(name, settings),
+            spec,
             self._limits,
             self._start_permits,
-            lambda kind, text: self.events.add(name, kind, text),
+            lambda kind, text: self.events.add(spec.name, kind, text),
         )
 
-    def _spec(self, name: str, settings: CameraSettings, passing: bool = False) -> CameraSpec:
+    def _spec(
+        self, name: str, settings: CameraSettings, passing: bool = False, lease: CameraLease | None = None
+    ) -> CameraSpec:
         check_camera(name, settings)
-        self._refuse_shared_folder(name, settings)
+        others = {other: one.spec.settings for other, one in self._cameras.items() if other != name}
+        refuse_shared_target(name, settings, others, self.server.data_folder)
         restorer = self._restorer.address if self._restorer is not None else None
-        return CameraSpec(name, settings, self.server.data_folder, redacted(settings), passing, restorer)
-
-    def _refuse_shared_folder(self, name: str, settings: CameraSettings) -> None:
-        """ConfigError if another camera writes into the same folder: they would overwrite each other."""
-        own = {(spec.kind, spec.target): spec.shown for spec in settings.sinks(self.server.data_folder)}
-        for other, camera in self._cameras.items():
-            for sink in camera.spec.settings.sinks(self.server.data_folder) if other != name else ():
-                if (text := own.get((sink.kind, sink.target))) is not None:
-                    raise ConfigError(f"cameras.{name}.to: {text} is camera {other}'s; name another")
+        return CameraSpec(
+            name, settings, self.server.data_folder, redacted(settings), passing, restorer, lease
+        )
 
     def _all(self) -> list[CameraSupervisor]:
         with self._lock:
@@ -290,11 +317,3 @@ class Supervisor:
             text = f"{free_gb:.1f} GiB free; recordings stop below {needed_gb:.1f} GiB"
             self.events.add("", "disk_low", text)
         self._disk_is_low = is_low
-
-
-def _with_secrets(new: CameraSettings, old: CameraSpec) -> CameraSettings:
-    """New settings in which addresses without credentials are replaced by the known ones with them."""
-    known = dict(zip(old.redacted.to, old.settings.to, strict=True))
-    known[old.redacted.source] = old.settings.source
-    to = tuple(known.get(text, text) for text in new.to)
-    return new.model_copy(update={"source": known.get(new.source, new.source), "to": to})

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -196,3 +197,41 @@ def test_a_fragment_that_was_torn_is_cut_off_at_the_next_start(tmp_path):
     sink.close()
     assert len(read(path).times_s) in (50, 75)
     assert growing.startswith(path.read_bytes())
+
+
+def test_two_leases_write_files_of_their_own_and_leave_each_others_alone(tmp_path):
+    """A machine that hangs may wake up in the middle of its recording when another records long since."""
+    first, second = (SegmentSink(replace(spec(tmp_path), lease=number)) for number in (7, 8))
+    messages = list(coded(60))
+    first.open()
+    record(first, messages[:30])
+    (torn,) = tmp_path.glob("*.mp4")
+    with torn.open("ab") as file:  # half a fragment: it is being written
+        file.write(b"\0\0\1\0moof")
+    size = torn.stat().st_size
+    second.open()
+    record(second, messages)
+    assert torn.stat().st_size == size, "the first one's file is not repaired while it may go on"
+    second.close()
+    names = [segment.path.name for segment in segments(tmp_path)]
+    assert [name[20:] for name in names] == ["-L7.mp4", "-L8.mp4"]
+    first.close()
+    third = SegmentSink(replace(spec(tmp_path), lease=9))
+    third.open()
+    assert [path.name for path in tmp_path.glob(".recording*")] == [".recording-L9.lock"]
+    third.close()
+
+
+def test_what_a_killed_lease_left_is_repaired_by_the_next(tmp_path):
+    killed = SegmentSink(spec(tmp_path / "other"))
+    killed.open()
+    record(killed, coded(60))
+    (growing,) = (tmp_path / "other").glob("*.mp4")
+    torn = tmp_path / f"{growing.stem}-L7.mp4"
+    whole = growing.stat().st_size
+    torn.write_bytes(growing.read_bytes() + b"\0\0\1\0moof")
+    killed.close()
+    sink = SegmentSink(replace(spec(tmp_path), lease=8))
+    sink.open()
+    sink.close()
+    assert torn.stat().st_size == whole

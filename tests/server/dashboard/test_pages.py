@@ -14,6 +14,7 @@ from playwright.sync_api import expect
 from waiting import LIMIT_S
 
 from stream.live.status import ConnectionState
+from stream.server.supervisor.camera_status import NodeStatus
 
 AUDIT = (ROOT / "tests" / "page_audit.js").read_text()
 PAGES = {
@@ -151,6 +152,24 @@ def test_the_wall_tells_state_rate_delay_faces_and_drops_in_words(opened, served
     stalled = page.locator('.tile[data-camera="car-park"]')
     expect(stalled.locator(".veil")).to_contain_text("No frame for 12 s")
     expect(page.locator('.nav [data-section="cameras"] .count')).to_be_visible()
+
+
+def test_the_machines_of_a_cluster_stand_in_a_row_above_the_wall(opened, served, tmp_path):
+    served.cameras.machines = [
+        NodeStatus("left", "up", "up", 8.0, 3.25, ("entrance", "lobby"), 0.4),
+        NodeStatus("right", "silent", "silent for 5 s", 1.0, 0.5, ("car-park",), 5.0),
+    ]
+    try:
+        page = opened()
+        page.wait_for_selector(".node")
+        left, right = page.locator(".node").all()
+        expect(left).to_have_text("Upleft2 cameras · 3.3 of 8 cores")
+        expect(right).to_have_text("Silentright1 camera · 0.5 of 1 coresilent for 5 s")
+        assert not page.evaluate(AUDIT)
+        served.cameras.machines = []
+        expect(page.locator(".nodes")).to_be_hidden()
+    finally:
+        served.cameras.machines = []
 
 
 def test_a_camera_that_changes_its_state_is_announced(opened, served):

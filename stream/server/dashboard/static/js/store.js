@@ -4,6 +4,7 @@ import { get, toLogin } from "./api.js";
 
 const MOST_EVENTS = 500;
 const REFRESH_MS = 15000;
+const NODES_MS = 3000;
 const TONES = {
   live: "good",
   connecting: "busy",
@@ -65,6 +66,8 @@ class Store extends EventTarget {
   cameras = new Map();
   jobs = new Map();
   events = [];
+  /** The machines of a cluster; none if the server runs all cameras itself. */
+  nodes = [];
   server = null;
   /** "connecting", "online" or "offline". */
   link = "connecting";
@@ -78,6 +81,7 @@ class Store extends EventTarget {
     await this.refresh();
     setInterval(() => this.link !== "online" && this.refresh(), 3000);
     setInterval(() => this.refresh(), REFRESH_MS);
+    setInterval(() => this.nodes.length > 0 && this.loadNodes().catch(() => {}), NODES_MS);
   }
 
   tell(kind, detail) {
@@ -93,7 +97,11 @@ class Store extends EventTarget {
   /** Loads everything again: after a start, and after the connection was lost. */
   async refresh() {
     try {
-      const [cameras, server] = await Promise.all([get("/api/cameras"), get("/api/server")]);
+      const [cameras, server] = await Promise.all([
+        get("/api/cameras"),
+        get("/api/server"),
+        this.loadNodes(),
+      ]);
       this.cameras = new Map(cameras.map((raw) => [raw.name, camera(raw)]));
       this.server = server;
       this.loaded = true;
@@ -106,6 +114,11 @@ class Store extends EventTarget {
       if (error.offline) this.#setLink("offline");
       this.tell("cameras");
     }
+  }
+
+  async loadNodes() {
+    this.nodes = await get("/api/nodes");
+    this.tell("nodes");
   }
 
   async loadEvents() {

@@ -93,6 +93,8 @@ const EVENTS = {
   disk_low: ["Disk low", "warn"],
   level_changed: ["Restoration level", "warn"],
   camera_restarted: ["Camera restarted", "warn"],
+  camera_waits: ["Camera waits", "bad"],
+  node_lost: ["Node lost", "bad"],
 };
 
 /** Title and tone of an event's kind. */

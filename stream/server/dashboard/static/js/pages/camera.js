@@ -305,6 +305,7 @@ function showFacts(holder, one) {
     ["Picture", one.size && [one.size.join(" × "), one.codec].filter(Boolean).join(", ")],
     ["Priority", one.priority && `${one.priority} of 10`],
     ["Schedule", one.schedule?.length ? one.schedule.join("; ") : "always"],
+    ["Node", one.node],
     ["Running for", Number.isFinite(one.uptime_s) && duration(one.uptime_s)],
     ["Connections", Number.isFinite(one.connections) && number(one.connections)],
     ["Engine", one.engine],

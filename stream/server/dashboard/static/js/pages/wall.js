@@ -18,6 +18,20 @@ const GROUPS = [
   ["off", "Off", (one) => one.state === "stopped" || one.state === "paused"],
 ];
 const QUIET_TONES = { idle: "" };
+const NODE_TONES = { up: "good", silent: "warn", unusable: "bad" };
+
+/** One machine of a cluster: its state, its cameras and what they need of its cores. */
+function nodeItem(node) {
+  const load = `${number(node.used, 1)} of ${plural(node.cores, "core")}`;
+  return h(
+    "li",
+    { class: "node", data: { node: node.name } },
+    h("span", { class: `pill ${NODE_TONES[node.state]}` }, h("span", { class: "dot" }), capital(node.state)),
+    h("strong", { class: "clip" }, node.name),
+    h("span", { class: "soft small" }, `${plural(node.cameras.length, "camera")} · ${load}`),
+    node.state !== "up" && h("span", { class: "small wrap" }, node.words),
+  );
+}
 
 /** Draws a picture into a canvas of its own size. */
 export function drawWhole(canvas, picture) {
@@ -136,6 +150,7 @@ export function wallPage(page, { setTitle }) {
   const summary = h("p", { class: "soft small" });
   const news = h("div", { class: "unseen", "aria-live": "polite" });
   const holder = h("div");
+  const nodes = h("ul", { class: "nodes", "aria-label": "Nodes", hidden: true });
   const groups = h("div", { class: "group", role: "group", "aria-label": "Which cameras" });
   const sizes = h("div", { class: "group wall-size", role: "group", "aria-label": "Size of the pictures" });
   const search = h("input", {
@@ -189,6 +204,7 @@ export function wallPage(page, { setTitle }) {
         h("a", { class: "button primary", href: "#/add" }, icon("plus"), "Add camera"),
       ),
     ),
+    nodes,
     bar,
     holder,
     news,
@@ -266,6 +282,11 @@ export function wallPage(page, { setTitle }) {
     write(summary, all.length ? parts.join(" · ") : "");
   }
 
+  function onnodes() {
+    nodes.hidden = store.nodes.length === 0;
+    fill(nodes, store.nodes.map(nodeItem));
+  }
+
   function oncameras(event) {
     for (const name of event.detail ? [event.detail] : tiles.keys()) {
       const one = store.cameras.get(name);
@@ -275,9 +296,12 @@ export function wallPage(page, { setTitle }) {
   }
 
   store.addEventListener("cameras", oncameras);
+  store.addEventListener("nodes", onnodes);
   arrange();
+  onnodes();
   return () => {
     store.removeEventListener("cameras", oncameras);
+    store.removeEventListener("nodes", onnodes);
     observer.disconnect();
     for (const tile of tiles.values()) tile.see(false);
   };
