@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -296,10 +296,20 @@ def _parse(kind: type[Settings], data: Mapping[str, object]) -> Settings:
         raise ConfigError(_explain(error, kind)) from None
 
 
+class _TextKeysLoader(yaml.SafeLoader):
+    """Reads every key as text. In YAML 1.1 the key `on` is the value true."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:bool":
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, object]:
     """The content of a YAML file with settings, not validated. Raises ConfigError where it has none."""
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), _TextKeysLoader)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check --config") from None
     except UnicodeDecodeError:

@@ -218,7 +218,8 @@ class StalledQueue(JobQueue):
 
     def _restore(self, job: Job) -> None:
         with self._changed:
-            now = JobProgress(25, 100, 3, segments_done=1, segments_total=4, workers=2)
+            before = 5 * job.status.continuing
+            now = JobProgress(25, 100, 3, before, segments_done=1, segments_total=4, workers=2)
             job.status = updated_status(job.status, now, 65 / 3)
             self._changed.wait_for(lambda: job.status.state != "running" or self._closing)
 

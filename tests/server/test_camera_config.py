@@ -108,6 +108,14 @@ def test_a_file_that_is_wrong_is_refused_with_its_name_and_the_key(write, text, 
     assert str(caught.value).startswith(f"{path}: ") and words in str(caught.value)
 
 
+def test_a_key_that_yaml_takes_for_a_truth_value_is_a_name(write, tmp_path):
+    path = write("server: {jobs: {on: auto}}\ncameras: {yes: {source: 'test:', enabled: off}}\n")
+    file = load_cameras(path)
+    assert file.server.jobs.on == "auto" and not file.cameras["yes"].enabled
+    save_cameras(path, file)
+    assert load_cameras(path) == file
+
+
 def test_a_file_is_written_back_whole_and_keeps_variables_unexpanded(write, monkeypatch):
     monkeypatch.setenv("DOOR_LOGIN", "admin:hunter2")
     path = write(

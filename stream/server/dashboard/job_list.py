@@ -25,7 +25,7 @@ class _OtherFacts(BaseModel, frozen=True):
     id: Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,40}$")]  # a part of the name of its folder
     result: str = ""
     settings: dict[str, JsonValue] | None = None
-    segment_s: float | None = None
+    segment_s: Annotated[float, Field(ge=1)] | None = None
 
 
 class StoredJob(BaseModel, frozen=True):

@@ -108,9 +108,11 @@ def run_job(
         if not is_image(source):
             link.send(JobRate(round(float(probe(source).rate), 3)))
         outcome = _restore(link, source, folder, config, options, progress, stop)
-        if not stop.is_set():
-            faces = outcome.report["faces_restored"] + outcome.report["faces_carried"]
-            link.send(JobDone(str(outcome.path), outcome.report["frames_out"], faces))
+        if stop.is_set():
+            folder.tidy()  # the segments stay, and nobody asked for the first part of the video
+            return
+        faces = outcome.report["faces_restored"] + outcome.report["faces_carried"]
+        link.send(JobDone(str(outcome.path), outcome.report["frames_out"], faces))
     except StreamError as error:
         if not stop.is_set():
             link.send(JobError(str(error)))

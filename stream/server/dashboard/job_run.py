@@ -30,7 +30,7 @@ _STOP_S = 2.0
 OnMessage = Callable[[JobRate | JobRestarted | JobProgress], None]
 
 
-class JobRun:
+class QueuedRun:
     """One run of a job. `cancel` and `kill` may be called from any thread."""
 
     def __init__(self, source: Path, folder: JobFolder, config: Config, options: Options) -> None:

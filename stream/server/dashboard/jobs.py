@@ -19,7 +19,7 @@ from stream.server.dashboard.file_types import is_media
 from stream.server.dashboard.job_folder import JobFolder
 from stream.server.dashboard.job_list import JobList, StoredJob
 from stream.server.dashboard.job_process import JobDone, JobError, JobProgress, JobRate, JobRestarted
-from stream.server.dashboard.job_run import JobRun
+from stream.server.dashboard.job_run import QueuedRun
 from stream.server.dashboard.job_status import JobStatus, updated_status
 
 _MAX_JOBS = 200
@@ -47,7 +47,7 @@ class Job:
     """Name of its result in the folder of results; empty while there is none."""
     segment_s: float | None = None
     """Longest segment, s; None: as the server's settings say."""
-    run: JobRun | None = field(default=None, repr=False)
+    run: QueuedRun | None = field(default=None, repr=False)
     """The run that has not ended yet; a cancelled one needs a moment."""
 
 
@@ -233,7 +233,7 @@ class JobQueue:
                         longest_s = job.segment_s or self._settings.segment_s
                         options = Options(overwrite=True, segment_s=longest_s, on=self._settings.on)
                         source = self.folder / job.status.file
-                        job.run = JobRun(source, self._folder_of(job), job.config, options)
+                        job.run = QueuedRun(source, self._folder_of(job), job.config, options)
                         job.status = replace(job.status, state="running")
                         self._save()
                         return job

@@ -288,12 +288,14 @@ export function filesPage(page, { setTitle }) {
       row.element.remove();
       rows.delete(id);
     }
+    for (const job of jobs) {
+      if (!rows.has(job.id)) rows.set(job.id, new JobRow(job, (text) => write(news, text)));
+      if (rows.get(job.id).update(job, waiting)) write(news, `${jobTitle(job)}: ${stateTitle(job)}`);
+    }
     const focused = document.activeElement;
     jobs.forEach((job, n) => {
-      if (!rows.has(job.id)) rows.set(job.id, new JobRow(job, (text) => write(news, text)));
-      const row = rows.get(job.id);
-      if (row.update(job, waiting)) write(news, `${jobTitle(job)}: ${stateTitle(job)}`);
-      if (queue.children[n] !== row.element) queue.insertBefore(row.element, queue.children[n] ?? null);
+      const { element } = rows.get(job.id);
+      if (queue.children[n] !== element) queue.insertBefore(element, queue.children[n] ?? null);
     });
     // An element that is moved in the page loses the focus.
     if (focused !== document.activeElement && queue.contains(focused)) focused.focus();
