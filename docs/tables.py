@@ -44,7 +44,7 @@ from stream.server.camera_config import CamerasFile
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 FOLDER = ROOT / "docs" / "bench"
-INDEPENDENT = frozenset("engines fleet-simulation recipe soak".split())
+INDEPENDENT = frozenset("engines recipe soak".split())
 """Files whose figures stay true when the bundled weights change: times of networks, and detection."""
 _PLACE = re.compile(
     r"<!-- (?P<kind>bench|figure|evaluate|groups|presets|settings|commands|modules): (?P<what>[^>]*?) -->"

@@ -93,7 +93,7 @@ def main() -> None:
                 "share": "time with a face",
                 "cores": "cores",
                 "nodes": "nodes",
-                "memory": "memory, GiB",
+                "memory": "memory if each camera had a restorer of its own, GiB",
                 "disk": "recordings, TiB a day",
                 "network": "recordings, Gbit/s",
             },
