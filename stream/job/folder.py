@@ -62,7 +62,7 @@ def restore_folder(
     for path, destination in left:
         if not is_image(path) and not stop.is_set():
             outcomes.append(run.restore_video(path, destination))
-    if not stop.is_set() and not any(outcome.failures for outcome in outcomes):
+    if not stop.is_set():
         record.remove()
     return outcomes
 

@@ -11,7 +11,7 @@ from stream.job.plan.facts import input_facts
 from stream.media.synced_file import write_synced
 
 NAME = ".gpen-folder.json"
-"""Name of the record, in the folder of results; it is removed when all files are done."""
+"""Name of the record, in the folder of results; it is removed when a run comes to its end."""
 
 
 class DoneFile(BaseModel, frozen=True):
@@ -56,7 +56,7 @@ class FolderRecord:
         write_synced(self._path, self._record.model_dump_json(indent=1))
 
     def remove(self) -> None:
-        """Delete the record: all files are done, or the run begins again."""
+        """Delete the record: the run has come to its end, or begins again."""
         self._record.files.clear()
         self._path.unlink(missing_ok=True)
 
