@@ -21,6 +21,10 @@ own choice would be 30 % of the memory."""
 _REACH_S = 5.0
 """Longest wait for a TCP connection to the given address."""
 _ADDRESS = re.compile(r"(?:ray://)?(?P<host>\[[0-9A-Fa-f:]+\]|[^\s:/]+):(?P<port>\d{1,5})")
+_BUSY = "Initialization failure from server"
+"""Ray's words where the head did not start a client's process in time, as it may happen on a busy machine."""
+_ATTEMPTS = 3
+"""Number of attempts to connect to a head that is busy."""
 _LOCK = threading.Lock()
 
 
@@ -101,11 +105,14 @@ def _connect(address: str, wanted_by: str) -> ClusterConnection:
         options |= {
             "include_dashboard": False, "object_store_memory": _STORE_BYTES, "_node_ip_address": "127.0.0.1",
         }  # fmt: skip
-    try:
-        ray.init(address=address, **options)
-    except Exception as error:  # Ray raises errors of many kinds, also those of gRPC
-        ray.shutdown()
-        raise ClusterError(f"{wanted_by} {address}: {_reason(error)}") from None
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            ray.init(address=address, **options)
+            break
+        except Exception as error:  # Ray raises errors of many kinds, also those of gRPC
+            ray.shutdown()
+            if attempt == _ATTEMPTS or _BUSY not in str(error):
+                raise ClusterError(f"{wanted_by} {address}: {_reason(error)}") from None
     return ClusterConnection(address, address == "local")
 
 
@@ -120,7 +127,7 @@ def _reason(error: Exception) -> str:
         )
     if "uthentication" in text or "UNAUTHENTICATED" in text:
         return "the cluster asks for a token; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN as on its machines"
-    if "Initialization failure from server" in text:
+    if _BUSY in text:
         return "the head could not start a process for this client; see ray_client_server*.err in its logs"
     if "Could not find any running Ray instance" in text:
         return "no cluster runs on this machine; run ray start, or name its address"

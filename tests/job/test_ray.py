@@ -16,13 +16,10 @@ from waiting import until
 from stream import Options, Status, load_config, restore_file
 from stream.errors import ClusterError, EncodeError, PlanError
 from stream.job.executors import ray_executor
-from stream.job.executors.ray_executor import RayExecutor
-from stream.job.executors.segment_worker import Beat, WorkerSettings
+from stream.job.executors.segment_worker import Beat, WorkerSettings, restore_segment
 from stream.job.outlook import job_status
-from stream.job.planned_run import PlannedRun
 from stream.job.segments.work_folder import WorkFolder
 from stream.media.claim import OutputClaim
-from stream.media.probe import probe
 
 pytestmark = pytest.mark.timeout(500)
 CONFIG = load_config("fast", None, ["restore.precision=fp32"])
@@ -31,7 +28,8 @@ SEGMENT_S = 2.0
 
 @pytest.fixture(scope="module")
 def movie(tmp_path_factory):
-    return film(tmp_path_factory.mktemp("movie") / "film.mp4", options={"preset": "ultrafast"})
+    path = tmp_path_factory.mktemp("movie") / "film.mp4"
+    return film(path, frames=120, cuts=(80, 100), options={"preset": "ultrafast"})
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +58,16 @@ def options(address, **changes):
     return Options(segment_s=SEGMENT_S, on=address, **changes)
 
 
-def busy_worker(folder):
-    """The number of a process that is in the middle of a segment; 0: none is."""
+def busy_worker(folder, but=0):
+    """The number of a process that is in the middle of a segment, other than `but`; 0: none is."""
     for lease in folder.glob("*.lease"):
         try:
             beat = Beat.model_validate_json(lease.read_bytes())
         except (OSError, ValueError):
             continue
-        if beat.frames_in > 5:
-            return int(beat.worker.rpartition(":")[2])
+        process = int(beat.worker.rpartition(":")[2])
+        if beat.frames_in > 5 and process != but:
+            return process
     return 0
 
 
@@ -96,27 +95,22 @@ def test_three_workers_give_the_bytes_of_one_process(movie, expected, cluster, t
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
-def test_a_worker_that_is_killed_costs_its_segment_only(movie, expected, cluster, tmp_path):
-    target = tmp_path / "out.mp4"
-
-    def kill():
-        os.kill(until(lambda: busy_worker(WorkFolder(target).path)), signal.SIGKILL)
-
-    run_and(movie, target, options(cluster), kill)
-    assert packets_sha256(target) == expected
-
-
-def test_a_worker_that_hangs_loses_its_lease(movie, expected, cluster, tmp_path, monkeypatch):
+def test_a_worker_that_is_killed_and_one_that_hangs_cost_their_segments_only(
+    movie, expected, cluster, tmp_path, monkeypatch
+):
     monkeypatch.setattr(ray_executor, "_LEASE_S", 8.0)
-    target, stopped = tmp_path / "out.mp4", []
+    target, harmed = tmp_path / "out.mp4", []
+    folder = WorkFolder(target).path
 
-    def hang():
-        stopped.append(until(lambda: busy_worker(WorkFolder(target).path)))
-        os.kill(stopped[0], signal.SIGSTOP)
+    def harm():
+        harmed.append(until(lambda: busy_worker(folder)))
+        os.kill(harmed[0], signal.SIGKILL)
+        harmed.append(until(lambda: busy_worker(folder, but=harmed[0])))
+        os.kill(harmed[1], signal.SIGSTOP)
 
-    run_and(movie, target, options(cluster), hang)
+    run_and(movie, target, options(cluster), harm)
     assert packets_sha256(target) == expected
-    until(lambda: not _runs(stopped[0]))
+    until(lambda: not _runs(harmed[1]))
 
 
 def _runs(process):
@@ -147,28 +141,22 @@ def test_a_second_driver_is_refused(movie, cluster, tmp_path):
         restore_file(movie, target, CONFIG, options=options(cluster))
 
 
-def test_a_machine_that_computes_other_bits_is_refused_unless_it_is_allowed(movie, cluster, tmp_path):
-    class Other(RayExecutor):
-        """A cluster that changes after its plan was made: another instruction set."""
-
-        def machine_facts(self, setup):
-            return super().machine_facts(setup) | {"instructions": "abacus"}
-
-    for allowed in (False, True):
-        target = tmp_path / f"out{allowed}.mp4"
-        given = options(cluster, allow_mixed=allowed)
-        executor = Other(cluster, WorkerSettings(1, allowed))
-        run = PlannedRun(movie, target, CONFIG, given, executor)
-        try:
-            if allowed:
-                outcome = run.run(probe(movie), None, None)
-                assert outcome is not None and outcome.status is Status.COMPLETE
-            else:
-                words = r"segment \d failed 3 times.*instructions is .*, was abacus; leave this machine out"
-                with pytest.raises(PlanError, match=words):
-                    run.run(probe(movie), None, None)
-        finally:
-            executor.close()
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_machine_that_computes_other_bits_is_refused_unless_it_is_allowed(movie, tmp_path, allowed):
+    """The worker's own code, in this process: the plan was made where other instructions are known."""
+    target = tmp_path / "out.mp4"
+    restore_file(movie, target, CONFIG, options=Options(segment_s=SEGMENT_S, keep_segments=True))
+    folder = WorkFolder(target)
+    plan = folder.read_plan()
+    machine = plan.machine | {"instructions": "abacus"}
+    folder.begin(plan.model_copy(update={"machine": machine}))
+    worker = WorkerSettings(1, allowed)
+    if allowed:
+        restore_segment(str(target), 2, "lease", worker)
+        assert folder.receipt(plan.segments[2]) is not None
+    else:
+        with pytest.raises(PlanError, match="instructions is .*, was abacus; leave this machine out, or add"):
+            restore_segment(str(target), 2, "lease", worker)
 
 
 def test_a_cluster_without_room_is_told(movie, cluster, tmp_path):

@@ -86,7 +86,8 @@ def updated_status(
             note = f"began again, since {reason}" if reason else "began again"
             return replace(status, continuing=False, note=note)
         case JobDone(_, frames, faces):
-            return replace(status, frames=frames, faces=faces, seconds=round(elapsed_s, 1))
+            seconds, segments = round(elapsed_s, 1), status.segments_total
+            return replace(status, frames=frames, faces=faces, seconds=seconds, segments_done=segments)
         case JobProgress():
             return _with_progress(status, message, elapsed_s)
         case _:

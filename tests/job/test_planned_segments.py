@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from films import CUTS, film, packets_sha256, times
+from films import film, packets_sha256, times
 from waiting import until
 
 from stream import Options, Status, load_config, restore_file
@@ -24,7 +25,8 @@ from stream.media.segment_encoder import SegmentEncoder
 
 pytestmark = pytest.mark.timeout(400)
 CONFIG = load_config("fast", None, ["restore.precision=fp32"])
-OPTIONS = Options(segment_s=3.0)
+OPTIONS = Options(segment_s=2.0)
+CUTS = 80, 100
 KINDS = {
     "mp4": ("libx264", "yuv420p", []),
     "mkv": ("libx265", "yuv420p10le", ["encode.preset=ultrafast"]),
@@ -41,7 +43,8 @@ def kind(request):
 def source(tmp_path_factory, kind):
     codec, pix_fmt, _ = KINDS[kind]
     options = {"cpu-used": "8", "deadline": "realtime"} if kind == "webm" else {"preset": "ultrafast"}
-    return film(tmp_path_factory.mktemp("source") / f"film.{kind}", codec, pix_fmt, options=options)
+    path = tmp_path_factory.mktemp("source") / f"film.{kind}"
+    return film(path, codec, pix_fmt, frames=120, cuts=CUTS, options=options)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ def config_of(kind):
 def killed_run(source, target, kind, when):
     """The real command, killed as soon as `when` says so of its work folder."""
     settings = [f"--set={text}" for text in ("restore.precision=fp32", *KINDS[kind][2])]
-    command = [sys.executable, "-m", "stream.cli", "restore", source, target, "--preset=fast", "--segment=3"]
+    command = [sys.executable, "-m", "stream.cli", "restore", source, target, "--preset=fast", "--segment=2"]
     process = subprocess.Popen([*map(str, command), *settings], stderr=subprocess.DEVNULL)
     try:
         until(lambda: process.poll() is not None or when(WorkFolder(target).path), 100)
@@ -93,7 +96,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_packets(source,
     outcome = restore_file(source, target, config_of(kind), options=OPTIONS)
     assert packets_sha256(target) == packets_sha256(whole[0])
     earlier = [segment["earlier"] for segment in outcome.report["segments"]]
-    assert earlier[:2] == [True, True]
+    assert sum(earlier) >= 2
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
 
 
@@ -122,14 +125,14 @@ def test_every_border_can_be_decoded_and_the_times_rise(whole, kind):
     keyframes = {
         round(float((packet.pts - first) * packet.time_base) * 25) for packet in packets if packet.is_keyframe
     }
-    assert {0, 75, *CUTS} <= keyframes
+    assert {0, 50, 100} <= keyframes
 
 
 def test_the_report_has_a_part_for_each_segment(whole):
     report = whole[1].report
     rows = report["segments"]
-    assert [row["frames"] for row in rows] == [75, 49, 60, 31] and report["frames_out"] == 215
-    assert [row["begins_at_cut"] for row in rows] == [True, False, True, True]
+    assert [row["frames"] for row in rows] == [50, 50, 20] and report["frames_out"] == 120
+    assert [row["begins_at_cut"] for row in rows] == [True, False, True]
     assert sum(row["faces"] for row in rows) == report["faces_restored"] + report["faces_carried"]
     assert all(row["seconds"] > 0 and not row["earlier"] for row in rows)
 
@@ -155,16 +158,42 @@ def stopped_after(count):
     return stop, progress
 
 
-@pytest.fixture
-def begun(movie, tmp_path):
-    """An output of which some segments are done."""
-    target = tmp_path / "out.mp4"
+@pytest.fixture(scope="module")
+def stopped_run(movie, tmp_path_factory):
+    """A folder with an output of which some segments are done, and how its run ended."""
+    folder = tmp_path_factory.mktemp("stopped")
     stop, progress = stopped_after(1)
-    outcome = restore_file(
-        movie, target, CONFIG, options=Options(segment_s=1.0), progress=progress, stop=stop
-    )
+    given = Options(segment_s=1.0)
+    outcome = restore_file(movie, folder / "out.mp4", CONFIG, options=given, progress=progress, stop=stop)
     assert outcome.status is Status.INTERRUPTED
-    return target, outcome
+    return folder, outcome
+
+
+@pytest.fixture
+def begun(stopped_run, tmp_path):
+    """An output of which some segments are done: a copy of its own."""
+    folder, outcome = stopped_run
+    shutil.copytree(folder, tmp_path / "begun")
+    return tmp_path / "begun" / "out.mp4", outcome
+
+
+@pytest.fixture(scope="module")
+def kept_run(movie, tmp_path_factory):
+    """A folder with the folder of segments of a whole output, and the SHA-256 of its packets."""
+    folder = tmp_path_factory.mktemp("kept")
+    target = folder / "out.mp4"
+    restore_file(movie, target, CONFIG, options=Options(segment_s=1.0, keep_segments=True))
+    whole = packets_sha256(target)
+    target.unlink()
+    return folder, whole
+
+
+@pytest.fixture
+def kept(kept_run, tmp_path):
+    """An output whose segments are all done, but not joined: a copy of its own."""
+    folder, whole = kept_run
+    shutil.copytree(folder, tmp_path / "kept")
+    return tmp_path / "kept" / "out.mp4", whole
 
 
 def test_no_seam_is_seen_at_a_forced_border(tmp_path):
@@ -227,9 +256,8 @@ def test_restart_begins_again(begun, movie):
     assert not any(segment["earlier"] for segment in outcome.report["segments"])
 
 
-def test_segments_are_kept_where_that_is_asked_for(movie, tmp_path):
-    target = tmp_path / "out.mp4"
-    restore_file(movie, target, CONFIG, options=Options(segment_s=1.0, keep_segments=True))
+def test_segments_are_kept_where_that_is_asked_for(kept):
+    target, _ = kept
     assert len(list(WorkFolder(target).path.glob("*.video"))) == 3
 
 
@@ -270,11 +298,9 @@ def test_another_model_or_version_is_named(begun, movie, fact):
 
 
 @pytest.mark.parametrize("harm", ["damaged", "cut", "swapped", "gone"])
-def test_a_segment_that_is_not_what_its_receipt_says_is_restored_again(movie, tmp_path, harm):
-    target, options = tmp_path / "out.mp4", Options(segment_s=1.0, keep_segments=True)
-    restore_file(movie, target, CONFIG, options=options)
-    whole = packets_sha256(target)
-    target.unlink()
+def test_a_segment_that_is_not_what_its_receipt_says_is_restored_again(movie, kept, harm):
+    target, whole = kept
+    options = Options(segment_s=1.0)
     path = WorkFolder(target).segment_path(1)
     if harm == "damaged":
         data = bytearray(path.read_bytes())
@@ -291,12 +317,10 @@ def test_a_segment_that_is_not_what_its_receipt_says_is_restored_again(movie, tm
     assert packets_sha256(target) == whole
 
 
-def test_what_was_not_on_the_disk_at_a_power_cut_is_restored_again(movie, tmp_path):
+def test_what_was_not_on_the_disk_at_a_power_cut_is_restored_again(movie, kept):
     """A receipt without its file, a file without its receipt, and parts of writings."""
-    target, options = tmp_path / "out.mp4", Options(segment_s=1.0, keep_segments=True)
-    restore_file(movie, target, CONFIG, options=options)
-    whole, folder = packets_sha256(target), WorkFolder(target)
-    target.unlink()
+    target, whole = kept
+    options, folder = Options(segment_s=1.0, keep_segments=True), WorkFolder(target)
     folder.segment_path(0).write_bytes(b"")
     (folder.path / "00002.json").write_bytes(b"")
     (folder.path / "00001.abc.part").write_bytes(b"torn")
@@ -323,12 +347,11 @@ def test_an_output_that_exists_is_refused_before_any_work(movie, tmp_path):
     assert [path.name for path in Path(tmp_path).iterdir()] == ["out.mp4"]
 
 
-def test_a_full_disk_at_the_join_keeps_the_segments_and_the_next_run_joins_them(movie, tmp_path, run_cli):
+def test_a_full_disk_at_the_join_keeps_the_segments_and_the_next_run_joins_them(movie, kept, run_cli):
     """The limit lies between the largest segment and the whole video."""
-    whole, target = tmp_path / "whole.mp4", tmp_path / "out.mp4"
-    restore_file(movie, whole, CONFIG, options=Options(segment_s=1.0, keep_segments=True))
-    largest = max(path.stat().st_size for path in WorkFolder(whole).path.iterdir())
-    limit = (largest + whole.stat().st_size) // 2
+    target, whole = kept
+    sizes = [path.stat().st_size for path in WorkFolder(target).path.glob("*.video")]
+    limit = (max(sizes) + sum(sizes)) // 2
 
     def limited():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -339,7 +362,7 @@ def test_a_full_disk_at_the_join_keeps_the_segments_and_the_next_run_joins_them(
     assert job_status(target).segments_done == 3 and not target.exists()
     outcome = restore_file(movie, target, CONFIG, options=Options(segment_s=1.0))
     assert all(segment["earlier"] for segment in outcome.report["segments"])
-    assert packets_sha256(target) == packets_sha256(whole)
+    assert packets_sha256(target) == whole
 
 
 def test_a_hardware_encoder_that_fails_begins_a_new_plan(movie, tmp_path, monkeypatch):
