@@ -174,7 +174,9 @@ def begun(stopped_run, tmp_path):
     """An output of which some segments are done: a copy of its own."""
     folder, outcome = stopped_run
     shutil.copytree(folder, tmp_path / "begun")
-    return tmp_path / "begun" / "out.mp4", outcome
+    target = tmp_path / "begun" / "out.mp4"
+    WorkFolder(target).note_partial(target.with_name("out.partial.mp4"))  # the copy is another file
+    return target, outcome
 
 
 @pytest.fixture(scope="module")
